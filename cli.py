@@ -1,0 +1,3 @@
+from keras_birds.cli.main import main
+
+main()

@@ -1,0 +1,74 @@
+"""The `keras-birds` command: finds the subcommand, turns errors into one line and an exit code."""
+
+import sys
+from importlib import import_module
+
+import click
+
+import keras_birds
+from keras_birds.errors import ConfigError, KerasBirdsError
+
+# Name -> (module:attribute, line in `--help`). Modules are imported when their command is asked for.
+_COMMANDS = {
+    "demo": ("demo:demo", "Train and predict on a small data set made on the spot."),
+    "data": ("data:data", "Check, precompute and preview a data set."),
+    "train": ("train:train", "Train one fold or all of them."),
+    "predict": ("predict:predict", "Score recordings with a trained model."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands live in `MODULE:ATTRIBUTE` places and load on use."""
+
+    def __init__(self, *args, lazy: dict[str, tuple[str, str]], **kwargs):  # type: ignore[no-untyped-def]
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return None
+        module, _, attribute = self.lazy[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"keras_birds.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.lazy.items()])
+
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(keras_birds.__version__, prog_name="keras-birds")
+def cli() -> None:
+    """Wildlife sound recognition on Keras 3.
+
+    \b
+    Try it:          keras-birds demo
+    Your own data:   keras-birds data check DIR
+                     keras-birds train --data DIR --fold 0
+                     keras-birds predict clip.ogg
+
+    The backend is torch; KERAS_BACKEND=jax or tensorflow swaps it.
+    """
+
+
+def main() -> None:
+    """Runs the command line. Exit code 2 for a wrong call, 1 for failed work, 130 for Ctrl-C."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        code = 130
+    except KerasBirdsError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"Error: {place}{error.strerror or error}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

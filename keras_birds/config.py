@@ -1,0 +1,312 @@
+"""Settings: one validated, frozen `Config`, read from TOML and overridden by `section.key=value`."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from keras_birds.errors import ConfigError, KerasBirdsError
+from keras_birds.resources import resource
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AudioConfig(_Section):
+    """How a recording becomes clips."""
+
+    sample_rate_hz: Annotated[int, Field(ge=1000, le=384_000)] = 32_000
+    clip_s: Positive = 5.0
+    crop: Literal["center", "random"] = "center"
+    decoder: Literal["soundfile", "tfio"] = "soundfile"
+
+    @property
+    def clip_samples(self) -> int:
+        """Samples in a clip."""
+        return round(self.sample_rate_hz * self.clip_s)
+
+
+class MelConfig(_Section):
+    """How a clip becomes the model's input, `[height, width, 1]` in [0, 1]."""
+
+    feature: Literal["mel", "mfcc"] = "mel"
+    n_fft: Count = 1024
+    hop_samples: Count = 512
+    n_mels: Count = 128
+    n_mfcc: Count = 40
+    f_min_hz: Annotated[float, Field(ge=0)] = 50.0
+    f_max_hz: Positive = 14_000.0
+    top_db: Positive = 80.0
+    height: Count = 256
+    width: Count = 256
+
+    @model_validator(mode="after")
+    def _order(self) -> "MelConfig":
+        if self.f_min_hz >= self.f_max_hz:
+            raise ValueError(f"f_min_hz must be below f_max_hz ({self.f_max_hz:g})")
+        if self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc must not exceed n_mels ({self.n_mels})")
+        return self
+
+
+class DataConfig(_Section):
+    """Which recordings, and what their columns are called."""
+
+    dir: str = ""
+    table: str = "train.csv"
+    taxonomy: str = "taxonomy.csv"
+    audio_dir: str = "train_audio"
+    store: str = ""
+    column_path: str = "filename"
+    column_label: str = "primary_label"
+    column_secondary: str = "secondary_labels"
+    column_rating: str = "rating"
+    column_collection: str = "collection"
+    column_author: str = "author"
+    column_latitude: str = "latitude"
+    column_longitude: str = "longitude"
+    min_rating: Annotated[float, Field(ge=0, le=5)] = 0.0
+    collections: tuple[str, ...] = ()
+    secondary: Literal["positive", "mask", "ignore"] = "positive"
+    secondary_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class FoldsConfig(_Section):
+    """How recordings are divided."""
+
+    strategy: Literal["stratified", "grouped", "column"] = "stratified"
+    n_folds: Annotated[int, Field(ge=2)] = 5
+    column: str = ""
+    hidden_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _column(self) -> "FoldsConfig":
+        if self.strategy != "stratified" and not self.column:
+            raise ValueError(f'folds.column must name a column when strategy = "{self.strategy}"')
+        return self
+
+
+class ModelConfig(_Section):
+    """The network."""
+
+    pretrained: str = "imagenet"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class MixUpConfig(_Section):
+    """Mixup of whole batches; alpha is both parameters of the Beta distribution."""
+
+    probability: Probability = 1.0
+    alpha: Positive = 0.5
+
+
+class MaskConfig(_Section):
+    """`count` masks of `size` rows or columns, both drawn from closed ranges."""
+
+    probability: Probability = 0.5
+    count: tuple[Count, Count] = (1, 3)
+    size: tuple[Count, Count] = (5, 20)
+
+    @model_validator(mode="after")
+    def _order(self) -> "MaskConfig":
+        for name in ("count", "size"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be [low, high] with low <= high")
+        return self
+
+
+class GainConfig(_Section):
+    """`image * U(gain) + U(bias)`, kept in [0, 1]."""
+
+    probability: Probability = 0.5
+    gain: tuple[float, float] = (0.8, 1.2)
+    bias: tuple[float, float] = (-0.1, 0.1)
+
+
+class StretchConfig(_Section):
+    """Time stretch by a rate drawn from a range; above 1 is faster."""
+
+    probability: Probability = 0.0
+    rate: tuple[Positive, Positive] = (0.8, 1.25)
+
+
+class PitchConfig(_Section):
+    """Pitch shift by a number of semitones drawn from a range."""
+
+    probability: Probability = 0.0
+    semitones: tuple[float, float] = (-2.0, 2.0)
+
+
+class VolumeConfig(_Section):
+    """Level change in dB drawn from a range, relative to the clip's `top_db` floor."""
+
+    probability: Probability = 0.0
+    gain_db: tuple[float, float] = (-12.0, 6.0)
+
+
+class AugmentConfig(_Section):
+    """Augmentation of training clips; `probability` gates the masks and the gain together, per clip."""
+
+    probability: Probability = 0.5
+    mixup: MixUpConfig = MixUpConfig()
+    time_mask: MaskConfig = MaskConfig()
+    frequency_mask: MaskConfig = MaskConfig()
+    gain: GainConfig = GainConfig()
+    time_stretch: StretchConfig = StretchConfig()
+    pitch_shift: PitchConfig = PitchConfig()
+    volume: VolumeConfig = VolumeConfig()
+
+
+class TrainingConfig(_Section):
+    """The optimisation."""
+
+    epochs: Count = 10
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Positive = 5e-4
+    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 2
+    seed: int = 42
+
+
+class Config(_Section):
+    """Every setting of a run.
+
+    Build one with `Config.load`, or directly from keyword arguments. The defaults are those of
+    `configs/baseline.toml`, which says where each value comes from.
+    """
+
+    audio: AudioConfig = AudioConfig()
+    mel: MelConfig = MelConfig()
+    data: DataConfig = DataConfig()
+    folds: FoldsConfig = FoldsConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _nyquist(self) -> "Config":
+        if self.mel.f_max_hz > self.audio.sample_rate_hz / 2:
+            raise ValueError(
+                f"mel.f_max_hz must not exceed half of audio.sample_rate_hz ({self.audio.sample_rate_hz / 2:g})"
+            )
+        if self.mel.n_fft > self.audio.clip_samples:
+            raise ValueError(f"mel.n_fft must not exceed the clip's {self.audio.clip_samples} samples")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = "baseline", overrides: Iterable[str] = ()) -> "Config":
+        """Reads a shipped configuration by name or a TOML file by path, then applies overrides.
+
+        Args:
+            name_or_path: `"baseline"`, `"smoke"`, ... or the path of a `.toml` file.
+            overrides: `"section.key=value"` strings; the value is TOML, a bare word counts as a string.
+
+        Raises:
+            ConfigError: naming every wrong key and value at once, with the nearest right key.
+        """
+        path = _find(name_or_path)
+        try:
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: a configuration must be a readable TOML file. Received: {error}") from None
+        for override in overrides:
+            _apply(settings, override)
+        return cls.parse(settings, source=str(path))
+
+    @classmethod
+    def parse(cls, settings: Mapping[str, Any], source: str = "config") -> "Config":
+        """Validates plain data.
+
+        Raises:
+            ConfigError: naming every wrong key and value at once.
+        """
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {_explain(error)}") from None
+
+    def to_toml(self) -> str:
+        """All settings as TOML that `Config.load` reads back to an equal `Config`."""
+        lines: list[str] = []
+        _write_table(lines, (), self.model_dump(mode="json"))
+        return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _find(name_or_path: str | Path) -> Path:
+    text = str(name_or_path)
+    if text.endswith(".toml") or "/" in text:
+        if not Path(text).is_file():
+            raise ConfigError(f"--config must be an existing TOML file. Received: {text}")
+        return Path(text)
+    try:
+        return resource("configs", f"{text}.toml")
+    except KerasBirdsError:
+        known = ", ".join(sorted(p.stem for p in resource("configs").glob("*.toml")))
+        raise ConfigError(
+            f"--config must be the path of a TOML file or one of: {known}. Received: {text}"
+        ) from None
+
+
+def _apply(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set takes section.key=value. Received: {override}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = settings
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set: {part} is a value, not a section. Received: {override}")
+    table[parts[-1]] = value
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    found = []
+    for name, field in section.model_fields.items():
+        found.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += _keys(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+def _explain(error: ValidationError) -> str:
+    known, problems = _keys(Config), []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, known, 1, 0.5)
+            problems.append(f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else ""))
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            received = "" if isinstance(item["input"], dict | BaseModel) else f". Received: {item['input']!r}"
+            problems.append(f"{key}: {message}{received}" if key else message + received)
+    return "; ".join(problems)
+
+
+def _write_table(lines: list[str], path: tuple[str, ...], table: Mapping[str, Any]) -> None:
+    if path:
+        lines += ["", f"[{'.'.join(path)}]"]
+    for key, value in table.items():
+        if not isinstance(value, dict):
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    for key, value in table.items():
+        if isinstance(value, dict):
+            _write_table(lines, (*path, key), value)

@@ -1,0 +1,43 @@
+"""What keras-birds raises when the work can't be done.
+
+Every message is one line: the rule that was broken, then `Received: ...`, then what to do about it.
+The command line prints the message and never a traceback.
+"""
+
+from pathlib import Path
+
+
+class KerasBirdsError(Exception):
+    """Root of every error that keras-birds raises on purpose."""
+
+
+class ConfigError(KerasBirdsError):
+    """A setting, a configuration file or an override is wrong."""
+
+
+class DataError(KerasBirdsError):
+    """A data set, its tables or its folds can't be used as asked."""
+
+
+class ModelError(KerasBirdsError):
+    """A model, run directory or weights file can't be used as asked."""
+
+
+class TrainingError(KerasBirdsError):
+    """Training can't go on, for instance because the loss is no longer a number."""
+
+
+class AudioError(KerasBirdsError):
+    """One audio file can't be read.
+
+    Args:
+        path: the file.
+        reason: why, in a few words, without the path.
+        status: the manifest's word for it: `"corrupt"`, `"empty"`, `"unreadable"` or `"too short"`.
+    """
+
+    def __init__(self, path: str | Path, reason: str, status: str = "corrupt"):
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+        self.status = status

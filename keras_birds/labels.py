@@ -1,0 +1,87 @@
+"""The ordered set of labels that a model scores."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from keras_birds.errors import DataError
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label with what the taxonomy says of it; unknown fields are empty strings."""
+
+    name: str
+    scientific_name: str = ""
+    common_name: str = ""
+    class_name: str = ""
+
+
+class LabelSet(Sequence[str]):
+    """Unique labels in taxonomy order. Labels are strings, also those that look like numbers.
+
+    Args:
+        labels: `Label` objects or plain strings, in the order of the model's outputs.
+
+    Raises:
+        DataError: if a label is not a string, is empty or appears twice.
+    """
+
+    def __init__(self, labels: Iterable[Label | str]):
+        self.items: tuple[Label, ...] = tuple(
+            x if isinstance(x, Label) else Label(x) for x in labels
+        )
+        names = [x.name for x in self.items]
+        for name in names:
+            if not isinstance(name, str) or not name:
+                raise DataError(f"A label must be a non-empty string. Received: {name!r}")
+        twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise DataError(f"Labels must be unique. Received twice: {', '.join(twice)}")
+        self.names: tuple[str, ...] = tuple(names)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i):  # type: ignore[no-untyped-def]
+        return self.names[i]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LabelSet) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def __repr__(self) -> str:
+        return f"LabelSet({list(self.names)!r})"
+
+    def index(self, value: str, *args: Any) -> int:
+        """Column of a label in `scores[clip, label]`.
+
+        Raises:
+            DataError: if the label is unknown.
+        """
+        try:
+            return self._index[value]
+        except KeyError:
+            raise DataError(f"The label must be one of the {len(self)} known. Received: {value!r}") from None
+
+    def to_json(self) -> list[dict[str, str]]:
+        """As plain data, for a model's metadata."""
+        return [asdict(x) for x in self.items]
+
+    @classmethod
+    def from_json(cls, rows: Iterable[Mapping[str, str]]) -> "LabelSet":
+        """The inverse of `to_json`."""
+        return cls(Label(**row) for row in rows)

@@ -1,0 +1,23 @@
+"""Finds the files that ship with keras-birds: `configs/` and `assets/`."""
+
+from pathlib import Path
+
+from keras_birds.errors import KerasBirdsError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def resource(*parts: str) -> Path:
+    """Path of a shipped file or folder, in a checkout and in an installed wheel alike.
+
+    Args:
+        parts: for instance `"configs", "baseline.toml"`.
+
+    Raises:
+        KerasBirdsError: if there is no such file.
+    """
+    for root in (_PACKAGE / "_data", _PACKAGE.parent):
+        path = root.joinpath(*parts)
+        if path.exists():
+            return path
+    raise KerasBirdsError(f"keras-birds ships no such file. Received: {'/'.join(parts)}")

@@ -1,0 +1,49 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def _shared(name: str) -> Path:
+    path = SHARED_DATA / name
+    if not path.is_dir():
+        pytest.skip(f"needs the real recordings in shared/data/{name} beside the checkout")
+    return path
+
+
+@pytest.fixture
+def animals_dir() -> Path:
+    """440 real 5 s clips, 11 labels, BirdCLEF layout; read-only."""
+    return _shared("animals")
+
+
+@pytest.fixture
+def birdclef_meta_dir() -> Path:
+    """The competition's real tables, without audio."""
+    return _shared("birdclef2025-meta")
+
+
+@pytest.fixture
+def soundscapes_dir() -> Path:
+    """20 real one-minute field recordings, unlabelled."""
+    return _shared("soundscapes")
+
+
+@pytest.fixture
+def write_tone(tmp_path):
+    """Writes a sine tone with a little noise: `write_tone("a.ogg", 1000.0, seconds=5, rate=32000, channels=1)`."""
+
+    def write(name: str, frequency_hz: float = 1000.0, seconds: float = 5.0, rate: int = 32_000, channels: int = 1):
+        t = np.arange(round(seconds * rate)) / rate
+        noise = np.random.default_rng(0).normal(0, 0.01, (len(t), channels))
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.5 * np.sin(2 * np.pi * frequency_hz * t)[:, None] + noise, rate)
+        return path
+
+    return write
