@@ -66,6 +66,7 @@ class DataConfig(_Section):
     taxonomy: str = "taxonomy.csv"
     audio_dir: str = "train_audio"
     store: str = ""
+    store_dtype: Literal["float16", "uint8"] = "float16"
     column_path: str = "filename"
     column_label: str = "primary_label"
     column_secondary: str = "secondary_labels"
@@ -222,7 +223,9 @@ class Config(_Section):
         try:
             settings = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path}: a configuration must be a readable TOML file. Received: {error}") from None
+            raise ConfigError(
+                f"{path}: a configuration must be a readable TOML file. Received: {error}"
+            ) from None
         for override in overrides:
             _apply(settings, override)
         return cls.parse(settings, source=str(path))

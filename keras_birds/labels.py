@@ -29,9 +29,7 @@ class LabelSet(Sequence[str]):
     """
 
     def __init__(self, labels: Iterable[Label | str]):
-        self.items: tuple[Label, ...] = tuple(
-            x if isinstance(x, Label) else Label(x) for x in labels
-        )
+        self.items: tuple[Label, ...] = tuple(x if isinstance(x, Label) else Label(x) for x in labels)
         names = [x.name for x in self.items]
         for name in names:
             if not isinstance(name, str) or not name:

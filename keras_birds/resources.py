@@ -1,8 +1,11 @@
-"""Finds the files that ship with keras-birds: `configs/` and `assets/`."""
+"""Where things lie: the files that ship with keras-birds (`configs/`, `assets/`), and the runs."""
 
 from pathlib import Path
 
 from keras_birds.errors import KerasBirdsError
+
+RUNS_DIR = Path("runs")
+"""Where training puts runs and prediction looks for them, below the current folder."""
 
 _PACKAGE = Path(__file__).resolve().parent
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+import keras_birds  # noqa: F401 - chooses the backend before a test module imports keras
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -38,7 +40,9 @@ def soundscapes_dir() -> Path:
 def write_tone(tmp_path):
     """Writes a sine tone with a little noise: `write_tone("a.ogg", 1000.0, seconds=5, rate=32000, channels=1)`."""
 
-    def write(name: str, frequency_hz: float = 1000.0, seconds: float = 5.0, rate: int = 32_000, channels: int = 1):
+    def write(
+        name: str, frequency_hz: float = 1000.0, seconds: float = 5.0, rate: int = 32_000, channels: int = 1
+    ):
         t = np.arange(round(seconds * rate)) / rate
         noise = np.random.default_rng(0).normal(0, 0.01, (len(t), channels))
         path = tmp_path / name
@@ -47,3 +51,11 @@ def write_tone(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def placeholder_run(tmp_path_factory):
+    """A run of two folds of the model in `placeholder.py`; read-only."""
+    from placeholder import make_run
+
+    return make_run(tmp_path_factory.mktemp("runs") / "20250601-101500")

@@ -13,4 +13,8 @@ _COMMANDS = {
 
 @click.group(cls=LazyGroup, lazy=_COMMANDS)
 def data() -> None:
-    """Check, precompute and preview a data set."""
+    """Check, precompute and preview a data set.
+
+    \b
+    keras-birds data check DIR
+    """

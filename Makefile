@@ -1,0 +1,65 @@
+# make demo    environment, install and the main job, from nothing but Python 3.11+ and make
+# make test    environment, install and the tests, on torch, jax and tensorflow
+# Another Python: make demo PYTHON=python3.12. Another environment: make test VENV=/tmp/venv
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+# TensorFlow writes notes on its own build to stderr.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help demo test test-slow test-tfio lint format bench clean
+
+help:
+	@sed -n 's/^# make /make /p' Makefile; echo "also: test-slow test-tfio lint format bench clean"
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing keras-birds into $(VENV), a few minutes"
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing keras-birds and what its tests need into $(VENV), a few minutes"
+	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.core
+
+.venv-tfio/.installed: pyproject.toml constraints-tfio.txt
+	$(PYTHON) -m venv .venv-tfio
+	.venv-tfio/bin/pip --disable-pip-version-check install --quiet -c constraints-tfio.txt -e '.[tfio]' pytest pytest-timeout
+	@touch $@
+
+demo: $(VENV)/.core
+	$(BIN)/keras-birds demo
+
+test: $(VENV)/.dev
+	$(BIN)/pytest
+	KERAS_BACKEND=jax $(BIN)/pytest tests/test_nn_*.py
+	KERAS_BACKEND=tensorflow $(BIN)/pytest tests/test_nn_*.py
+
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest -m slow
+
+test-tfio: .venv-tfio/.installed
+	.venv-tfio/bin/pytest -m tfio tests/test_tfio.py
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/start_time.py
+	$(BIN)/python benchmarks/mel_speed.py
+	$(BIN)/python benchmarks/train_speed.py
+	$(BIN)/python benchmarks/epoch_speed.py
+
+clean:
+	rm -rf $(VENV) .venv-tfio build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

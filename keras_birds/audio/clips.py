@@ -1,0 +1,117 @@
+"""Recordings become clips of one length: repeat what is short, crop what is long, slide over the rest."""
+
+import numpy as np
+
+from keras_birds.config import AudioConfig
+from keras_birds.errors import ConfigError
+
+MIN_TAIL_S = 1.0
+"""A last partial window shorter than this is dropped when the recording holds a full one."""
+
+
+def fill(samples: np.ndarray, clip_samples: int) -> np.ndarray:
+    """Repeats a recording until it fills a clip; what is long enough is returned as it is.
+
+    Args:
+        samples: `[n]`, n >= 1.
+        clip_samples: the least length of the answer.
+    """
+    if len(samples) == 0:
+        raise ValueError("samples must hold at least one sample. Received: none")
+    if len(samples) >= clip_samples:
+        return samples
+    return np.tile(samples, -(-clip_samples // len(samples)))[:clip_samples]
+
+
+def center(samples: np.ndarray, clip_samples: int) -> np.ndarray:
+    """The middle `[clip_samples]` of a recording, repeated first where it is shorter."""
+    samples = fill(samples, clip_samples)
+    start = crop_start(len(samples), clip_samples)
+    return samples[start : start + clip_samples]
+
+
+def crop_start(
+    n_samples: int, clip_samples: int, position: float | None = None, snap_samples: int = 1
+) -> int:
+    """Where a crop begins, in samples.
+
+    Args:
+        n_samples: length of the recording.
+        clip_samples: length of the crop.
+        position: `None` for the centre, else 0 to 1, spread evenly over the possible starts.
+        snap_samples: starts are multiples of this, for instance a mel hop.
+    """
+    spare = max(0, n_samples - clip_samples)
+    if position is None:
+        start = min(spare, max(0, n_samples // 2 - clip_samples // 2))
+        return start // snap_samples * snap_samples
+    if not 0 <= position <= 1:
+        raise ValueError(f"position must be from 0 to 1. Received: position={position}")
+    starts = spare // snap_samples + 1
+    return min(int(position * starts), starts - 1) * snap_samples
+
+
+def window_starts(n_samples: int, clip_samples: int, hop_samples: int, min_tail_samples: int) -> np.ndarray:
+    """Starts of sliding windows over a recording, in samples.
+
+    All windows are full but the last, which may reach past the end. That one is there when it holds samples
+    that no full window holds and at least `min_tail_samples` of them or of overlap; a recording shorter than
+    a clip always has one window.
+
+    Returns:
+        int64 `[windows]`; empty for an empty recording.
+    """
+    if hop_samples < 1:
+        raise ValueError(f"hop_samples must be at least 1. Received: hop_samples={hop_samples}")
+    if n_samples <= 0:
+        return np.zeros(0, np.int64)
+    if n_samples < clip_samples:
+        return np.zeros(1, np.int64)
+    starts = np.arange(0, n_samples - clip_samples + 1, hop_samples, dtype=np.int64)
+    covered, tail = int(starts[-1]) + clip_samples, int(starts[-1]) + hop_samples
+    if covered < n_samples and n_samples - tail >= max(1, min_tail_samples):
+        starts = np.append(starts, tail)
+    return starts
+
+
+def window_hop_samples(audio: AudioConfig, overlap_s: float = 0.0) -> int:
+    """Samples from the start of one window to the next.
+
+    Raises:
+        ConfigError: if the overlap is negative, or leaves no step forward.
+    """
+    hop_samples = audio.clip_samples - round(overlap_s * audio.sample_rate_hz)
+    if overlap_s < 0 or hop_samples < 1:
+        raise ConfigError(
+            f"overlap must be at least 0 and less than the clip's {audio.clip_s:g} s. Received: {overlap_s:g}"
+        )
+    return hop_samples
+
+
+def windows(
+    samples: np.ndarray, audio: AudioConfig, overlap_s: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cuts a recording into windows as prediction scores them.
+
+    A last partial window is filled by repeating what it holds, as in training; under 1 s it is dropped when
+    the recording holds a full window.
+
+    Args:
+        samples: `[n]` at `audio.sample_rate_hz`.
+        audio: the clip length.
+        overlap_s: how much each window shares with the one before, in seconds.
+
+    Returns:
+        clips `[windows, clip_samples]`, and where each starts and ends in the recording, in seconds.
+
+    Raises:
+        ConfigError: if the overlap is negative or as long as the clip.
+    """
+    clip_samples, rate = audio.clip_samples, audio.sample_rate_hz
+    starts = window_starts(
+        len(samples), clip_samples, window_hop_samples(audio, overlap_s), round(MIN_TAIL_S * rate)
+    )
+    clips = np.empty((len(starts), clip_samples), np.float32)
+    for clip, start in zip(clips, starts, strict=True):
+        clip[:] = fill(samples[start : start + clip_samples], clip_samples)
+    return clips, starts / rate, np.minimum(starts + clip_samples, len(samples)) / rate

@@ -1,0 +1,82 @@
+"""Reads what libsndfile can't, M4A above all, through the `ffmpeg` program where it is installed."""
+
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from keras_birds.errors import AudioError
+
+_SUFFIXES = {".3gp", ".aac", ".ac3", ".amr", ".ape", ".asf", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4"}
+_SUFFIXES |= {".tta", ".webm", ".wma", ".wv"}
+# ID3 tags may stand before MP3 and AAC alike: those go by their suffix.
+_MAGIC = (
+    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF, WMA
+    b"\xff\xf1",  # AAC in ADTS
+    b"\xff\xf9",
+    b"#!AMR",
+    b"MAC ",  # Monkey's Audio
+    b"wvpk",
+)
+
+
+def reads(path: Path) -> bool:
+    """Whether a file that libsndfile refused looks like ffmpeg's: by content, then by suffix."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head.startswith(_MAGIC) or head[4:8] == b"ftyp" or path.suffix.lower() in _SUFFIXES
+
+
+def probe(path: Path) -> tuple[float, int, int]:
+    """Seconds (NaN where unknown), sample rate in Hz and channels of the first audio stream.
+
+    Raises:
+        AudioError: if ffmpeg is not installed or finds no audio.
+    """
+    samples, rate_hz, expected_s = _run(path, ("-t", "0.1"))
+    return expected_s, rate_hz, samples.shape[1]
+
+
+def read(path: Path) -> tuple[np.ndarray, int, float]:
+    """Decodes the first audio stream.
+
+    Returns:
+        Mono float32 `[n]` (the mean over channels), its rate in Hz, and the seconds that the header promises
+        (those read, where it doesn't say).
+
+    Raises:
+        AudioError: if ffmpeg is not installed or nothing decodes.
+    """
+    samples, rate_hz, expected_s = _run(path)
+    mono = samples.mean(axis=1, dtype=np.float32)
+    return mono, rate_hz, len(mono) / rate_hz if np.isnan(expected_s) else expected_s
+
+
+def _run(path: Path, options: tuple[str, ...] = ()) -> tuple[np.ndarray, int, float]:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise AudioError(
+            path, "needs ffmpeg, which is not installed: install it or convert the file to FLAC", "unreadable"
+        )
+    # The file's own rate and channels: ffmpeg's mix to mono weights float channels by 0.71, not by 0.5.
+    command = [program, "-nostdin", "-hide_banner", "-i", f"file:{path}", "-map", "0:a:0", *options]
+    command += ["-f", "wav", "-c:a", "pcm_f32le", "-"]
+    done = subprocess.run(command, capture_output=True, check=False)
+    log = done.stderr.decode("utf-8", "replace")
+    try:
+        samples, rate_hz = soundfile.read(io.BytesIO(done.stdout), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError):
+        samples = np.zeros((0, 1), np.float32)
+    if len(samples) == 0:
+        last = (log.strip().splitlines() or ["no output"])[-1].removeprefix(f"file:{path}: ")
+        raise AudioError(path, f"ffmpeg reads no audio from it ({last})", "corrupt")
+    found = re.search(r"Duration: (\d+):(\d+):(\d+\.\d+)", log)
+    # Of formats without a length ffmpeg guesses it from the bit rate and says so.
+    is_known = found and "Estimating duration" not in log
+    hours, minutes, seconds = found.groups() if found and is_known else (0, 0, "nan")
+    return samples, int(rate_hz), int(hours) * 3600 + int(minutes) * 60 + float(seconds)

@@ -1,0 +1,95 @@
+"""`keras-birds demo`: the main job on a data set made on the spot."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from keras_birds.cli.reporting import make_reporter
+
+if TYPE_CHECKING:
+    from keras_birds.training.train import RunResult
+
+_FOLD = 0
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+    metavar="DIR",
+    help="Where the data set, the run and the figure go. The data set is made once.",
+)
+def demo(out: Path) -> None:
+    """Train and predict on a small data set made on the spot.
+
+    Eight invented species sing, each in its own way, over wind and one another. One fold is trained at small
+    size, measured on recordings that it never heard, and asked about one more. Two minutes on two cores.
+
+    \b
+    keras-birds demo
+    keras-birds demo --out somewhere
+    """
+    from keras_birds.config import Config
+    from keras_birds.data.synthetic import make_synthetic
+    from keras_birds.quiet import import_tensorflow_quietly
+
+    started = time.perf_counter()
+    data, run = out / "data", out / "runs" / time.strftime("%Y%m%d-%H%M%S")
+    import_tensorflow_quietly()
+    with make_reporter() as reporter:
+        example = make_synthetic(
+            data, progress=lambda done, total: reporter.progress("Making recordings", done, total)
+        )
+        reporter.progress("Making recordings", 0, 0)
+        from keras_birds.training.train import train
+
+        result = train(Config.load("smoke"), data, _FOLD, run, reporter=reporter)
+    click.echo(_label_table(result))
+    figure = out / "example.png"
+    _predict(result, example, figure)
+    click.echo(_whereabouts(result, data, figure, time.perf_counter() - started))
+
+
+def _label_table(result: "RunResult") -> str:
+    from keras_birds.nn.metrics import label_aucs
+    from keras_birds.training.fold import OOF
+    from keras_birds.training.oof import OutOfFold
+
+    fold = result.folds[0]
+    oof = OutOfFold.read(fold.folder / OOF)
+    aucs, positives = label_aucs(oof.targets, oof.scores), (oof.targets >= 0.5).sum(axis=0)
+    lines = [f"{'label':<12}{'recordings':>12}{'ROC-AUC':>10}"]
+    lines += [f"{x:<12}{n:>12}{auc:>10.4f}" for x, n, auc in zip(oof.labels, positives, aucs, strict=True)]
+    return "\n".join([*lines, f"{'mean':<12}{len(oof.paths):>12}{fold.macro_auc:>10.4f}", ""])
+
+
+def _predict(result: "RunResult", example: Path, figure: Path) -> None:
+    from keras_birds.evaluation.prediction_figure import prediction_figure
+    from keras_birds.inference.classifier import load
+    from keras_birds.inference.predict import predict
+    from keras_birds.inference.report import TableWriter
+
+    classifier = load(result.folds[0].folder)
+    writer = TableWriter(click.get_text_stream("stdout"))
+    for answer in predict(classifier, [example]):
+        writer.add(answer)
+        prediction_figure(classifier, answer, figure)
+    writer.close()
+
+
+def _whereabouts(result: "RunResult", data: Path, figure: Path, seconds: float) -> str:
+    fold = result.folds[0]
+    places = {
+        "Data set": data,
+        "Run": result.out,
+        "Model": fold.folder / "model.onnx",
+        "Figure": figure,
+    }
+    lines = [f"macro ROC-AUC {fold.macro_auc:.4f} on unheard recordings, {seconds:.0f} s in all"]
+    lines += [f"{name + ':':<10}{place}" for name, place in places.items()]
+    lines.append(f"Next: keras-birds predict CLIP --model {result.out}, or keras-birds train --data DIR")
+    return "\n".join(lines)

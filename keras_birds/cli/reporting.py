@@ -1,0 +1,40 @@
+"""Shows training's lines and progress: a bar on a terminal, plain lines elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from keras_birds.training.train import Reporter
+
+
+@contextmanager
+def make_reporter() -> Iterator["Reporter"]:
+    """A reporter on stderr; the bar is gone when the block ends."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from keras_birds.training.train import Reporter
+
+    class ConsoleReporter(Reporter):
+        def __init__(self, bar: "Progress"):
+            self._bar = bar
+            self._task = bar.add_task("", visible=False)
+
+        def say(self, line: str) -> None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        def progress(self, what: str, done: int, total: int) -> None:
+            self._bar.update(self._task, description=what, completed=done, total=total, visible=bool(total))
+
+    console = Console(stderr=True)
+    columns = (
+        "[progress.description]{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield ConsoleReporter(bar)

@@ -1,0 +1,81 @@
+"""`keras-birds train`: train one fold or all of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from keras_birds.cli.options import config_options, data_option, resolve_data_dir
+from keras_birds.cli.reporting import make_reporter
+
+if TYPE_CHECKING:
+    from keras_birds.training.train import RunResult
+
+
+@click.command()
+@data_option
+@click.option("--fold", default="0", show_default=True, metavar="N|all", help="Which fold to train.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Run directory, new or empty. [default: runs/<time>]",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in --out, or the newest one, after its last whole epoch.",
+)
+@config_options
+def train(
+    data_dir: Path | None,
+    fold: str,
+    out: Path | None,
+    resume: bool,
+    config_name: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train one fold, or all of them.
+
+    \b
+    keras-birds train --data birdclef --fold 0
+    keras-birds train --data birdclef --fold all --out runs/baseline
+    keras-birds train --data my-clips --config smoke --set training.epochs=20
+    KERAS_BACKEND=jax keras-birds train --data birdclef --fold 0
+
+    The run directory gets the settings, the split, a manifest of all recordings, and for each fold
+    model.keras, model.onnx, model.json, history.csv and oof.parquet (out-of-fold scores). The best epoch by
+    validation macro-AUC is kept.
+
+    After Ctrl-C or a kill, the same command with --resume goes on: at most the running epoch is lost, and the
+    outcome is that of an uninterrupted run.
+    """
+    from keras_birds.config import Config
+    from keras_birds.errors import ConfigError
+
+    config = Config.load(config_name, overrides)
+    data = resolve_data_dir(data_dir, config)
+    if fold != "all" and not fold.isdecimal():
+        raise ConfigError(f"--fold must be a number from 0, or all. Received: {fold}")
+    from keras_birds.quiet import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    from keras_birds.training.train import train as train_run
+
+    with make_reporter() as reporter:
+        try:
+            result = train_run(config, data, fold if fold == "all" else int(fold), out, resume, reporter)
+        except KeyboardInterrupt:
+            reporter.say("Stopped. The same command with --resume goes on after the last whole epoch.")
+            raise
+    click.echo(_summary(result))
+
+
+def _summary(result: "RunResult") -> str:
+    lines = [f"{'fold':<6}{'macro AUC':>10}{'best epoch':>12}"]
+    lines += [f"{x.fold:<6}{x.macro_auc:>10.4f}{f'{x.best_epoch}/{x.epochs}':>12}" for x in result.folds]
+    if len(result.folds) > 1:
+        lines.append(f"{'mean':<6}{result.mean_macro_auc:>10.4f}")
+    lines.append(f"Run: {result.out}")
+    lines.append(f"Next: keras-birds predict clip.ogg --model {result.out}")
+    return "\n".join(lines)

@@ -1,0 +1,333 @@
+"""Which recordings there are, with their labels, and all that is wrong with a data set's tables."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from keras_birds.audio.files import find_recordings
+from keras_birds.config import DataConfig
+from keras_birds.data.tables import (
+    Problems,
+    Table,
+    is_inside,
+    number,
+    parse_secondary,
+    read_table,
+    read_taxonomy,
+)
+from keras_birds.errors import DataError
+from keras_birds.labels import Label, LabelSet
+
+_LISTED = 20
+_STANDARD = ["path", "label", "secondary", "rating", "collection", "author", "latitude", "longitude", "row"]
+_DETAILS = ("scientific_name", "common_name", "class_name")
+_LIMITS = {"rating": float("inf"), "latitude": 90.0, "longitude": 180.0}
+_DEFAULT = DataConfig()
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """A data set's recordings and labels.
+
+    Args:
+        root: the data set's folder.
+        recordings: one row a recording, index 0 to n-1, with the columns `path` (str: the file), `label`
+            (str), `secondary` (tuple of str), `rating`, `latitude`, `longitude` (float, NaN where absent),
+            `collection`, `author` (str, empty where absent) and `row` (line of the CSV in an editor, whose
+            header is line 1; 0 without a CSV). Every other column of the CSV is there as str under its own
+            name.
+        labels: in taxonomy order.
+        problems: all that is wrong, one line each, with the numbers of the rows.
+    """
+
+    root: Path
+    recordings: pd.DataFrame
+    labels: LabelSet
+    problems: list[str]
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    @property
+    def relative_paths(self) -> list[str]:
+        """The recordings' paths from `root`, with forward slashes."""
+        return [os.path.relpath(path, self.root).replace(os.sep, "/") for path in self.recordings["path"]]
+
+    def require_clean(self) -> None:
+        """Refuses a data set with problems.
+
+        Raises:
+            DataError: naming all of them, or the first 20 and how many more there are.
+        """
+        if not self.problems:
+            return
+        more = len(self.problems) - _LISTED
+        rest = f"; and {more} more, which `keras-birds data check` lists" if more > 0 else ""
+        count = f"{len(self.problems)} problem{'s' * (len(self.problems) != 1)}"
+        raise DataError(
+            f"{self.root}: a data set must have no problems. Received {count}: "
+            f"{'; '.join(self.problems[:_LISTED])}{rest}"
+        )
+
+    def targets(self, data: DataConfig) -> np.ndarray:
+        """What a model should answer.
+
+        Args:
+            data: `secondary` says whether secondary labels count (`"positive"`: as `secondary_weight`), are
+                taken out of loss and metric (`"mask"`: -1) or are left out (`"ignore"`: 0). The primary label
+                is always 1.
+
+        Returns:
+            float32 `[n, num_labels]`, 0 to 1, or -1 for masked.
+
+        Raises:
+            DataError: if a label is unknown.
+        """
+        targets = np.zeros((len(self), len(self.labels)), np.float32)
+        if data.secondary != "ignore":
+            value = data.secondary_weight if data.secondary == "positive" else -1.0
+            for row, names in enumerate(self.recordings["secondary"]):
+                for name in names:
+                    targets[row, self.labels.index(name)] = value
+        columns = [self.labels.index(name) for name in self.recordings["label"]]
+        targets[np.arange(len(self)), columns] = 1.0
+        return targets
+
+
+def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
+    """Reads a data set: BirdCLEF's layout, any CSV through `data.column_*`, or a folder per label.
+
+    With a CSV (`data.table`), paths are relative to `data.audio_dir` (`""` or `"."` for the data set's folder
+    itself). Labels come from `data.taxonomy` in its order; where that file is missing they are the sorted
+    primary labels. A label is a string, whatever it looks like.
+
+    Without a CSV, each folder below `data.audio_dir` (or, where that is missing, below `root`) that holds
+    audio at any depth is a label; labels and recordings are sorted by name, hidden files and other suffixes
+    are left out.
+
+    `data.min_rating` leaves out recordings that are rated lower. Unrated ones (rating 0, as BirdCLEF has it,
+    or an empty cell) stay: whole collections, and with them whole labels, come without ratings.
+    `data.collections`, unless empty, names the collections that stay. Rows that are left out aren't checked.
+
+    What is wrong with the tables ends up in `Catalog.problems`. Rows whose path is empty, absolute or leaves
+    the folder aren't among the recordings.
+
+    Raises:
+        DataError: if there is nothing to read as a data set, or a table isn't a CSV in UTF-8.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"a data set must be a folder. Received: {root}")
+    problems = Problems()
+    taxonomy = read_taxonomy(root, data, problems)
+    if (root / data.table).is_file():
+        recordings, found = _from_table(root, data, problems)
+    elif data.table == _DEFAULT.table:
+        recordings, found = _from_folders(root, data)
+    else:
+        raise DataError(
+            f"data.table must name a CSV in the data set's folder. Received: {data.table}, not a file in {root}"
+        )
+    if taxonomy is None:
+        where = f"the primary labels, as there is no {data.taxonomy or 'taxonomy'}"
+        taxonomy = LabelSet(found[name] for name in sorted(found))
+    else:
+        where = data.taxonomy
+    _check_labels(recordings, taxonomy, data, where, problems)
+    return Catalog(root, recordings, taxonomy, problems.lines())
+
+
+def data_hash(catalog: Catalog) -> str:
+    """SHA-256 over the labels, and each recording's path from the root, size and labels.
+
+    It depends neither on where the data set lies nor on the order of its rows. A missing file counts as one of
+    size -1.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, catalog.labels.names)
+    paths, columns = catalog.recordings["path"], catalog.recordings[["label", "secondary"]]
+    entries = sorted(
+        (relative, str(_size(path)), label, *secondary)
+        for relative, path, label, secondary in zip(
+            catalog.relative_paths, paths, columns["label"], columns["secondary"], strict=True
+        )
+    )
+    for entry in entries:
+        _feed(digest, entry)
+    return digest.hexdigest()
+
+
+def _feed(digest: "hashlib._Hash", parts: Iterable[str]) -> None:
+    digest.update("\0".join(parts).encode("utf-8", "surrogateescape") + b"\0\0")
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return -1
+
+
+def _from_table(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.DataFrame, dict[str, Label]]:
+    table = read_table(root / data.table, data.table, problems)
+    absent = _absent_columns(table, data)
+    for key in absent:
+        problems.add(
+            f"{data.table} must have the column {getattr(data, key)} (data.{key}). "
+            f"Received: {', '.join(table.header) or 'no columns'}"
+        )
+    if "column_path" in absent or "column_label" in absent:
+        return _frame([]), {}
+    rows: list[dict[str, Any]] = [
+        {**dict(zip(table.header, cells, strict=True)), "row": line} for cells, line in table.rows
+    ]
+    kept = [row for row in rows if _is_kept(row, data)]
+    _check_filters(rows, len(kept), data, problems)
+    records: list[dict[str, Any]] = []
+    found: dict[str, Label] = {}
+    first: dict[str, int] = {}
+    for cell in kept:
+        name, label = cell[data.column_path], cell[data.column_label]
+        record = _read_row(cell, data, problems)
+        if not is_inside(name):
+            rule = f"{data.column_path} must be a path below {data.audio_dir or 'the data set'}"
+            problems.add(f"{rule}. Received: {name!r}", cell["row"], data.table)
+            continue
+        record["path"] = path = os.path.normpath(root / data.audio_dir / name)
+        if path in first:
+            rule = f"a recording must be listed once. Received: {name}, which row {first[path]} has"
+            problems.add(rule, cell["row"], data.table)
+        first.setdefault(path, cell["row"])
+        records.append(record)
+        if label and label not in found:
+            found[label] = Label(label, *(cell.get(detail, "") for detail in _DETAILS))
+    _check_files(root / data.audio_dir, data, records, problems)
+    return _frame(records), found
+
+
+def _read_row(cell: dict[str, Any], data: DataConfig, problems: Problems) -> dict[str, Any]:
+    label, row = cell[data.column_label], cell["row"]
+    if not label:
+        problems.add(f"{data.column_label} must not be empty", row, data.table)
+    secondary, wrong = parse_secondary(cell.get(data.column_secondary, ""))
+    if wrong:
+        rule = f"{data.column_secondary} must be a list of strings such as ['a', 'b']"
+        problems.add(f"{rule}. Received: {wrong}", row, data.table)
+    record = {**cell, "label": label, "secondary": secondary}
+    for key, limit in _LIMITS.items():
+        column = getattr(data, f"column_{key}")
+        record[key], is_wrong = number(cell.get(column, ""), limit)
+        if is_wrong:
+            span = "" if limit == float("inf") else f" from -{limit:g} to {limit:g}"
+            problems.add(f"{column} must be a number{span}. Received: {cell[column]!r}", row, data.table)
+    record["collection"] = cell.get(data.column_collection, "")
+    record["author"] = cell.get(data.column_author, "")
+    return record
+
+
+def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(records, columns=None if records else _STANDARD)
+    others = [column for column in frame.columns if column not in _STANDARD]
+    kinds = {"rating": float, "latitude": float, "longitude": float, "row": int}
+    return frame[_STANDARD + others].astype(kinds)
+
+
+def _absent_columns(table: Table, data: DataConfig) -> list[str]:
+    """The keys whose column isn't there, though it is needed or was asked for by another name than usual."""
+    needed = {"column_path", "column_label"}
+    needed |= {"column_rating"} if data.min_rating > 0 else set()
+    needed |= {"column_collection"} if data.collections else set()
+    keys = [key for key in DataConfig.model_fields if key.startswith("column_")]
+    return [
+        key
+        for key in keys
+        if getattr(data, key) not in table.header
+        and (key in needed or getattr(data, key) not in ("", getattr(_DEFAULT, key)))
+    ]
+
+
+def _is_kept(cell: dict[str, Any], data: DataConfig) -> bool:
+    rating, _ = number(cell.get(data.column_rating, ""))
+    if 0 < rating < data.min_rating:
+        return False
+    return not data.collections or cell.get(data.column_collection, "") in data.collections
+
+
+def _check_filters(rows: list[dict[str, Any]], n_kept: int, data: DataConfig, problems: Problems) -> None:
+    if not rows:
+        problems.add(f"{data.table} must list at least one recording. Received: none")
+        return
+    there = {row[data.column_collection] for row in rows if data.column_collection in row}
+    for name in data.collections:
+        if there and name not in there:
+            known = ", ".join(sorted(repr(x) for x in there))
+            problems.add(f"data.collections must be among {known}. Received: {name!r}")
+    if not n_kept:
+        problems.add(
+            f"data.min_rating and data.collections must leave some of the {len(rows)} recordings of {data.table}. "
+            f"Received: {data.min_rating:g} and {list(data.collections)}, which leave none"
+        )
+
+
+def _check_files(base: Path, data: DataConfig, records: list[dict[str, Any]], problems: Problems) -> None:
+    """Lists each folder once instead of looking up each file: quick on network disks too."""
+    if not records:
+        return
+    if not base.is_dir():
+        problems.add(
+            f"data.audio_dir must be a folder. Received: {base}, so none of the {len(records)} recordings of "
+            f"{data.table} is there"
+        )
+        return
+    listings: dict[str, set[str]] = {}
+    for record in records:
+        folder, name = os.path.split(record["path"])
+        if folder not in listings:
+            try:
+                listings[folder] = set(os.listdir(folder))  # noqa: PTH208
+            except OSError:
+                listings[folder] = set()
+        there = listings[folder]
+        # Some file systems find a name that differs in case or Unicode form from the listed one.
+        if name not in there and not (there and Path(record["path"]).exists()):
+            shown = record[data.column_path]
+            problems.add(f"the file must exist. Received: {shown}", record["row"], data.table)
+
+
+def _from_folders(root: Path, data: DataConfig) -> tuple[pd.DataFrame, dict[str, Label]]:
+    base = root / data.audio_dir if (root / data.audio_dir).is_dir() else root
+    folders = sorted(item for item in base.iterdir() if item.is_dir() and not item.name.startswith("."))
+    rest = {"secondary": (), "collection": "", "author": "", "row": 0, **dict.fromkeys(_LIMITS, float("nan"))}
+    records: list[dict[str, Any]] = [
+        {"path": str(path), "label": folder.name, **rest}
+        for folder in folders
+        for path in find_recordings([folder])
+    ]
+    if not records:
+        raise DataError(
+            f"a data set must have the table {data.table} or a folder of audio files for each label. "
+            f"Received: {root}, which has neither. Choose another folder, or another table with data.table"
+        )
+    return _frame(records), {record["label"]: Label(record["label"]) for record in records}
+
+
+def _check_labels(
+    recordings: pd.DataFrame, labels: LabelSet, data: DataConfig, where: str, problems: Problems
+) -> None:
+    columns = (recordings[x].tolist() for x in ("label", "secondary", "row"))
+    for label, secondary, row in zip(*columns, strict=True):
+        if label and label not in labels:
+            problems.add(f"the primary label must be in {where}. Received: {label!r}", row, data.table)
+        for name in secondary if data.secondary != "ignore" else ():
+            if name not in labels:
+                rule = f"a secondary label must be in {where}. Received: {name!r}"
+                problems.add(f"{rule}; add it or set data.secondary=ignore", row, data.table)

@@ -1,0 +1,63 @@
+"""Decodes every recording once and tells what each holds."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import pandas as pd
+
+from keras_birds.audio.decode import decode, probe
+from keras_birds.errors import AudioError
+
+Row = tuple[str, float, int, int, str, str]
+COLUMNS = ("path", "seconds", "sample_rate_hz", "channels", "status", "reason")
+
+
+def check_recordings(
+    paths: Sequence[str | Path],
+    sample_rate_hz: int,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    decoder: str = "soundfile",
+) -> pd.DataFrame:
+    """Decodes recordings in threads, each from its first to its last sample.
+
+    Args:
+        paths: audio files.
+        sample_rate_hz: rate to decode at.
+        workers: threads; each holds one recording at a time.
+        progress: called with the recordings done and to do, from the calling thread.
+        decoder: `"soundfile"` or `"tfio"`.
+
+    Returns:
+        A row for each path, in order: `path` (str), `seconds` (float: what decodes, 0 where nothing does),
+        `sample_rate_hz` and `channels` (int: as recorded, 0 where the header can't be read), `status` (`ok`,
+        `partial`, `silent`, or why it isn't usable: `corrupt`, `empty`, `too short`, `unreadable`, `missing`)
+        and `reason` (empty where it is ok).
+
+    Raises:
+        ConfigError: if the decoder can't be loaded.
+    """
+    rows: list[Row | None] = [None] * len(paths)
+    pool = ThreadPoolExecutor(max(1, workers), "check")
+    try:
+        futures = {pool.submit(_check, str(path), sample_rate_hz, decoder): i for i, path in enumerate(paths)}
+        for done, future in enumerate(as_completed(futures), 1):
+            rows[futures[future]] = future.result()
+            if progress is not None:
+                progress(done, len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    kinds = {"seconds": float, "sample_rate_hz": int, "channels": int}
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(kinds)
+
+
+def _check(path: str, sample_rate_hz: int, decoder: str) -> Row:
+    rate_hz = channels = 0
+    try:
+        info = probe(path)
+        rate_hz, channels = info.sample_rate_hz, info.channels
+        decoded = decode(path, sample_rate_hz, decoder)
+    except AudioError as error:
+        return path, 0.0, rate_hz, channels, error.status, error.reason
+    return path, decoded.seconds_read, rate_hz, channels, decoded.status, decoded.reason

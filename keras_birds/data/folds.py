@@ -1,0 +1,251 @@
+"""Divides recordings into folds and a hidden test set, the same each time."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from keras_birds.atomic import atomic_path
+from keras_birds.config import FoldsConfig
+from keras_birds.data.catalog import Catalog
+from keras_birds.errors import ConfigError, DataError
+
+HIDDEN = -1
+MIN_FOR_HIDDEN = 3
+"""Labels with fewer recordings have none in the hidden set: the folds need what there is."""
+
+LOCATION_DIGITS = 2
+"""Latitude and longitude are rounded to so many digits of a degree, about 1 km."""
+
+_COLUMNS = ["path", "label", "fold"]
+_ROWS_LISTED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which recordings train, validate and stay hidden.
+
+    Args:
+        fold: int `[n]`, the fold in which a recording validates; -1 for the hidden test set.
+        n_folds: how many folds there are.
+    """
+
+    fold: np.ndarray
+    n_folds: int
+
+    def train_rows(self, k: int) -> np.ndarray:
+        """Int rows `[m]` of the catalog that fold `k` trains on: all but fold `k` and the hidden ones.
+
+        Raises:
+            ConfigError: if there is no such fold.
+        """
+        self.require_fold(k)
+        return np.flatnonzero((self.fold != k) & (self.fold != HIDDEN))
+
+    def validation_rows(self, k: int) -> np.ndarray:
+        """Int rows `[m]` of the catalog that fold `k` validates on.
+
+        Raises:
+            ConfigError: if there is no such fold.
+        """
+        self.require_fold(k)
+        return np.flatnonzero(self.fold == k)
+
+    @property
+    def hidden_rows(self) -> np.ndarray:
+        """Int rows `[m]` of the hidden test set, which no fold sees."""
+        return np.flatnonzero(self.fold == HIDDEN)
+
+    def require_fold(self, k: int) -> None:
+        """Refuses a fold that doesn't exist.
+
+        Raises:
+            ConfigError: naming those that do.
+        """
+        if not 0 <= k < self.n_folds:
+            known = ", ".join(map(str, range(self.n_folds)))
+            raise ConfigError(f"--fold must be one of {known}, or all. Received: {k}")
+
+    def save(self, path: str | Path, catalog: Catalog) -> None:
+        """Writes a CSV with the path from the data set's folder, the label and the fold.
+
+        Raises:
+            KerasBirdsError: if it can't be written.
+        """
+        columns = catalog.relative_paths, catalog.recordings["label"], self.fold
+        table = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
+        with atomic_path(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n", errors="surrogateescape")
+
+    @classmethod
+    def load(cls, path: str | Path, catalog: Catalog) -> "Split":
+        """Reads what `save` wrote.
+
+        Raises:
+            DataError: if it isn't a split, or one of other recordings.
+        """
+        path = Path(path)
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+            fold = table["fold"].astype(int).to_numpy()
+            known = dict(zip(zip(table["path"], table["label"], strict=True), fold, strict=True))
+        except OSError as error:
+            raise DataError(
+                f"{path}: a split must be readable. Received: {error.strerror or error}"
+            ) from None
+        except (ValueError, KeyError) as error:
+            raise DataError(
+                f"{path}: a split must be a CSV with the columns {', '.join(_COLUMNS)}. Received: {error}"
+            ) from None
+        wanted = list(zip(catalog.relative_paths, catalog.recordings["label"], strict=True))
+        strange = [x for x in wanted if x not in known] or sorted(set(known) - set(wanted))
+        if strange or len(known) != len(wanted):
+            name = f"{strange[0][0]} ({strange[0][1]})" if strange else f"{len(table)} rows"
+            raise DataError(
+                f"{path}: a split must list the data set's {len(wanted)} recordings. Received: {name} in only one "
+                "of both; start a new run"
+            )
+        return cls(np.array([known[x] for x in wanted], int), int(fold.max()) + 1)
+
+
+def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
+    """Divides a catalog's recordings; the same seed gives the same split.
+
+    `stratified`: `StratifiedKFold` on the primary label.
+
+    `grouped`: `StratifiedGroupKFold`: recordings with the same value in `folds.column` stay together, also as to
+    the hidden set. `author` and `collection` mean the columns that `data.column_*` name; `location` means
+    latitude and longitude, rounded to 0.01 degrees. A recording with an empty cell, or without a location, is a
+    group of its own.
+
+    `column`: `folds.column` holds each recording's fold, 0 to n-1. `n_folds` and `seed` don't count, and nothing
+    is hidden.
+
+    The hidden set, `folds.hidden_fraction` of the recordings, is chosen before the folds. Labels with fewer than
+    3 recordings have none in it, and each label keeps at least one for the folds.
+
+    Labels with fewer recordings than folds validate in as many folds as they have recordings, and train in all.
+    A label with a single recording can't do both: that recording validates in one fold, where the label isn't
+    trained, and trains in all others.
+
+    Raises:
+        ConfigError: if `folds.column` names no column, or there are fewer recordings or groups than folds.
+        DataError: if a fold of the column isn't a number from 0 to n-1; it names the rows.
+    """
+    if folds.strategy == "column":
+        return _by_column(catalog, folds)
+    labels, groups = _codes(catalog.recordings["label"].tolist()), np.arange(len(catalog))
+    if folds.strategy == "grouped":
+        groups = _codes(_group_names(catalog, folds.column))
+    fold = np.zeros(len(labels), int)
+    fold[_choose_hidden(labels, groups, folds)] = HIDDEN
+    rows = np.flatnonzero(fold != HIDDEN)
+    n_groups = len(np.unique(groups[rows]))
+    if n_groups < folds.n_folds:
+        what = f"groups by {folds.column}" if folds.strategy == "grouped" else "recordings"
+        raise ConfigError(
+            f"folds.n_folds must not exceed the number of {what}. Received: {folds.n_folds} folds, {n_groups} {what}"
+        )
+    fold[rows] = _divide(labels[rows], groups[rows], folds.n_folds, folds.seed)
+    return Split(fold, folds.n_folds)
+
+
+def _divide(labels: np.ndarray, groups: np.ndarray, n_parts: int, seed: int) -> np.ndarray:
+    """Int `[n]`, the part of each recording."""
+    if np.bincount(labels).max() < n_parts:
+        # scikit-learn refuses labels that are all this rare: there is nothing to stratify by.
+        labels = np.zeros_like(labels)
+    part = np.zeros(len(labels), int)
+    with warnings.catch_warnings():
+        # Rare labels are spread as far as they go, as documented.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        if len(np.unique(groups)) < len(groups):
+            parts = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed).split(
+                labels, labels, groups
+            )
+        else:
+            parts = StratifiedKFold(n_parts, shuffle=True, random_state=seed).split(labels, labels)
+        for k, (_, rows) in enumerate(parts):
+            part[rows] = k
+    return part
+
+
+def _choose_hidden(labels: np.ndarray, groups: np.ndarray, folds: FoldsConfig) -> np.ndarray:
+    """Int rows of the hidden set: whole groups that bring it closer to each label's share."""
+    counts = np.bincount(labels)
+    left = counts.copy()
+    wanted = np.where(counts >= MIN_FOR_HIDDEN, folds.hidden_fraction * counts, 0.0)
+    order = np.random.default_rng(folds.seed).permutation(len(labels))
+    members: dict[int, list[int]] = {}
+    for row in order.tolist():
+        members.setdefault(int(groups[row]), []).append(row)
+    hidden: list[int] = []
+    # Big groups first: small ones then fill what is left.
+    for rows in sorted(members.values(), key=len, reverse=True):
+        there, numbers = np.unique(labels[rows], return_counts=True)
+        is_allowed = np.all(counts[there] >= MIN_FOR_HIDDEN) and np.all(left[there] > numbers)
+        closer = np.abs(wanted[there]).sum() - np.abs(wanted[there] - numbers).sum()
+        if is_allowed and closer > 0:
+            hidden += rows
+            wanted[there] -= numbers
+            left[there] -= numbers
+    return np.array(sorted(hidden), int)
+
+
+def _group_names(catalog: Catalog, column: str) -> list[str]:
+    table = catalog.recordings
+    if column == "location":
+        places = table[["latitude", "longitude"]].round(LOCATION_DIGITS) + 0.0
+        names = [
+            "" if np.isnan(place).any() else f"{place[0]:.{LOCATION_DIGITS}f} {place[1]:.{LOCATION_DIGITS}f}"
+            for place in places.to_numpy()
+        ]
+    else:
+        names = [str(x) for x in _column(catalog, column)]
+    if not any(names):
+        raise ConfigError(
+            f"folds.column must hold something to group by. Received: {column}, which is empty in all "
+            f"{len(names)} recordings"
+        )
+    return [f"group {name}" if name else f"row {i}" for i, name in enumerate(names)]
+
+
+def _by_column(catalog: Catalog, folds: FoldsConfig) -> Split:
+    cells = [str(x).strip() for x in _column(catalog, folds.column)]
+    is_number = [cell.isascii() and cell.isdigit() and len(cell) < 5 for cell in cells]
+    fold = np.array([int(cell) if good else HIDDEN for cell, good in zip(cells, is_number, strict=True)], int)
+    wrong = np.flatnonzero(fold == HIDDEN)
+    if len(wrong):
+        rows = catalog.recordings["row"].to_numpy()[wrong]
+        listed = ", ".join(
+            f"{row} ({cells[i]!r})" for row, i in zip(rows[:_ROWS_LISTED], wrong, strict=False)
+        )
+        more = f" and {len(wrong) - _ROWS_LISTED} more" if len(wrong) > _ROWS_LISTED else ""
+        raise DataError(
+            f"the column {folds.column} must hold folds as whole numbers from 0. Received: rows {listed}{more}"
+        )
+    n_folds = int(fold.max(initial=-1)) + 1
+    empty = sorted(set(range(n_folds)) - set(fold.tolist()))
+    if empty or n_folds < 2:
+        raise DataError(
+            f"the column {folds.column} must hold the folds 0 to n-1, at least two, each with recordings. "
+            f"Received: {', '.join(map(str, sorted(set(fold.tolist()))))}"
+        )
+    return Split(fold, n_folds)
+
+
+def _column(catalog: Catalog, column: str) -> list[object]:
+    if column not in catalog.recordings:
+        known = ", ".join(x for x in catalog.recordings.columns if x not in ("path", "row", "secondary"))
+        raise ConfigError(
+            f"folds.column must name a column of the data set's table. Received: {column}. There are: {known}"
+        )
+    return catalog.recordings[column].tolist()
+
+
+def _codes(names: list[str]) -> np.ndarray:
+    """Int `[n]`, equal where the names are, numbered in sorted order: independent of the rows' order."""
+    return np.unique(np.array(names, dtype=object), return_inverse=True)[1]

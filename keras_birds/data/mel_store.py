@@ -1,0 +1,247 @@
+"""The mel store: every recording's mel in one memory-mapped file, so that an epoch decodes no audio.
+
+A store is a folder:
+
+- `settings.json`: what its contents depend on (`store_settings`);
+- `data.bin`: the recordings' mels one after another;
+- `journal.jsonl`: one line for each recording whose data has reached `data.bin`;
+- `index.parquet`: the table that readers use, written last and renamed into place. Without it there is no
+store.
+
+With `audio.crop = "center"` a recording's data is the normalised mel (or MFCC) of its middle clip, float32
+`[rows, frames]`. With `"random"` it is the whole recording's mel power in dB, `[frames, n_mels]` so that a
+crop is a slice; normalisation follows the slicing.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from keras_birds.audio.clips import crop_start
+from keras_birds.audio.mel import MIN_DB, MelTransform
+from keras_birds.config import Config
+from keras_birds.data.source import USABLE, require_usable
+from keras_birds.errors import DataError
+
+FORMAT_VERSION = 1
+SETTINGS, DATA, JOURNAL, INDEX = "settings.json", "data.bin", "journal.jsonl", "index.parquet"
+_REMEDY = "run `keras-birds data precompute` again with the same data and settings"
+
+
+def store_settings(config: Config) -> dict[str, Any]:
+    """Settings that a store's contents depend on: not the image size, as resizing happens on reading."""
+    audio, mel = config.audio, config.mel
+    settings: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "audio.crop": audio.crop,
+        "audio.sample_rate_hz": audio.sample_rate_hz,
+        "audio.clip_s": audio.clip_s,
+        "audio.decoder": audio.decoder,
+    }
+    for key in ("n_fft", "hop_samples", "n_mels", "f_min_hz", "f_max_hz", "top_db"):
+        settings[f"mel.{key}"] = getattr(mel, key)
+    if audio.crop == "random":
+        settings["data.store_dtype"] = config.data.store_dtype
+    else:
+        settings["mel.feature"] = mel.feature
+        if mel.feature == "mfcc":
+            settings["mel.n_mfcc"] = mel.n_mfcc
+    return settings
+
+
+def settings_difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """`key stored, not wanted` for each setting that differs; empty where none does."""
+    keys = sorted(stored.keys() | wanted.keys())
+    return "; ".join(
+        f"{key} is {stored.get(key, 'unset')}, not {wanted.get(key, 'unset')}"
+        for key in keys
+        if stored.get(key) != wanted.get(key)
+    )
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """A store folder's settings; `None` where there are none.
+
+    Raises:
+        DataError: if the file is there but isn't settings.
+    """
+    try:
+        settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise DataError(f"{path / SETTINGS}: must be a mel store's settings. Received: {error}") from None
+    if not isinstance(settings, dict):
+        raise DataError(f"{path / SETTINGS}: must be a mel store's settings. Received: {settings!r}")
+    return settings
+
+
+class Slots:
+    """How one recording's mel is laid out in `data.bin`."""
+
+    def __init__(self, config: Config, transform: MelTransform):
+        self.crop = config.audio.crop
+        self._transform = transform
+        self._top_db = np.float32(config.mel.top_db)
+        n_mels = config.mel.n_mels
+        if self.crop == "center":
+            self.frame_dtype = np.dtype((np.float32, (transform.num_rows,)))
+        elif config.data.store_dtype == "float16":
+            self.frame_dtype = np.dtype((np.float16, (n_mels,)))
+        else:
+            self.frame_dtype = np.dtype([("low", "<f4"), ("step", "<f4"), ("level", "u1", (n_mels,))])
+        self.frame_bytes = self.frame_dtype.itemsize
+
+    def encode(self, mel: np.ndarray) -> bytes:
+        """Bytes of a mel `[rows, frames]`: normalised for centre crops, in dB for whole recordings.
+
+        float16 counts from `MIN_DB` up, so that quiet recordings keep the finest steps. uint8 divides each
+        frame's own range, `top_db` at most, since no crop that holds the frame shows more of it: an error of
+        at most 1 / 255 of that range in a crop's [0, 1].
+        """
+        if self.crop == "center":
+            return np.ascontiguousarray(mel, np.float32).tobytes()
+        frames = mel.T
+        if self.frame_dtype.names is None:
+            return (frames - np.float32(MIN_DB)).astype(np.float16).tobytes()
+        packed = np.zeros(len(frames), self.frame_dtype)
+        high = frames.max(axis=1)
+        low = np.maximum(frames.min(axis=1), high - self._top_db)
+        step = np.maximum((high - low) / 255, np.float32(1e-12))
+        packed["low"], packed["step"] = low, step
+        packed["level"] = np.clip(np.rint((frames - low[:, None]) / step[:, None]), 0, 255)
+        return packed.tobytes()
+
+    def clip(self, data: np.ndarray, offset: int, frames: int, start_frame: int) -> np.ndarray:
+        """One recording's crop as the transform's `native` gives it, float32 `[rows, frames]` in [0, 1].
+
+        Args:
+            data: uint8, all of `data.bin`.
+            offset: where the recording begins in it.
+            frames: how many frames it has.
+            start_frame: where the crop begins.
+        """
+        if self.crop == "center":
+            stored = data[offset : offset + frames * self.frame_bytes].view(np.float32)
+            return stored.reshape(self._transform.num_rows, frames)
+        begin = offset + start_frame * self.frame_bytes
+        raw = data[begin : begin + self._transform.num_frames * self.frame_bytes]
+        if self.frame_dtype.names is None:
+            db = raw.view(np.float16).reshape(-1, self._transform.mel.n_mels).astype(np.float32)
+        else:
+            packed = raw.view(self.frame_dtype)
+            db = packed["level"] * packed["step"][:, None] + packed["low"][:, None]
+        return self._transform.normalise(np.ascontiguousarray(db.T))
+
+
+class MelStore:
+    """Reads images from a store, as `MelSource`.
+
+    For the centre crop they equal `LiveSource`'s exactly, for random crops within 0.01. Safe to share between
+    threads and to fork: pages of the map are shared.
+
+    Args:
+        path: the folder that `keras-birds data precompute` wrote.
+        config: must hold the settings that the store was made with.
+        paths: the catalog's recordings, in its order; the store may hold more.
+
+    Raises:
+        DataError: if there is no finished store, its settings differ, or a recording is missing from it or
+            has changed since.
+    """
+
+    def __init__(self, path: str | Path, config: Config, paths: Sequence[str | Path]):
+        self.path = Path(path)
+        settings = read_settings(self.path)
+        if settings is None or not (self.path / INDEX).is_file():
+            state = "an unfinished store" if settings is not None else "no store"
+            raise DataError(
+                f"data.store must be a finished mel store. Received: {self.path} ({state}); {_REMEDY}"
+            )
+        if difference := settings_difference(settings, store_settings(config)):
+            raise DataError(
+                f"{self.path}: the store must be made with this run's settings. Received: {difference}; "
+                f"{_REMEDY}"
+            )
+        self.transform = MelTransform(config.audio, config.mel)
+        self._slots = Slots(config, self.transform)
+        index = pd.read_parquet(self.path / INDEX).set_index("path")
+        self._index = _select(self.path, index, [store_name(path) for path in paths])
+        self._data = self._map()
+        statuses, reasons = self._index["status"], self._index["reason"]
+        self.usable = statuses.isin(sorted(USABLE)).to_numpy(bool)
+        self.reasons = ["" if usable else str(why) for usable, why in zip(self.usable, reasons, strict=True)]
+        columns = self._index[["offset", "frames", "samples"]]
+        self._offsets, self._frames, self._samples = (columns[name].to_numpy() for name in columns)
+
+    def _map(self) -> np.ndarray:
+        file = self.path / DATA
+        size = file.stat().st_size if file.is_file() else 0
+        ends = self._index["offset"] + self._index["frames"] * self._slots.frame_bytes
+        if len(ends) and size < ends.max():
+            raise DataError(
+                f"{file}: must hold {ends.max()} bytes. Received: {size}; delete the store and {_REMEDY}"
+            )
+        return np.memmap(file, np.uint8, "r") if size else np.zeros(0, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """Images of some recordings, as `MelSource.images`.
+
+        Raises:
+            DataError: if a row isn't usable.
+        """
+        require_usable(self, rows)
+        transform = self.transform
+        clips = np.empty((len(rows), transform.num_rows, transform.num_frames), np.float32)
+        for i, row in enumerate(rows):
+            start_frame = 0
+            if self._slots.crop == "random":
+                hop_samples = transform.mel.hop_samples
+                position = None if positions is None else float(positions[i])
+                start = crop_start(
+                    int(self._samples[row]), transform.audio.clip_samples, position, hop_samples
+                )
+                start_frame = start // hop_samples
+            clips[i] = self._slots.clip(
+                self._data, int(self._offsets[row]), int(self._frames[row]), start_frame
+            )
+        return transform.resize(clips)
+
+
+def _select(store: Path, index: pd.DataFrame, paths: list[str]) -> pd.DataFrame:
+    absent = [path for path in paths if path not in index.index]
+    if absent:
+        raise DataError(
+            f"{store}: the store must hold every recording. Received: {len(absent)} that it lacks, "
+            f"first {absent[0]}; {_REMEDY}"
+        )
+    chosen = index.loc[paths]
+    stamps = zip(paths, chosen["size_bytes"], chosen["mtime_ns"], strict=True)
+    changed = [path for path, size, mtime in stamps if file_stamp(path) != (size, mtime)]
+    if changed:
+        raise DataError(
+            f"{store}: recordings must be as they were when the store was made. Received: {len(changed)} "
+            f"that changed, first {changed[0]}; {_REMEDY}"
+        )
+    return chosen
+
+
+def store_name(path: str | Path) -> str:
+    """What a store calls a recording: one name, from whatever folder a command is run."""
+    return str(Path(path).resolve())
+
+
+def file_stamp(path: str | Path) -> tuple[int, int]:
+    """Size in bytes and modification time in ns; -1 and -1 for a file that isn't there."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

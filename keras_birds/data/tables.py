@@ -1,0 +1,188 @@
+"""Reads CSV tables cell by cell, so that what is wrong with one can be told by its row."""
+
+import ast
+import csv
+import math
+import posixpath
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from keras_birds.config import DataConfig
+from keras_birds.errors import DataError
+from keras_birds.labels import Label, LabelSet
+
+_ROWS_LISTED = 5
+_ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
+
+
+class Problems:
+    """Collects what is wrong; the same thing in many rows is one line."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], list[int]] = {}
+
+    def add(self, text: str, row: int = 0, table: str = "") -> None:
+        """Notes a problem, in a row of a table if there is one."""
+        self._rows.setdefault((table, text), []).append(row)
+
+    def lines(self) -> list[str]:
+        """One line for each, for instance `train.csv rows 3, 5: ...`."""
+        return [
+            " ".join(x for x in (table, _describe_rows(rows)) if x)
+            + (": " if table or any(rows) else "")
+            + text
+            for (table, text), rows in self._rows.items()
+        ]
+
+
+def _describe_rows(rows: list[int]) -> str:
+    found = [str(row) for row in dict.fromkeys(rows) if row]
+    if len(found) < 2:
+        return f"row {found[0]}" if found else ""
+    more = len(found) - _ROWS_LISTED
+    return f"rows {', '.join(found[:_ROWS_LISTED])}" + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV's cells as they are written.
+
+    Args:
+        header: column names.
+        rows: each with as many cells as the header, and the line of the file on which it begins.
+    """
+
+    header: list[str]
+    rows: list[tuple[list[str], int]]
+
+
+def read_table(path: Path, name: str, problems: Problems) -> Table:
+    """Reads a CSV; every cell stays a string. Empty lines are skipped.
+
+    Rows with more or fewer cells than the header are a problem and left out.
+
+    Args:
+        path: the file.
+        name: what problems call it.
+        problems: where they go.
+
+    Raises:
+        DataError: if it can't be read as a CSV in UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(_numbered(csv.reader(file)))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path}: a table must be a CSV in UTF-8. Received: {error}. Save it as CSV with UTF-8 encoding"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} can't be read. Received: {error.strerror or error}") from None
+    header = rows.pop(0)[0] if rows else []
+    for column in sorted({x for x in header if x and header.count(x) > 1}):
+        problems.add(f"column names must be unique. Received twice: {column}", 1, name)
+    kept = []
+    for cells, line in rows:
+        if len(cells) == len(header):
+            kept.append((cells, line))
+        else:
+            rule = f"a row must have the header's {len(header)} cells"
+            problems.add(f"{rule}. Received: {len(cells)}", line, name)
+    return Table(header, kept)
+
+
+def _numbered(reader: Any) -> Iterator[tuple[list[str], int]]:
+    line = 1
+    for cells in reader:
+        if cells:
+            yield cells, line
+        line = reader.line_num + 1
+
+
+def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet | None:
+    """Reads the labels in their order; `None` where there is no taxonomy.
+
+    The label's column is `data.column_label`, or else `primary_label`.
+
+    Raises:
+        DataError: if it isn't a CSV in UTF-8.
+    """
+    name = data.taxonomy
+    if not name or not (root / name).is_file():
+        if name not in ("", DataConfig().taxonomy):
+            problems.add(f"data.taxonomy must name a CSV in the data set's folder. Received: {name}")
+        return None
+    table = read_table(root / name, name, problems)
+    column = data.column_label if data.column_label in table.header else "primary_label"
+    if column not in table.header:
+        problems.add(f"{name} must have the column {column}. Received: {', '.join(table.header)}")
+        return None
+    labels: dict[str, Label] = {}
+    for cells, line in table.rows:
+        cell = dict(zip(table.header, cells, strict=True))
+        label = cell[column]
+        if not label:
+            problems.add(f"{column} must not be empty", line, name)
+        elif label in labels:
+            problems.add(f"a label must be listed once. Received: {label!r} again", line, name)
+        else:
+            details = (cell.get(x, "") for x in ("scientific_name", "common_name", "class_name"))
+            labels[label] = Label(label, *details)
+    if not labels:
+        problems.add(f"{name} must list at least one label. Received: none")
+    return LabelSet(labels.values())
+
+
+@lru_cache(maxsize=1 << 16)
+def parse_secondary(text: str) -> tuple[tuple[str, ...], str]:
+    """Reads a cell such as `['a', 'b']` as a literal; nothing is evaluated.
+
+    Returns:
+        The labels, empty strings left out, and what is wrong with the cell (empty if nothing is).
+    """
+    if text.strip().lower() in _ABSENT:
+        return (), ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = None
+    if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+        return (), shorten(text)
+    return tuple(dict.fromkeys(x for x in value if x)), ""
+
+
+def number(text: str, limit: float = math.inf) -> tuple[float, bool]:
+    """Reads a cell as a number.
+
+    Returns:
+        The number, NaN where the cell is empty or wrong, and whether it is wrong: not a finite number, or
+        beyond plus or minus `limit`.
+    """
+    if text.strip().lower() in _ABSENT:
+        return math.nan, False
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan, True
+    if not math.isfinite(value) or abs(value) > limit:
+        return math.nan, True
+    return value, False
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path stays below its folder, on every system."""
+    parts = PureWindowsPath(path)
+    is_absolute = path.startswith(("/", "\\")) or bool(parts.drive)
+    is_file = posixpath.normpath(path.replace("\\", "/")) != "."
+    return bool(path) and "\0" not in path and not is_absolute and is_file and ".." not in parts.parts
+
+
+def shorten(text: str, length: int = 60) -> str:
+    """A cell as it appears in a message."""
+    return repr(text if len(text) <= length else text[:length] + "...")

@@ -1,0 +1,128 @@
+"""Draws how many recordings each taxonomic class and each label has."""
+
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_birds.atomic import atomic_path
+from keras_birds.data.catalog import Catalog
+from keras_birds.labels import Label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c9a227", "#4d5b6a")
+_NO_CLASS = "class not given"
+_ROWS = 52
+_MAX_COLUMNS = 6
+_ROW_IN = 0.17
+_LOG_RATIO = 20
+# Larger PNGs than 65,535 pixels can't be written.
+_MAX_HEIGHT_IN = 400
+
+
+def class_distribution(catalog: Catalog, path: str | Path) -> None:
+    """Writes a PNG: recordings per taxonomic class, and per label from the most to the fewest.
+
+    Only primary labels count. Labels without recordings are shown as 0. The axis is logarithmic where the
+    largest count is more than 20 times the smallest.
+
+    Args:
+        catalog: with at least one label.
+        path: the PNG.
+
+    Raises:
+        KerasBirdsError: if it can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    counts = {label: 0 for label in catalog.labels}
+    for label in catalog.recordings["label"]:
+        if label in counts:
+            counts[label] += 1
+    items = sorted(catalog.labels.items, key=lambda item: (-counts[item.name], item.name))
+    classes: dict[str, list[int]] = {}
+    for item in items:
+        classes.setdefault(item.class_name or _NO_CLASS, []).append(counts[item.name])
+    ranked = sorted(classes, key=lambda name: -sum(classes[name]))
+    colors = {name: _COLORS[min(i, len(_COLORS) - 1)] for i, name in enumerate(ranked)}
+
+    columns = min(_MAX_COLUMNS, math.ceil(len(items) / _ROWS))
+    rows = math.ceil(len(items) / columns)
+    top_in, rows_in = 1.0 + 0.32 * len(ranked), min(_MAX_HEIGHT_IN, 0.7 + _ROW_IN * max(rows, 6))
+    figure = Figure(figsize=(max(8.0, 3.4 * columns), top_in + rows_in), layout="constrained")
+    grid = figure.add_gridspec(2, columns, height_ratios=(top_in, rows_in))
+    _draw_classes(figure.add_subplot(grid[0, :]), {name: classes[name] for name in ranked}, colors)
+    largest = max(counts.values())
+    is_log = _is_log(list(counts.values()))
+    for column in range(columns):
+        axes = figure.add_subplot(grid[1, column])
+        part = items[column * rows : (column + 1) * rows]
+        _draw_labels(axes, part, counts, colors, rows, with_names=columns == 1)
+        _scale(axes, largest, is_log)
+        axes.set_xlabel("Recordings" + (", log scale" if is_log else ""))
+    title = f"{len(catalog):,} recordings, {len(items):,} labels"
+    figure.suptitle(f"{title}: {catalog.root.resolve().name}", parse_math=False)
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes, and that is all there is to say.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(temporary, format="png", dpi=120)
+
+
+def _draw_classes(axes: "Axes", classes: dict[str, list[int]], colors: dict[str, str]) -> None:
+    totals = [sum(counts) for counts in classes.values()]
+    places = np.arange(len(classes))
+    axes.barh(places, totals, color=[colors[name] for name in classes], height=0.72)
+    for place, total, counts in zip(places, totals, classes.values(), strict=True):
+        text = f" {total:,} ({len(counts):,} label{'s' * (len(counts) != 1)})"
+        axes.text(max(total, 0.9), place, text, va="center", fontsize=9)
+    axes.set_yticks(places, list(classes), parse_math=False)
+    axes.invert_yaxis()
+    is_log = _is_log(totals)
+    _scale(axes, max(totals), is_log)
+    axes.set_xlabel("Recordings in each class" + (", log scale" if is_log else ""))
+
+
+def _draw_labels(
+    axes: "Axes",
+    items: list[Label],
+    counts: dict[str, int],
+    colors: dict[str, str],
+    rows: int,
+    with_names: bool,
+) -> None:
+    places = np.arange(len(items))
+    numbers = [counts[item.name] for item in items]
+    axes.barh(places, numbers, color=[colors[item.class_name or _NO_CLASS] for item in items], height=0.78)
+    for place, number in zip(places, numbers, strict=True):
+        axes.text(max(number, 0.9), place, f" {number:,}", va="center", fontsize=6.5)
+    names = [_name(item) if with_names else item.name for item in items]
+    axes.set_yticks(places, names, fontsize=7.5, parse_math=False)
+    axes.tick_params(axis="y", length=0, pad=2)
+    axes.set_ylim(rows - 0.4, -0.6)
+
+
+def _is_log(numbers: list[int]) -> bool:
+    """Zeros don't count: they have no bar on either scale."""
+    there = [number for number in numbers if number]
+    return bool(there) and max(there) > _LOG_RATIO * min(there)
+
+
+def _scale(axes: "Axes", largest: int, is_log: bool) -> None:
+    if is_log:
+        axes.set_xscale("log")
+        axes.set_xlim(0.7, largest * 4)
+    else:
+        axes.set_xlim(0, max(1, largest) * 1.25)
+        axes.locator_params(axis="x", nbins=5, integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+
+
+def _name(item: Label) -> str:
+    known_as = item.common_name or item.scientific_name
+    return f"{known_as} ({item.name})" if known_as and known_as != item.name else item.name

@@ -1,0 +1,71 @@
+"""Scores with a `.keras` file on the current Keras backend."""
+
+import os
+
+# Without it TensorFlow writes notes on its own build to stderr while it is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras file names
+from keras_birds.errors import ModelError
+from keras_birds.export.metadata import ModelMetadata
+
+
+def load_keras_model(path: str | Path) -> keras.Model:
+    """Loads an uncompiled model in safe mode.
+
+    Raises:
+        ModelError: if the file is missing, damaged, or names a layer that isn't known.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"The model must be an existing file. Received: {path}")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # zipfile, h5py, json and keras each raise their own
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{path}: must be a whole .keras file. Received: {detail}") from None
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise ModelError(
+            f"{path}: the model must take one [batch, height, width, 1] and give one [batch, label]. "
+            f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
+        )
+    return model
+
+
+class KerasEngine:
+    """A `model.keras` on the current backend, with the metadata beside it.
+
+    Args:
+        path: the file; `model.onnx` of the same name gives the metadata, or `model.json` where that is absent.
+
+    Raises:
+        ModelError: if the file can't be loaded, or is not what its metadata says.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        onnx_path, json_path = self.path.with_suffix(".onnx"), self.path.with_suffix(".json")
+        if onnx_path.is_file():
+            self.metadata = ModelMetadata.read_onnx(onnx_path)
+        elif json_path.is_file():
+            self.metadata = ModelMetadata.read_json(json_path)
+        else:
+            raise ModelError(
+                f"{path}: a .keras model must have its metadata beside it. Received: neither {onnx_path.name} nor "
+                f"{json_path.name}. Copy the fold's whole folder"
+            )
+        self.model = load_keras_model(path)
+        self.metadata.check_shapes(path, self.model.inputs[0].shape, self.model.outputs[0].shape)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
+        n = len(images)
+        if keras.config.backend() != "torch":
+            # jax and tensorflow compile anew for every batch size: powers of two keep that to a few.
+            images = np.pad(images, [(0, (1 << (n - 1).bit_length()) - n), (0, 0), (0, 0), (0, 0)])
+        return np.asarray(self.model.predict_on_batch(images), np.float32)[:n]

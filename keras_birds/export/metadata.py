@@ -1,0 +1,249 @@
+"""What a model file says about itself: labels, audio and mel settings, so that no two programs can disagree.
+
+The copy inside `model.onnx` is the authority; `model.json` beside it is for reading.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from keras_birds.atomic import atomic_path
+from keras_birds.config import AudioConfig, MelConfig
+from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.labels import LabelSet
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+FORMAT_VERSION = 1
+"""Of the metadata; a reader refuses every other number."""
+
+_KEY = "keras_birds"
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Everything that is needed to score audio with a model's graph.
+
+    Args:
+        model_id: names the model in every answer, for instance `"20250601-101500/fold0"`.
+        labels: the outputs, in order.
+        audio: how recordings become clips.
+        mel: how clips become images.
+        licence: of the weights; empty when unknown.
+        metrics: for instance `{"macro_auc": 0.95}`; NaN where undefined.
+        format_version: of this description.
+    """
+
+    model_id: str
+    labels: LabelSet
+    audio: AudioConfig
+    mel: MelConfig
+    licence: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that JSON can hold."""
+        return {
+            "format_version": self.format_version,
+            "model_id": self.model_id,
+            "licence": self.licence,
+            "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
+            "audio": self.audio.model_dump(mode="json"),
+            "mel": self.mel.model_dump(mode="json"),
+            "labels": self.labels.to_json(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str = "model") -> "ModelMetadata":
+        """The inverse of `to_dict`.
+
+        Args:
+            data: plain data.
+            source: the file that errors name.
+
+        Raises:
+            ModelError: if the version is unknown, or a part is missing or wrong.
+        """
+        version = data.get("format_version") if isinstance(data, Mapping) else None
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{source}: model metadata must have format_version {FORMAT_VERSION}. Received: {version!r}. "
+                "Update keras-birds, or export the model again"
+            )
+        try:
+            return cls(
+                model_id=str(data["model_id"]),
+                labels=LabelSet.from_json(data["labels"]),
+                audio=AudioConfig.model_validate(data["audio"]),
+                mel=MelConfig.model_validate(data["mel"]),
+                licence=str(data.get("licence", "")),
+                metrics={k: math.nan if v is None else float(v) for k, v in data.get("metrics", {}).items()},
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            detail = f"{'.'.join(str(x) for x in first['loc'])}: {first['msg']}"
+        except KeyError as error:
+            detail = f"nothing under {error}"
+        except (KerasBirdsError, TypeError, ValueError, AttributeError) as error:
+            detail = str(error)
+        raise ModelError(
+            f"{source}: model metadata must be complete. Received: {detail}. Export the model again"
+        )
+
+    def write_json(self, path: str | Path) -> None:
+        """Writes the readable copy, `model.json`."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        with atomic_path(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read_json(cls, path: str | Path) -> "ModelMetadata":
+        """Reads what `write_json` wrote.
+
+        Raises:
+            ModelError: if the file can't be read or understood.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: model metadata must be readable JSON. Received: {error}") from None
+        return cls.from_dict(data, str(path))
+
+    def onnx_props(self) -> dict[str, str]:
+        """As an ONNX file's `metadata_props`.
+
+        The key `keras_birds` holds `to_dict()` as JSON; plain keys repeat the main facts for other programs.
+        """
+        return {
+            _KEY: json.dumps(self.to_dict(), ensure_ascii=False),
+            "format_version": str(self.format_version),
+            "model_id": self.model_id,
+            "licence": self.licence,
+            "labels": "\n".join(self.labels),
+            "sample_rate_hz": str(self.audio.sample_rate_hz),
+            "clip_s": f"{self.audio.clip_s:g}",
+        }
+
+    @classmethod
+    def read_onnx(cls, path: str | Path) -> "ModelMetadata":
+        """Reads the metadata inside an ONNX file.
+
+        Raises:
+            ModelError: if the file is damaged, or has no metadata that this version understands.
+        """
+        return cls.of_session(open_session(path, threads=1), path)
+
+    @classmethod
+    def of_session(cls, session: "InferenceSession", path: str | Path) -> "ModelMetadata":
+        """The metadata of an opened ONNX file; `path` is for errors.
+
+        Raises:
+            ModelError: as `read_onnx`.
+        """
+        text = session.get_modelmeta().custom_metadata_map.get(_KEY)
+        if text is None:
+            raise ModelError(
+                f"{path}: an ONNX model must hold keras-birds metadata (labels, audio and mel settings). "
+                "Received: none. Use a model.onnx that `keras-birds train` wrote"
+            )
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ModelError(f"{path}: model metadata must be JSON. Received: {error}") from None
+        return cls.from_dict(data, str(path))
+
+    def check_shapes(self, path: str | Path, input_shape: Sequence, output_shape: Sequence) -> None:
+        """Checks a model's shapes, batch axis included, against what the metadata says of it.
+
+        Raises:
+            ModelError: naming both; `path` is the model's file.
+        """
+        wanted = (self.mel.height, self.mel.width, 1), (len(self.labels),)
+        if (tuple(input_shape[1:]), tuple(output_shape[1:])) != wanted:
+            image, labels = (", ".join(map(str, x)) for x in wanted)
+            received = " -> ".join(
+                f"[{', '.join(map(str, ('batch', *x[1:])))}]" for x in (input_shape, output_shape)
+            )
+            raise ModelError(
+                f"{path}: the model must be what its metadata says, [batch, {image}] -> [batch, {labels}]. "
+                f"Received: {received}. Export the model again"
+            )
+
+
+def open_session(path: str | Path, threads: int | None = None) -> "InferenceSession":
+    """Opens an ONNX file in ONNX Runtime on the CPU.
+
+    Args:
+        path: the file.
+        threads: for one run; `None` for all processors that this process may use.
+
+    Raises:
+        ModelError: if the file is missing, damaged or not ONNX.
+    """
+    import onnxruntime
+
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"The model must be an existing file. Received: {path}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or available_cpus()
+    options.log_severity_level = 4  # errors are raised; logged beside that they would be told twice
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # one class for each status code, without a common base
+        detail = " ".join(str(error).split())
+        raise ModelError(
+            f"{path}: must be a whole ONNX file. Received: {path.stat().st_size} bytes that ONNX Runtime "
+            f"refuses ({detail[:200]}). Copy or export the model again"
+        ) from None
+
+
+def available_cpus() -> int:
+    """Processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+def check_labels(
+    labels: Iterable[str], other: Iterable[str], name: str = "the model", other_name: str = "the taxonomy"
+) -> None:
+    """Checks that two label sets are equal, order included.
+
+    Args:
+        labels: one list.
+        other: the other.
+        name: what errors call the first.
+        other_name: what errors call the second.
+
+    Raises:
+        ModelError: naming what one lacks, or the first position (from 1) where the order differs.
+    """
+    first, second = list(labels), list(other)
+    if first == second:
+        return
+    if set(first) == set(second):
+        position, (a, b) = next(
+            (i, x) for i, x in enumerate(zip(first, second, strict=True), 1) if x[0] != x[1]
+        )
+        detail = f"labels differ in order at position {position}: {a} / {b}"
+    else:
+        missing = [x for x in second if x not in set(first)], [x for x in first if x not in set(second)]
+        parts = [f"{len(first)} / {len(second)} labels"] if len(first) != len(second) else []
+        for owner, names in zip((other_name, name), missing, strict=True):
+            if names:
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                parts.append(f"only in {owner}: {', '.join(names[:5])}{more}")
+        detail = "; ".join(parts)
+    raise ModelError(
+        f"The labels of {name} and {other_name} must be the same in the same order. Received: {detail}"
+    )

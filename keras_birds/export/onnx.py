@@ -1,0 +1,171 @@
+"""Writes a `.keras` model as ONNX, through torch, whichever backend is running.
+
+`python -m keras_birds.export.onnx IN.keras OUT.onnx --metadata FILE.json` does the same by itself.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from keras_birds.atomic import atomic_path
+from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.export.metadata import ModelMetadata, open_session
+
+if TYPE_CHECKING:
+    import keras
+
+INPUT, OUTPUT = "mel", "logits"
+TOLERANCE = 1e-4
+"""How far ONNX Runtime's logits may be from Keras', absolutely or relative to the logit."""
+
+_CHECKED_BATCHES = (1, 3)
+_ERROR = "Error: "
+
+
+def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMetadata) -> None:
+    """Writes a float32 ONNX file, checked against the Keras model in ONNX Runtime.
+
+    The graph has the input `mel` `[batch, height, width, 1]` and the output `logits` `[batch, label]`, both
+    float32, for any batch. A model of mixed or bfloat16 precision is exported in float32. The file is there
+    whole or not at all.
+
+    Args:
+        keras_path: the model.
+        onnx_path: where to write.
+        metadata: goes inside.
+
+    Raises:
+        ModelError: if the model can't be exported, isn't what its metadata says, or scores differently in ONNX
+            Runtime.
+        KerasBirdsError: if the file can't be written.
+    """
+    import keras
+
+    keras_path, onnx_path = Path(keras_path), Path(onnx_path)
+    if keras.config.backend() != "torch":
+        _export_elsewhere(keras_path, onnx_path, metadata)
+        return
+    # On the CPU: a GPU's reduced-precision convolutions would fail the comparison.
+    with keras.device("cpu"):
+        model = _load_float32(keras_path)
+        metadata.check_shapes(keras_path, model.inputs[0].shape, model.outputs[0].shape)
+        graph = _trace(keras_path, model)
+        _rename(graph)
+        onnx.helper.set_model_props(graph, metadata.onnx_props())
+        onnx.checker.check_model(graph)
+        with atomic_path(onnx_path) as temporary:
+            onnx.save(graph, str(temporary))
+            _check_parity(keras_path, model, temporary)
+
+
+def _load_float32(path: Path) -> "keras.Model":
+    """Loads a model to compute in float32; under `mixed_bfloat16` its weights are float32 as they stand."""
+    import keras
+
+    from keras_birds.export.keras_engine import load_keras_model
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        model = load_keras_model(path)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for layer in model._flatten_layers():
+        layer.dtype_policy = "float32"
+    return model
+
+
+def _export_elsewhere(keras_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        described = Path(folder, "metadata.json")
+        metadata.write_json(described)
+        package_parent = str(Path(__file__).resolve().parents[2])
+        search = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "keras_birds.export.onnx"]
+        done = subprocess.run(
+            [*command, str(keras_path.resolve()), str(onnx_path.resolve()), "--metadata", str(described)],
+            env={**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": search},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    if done.returncode:
+        said = [x.strip() for x in done.stderr.splitlines() if x.strip()] or [f"exit code {done.returncode}"]
+        raise ModelError(next((x for x in said if x.startswith(_ERROR)), said[-1]).removeprefix(_ERROR))
+
+
+def _trace(path: Path, model: "keras.Model") -> onnx.ModelProto:
+    talk = io.StringIO()
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(talk),
+            contextlib.redirect_stderr(talk),
+        ):
+            # torch's exporter warns of its own age and of every Python number that it takes as a constant.
+            warnings.simplefilter("ignore")
+            model(
+                np.zeros((1, *model.inputs[0].shape[1:]), np.float32)
+            )  # Keras exports only what was called.
+            model.export(str(Path(folder, "graph.onnx")), format="onnx", verbose=False)
+            return onnx.load(str(Path(folder, "graph.onnx")))
+    except Exception as error:  # torch, keras and onnx each raise their own
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{path}: the model must be exportable through torch. Received: {detail}") from None
+
+
+def _rename(model: onnx.ModelProto) -> None:
+    """Gives the graph the names of the contract; the exporter makes up its own."""
+    names = {model.graph.input[0].name: INPUT, model.graph.output[0].name: OUTPUT}
+    for node in model.graph.node:
+        for side in (node.input, node.output):
+            for i, name in enumerate(side):
+                side[i] = names.get(name, f"{name}_" if name in (INPUT, OUTPUT) else name)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.name = names[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _check_parity(path: Path, model: "keras.Model", onnx_path: Path) -> None:
+    session = open_session(onnx_path)
+    rng = np.random.default_rng(0)
+    for batch in _CHECKED_BATCHES:
+        images = rng.random((batch, *model.inputs[0].shape[1:]), np.float32)
+        expected = np.asarray(model.predict_on_batch(images))
+        logits = session.run([OUTPUT], {INPUT: images})[0]
+        if logits.shape != expected.shape or not np.allclose(logits, expected, TOLERANCE, TOLERANCE):
+            gap = np.abs(logits - expected).max() if logits.shape == expected.shape else np.inf
+            raise ModelError(
+                f"{path}: ONNX Runtime must give the same logits as Keras within {TOLERANCE:g}. Received: a "
+                f"difference of {gap:.3g} at batch {batch}"
+            )
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_birds.export.onnx", description="Write a .keras model as ONNX, through torch."
+    )
+    parser.add_argument("keras_path", type=Path, metavar="IN")
+    parser.add_argument("onnx_path", type=Path, metavar="OUT")
+    parser.add_argument("--metadata", type=Path, required=True, help="model.json: labels and settings")
+    args = parser.parse_args()
+    try:
+        export_onnx(args.keras_path, args.onnx_path, ModelMetadata.read_json(args.metadata))
+    except KerasBirdsError as error:
+        sys.exit(f"{_ERROR}{error}")
+
+
+if __name__ == "__main__":
+    _main()

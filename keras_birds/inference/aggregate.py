@@ -1,0 +1,60 @@
+"""From scores per window to an answer per recording."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_birds.errors import ConfigError
+from keras_birds.labels import Label, LabelSet
+
+METHODS = ("mean", "max")
+
+
+@dataclass(frozen=True)
+class RankedLabel:
+    """A label's place in a recording's answer; rank 1 is the most probable."""
+
+    rank: int
+    label: Label
+    score: float
+
+
+def check_method(method: str) -> None:
+    """Checks the name of a way to combine windows.
+
+    Raises:
+        ConfigError: if it is none of `METHODS`.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"aggregate must be one of {', '.join(METHODS)}. Received: {method}")
+
+
+def aggregate(scores: np.ndarray, method: str = "mean") -> np.ndarray:
+    """One probability per label.
+
+    Args:
+        scores: `[window, label]`, at least one window.
+        method: `"mean"`, which suits clips of one animal, or `"max"`, which finds a single call in a long
+            recording.
+
+    Returns:
+        float32 `[label]`.
+
+    Raises:
+        ConfigError: if the method is unknown.
+    """
+    check_method(method)
+    combined = scores.mean(axis=0) if method == "mean" else scores.max(axis=0)
+    return combined.astype(np.float32)
+
+
+def top_labels(labels: LabelSet, scores: np.ndarray, top_k: int) -> tuple[RankedLabel, ...]:
+    """The most probable labels, best first; equal ones in the labels' order.
+
+    Args:
+        labels: of the columns.
+        scores: `[label]`.
+        top_k: how many; all if there are fewer.
+    """
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return tuple(RankedLabel(rank, labels.items[i], float(scores[i])) for rank, i in enumerate(order, 1))

@@ -1,0 +1,151 @@
+"""Writes predictions as a table, CSV or JSON."""
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from keras_birds.inference.aggregate import RankedLabel
+from keras_birds.inference.predict import Prediction
+
+CSV_COLUMNS = ("file", "rank", "label", "scientific_name", "common_name", "class_name", "score")
+"""Of `CsvWriter`: one row for each file and rank; `score` is a probability with 6 significant digits."""
+
+
+class Writer(Protocol):
+    """Takes predictions one by one."""
+
+    def add(self, prediction: Prediction) -> None:
+        """Writes one recording's answer, or keeps it for `close`."""
+
+    def close(self) -> None:
+        """Writes what is left. The stream stays open."""
+
+
+class CsvWriter:
+    """Rows of `CSV_COLUMNS`, comma-separated, with a header. Files without scores have no row."""
+
+    def __init__(self, stream: TextIO):
+        self._rows = csv.writer(stream, lineterminator="\n")
+        self._rows.writerow(CSV_COLUMNS)
+
+    def add(self, prediction: Prediction) -> None:
+        """Writes a row for each of the top labels."""
+        for ranked in prediction.top:
+            label = ranked.label
+            names = (label.name, label.scientific_name, label.common_name, label.class_name)
+            self._rows.writerow((prediction.path, ranked.rank, *names, f"{ranked.score:.6g}"))
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+class JsonWriter:
+    """One list of objects: file, status, reason, seconds, unscored_s, windows, model_id and top.
+
+    `top` is a list of objects: rank, label, scientific_name, common_name, class_name and score. Files without
+    scores are there, with their status and reason and an empty `top`.
+    """
+
+    def __init__(self, stream: TextIO, model_id: str):
+        self._stream = stream
+        self._model_id = model_id
+        self._before = "[\n"
+
+    def add(self, prediction: Prediction) -> None:
+        """Writes one object on one line."""
+        row = {
+            "file": str(prediction.path),
+            "status": prediction.status,
+            "reason": prediction.reason,
+            "seconds": round(prediction.seconds, 3),
+            "unscored_s": round(prediction.unscored_s, 3),
+            "windows": prediction.windows,
+            "model_id": self._model_id,
+            "top": [_as_dict(x) for x in prediction.top],
+        }
+        self._stream.write(self._before + json.dumps(row, ensure_ascii=False))
+        self._before = ",\n"
+
+    def close(self) -> None:
+        """Ends the list."""
+        self._stream.write("[]\n" if self._before == "[\n" else "\n]\n")
+
+
+class TableWriter:
+    """A table for each file, with lines and colour on a terminal, plain text elsewhere."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def add(self, prediction: Prediction) -> None:
+        """Writes a file's table; files without scores have none."""
+        if prediction.failed:
+            return
+        title = f"{printable(prediction.path)}  {describe_length(prediction)}"
+        header, rows = _table(prediction.top)
+        if self._stream.isatty():
+            self._print_rich(title, header, rows)
+        else:
+            self._print_plain(title, header, rows)
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+    def _print_plain(self, title: str, header: list[str], rows: list[list[str]]) -> None:
+        widths = [max(len(x) for x in column) for column in zip(header, *rows, strict=True)]
+        lines = [title]
+        for row in [header, *rows]:
+            cells = [
+                x.rjust(w) if i in (0, len(row) - 1) else x.ljust(w)
+                for i, (x, w) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  " + "  ".join(cells).rstrip())
+        self._stream.write("\n".join(lines) + "\n\n")
+
+    def _print_rich(self, title: str, header: list[str], rows: list[list[str]]) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(file=self._stream, highlight=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, name in enumerate(header):
+            is_number = i in (0, len(header) - 1)
+            table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)
+        for row in rows:
+            table.add_row(*(Text(x) for x in row), style="bold" if row is rows[0] else "")
+        console.print(Text(title, style="bold cyan"), soft_wrap=True)
+        console.print(table)
+
+
+def printable(path: str | Path) -> str:
+    """A path with bytes that aren't UTF-8 replaced, so that any terminal can show it."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def describe_length(prediction: Prediction) -> str:
+    """For instance `5.0 s, 1 window` or `5.4 s, 1 window, the last 0.4 s not scored`."""
+    text = f"{prediction.seconds:.1f} s, {prediction.windows} window{'s' * (prediction.windows != 1)}"
+    dropped = f", the last {prediction.unscored_s:.1f} s not scored" if prediction.unscored_s >= 0.05 else ""
+    return text + dropped
+
+
+def _as_dict(ranked: RankedLabel) -> dict[str, Any]:
+    names = asdict(ranked.label)
+    return {"rank": ranked.rank, "label": names.pop("name"), **names, "score": float(f"{ranked.score:.6g}")}
+
+
+def _table(top: tuple[RankedLabel, ...]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells; names that no label has get no column."""
+    columns = {
+        "Rank": [str(x.rank) for x in top],
+        "Label": [x.label.name for x in top],
+        "Common name": [x.label.common_name for x in top],
+        "Scientific name": [x.label.scientific_name for x in top],
+        "Probability": [f"{x.score:.4f}" for x in top],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    return list(shown), [list(x) for x in zip(*shown.values(), strict=True)]

@@ -1,0 +1,100 @@
+"""What `--model` means: a fold's folder, a run's folder, a file, or the newest run."""
+
+import re
+from pathlib import Path
+
+from keras_birds.errors import ConfigError, ModelError
+from keras_birds.resources import RUNS_DIR
+
+_HOW_TO_GET_ONE = (
+    "Train one with `keras-birds train --data DIR --fold 0` or `keras-birds demo`, or pass --model"
+)
+_FOLD = re.compile(r"fold(\d+)")
+_SUFFIX = {"onnx": ".onnx", "keras": ".keras"}
+
+
+def resolve_model(
+    path: str | Path | None = None, engine: str | None = None, runs_dir: Path = RUNS_DIR
+) -> tuple[Path, ...]:
+    """Finds the model files that a path stands for: several for an ensemble, in fold order.
+
+    Args:
+        path: a fold's folder, a run's folder (all its finished folds), an `.onnx` or `.keras` file; `None` for
+            the newest run below `runs_dir`.
+        engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
+        runs_dir: where runs are.
+
+    Returns:
+        All `.onnx` or all `.keras`.
+
+    Raises:
+        ModelError: if there is no model; it says how to get one.
+        ConfigError: if the engine is unknown, or the file named is none that it reads.
+    """
+    if engine not in (None, *_SUFFIX):
+        raise ConfigError(f"The engine must be onnx or keras. Received: {engine}")
+    if path is None:
+        return _newest_run(runs_dir, engine or "onnx")
+    path = Path(path)
+    if path.is_file():
+        suffixes = [_SUFFIX[engine]] if engine else list(_SUFFIX.values())
+        if path.suffix.lower() not in suffixes:
+            raise ConfigError(
+                f"The model must be a file in {' or '.join(suffixes)}, a fold's or a run's folder. Received: {path}"
+            )
+        return (path,)
+    if not path.is_dir():
+        raise ModelError(f"The model must be an existing file or folder. Received: {path}. {_HOW_TO_GET_ONE}")
+    engine = engine or "onnx"
+    folds = [path] if _is_fold(path) else _folds(path)
+    finished = [x for x in folds if _finished(x, engine)]
+    if not finished:
+        wanted = f"model{_SUFFIX[engine]}" if _is_fold(path) else f"foldN/model{_SUFFIX[engine]}"
+        raise ModelError(
+            f"{path}: the model must be trained to its end. Received: a folder without {wanted}. "
+            + _how_to_go_on(folds, engine)
+        )
+    return tuple(x / f"model{_SUFFIX[engine]}" for x in finished)
+
+
+def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
+    runs = [x for x in runs_dir.iterdir() if x.is_dir()] if runs_dir.is_dir() else []
+    finished = [x for x in runs if any(_finished(fold, engine) for fold in _folds(x))]
+    if finished:
+        return resolve_model(max(finished, key=lambda x: (_trained_at(x, engine), x.name)), engine)
+    folds = [fold for run in runs for fold in _folds(run)]
+    received = f"only unfinished runs in {runs_dir}/" if folds else f"no run in {runs_dir}/"
+    raise ModelError(
+        f"No model: there must be a trained run. Received: {received}. {_how_to_go_on(folds, engine)}"
+    )
+
+
+def _trained_at(run: Path, engine: str) -> int:
+    return max(
+        (x / f"model{_SUFFIX[engine]}").stat().st_mtime_ns for x in _folds(run) if _finished(x, engine)
+    )
+
+
+def _folds(run: Path) -> list[Path]:
+    found = [(int(m[1]), x) for x in run.iterdir() if x.is_dir() and (m := _FOLD.fullmatch(x.name))]
+    return [x for _, x in sorted(found)]
+
+
+def _is_fold(path: Path) -> bool:
+    is_named_so = _FOLD.fullmatch(path.resolve().name) is not None
+    return is_named_so or any((path / f"model{x}").is_file() for x in _SUFFIX.values())
+
+
+def _finished(fold: Path, engine: str) -> bool:
+    """Training writes model.onnx last; the weights alone, `model.keras`, may be of any epoch."""
+    if engine == "onnx":
+        return (fold / "model.onnx").is_file()
+    has_metadata = (fold / "model.onnx").is_file() or (fold / "model.json").is_file()
+    return has_metadata and (fold / "model.keras").is_file()
+
+
+def _how_to_go_on(folds: list[Path], engine: str) -> str:
+    other = "keras" if engine == "onnx" else "onnx"
+    if any(_finished(x, other) for x in folds):
+        return f"Pass --engine {other}"
+    return "Go on with `keras-birds train --resume`, or pass another --model" if folds else _HOW_TO_GET_ONE

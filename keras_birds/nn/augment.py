@@ -1,0 +1,80 @@
+"""Augmentation of batches of mel images, built from the settings."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from keras_birds.config import Config
+from keras_birds.errors import ConfigError
+from keras_birds.nn.clip_augmentation import ClipAugmentation
+from keras_birds.nn.mixup import MelMixUp
+from keras_birds.nn.spec_augment import SpecAugment, Volume
+from keras_birds.nn.warp import PitchShift, TimeStretch
+
+__all__ = ["MelMixUp", "PitchShift", "SpecAugment", "TimeStretch", "Volume", "build_augment", "clip_layers"]
+
+
+def build_augment(
+    config: Config,
+) -> Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]:
+    """Builds what `MelDataset` applies to its batches, from the settings' `augment` section.
+
+    Args:
+        config: `augment` says what; `mel` says what a row, a column and a unit of the images are.
+
+    Returns:
+        `augment(images, targets, seed)`, from float32 `[batch, height, width, 1]` and `[batch, label]` to the
+        same, which leaves its arguments as they are. Equal seeds (one or several non-negative integers) give
+        equal results on every backend. Safe to call from several threads.
+
+    Raises:
+        ConfigError: if pitch shift or volume is on for MFCC, which have neither frequencies nor decibels.
+    """
+    settings, mel = config.augment, config.mel
+    on = [name for name in ("pitch_shift", "volume") if getattr(settings, name).probability]
+    if mel.feature == "mfcc" and on:
+        raise ConfigError(
+            f'augment.{on[0]}.probability must be 0 with mel.feature = "mfcc". '
+            f"Received: {getattr(settings, on[0]).probability:g}"
+        )
+    layers = clip_layers(config)
+    mixup = MelMixUp(settings.mixup.alpha, settings.mixup.probability)
+
+    def augment(
+        images: np.ndarray, targets: np.ndarray, seed: int | Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # A stream for each layer: switching one off doesn't change what the others draw.
+        streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(layers) + 1)]
+        for layer, rng in zip(layers, streams, strict=False):
+            images = layer.augment_arrays(images, rng)
+        return mixup.augment_arrays(images, targets, streams[-1])
+
+    return augment
+
+
+def clip_layers(config: Config) -> list[ClipAugmentation]:
+    """The layers that change one clip at a time, in the order of their application."""
+    settings, mel = config.augment, config.mel
+    return [
+        TimeStretch(settings.time_stretch.rate, settings.time_stretch.probability),
+        PitchShift(
+            settings.pitch_shift.semitones,
+            mel.n_mels,
+            mel.f_min_hz,
+            mel.f_max_hz,
+            settings.pitch_shift.probability,
+        ),
+        Volume(settings.volume.gain_db, mel.top_db, settings.volume.probability),
+        SpecAugment(
+            settings.probability,
+            settings.time_mask.probability,
+            settings.time_mask.count,
+            settings.time_mask.size,
+            settings.frequency_mask.probability,
+            settings.frequency_mask.count,
+            settings.frequency_mask.size,
+            settings.gain.probability,
+            settings.gain.gain,
+            settings.gain.bias,
+        ),
+    ]

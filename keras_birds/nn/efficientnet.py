@@ -1,0 +1,134 @@
+"""EfficientNet-B0 for one-channel images.
+
+Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+arXiv:1905.11946, Table 1. Padding is symmetric, as in timm's `efficientnet_b0`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers
+
+from keras_birds.nn.layers import BatchNorm, StochasticDepthAdd, SymmetricConv2D, SymmetricDepthwiseConv2D
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the paper's Table 1 between the stem and the top."""
+
+    expansion: int
+    kernel_size: int
+    channels: int
+    num_blocks: int
+    stride: int
+
+
+STAGES = (
+    Stage(1, 3, 16, 1, 1),
+    Stage(6, 3, 24, 2, 2),
+    Stage(6, 5, 40, 2, 2),
+    Stage(6, 3, 80, 3, 2),
+    Stage(6, 5, 112, 3, 1),
+    Stage(6, 5, 192, 4, 2),
+    Stage(6, 3, 320, 1, 1),
+)
+STEM_CHANNELS = 32
+TOP_CHANNELS = 1280
+SQUEEZE_RATIO = 0.25
+
+# Fan-out scaled normal, as in the paper's reference code; a depthwise kernel has one output channel a group.
+_CONV_INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
+
+
+def _conv(
+    x: Any, filters: int, name: str, kernel_size: int = 1, stride: int = 1, activation: bool = True
+) -> Any:
+    x = SymmetricConv2D(
+        filters,
+        kernel_size,
+        stride,
+        kernel_initializer=keras.initializers.VarianceScaling(**_CONV_INITIALIZER),
+        name=f"{name}_conv",
+    )(x)
+    return _normalise(x, name, activation)
+
+
+def _normalise(x: Any, name: str, activation: bool = True) -> Any:
+    return BatchNorm(activation="silu" if activation else None, name=f"{name}_bn")(x)
+
+
+def _squeeze_excite(x: Any, squeezed: int, name: str) -> Any:
+    """Scales channels by a gate computed from their means (Hu et al. 2018, arXiv:1709.01507)."""
+    gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
+    for part, filters, activation in (("reduce", squeezed, "silu"), ("expand", x.shape[-1], "sigmoid")):
+        gate = SymmetricConv2D(
+            filters,
+            use_bias=True,
+            activation=activation,
+            kernel_initializer=keras.initializers.VarianceScaling(**_CONV_INITIALIZER),
+            name=f"{name}_{part}",
+        )(gate)
+    return layers.Multiply(name=f"{name}_scale")([x, gate])
+
+
+def _mbconv(x: Any, stage: Stage, stride: int, drop_path: float, name: str) -> Any:
+    shortcut, channels = x, x.shape[-1]
+    if stage.expansion != 1:
+        x = _conv(x, channels * stage.expansion, f"{name}_expand")
+    # One input and one output channel a group: the fan-out of the group is the kernel's area.
+    deviation = (2.0 / stage.kernel_size**2) ** 0.5
+    x = SymmetricDepthwiseConv2D(
+        stage.kernel_size,
+        stride,
+        depthwise_initializer=keras.initializers.RandomNormal(stddev=deviation),
+        name=f"{name}_depthwise_conv",
+    )(x)
+    x = _normalise(x, f"{name}_depthwise")
+    x = _squeeze_excite(x, max(1, int(channels * SQUEEZE_RATIO)), f"{name}_squeeze")
+    x = _conv(x, stage.channels, f"{name}_project", activation=False)
+    if stride != 1 or channels != stage.channels:
+        return x
+    return StochasticDepthAdd(drop_path, name=f"{name}_add")([shortcut, x])
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class EfficientNetB0(keras.Model):
+    """The convolutional part of EfficientNet-B0: images in, feature maps out.
+
+    Args:
+        input_shape: `(height, width, channels)`; height and width may be None. Images are expected in
+            [0, 1]: nothing is rescaled inside.
+        drop_path: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        kwargs: as for `keras.Model`.
+
+    Input `[batch, height, width, channels]`, output `[batch, height / 32, width / 32, 1280]`, rounded up.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int | None, int | None, int] = (None, None, 1),
+        drop_path: float = 0.2,
+        **kwargs: Any,
+    ):
+        inputs = keras.Input(tuple(input_shape), name="mel")
+        x = _conv(inputs, STEM_CHANNELS, "stem", kernel_size=3, stride=2)
+        total, index = sum(stage.num_blocks for stage in STAGES), 0
+        for row, stage in enumerate(STAGES, start=2):
+            for block in range(stage.num_blocks):
+                stride = stage.stride if block == 0 else 1
+                x = _mbconv(x, stage, stride, drop_path * index / total, f"stage{row}_block{block + 1}")
+                index += 1
+        x = _conv(x, TOP_CHANNELS, "top")
+        kwargs.setdefault("name", "efficientnet_b0")
+        super().__init__(inputs=inputs, outputs=x, **kwargs)
+        self._settings = {"input_shape": tuple(input_shape), "drop_path": drop_path}
+
+    def get_config(self) -> dict[str, Any]:
+        """What `__init__` takes."""
+        return {**self._settings, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "EfficientNetB0":
+        """The inverse of `get_config`."""
+        return cls(**config)

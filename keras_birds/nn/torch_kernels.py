@@ -1,0 +1,77 @@
+"""Batch normalisation and SiLU in one step of torch's autograd, for the CPU. Imported on the torch backend only."""
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+# Below, what is saved isn't worth the additional arithmetic.
+_LEAST_ELEMENTS = 1 << 20
+# 512 kB of float32: a chunk and its gradient stay in a core's cache.
+_CHUNK_ELEMENTS = 1 << 17
+
+
+def saves_memory(x: torch.Tensor) -> bool:
+    """Whether `batch_norm_silu` suits these inputs `[batch, channels, height, width]`."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.numel() >= _LEAST_ELEMENTS
+        and x.requires_grad
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def batch_norm_silu(
+    x: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """SiLU of batch-normalised `x`, equal to the two calls of `torch.nn.functional`.
+
+    Between forward and backward pass only `x` is kept: the normalised values are computed again, chunk by chunk,
+    which takes a tenth longer than keeping them and a third of the memory less.
+
+    Args:
+        x: float32 `[batch, channels, height, width]` in channels-last order.
+        scale: `[channels]`.
+        offset: `[channels]`.
+        epsilon: added to the variance.
+
+    Returns:
+        The activations, the batch's mean `[channels]` and its biased variance `[channels]`.
+    """
+    outputs, mean, inverse_std = _BatchNormSilu.apply(x, scale, offset, epsilon)
+    return outputs, mean, inverse_std.pow(-2) - epsilon
+
+
+class _BatchNormSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, epsilon: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        outputs, mean, inverse_std = torch.native_batch_norm(x, scale, offset, None, None, True, 0.0, epsilon)
+        ctx.save_for_backward(x, scale, offset, mean, inverse_std)
+        ctx.epsilon = epsilon
+        ctx.mark_non_differentiable(mean, inverse_std)
+        return functional.silu(outputs, inplace=True), mean, inverse_std
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        x, scale, offset, mean, inverse_std = ctx.saved_tensors
+        slope = scale * inverse_std
+        shift = offset - mean * slope
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        inner = torch.empty_like(x)
+        rows = max(1, _CHUNK_ELEMENTS // x.shape[1])
+        chunks = (_rows(t).split(rows) for t in (x, grad, inner))
+        for x_rows, grad_rows, inner_rows in zip(*chunks, strict=True):
+            normalised = torch.addcmul(shift, x_rows, slope)
+            torch.ops.aten.silu_backward.grad_input(grad_rows, normalised, grad_input=inner_rows)
+        grads = torch.ops.aten.native_batch_norm_backward(
+            inner, x, scale, None, None, mean, inverse_std, True, ctx.epsilon, [True, True, True]
+        )
+        return *grads, None
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """`[batch, channels, height, width]` in channels-last order as `[batch * height * width, channels]`, a view."""
+    return x.permute(0, 2, 3, 1).view(-1, x.shape[1])

@@ -1,0 +1,269 @@
+"""Trains one fold with `compile` and `fit`, and writes its model and its out-of-fold scores."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import pandas as pd
+
+from keras_birds.atomic import atomic_path
+from keras_birds.config import Config
+from keras_birds.data.dataset import MelDataset
+from keras_birds.data.source import MelSource
+from keras_birds.errors import ConfigError, DataError
+from keras_birds.export.metadata import ModelMetadata
+from keras_birds.export.onnx import export_onnx
+from keras_birds.labels import LabelSet
+from keras_birds.nn.augment import build_augment
+from keras_birds.nn.build import build_model
+from keras_birds.nn.losses import MaskedBinaryCrossentropy
+from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
+from keras_birds.training import callbacks
+from keras_birds.training.checkpoint import (
+    Progress,
+    load_best,
+    load_checkpoint,
+    remove_checkpoints,
+)
+from keras_birds.training.oof import OutOfFold
+from keras_birds.training.run_directory import gpu_name
+
+if TYPE_CHECKING:
+    from keras_birds.training.pretrained import PretrainedWeights
+    from keras_birds.training.train import Reporter
+
+HISTORY, OOF = "history.csv", "oof.parquet"
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """Everything a fold learns from and is measured on.
+
+    Args:
+        source: images by row.
+        targets: float32 `[recording, label]`.
+        names: of the recordings, below the data set's folder.
+        labels: of the columns.
+        train_rows: usable recordings to train on.
+        validation_rows: usable recordings to measure on.
+    """
+
+    source: MelSource
+    targets: np.ndarray
+    names: tuple[str, ...]
+    labels: LabelSet
+    train_rows: np.ndarray
+    validation_rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """How a fold ended.
+
+    Args:
+        fold: its number.
+        folder: where its files are.
+        macro_auc: exact macro ROC-AUC of the best epoch's out-of-fold scores.
+        best_epoch: from 1.
+        epochs: trained in all.
+        seconds: that the epochs took.
+    """
+
+    fold: int
+    folder: Path
+    macro_auc: float
+    best_epoch: int
+    epochs: int
+    seconds: float
+
+
+def train_fold(
+    folder: Path,
+    data: FoldData,
+    config: Config,
+    fold: int,
+    pretrained: "PretrainedWeights | None",
+    reporter: "Reporter",
+) -> FoldResult:
+    """Trains a fold, or goes on with it, or finds it finished.
+
+    Args:
+        folder: of the fold; made if need be.
+        data: its recordings.
+        config: the run's settings.
+        fold: its number.
+        pretrained: ImageNet weights to begin with; `None` from scratch.
+        reporter: gets lines and progress.
+    """
+    if (folder / "model.onnx").is_file():
+        reporter.say(f"fold {fold}: finished before")
+        return _read_result(folder, fold)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = config.training
+    _require_batches(data, config, fold)
+    reporter.say(f"fold {fold}: {len(data.train_rows)} to train on, {len(data.validation_rows)} to validate")
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(settings.seed)
+    training, validation = make_datasets(data, config)
+    with _precision(settings.precision):
+        model = build_model(config, len(data.labels))
+    if pretrained is not None:
+        pretrained.apply(model)
+    compile_model(model, config, len(training))
+    progress = load_checkpoint(folder, model)
+    if progress.epochs:
+        reporter.say(f"fold {fold}: goes on after epoch {progress.epochs}")
+    if progress.epochs < settings.epochs:
+        progress = _fit(model, training, validation, folder, config, progress, reporter)
+    with _precision("float32"):
+        best = build_model(config, len(data.labels))
+    load_best(folder, best)
+    return _finish(best, folder, data, validation, config, fold, progress)
+
+
+def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDataset]:
+    """The shuffled, augmented training set and the plain validation set."""
+    settings = config.training
+    random_crop = config.audio.crop == "random"
+    training = MelDataset(
+        data.source,
+        data.targets,
+        data.train_rows,
+        settings.batch_size,
+        seed=settings.seed,
+        shuffle=True,
+        augment=build_augment(config),
+        random_crop=random_crop,
+        drop_remainder=True,
+        workers=settings.workers,
+    )
+    validation = MelDataset(
+        data.source, data.targets, data.validation_rows, settings.batch_size, workers=settings.workers
+    )
+    return training, validation
+
+
+def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> None:
+    """AdamW on a cosine that falls step by step, masked BCE from logits, masked macro-AUC.
+
+    Args:
+        model: from `build_model`.
+        config: its `training` section.
+        steps_per_epoch: batches in an epoch.
+    """
+    settings = config.training
+    schedule = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate,
+        settings.epochs * steps_per_epoch,
+        alpha=settings.final_learning_rate / settings.learning_rate,
+    )
+    model.compile(
+        optimizer=keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay),
+        loss=MaskedBinaryCrossentropy(from_logits=True),
+        metrics=[MaskedMacroAUC(model.output_shape[-1], from_logits=True, name="macro_auc")],
+        # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
+        jit_compile=False if keras.config.backend() == "torch" else "auto",
+    )
+
+
+def _fit(
+    model: keras.Model,
+    training: MelDataset,
+    validation: MelDataset,
+    folder: Path,
+    config: Config,
+    progress: Progress,
+    reporter: "Reporter",
+) -> Progress:
+    settings = config.training
+    training.epoch = progress.epochs
+    checkpoint = callbacks.Checkpoint(folder, progress)
+    line = callbacks.EpochLine(
+        reporter.say, lambda done, total: reporter.progress("Epoch", done, total), checkpoint, settings.epochs
+    )
+    model.fit(
+        training,
+        validation_data=validation,
+        epochs=settings.epochs,
+        initial_epoch=progress.epochs,
+        # The data set shuffles by (seed, epoch); Keras would reorder its batches by a global state.
+        shuffle=False,
+        verbose=0,
+        callbacks=[callbacks.SeedEachEpoch(settings.seed), callbacks.StopAtNaN(), checkpoint, line],
+    )
+    return checkpoint.progress
+
+
+def _finish(
+    model: keras.Model,
+    folder: Path,
+    data: FoldData,
+    validation: MelDataset,
+    config: Config,
+    fold: int,
+    progress: Progress,
+) -> FoldResult:
+    """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
+    rows, history = data.validation_rows, progress.history
+    logits = np.asarray(model.predict(validation, verbose=0), np.float64)
+    scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    targets = data.targets[rows]
+    OutOfFold(tuple(data.names[x] for x in rows), data.labels, scores, targets).write(folder / OOF)
+    exact = macro_auc(targets, scores)
+    seconds = math.fsum(x["seconds"] for x in history)
+    with atomic_path(folder / HISTORY) as temporary:
+        table = pd.DataFrame(list(history))
+        table.astype({"epoch": int}).to_csv(temporary, index=False)
+    with atomic_path(folder / "model.keras") as temporary:
+        whole = temporary.with_suffix(".keras")
+        model.save(whole)
+        whole.replace(temporary)
+    metadata = ModelMetadata(
+        model_id=f"{folder.resolve().parent.name}/{folder.name}",
+        labels=data.labels,
+        audio=config.audio,
+        mel=config.mel,
+        metrics={
+            "macro_auc": exact,
+            "best_epoch": progress.best_epoch,
+            "epochs": progress.epochs,
+            "train_seconds": round(seconds, 1),
+        },
+    )
+    metadata.write_json(folder / "model.json")
+    export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
+    remove_checkpoints(folder)
+    return FoldResult(fold, folder, exact, progress.best_epoch, progress.epochs, seconds)
+
+
+def _read_result(folder: Path, fold: int) -> FoldResult:
+    metrics = ModelMetadata.read_onnx(folder / "model.onnx").metrics
+    best_epoch, epochs = int(metrics["best_epoch"]), int(metrics["epochs"])
+    return FoldResult(fold, folder, metrics["macro_auc"], best_epoch, epochs, metrics["train_seconds"])
+
+
+def _require_batches(data: FoldData, config: Config, fold: int) -> None:
+    if not len(data.validation_rows):
+        raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
+    if len(data.train_rows) < config.training.batch_size:
+        raise ConfigError(
+            f"training.batch_size must not exceed the {len(data.train_rows)} recordings that fold {fold} trains on. "
+            f"Received: {config.training.batch_size}"
+        )
+
+
+@contextmanager
+def _precision(precision: str) -> Iterator[None]:
+    """Builds layers under the asked policy: `"auto"` is bfloat16 on a GPU."""
+    before = keras.config.dtype_policy()
+    is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
+    keras.config.set_dtype_policy("mixed_bfloat16" if is_reduced else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

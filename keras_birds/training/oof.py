@@ -1,0 +1,53 @@
+"""Out-of-fold scores: what a fold's best model says of the recordings that it never trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_birds.atomic import atomic_path
+from keras_birds.errors import ModelError
+from keras_birds.labels import LabelSet
+
+_SCORE, _TARGET = "score/", "target/"
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """One row a validation recording.
+
+    Args:
+        paths: of the recordings, below the data set's folder.
+        labels: of the columns.
+        scores: float32 probabilities `[recording, label]`.
+        targets: float32 `[recording, label]`, 0 to 1, or -1 for ignored.
+    """
+
+    paths: tuple[str, ...]
+    labels: LabelSet
+    scores: np.ndarray
+    targets: np.ndarray
+
+    def write(self, path: str | Path) -> None:
+        """Writes Parquet: `path`, then `score/LABEL` and `target/LABEL` for each label."""
+        columns = {"path": list(self.paths)}
+        for prefix, values in ((_SCORE, self.scores), (_TARGET, self.targets)):
+            columns.update({prefix + label: values[:, i] for i, label in enumerate(self.labels)})
+        with atomic_path(path) as temporary:
+            pd.DataFrame(columns).to_parquet(temporary, index=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "OutOfFold":
+        """Reads what `write` wrote.
+
+        Raises:
+            ModelError: if the file can't be read.
+        """
+        try:
+            table = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: must be out-of-fold scores. Received: {error}") from None
+        names = [x.removeprefix(_SCORE) for x in table.columns if x.startswith(_SCORE)]
+        scores, targets = (table[[p + x for x in names]].to_numpy(np.float32) for p in (_SCORE, _TARGET))
+        return cls(tuple(table["path"]), LabelSet(names), scores, targets)

@@ -1,0 +1,286 @@
+"""ImageNet weights for the mono network, from a keras-hub preset.
+
+keras-hub's `efficientnet_b0_ra_imagenet` is timm's `efficientnet_b0.ra_in1k` (Apache-2.0) converted, with
+symmetric padding and batch norm epsilon 1e-5: with equal weights it computes what `EfficientNetB0` does.
+"""
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_birds.errors import ConfigError, ModelError
+from keras_birds.nn.efficientnet import STAGES, EfficientNetB0
+from keras_birds.quiet import quiet
+
+IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
+
+_FILES = ("config.json", "model.weights.h5")
+_REMEDY = (
+    "Train from scratch with --set model.pretrained=none, or pass --set model.pretrained=DIR with a local "
+    "keras-hub preset"
+)
+# Longest wait for the first small file. kagglehub sets no timeout, and a firewall that drops packets would hold
+# the connection for minutes.
+_REACH_S = 20.0
+
+# What `EfficientNetB0` calls a part of a block -> what keras-hub calls it.
+_PARTS = {
+    "expand_conv": "expand_conv",
+    "expand_bn": "expand_bn",
+    "depthwise_conv": "dwconv",
+    "depthwise_bn": "dwconv_bn",
+    "squeeze_reduce": "se_reduce",
+    "squeeze_expand": "se_expand",
+    "project_conv": "project",
+    "project_bn": "project_bn",
+}
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """Weights of a keras-hub EfficientNet-B0, read and checked.
+
+    Args:
+        preset: where they come from.
+        arrays: `"layer/variable"` in keras-hub's names -> float32 array; the stem kernel is
+            `[3, 3, 3 (RGB), 32]`.
+    """
+
+    preset: str
+    arrays: dict[str, np.ndarray] = field(repr=False)
+
+    def apply(self, model: keras.Model) -> None:
+        """Copies the weights into an `EfficientNetB0`, or into the one inside `model`.
+
+        The stem's kernels are summed over RGB, so that a mono image gives what the same image gives thrice.
+
+        Raises:
+            ModelError: if `model` holds no `EfficientNetB0`, or names or shapes differ: nothing is copied.
+        """
+        for variable, array in _match(_backbone(model), self.arrays, self.preset):
+            variable.assign(array)
+
+
+def load_pretrained(model: keras.Model, preset: str) -> None:
+    """Fetches a preset's weights and copies them into a model.
+
+    Args:
+        model: an `EfficientNetB0` or a model that contains one.
+        preset: as for `fetch_pretrained`.
+
+    Raises:
+        ConfigError, ModelError: as `fetch_pretrained` and `PretrainedWeights.apply`.
+    """
+    fetch_pretrained(preset).apply(model)
+
+
+def fetch_pretrained(preset: str) -> PretrainedWeights:
+    """Finds or downloads a preset, reads its weights and checks that they fit `EfficientNetB0`.
+
+    Args:
+        preset: `"imagenet"`, a handle (`kaggle://ORG/MODEL/keras/VARIANT[/VERSION]`, `hf://ORG/MODEL`) or the
+            folder of a keras-hub preset, as `backbone.save_to_preset` writes it.
+
+    Raises:
+        ConfigError: if `preset` is neither a handle nor a folder.
+        ModelError: if it can't be fetched, can't be read or is another network.
+    """
+    folder = _folder(preset)
+    network = EfficientNetB0()
+    arrays = _read(folder, preset, network)
+    _match(network, arrays, preset)
+    return PretrainedWeights(preset, arrays)
+
+
+def _folder(preset: str) -> Path:
+    handle = IMAGENET if preset == "imagenet" else preset
+    scheme, separator, name = handle.partition("://")
+    if not separator:
+        path = Path(preset).expanduser()
+        if not path.is_dir():
+            raise ConfigError(
+                "model.pretrained must be imagenet, none, a kaggle:// or hf:// handle, or the folder of a "
+                f"keras-hub preset. Received: {preset}. Check the path, or pass --set model.pretrained=none"
+            )
+        return path
+    if scheme not in ("kaggle", "hf"):
+        raise ConfigError(
+            f"model.pretrained must be a handle of kaggle:// or hf://. Received: {preset}. {_REMEDY}"
+        )
+    try:
+        with quiet():
+            return _from_kaggle(name) if scheme == "kaggle" else _from_hugging_face(name)
+    # The two clients raise some twenty unrelated classes for one thing: the files did not come.
+    except Exception as error:
+        received = preset if preset == handle else f"{preset} ({handle})"
+        raise ModelError(
+            f"Pretrained weights must be in the cache or within reach of the network. Received: {received}, "
+            f"which can't be fetched: {_why(error)}. {_REMEDY}"
+        ) from None
+
+
+def _from_kaggle(handle: str) -> Path:
+    import kagglehub  # type: ignore[import-untyped]
+
+    first = _within(_REACH_S, lambda: kagglehub.model_download(handle, _FILES[0]))
+    for name in _FILES[1:]:
+        kagglehub.model_download(handle, name)
+    return Path(first).parent
+
+
+def _from_hugging_face(handle: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    _within(_REACH_S, lambda: snapshot_download(handle, allow_patterns=[_FILES[0]]))
+    return Path(snapshot_download(handle, allow_patterns=["*.json", "model*.weights.h5", "*.safetensors"]))
+
+
+def _within(seconds: float, call: Callable[[], str]) -> str:
+    """The call's result, or TimeoutError; a call that hangs is left behind in a daemon thread."""
+    results: list[str] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return results[0]
+
+
+_UNREACHABLE = {"ConnectionError", "ConnectError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
+
+
+def _why(error: Exception) -> str:
+    if _UNREACHABLE & {kind.__name__ for kind in type(error).__mro__}:
+        return "no network, or the host can't be reached"
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0][:200] if lines else type(error).__name__).rstrip(".:")
+
+
+def _read(folder: Path, preset: str, network: EfficientNetB0) -> dict[str, np.ndarray]:
+    """Arrays of the backbone in a preset's folder, by `layer/variable`."""
+    if not (folder / _FILES[0]).is_file():
+        raise ModelError(
+            f"A keras-hub preset must hold {_FILES[0]}. Received: {preset}, without it. "
+            "Write a preset with backbone.save_to_preset(DIR)"
+        )
+    try:
+        with quiet():
+            from keras_hub.models import EfficientNetBackbone
+
+            backbone = _in_float32(lambda: EfficientNetBackbone.from_preset(str(folder)))
+    # keras-hub, Keras and h5py each have their own classes for a file that is not what it should be.
+    except Exception as error:
+        raise ModelError(
+            "model.pretrained must be a complete keras-hub preset of EfficientNet-B0. "
+            f"Received: {preset} in {folder} ({_first_line(error)}). {_REMEDY}"
+        ) from None
+    _require_same_arithmetic(backbone, network, preset)
+    return {
+        f"{layer.name}/{variable.name}": keras.ops.convert_to_numpy(variable)
+        for layer in backbone.layers
+        for variable in layer.weights
+    }
+
+
+def _in_float32(call: Callable[[], Any]) -> Any:
+    """Keras gives a preset's layers the global policy, and a half-precision one would round the weights."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return call()
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _require_same_arithmetic(backbone: Any, network: EfficientNetB0, preset: str) -> None:
+    """Compares what names and shapes of weights don't show."""
+    activation = keras.activations.get(backbone.activation)
+    padded = backbone.include_stem_padding and backbone.stem_conv_padding == "valid"
+    compared = {
+        "strides": (list(backbone.stackwise_strides), [stage.stride for stage in STAGES]),
+        "block types": (sorted(set(backbone.stackwise_block_types)), ["v1"]),
+        "activation": ("silu" if activation is keras.activations.silu else str(backbone.activation), "silu"),
+        "projection activation": (backbone.projection_activation, None),
+        "batch norm epsilon": (backbone.batch_norm_epsilon, network.get_layer("stem_bn").epsilon),
+        "stem padding": ("symmetric" if padded else "another", "symmetric"),
+    }
+    wrong = [f"{key} {got}, not {needed}" for key, (got, needed) in compared.items() if got != needed]
+    if wrong:
+        raise ModelError(
+            "Pretrained weights must be of EfficientNet-B0 as timm computes it. "
+            f"Received: {preset}, which has {'; '.join(wrong)}. {_REMEDY}"
+        )
+
+
+def _backbone(model: keras.Model) -> EfficientNetB0:
+    for layer in (model, *model.layers):
+        if isinstance(layer, EfficientNetB0):
+            return layer
+    raise ModelError(f"Pretrained weights need a model that contains EfficientNetB0. Received: {model.name}")
+
+
+def _hub_layer(name: str) -> str:
+    """`stage4_block2_depthwise_conv` -> `block3b_dwconv`; the stem's and the top's names are the same."""
+    match = re.fullmatch(r"stage(\d+)_block(\d+)_(.+)", name)
+    if not match:
+        return name
+    stage, block, part = match.groups()
+    return f"block{int(stage) - 1}{chr(ord('a') + int(block) - 1)}_{_PARTS.get(part, part)}"
+
+
+def _match(
+    backbone: EfficientNetB0, arrays: dict[str, np.ndarray], preset: str
+) -> list[tuple[Any, np.ndarray]]:
+    """Pairs each variable of the network with its array, by name."""
+    variables = {
+        f"{_hub_layer(layer.name)}/{variable.name}": variable
+        for layer in backbone.layers
+        for variable in layer.weights
+    }
+    arrays = dict(arrays)
+    if "stem_conv/kernel" in arrays:
+        arrays["stem_conv/kernel"] = arrays["stem_conv/kernel"].sum(axis=2, keepdims=True)
+    shared = [name for name in variables if name in arrays]
+    problems = [
+        ("missing there", [name for name in variables if name not in arrays]),
+        ("left over there", [name for name in arrays if name not in variables]),
+        (
+            "of another shape",
+            [
+                f"{name} {tuple(arrays[name].shape)} for {tuple(variables[name].shape)}"
+                for name in shared
+                if tuple(arrays[name].shape) != tuple(variables[name].shape)
+            ],
+        ),
+    ]
+    found = [f"{len(names)} {what}: {_some(names)}" for what, names in problems if names]
+    if found:
+        raise ModelError(
+            f"Pretrained weights must be those of EfficientNet-B0, name by name. Received: {preset}, "
+            f"{'; '.join(found)}. {_REMEDY}"
+        )
+    return [(variables[name], arrays[name]) for name in shared]
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

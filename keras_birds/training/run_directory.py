@@ -1,0 +1,154 @@
+"""The run directory: what a training run leaves behind, and what `--resume` finds again.
+
+RUN/config.toml        every setting
+RUN/environment.json   versions, backend, device, seed, git revision, data hash
+RUN/split.csv          fold of every recording
+RUN/manifest.csv       what became of every recording
+RUN/foldN/             model.keras, model.onnx, model.json, history.csv, oof.parquet
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import keras
+
+import keras_birds
+from keras_birds.atomic import atomic_path
+from keras_birds.config import Config
+from keras_birds.errors import ConfigError
+from keras_birds.resources import RUNS_DIR
+
+CONFIG, ENVIRONMENT, SPLIT, MANIFEST = "config.toml", "environment.json", "split.csv", "manifest.csv"
+
+_PACKAGES = (
+    *("keras-birds", "keras", "torch", "jax", "tensorflow", "keras-hub"),
+    *("numpy", "scipy", "librosa", "soundfile", "soxr", "onnx", "onnxruntime"),
+)
+
+
+def create_run(out: Path | None, config: Config) -> Path:
+    """Makes the folder of a new run and saves the settings in it.
+
+    Args:
+        out: where; `None` for a folder below `runs/` that is named after the time.
+        config: the run's settings.
+
+    Raises:
+        ConfigError: if the folder holds something already.
+    """
+    out = out or RUNS_DIR / time.strftime("%Y%m%d-%H%M%S")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(
+            f"--out must be a new or empty folder. Received: {out}; choose another, or pass --resume to go on with it"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / CONFIG, config.to_toml())
+    return out
+
+
+def reopen_run(out: Path | None, config: Config) -> Path:
+    """Finds the run to go on with.
+
+    Args:
+        out: its folder; `None` for the newest below `runs/`.
+        config: must equal the run's own settings.
+
+    Raises:
+        ConfigError: if there is no run, or its settings differ; it names each setting that does.
+    """
+    if out is None:
+        runs = [x.parent for x in RUNS_DIR.glob(f"*/{CONFIG}")]
+        if not runs:
+            raise ConfigError(
+                f"--resume must find a run. Received: none in {RUNS_DIR}/; pass --out RUN, or start one"
+            )
+        out = max(runs, key=lambda x: ((x / CONFIG).stat().st_mtime_ns, x.name))
+    if not (out / CONFIG).is_file():
+        raise ConfigError(
+            f"--resume must find a run. Received: {out}, without {CONFIG}; start it without --resume"
+        )
+    differences = settings_difference(Config.load(out / CONFIG), config)
+    if differences:
+        raise ConfigError(
+            f"--resume must use the settings that {out} began with. Received: {'; '.join(differences)}; pass the "
+            "same --config and --set"
+        )
+    return out
+
+
+def settings_difference(stored: Config, wanted: Config) -> list[str]:
+    """`section.key is WANTED, was STORED` for every setting that differs; where the data lies doesn't count."""
+    a, b = _flat(stored.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
+    moved = ("data.dir", "data.store", "training.workers")
+    return [f"{key} is {b[key]!r}, was {a[key]!r}" for key in a if a[key] != b[key] and key not in moved]
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def write_environment(out: Path, seed: int, data_hash: str) -> None:
+    """Saves what a result depends on beside the settings."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    environment = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "backend": keras.config.backend(),
+        "device": gpu_name() or f"cpu ({platform.machine()})",
+        "seed": seed,
+        "git_revision": _git_revision(),
+        "data_hash": data_hash,
+        "versions": versions,
+    }
+    _write(out / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+
+
+def read_data_hash(out: Path) -> str | None:
+    """The data hash of a run; `None` where the run hasn't got as far."""
+    try:
+        return str(json.loads((out / ENVIRONMENT).read_text(encoding="utf-8"))["data_hash"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def gpu_name() -> str:
+    """The GPU that the backend computes on; empty without one."""
+    backend = keras.config.backend()
+    if backend == "torch":
+        import torch
+
+        return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else ""
+    gpus = [str(x) for x in keras.distribution.list_devices() if str(x).startswith(("gpu", "cuda", "rocm"))]
+    return gpus[0] if gpus else ""
+
+
+def _git_revision() -> str:
+    """Of the checkout that keras_birds is imported from; empty for an installed package."""
+    root = Path(keras_birds.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

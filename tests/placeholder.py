@@ -1,0 +1,67 @@
+"""The one model that tests score with: it tells in which of four frequency bands a clip is loudest.
+
+A real Keras model, small enough to save and export in seconds. Its weights are set, not trained, so a tone's
+right answer is known: `LABELS[i]` for a tone in `TONES_HZ[i]`'s band.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_birds.config import AudioConfig, MelConfig
+from keras_birds.export.metadata import ModelMetadata
+from keras_birds.labels import Label, LabelSet
+
+# Not in alphabetical order, and the first looks like a number: order and strings must survive every file.
+LABELS = LabelSet(
+    [
+        Label("1139490", "Lithobates palmipes", "Amazon River Frog", "Amphibia"),
+        Label("whtdov", "Leptotila verreauxi", "White-tipped Dove", "Aves"),
+        Label("bkcdon", "Nyctidromus albicollis", "Common Pauraque", "Aves"),
+        Label("amakin1", "Chloroceryle amazona", "Amazon Kingfisher", "Aves"),
+    ]
+)
+TONES_HZ = (300.0, 1200.0, 2700.0, 5600.0)
+"""One in the middle of each label's band."""
+
+AUDIO = AudioConfig(sample_rate_hz=16_000, clip_s=2.0)
+MEL = MelConfig(n_fft=512, hop_samples=500, n_mels=64, f_max_hz=8000.0, height=32, width=32)
+
+
+def make_model(logit_scale: float = 20.0):
+    """Images `[batch, 32, 32, 1]` to logits `[batch, 4]`: each the peak of its band's rows, scaled."""
+    import keras
+
+    num_labels = len(LABELS)
+    inputs = keras.Input((MEL.height, MEL.width, 1))
+    bands = keras.layers.MaxPooling2D((MEL.height // num_labels, MEL.width))(inputs)
+    dense = keras.layers.Dense(num_labels)
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(bands)))
+    dense.set_weights([logit_scale * np.eye(num_labels), np.full(num_labels, -0.9 * logit_scale)])
+    return model
+
+
+def make_metadata(model_id: str = "placeholder/fold0", **changes) -> ModelMetadata:
+    """What describes `make_model`'s model."""
+    known = {
+        "labels": LABELS,
+        "audio": AUDIO,
+        "mel": MEL,
+        "licence": "Apache-2.0",
+        "metrics": {"macro_auc": 0.9},
+    }
+    return ModelMetadata(model_id, **{**known, **changes})
+
+
+def make_run(run: Path) -> Path:
+    """Writes a run of two finished folds whose probabilities differ, through the real export."""
+    from keras_birds.export.onnx import export_onnx
+
+    for fold, logit_scale in enumerate((20.0, 10.0)):
+        folder = run / f"fold{fold}"
+        folder.mkdir(parents=True)
+        make_model(logit_scale).save(folder / "model.keras")
+        metadata = make_metadata(f"{run.name}/fold{fold}")
+        metadata.write_json(folder / "model.json")
+        export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
+    return run

@@ -1,0 +1,163 @@
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from keras_birds.cli.main import cli
+from keras_birds.config import Config
+from keras_birds.errors import ConfigError
+from keras_birds.resources import resource
+
+SHIPPED = sorted(resource("configs").glob("*.toml"))
+
+
+def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[training]\nepoch = 2\nlr = 1e-3\n[mel]\nn_mel = 64\n[modell]\ndropout = 0.1\n")
+    with pytest.raises(ConfigError) as caught:
+        Config.load(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "unknown key training.epoch (did you mean training.epochs?)" in message
+    assert "unknown key mel.n_mel (did you mean mel.n_mels?)" in message
+    assert "unknown key modell (did you mean model?)" in message
+    assert "unknown key training.lr" in message
+    assert "\n" not in message
+
+
+def test_wrong_values_and_wrong_keys_come_together_with_what_was_received():
+    settings = {
+        "training": {"epochs": 0, "batchsize": 4},
+        "model": {"dropout": 1.5},
+        "audio": {"crop": "middle"},
+    }
+    with pytest.raises(ConfigError) as caught:
+        Config.parse(settings)
+    message = str(caught.value)
+    for part in (
+        "training.epochs: ",
+        "Received: 0",
+        "training.batchsize (did you mean training.batch_size?)",
+    ):
+        assert part in message
+    for part in (
+        "model.dropout: ",
+        "Received: 1.5",
+        "audio.crop: ",
+        "'center' or 'random'",
+        "Received: 'middle'",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mel": {"f_max_hz": 20_000}}, r"f_max_hz must not exceed half of audio\.sample_rate_hz \(16000\)"),
+        ({"mel": {"f_min_hz": 14_000}}, r"f_min_hz must be below f_max_hz \(14000\)"),
+        ({"mel": {"n_mfcc": 129}}, r"n_mfcc must not exceed n_mels \(128\)"),
+        ({"mel": {"n_fft": 200_000}}, "n_fft must not exceed the clip's 160000 samples"),
+        ({"folds": {"strategy": "column"}}, r'folds\.column must name a column when strategy = "column"'),
+        ({"augment": {"time_mask": {"size": [20, 5]}}}, r"size must be \[low, high\]"),
+        ({"data": {"min_rating": float("nan")}}, "data.min_rating: .*finite"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        Config.parse(settings)
+
+
+def test_overrides_are_toml_values_or_bare_words():
+    overrides = [
+        "training.epochs=2",
+        "training.learning_rate = 1e-3",
+        "model.pretrained=none",
+        "augment.gain.bias=[0.0, 0.05]",
+        'data.collections=["XC", "iNat"]',
+        "data.dir=/a b/c=d",
+        'data.table="birds.csv"',
+    ]
+    config = Config.load("baseline", overrides)
+    assert config.training.epochs == 2
+    assert config.training.learning_rate == 1e-3
+    assert config.model.pretrained == "none"
+    assert config.augment.gain.bias == (0.0, 0.05)
+    assert config.data.collections == ("XC", "iNat")
+    assert config.data.dir == "/a b/c=d"
+    assert config.data.table == "birds.csv"
+    assert config.mel == Config().mel
+
+
+@pytest.mark.parametrize("override", ["training.epochs", "=2", "training.=2", ".epochs=2"])
+def test_an_override_without_key_or_value_is_refused(override):
+    with pytest.raises(ConfigError, match=r"--set takes section\.key=value\. Received: "):
+        Config.load("baseline", [override])
+
+
+def test_an_override_below_a_value_and_wrong_ones_are_refused():
+    with pytest.raises(ConfigError, match="epochs is a value, not a section"):
+        Config.load("baseline", ["training.epochs.more=2"])
+    with pytest.raises(ConfigError) as caught:
+        Config.load("baseline", ["training.epoks=2", "training.batch_size=many"])
+    assert "unknown key training.epoks (did you mean training.epochs?)" in str(caught.value)
+    assert "training.batch_size" in str(caught.value)
+    assert "Received: 'many'" in str(caught.value)
+
+
+def test_to_toml_round_trip(tmp_path):
+    config = Config.parse(
+        {
+            "data": {"dir": 'C:\\birds "new"\n\tñ🐦', "collections": ["XC", "ïNat"], "min_rating": 3.5},
+            "folds": {"strategy": "grouped", "column": "author", "hidden_fraction": 0},
+            "training": {"learning_rate": 1e-7, "weight_decay": 0, "epochs": 3},
+            "augment": {"time_mask": {"count": [2, 2]}, "volume": {"probability": 1}},
+        }
+    )
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml(), encoding="utf-8")
+    assert Config.load(path) == config
+    assert Config.load(path).to_toml() == config.to_toml()
+    assert Config.load(path) != Config()
+
+
+def test_a_partial_file_keeps_the_other_defaults(tmp_path):
+    path = tmp_path / "short.toml"
+    path.write_text("[training]\nepochs = 1\n")
+    assert Config.load(path) == Config.parse({"training": {"epochs": 1}})
+
+
+def test_missing_and_unreadable_files_are_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"existing TOML file\. Received: no/such\.toml"):
+        Config.load("no/such.toml")
+    with pytest.raises(ConfigError, match=r"one of: baseline, .*smoke\. Received: baselin$"):
+        Config.load("baselin")
+    path = tmp_path / "broken.toml"
+    for content in (b"[training\n", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"broken\.toml: a configuration must be a readable TOML file"):
+            Config.load(path)
+
+
+def test_baseline_is_the_defaults_and_states_every_one_of_them():
+    assert Config.load("baseline") == Config() == Config.load()
+    stated = tomllib.loads(resource("configs", "baseline.toml").read_text(encoding="utf-8"))
+    assert stated == tomllib.loads(Config().to_toml())
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_each_shipped_config_loads_and_opens_with_its_run_command(path: Path):
+    Config.load(path.stem)
+    program, name, *words = shlex.split(path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
+    assert program == "keras-birds"
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+    assert words[words.index("--config") + 1] == path.stem
+
+
+def test_the_audio_of_a_clip_is_counted_in_samples():
+    assert Config().audio.clip_samples == 160_000
+    assert Config.parse({"audio": {"sample_rate_hz": 44_100, "clip_s": 0.5}}).audio.clip_samples == 22_050

@@ -1,0 +1,285 @@
+import gc
+import threading
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from keras_birds.config import Config
+from keras_birds.data.dataset import MelDataset
+from keras_birds.data.source import LiveSource
+from keras_birds.errors import AudioError, DataError
+from keras_birds.nn.augment import build_augment
+
+NUM = 13
+CONFIG = Config.parse(
+    {
+        "audio": {"sample_rate_hz": 8000, "clip_s": 0.5},
+        "mel": {
+            "n_fft": 256,
+            "hop_samples": 128,
+            "n_mels": 16,
+            "n_mfcc": 8,
+            "f_max_hz": 4000,
+            "height": 32,
+            "width": 32,
+        },
+    }
+)
+TARGETS = np.eye(NUM, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
+    for i in range(NUM):
+        t = np.arange(12_000) / 8000
+        sweep = np.sin(2 * np.pi * (300 + 150 * i + 400 * t) * t)
+        soundfile.write(folder / f"{i}.wav", 0.4 * sweep + rng.normal(0, 0.02, len(t)), 8000)
+    return [folder / f"{i}.wav" for i in range(NUM)]
+
+
+def _dataset(paths, config=CONFIG, **kwargs):
+    source = LiveSource(paths, config.audio, config.mel)
+    return MelDataset(
+        source, TARGETS, kwargs.pop("rows", np.arange(NUM)), kwargs.pop("batch_size", 4), **kwargs
+    )
+
+
+def _epochs(dataset, n=1):
+    """All batches of `n` epochs, as `fit` asks for them."""
+    found = []
+    for _ in range(n):
+        dataset.on_epoch_begin()
+        found += [dataset[i] for i in range(len(dataset))]
+        dataset.on_epoch_end()
+    return found
+
+
+def _assert_same(a, b):
+    assert len(a) == len(b)
+    for (images, targets), (other_images, other_targets) in zip(a, b, strict=True):
+        np.testing.assert_array_equal(images, other_images)
+        np.testing.assert_array_equal(targets, other_targets)
+
+
+def test_gives_the_sources_images_and_targets_in_order(paths):
+    dataset = _dataset(paths, rows=np.array([5, 2, 9, 0, 7]))
+    batches = _epochs(dataset)
+    assert [len(images) for images, _ in batches] == [4, 1] == [len(targets) for _, targets in batches]
+    images, targets = (np.concatenate(part) for part in zip(*batches, strict=True))
+    assert images.shape == (5, 32, 32, 1)
+    assert images.dtype == targets.dtype == np.float32
+    np.testing.assert_array_equal(images, dataset.source.images(np.array([5, 2, 9, 0, 7])))
+    np.testing.assert_array_equal(targets.argmax(1), [5, 2, 9, 0, 7])
+
+
+def test_each_epoch_has_an_order_of_its_own_with_every_recording(paths):
+    dataset = _dataset(paths, shuffle=True)
+    per_epoch = [np.concatenate([t for _, t in _epochs(dataset)]).argmax(1) for _ in range(3)]
+    assert dataset.epoch == 3
+    for order in per_epoch:
+        assert sorted(order) == list(range(NUM))
+    assert len({tuple(order) for order in per_epoch}) == 3
+
+
+def test_drop_remainder_leaves_out_what_does_not_fill_a_batch(paths):
+    assert len(_dataset(paths, drop_remainder=True)) == 3
+    assert len(_dataset(paths)) == 4
+    assert [len(images) for images, _ in _epochs(_dataset(paths, drop_remainder=True))] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_repeats_exactly_whatever_the_number_of_threads(paths, crop):
+    config = CONFIG.model_copy(update={"audio": CONFIG.audio.model_copy(update={"crop": crop})})
+    augment = build_augment(config)
+
+    def epochs(workers, seed=42):
+        dataset = _dataset(
+            paths,
+            config,
+            seed=seed,
+            shuffle=True,
+            augment=augment,
+            random_crop=crop == "random",
+            workers=workers,
+        )
+        return _epochs(dataset, 2)
+
+    expected = epochs(0)
+    for workers in (1, 4):
+        _assert_same(epochs(workers), expected)
+    other = epochs(0, seed=43)
+    assert not all(np.array_equal(a[0], b[0]) for a, b in zip(other, expected, strict=True))
+
+
+def test_random_crops_differ_between_epochs_and_stay_in_the_recording(paths):
+    config = CONFIG.model_copy(update={"audio": CONFIG.audio.model_copy(update={"crop": "random"})})
+    dataset = _dataset(paths, config, random_crop=True)
+    first, second = _epochs(dataset), _epochs(dataset)
+    assert not np.array_equal(first[0][0], second[0][0])
+    np.testing.assert_array_equal(first[0][1], second[0][1])
+
+
+def test_a_batch_does_not_depend_on_what_was_asked_before(paths):
+    augment = build_augment(CONFIG)
+    dataset = _dataset(paths, shuffle=True, augment=augment, workers=2)
+    expected = _epochs(_dataset(paths, shuffle=True, augment=augment, workers=0))
+    for index in (3, 0, 2, 2, 1, 3, 0):
+        _assert_same([dataset[index]], [expected[index]])
+
+
+def test_epoch_can_be_set_to_go_on_where_a_run_stopped(paths):
+    augment = build_augment(CONFIG)
+    all_epochs = _epochs(_dataset(paths, shuffle=True, augment=augment), 3)
+    resumed = _dataset(paths, shuffle=True, augment=augment)
+    _ = resumed[0]  # Fetches ahead in epoch 0: none of that may turn up in epoch 2.
+    resumed.epoch = 2
+    _assert_same(_epochs(resumed), all_epochs[-4:])
+    assert resumed.epoch == 3
+
+
+class Pooled(keras.Model):
+    """Unbuilt until `fit` looks at a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(NUM)
+
+    def call(self, images):
+        return self.dense(keras.ops.mean(images, axis=(2, 3)))
+
+
+def test_fit_sees_whole_epochs_from_the_first_on(paths):
+    """Keras looks at a batch before the first epoch; that must not cost one or replay one."""
+    seen = []
+
+    class Watched(MelDataset):
+        def __getitem__(self, index):
+            batch = super().__getitem__(index)
+            seen.append((self.epoch, index, batch[1].argmax(1).tolist()))
+            return batch
+
+    source = LiveSource(paths, CONFIG.audio, CONFIG.mel)
+    dataset = Watched(source, TARGETS, np.arange(NUM), 2, shuffle=True, drop_remainder=True, workers=2)
+    model = Pooled()
+    model.compile("sgd", "mse", metrics=["mae"])
+    begin = []
+
+    class SetEpoch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            begin.append(len(seen))
+            dataset.epoch = epoch
+
+    model.fit(dataset, epochs=3, verbose=0, shuffle=False, callbacks=[SetEpoch()])
+    trained = seen[begin[0] :]
+    assert [(epoch, index) for epoch, index, _ in trained] == [(e, i) for e in range(3) for i in range(6)]
+    for epoch in range(3):
+        rows = [row for e, _, rows in trained if e == epoch for row in rows]
+        assert len(set(rows)) == 12
+    assert dataset.epoch == 3
+
+
+@pytest.mark.skipif(keras.config.backend() == "tensorflow", reason="tf.data fetches further ahead by itself")
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_epochs_advance_by_themselves_in_fit(paths, shuffle):
+    dataset = _dataset(paths, batch_size=2, shuffle=True, workers=1)
+    model = Pooled()
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.fit(dataset, epochs=2, verbose=0, shuffle=shuffle)
+    assert dataset.epoch == 2
+
+
+def test_the_same_fit_gives_the_same_weights_whatever_the_number_of_threads(paths):
+    augment = build_augment(CONFIG)
+
+    def weights(workers):
+        keras.utils.set_random_seed(1)
+        dataset = _dataset(paths, shuffle=True, augment=augment, workers=workers, drop_remainder=True)
+        model = Pooled()
+        model.compile("sgd", "mse", metrics=["mae"])
+        follow = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: setattr(dataset, "epoch", epoch)
+        )
+        model.fit(dataset, epochs=2, verbose=0, shuffle=False, callbacks=[follow])
+        return model.get_weights()
+
+    for a, b in zip(weights(0), weights(3), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_baseline_really_mixes_images_and_labels(paths):
+    """With the published settings, mixup reaches both what the network sees and what it is asked for."""
+    baseline = Config()
+    assert baseline.augment.mixup.probability == 1.0
+    only_mixup = baseline.augment.model_copy(update={"probability": 0.0})
+    config = CONFIG.model_copy(update={"augment": only_mixup})
+    plain = _epochs(_dataset(paths, shuffle=True))
+    mixed = _epochs(_dataset(paths, shuffle=True, augment=build_augment(config)))
+    num_mixed = 0
+    for (images, targets), (seen_images, seen_targets) in zip(plain, mixed, strict=True):
+        np.testing.assert_allclose(seen_targets.sum(1), 1, atol=1e-6)
+        for k in range(len(images)):
+            # Labels are one-hot by recording: they say what was mixed with what weight; images must agree.
+            np.testing.assert_allclose(
+                seen_images[k, ..., 0],
+                np.tensordot(seen_targets[k] @ targets.T, images[..., 0], 1),
+                atol=1e-5,
+            )
+            num_mixed += np.count_nonzero(seen_targets[k] > 0.01) == 2
+    assert num_mixed >= 3
+
+
+def test_batches_are_computed_ahead_in_threads_and_no_thread_outlives_the_data_set(paths):
+    threads = set()
+
+    def augment(images, targets, seed):
+        threads.add(threading.current_thread())
+        return images, targets
+
+    dataset = _dataset(paths, augment=augment, workers=2)
+    _epochs(dataset)
+    assert threads
+    assert threading.main_thread() not in threads
+    del dataset
+    gc.collect()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_what_a_thread_raises_arrives(paths, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF nothing")
+    dataset = _dataset([*paths[:-1], broken], workers=2)
+    with pytest.raises(AudioError, match=r"broken\.wav"):
+        _epochs(dataset)
+
+
+def test_the_arguments_are_checked(paths):
+    with pytest.raises(DataError, match="at least one usable recording"):
+        _dataset(paths, rows=np.array([], int))
+    with pytest.raises(DataError, match="Received: 13 recordings for batches of 14"):
+        _dataset(paths, batch_size=14, drop_remainder=True)
+    with pytest.raises(DataError, match="Received: 13"):
+        MelDataset(LiveSource(paths[:12], CONFIG.audio, CONFIG.mel), TARGETS, np.arange(2), 2)
+    manifest = pd.DataFrame(
+        {
+            "path": list(map(str, paths)),
+            "status": ["ok"] * 12 + ["corrupt"],
+            "reason": [""] * 12 + ["truncated"],
+        }
+    )
+    source = LiveSource(paths, CONFIG.audio, CONFIG.mel, manifest=manifest)
+    with pytest.raises(DataError, match=r"row 12 \(truncated\)"):
+        MelDataset(source, TARGETS, np.arange(NUM), 2)
+    with pytest.raises(IndexError, match="Received: 4"):
+        _dataset(paths)[4]
+
+
+def test_negative_seeds_work(paths):
+    _assert_same(
+        _epochs(_dataset(paths, seed=-1, shuffle=True)), _epochs(_dataset(paths, seed=-1, shuffle=True))
+    )

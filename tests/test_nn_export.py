@@ -1,0 +1,163 @@
+"""Parity: a model that was saved on torch scores the same on this backend and in ONNX Runtime."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from placeholder import LABELS, make_metadata, make_model
+
+from keras_birds.config import Config
+from keras_birds.errors import ModelError
+from keras_birds.export.keras_engine import KerasEngine, load_keras_model
+from keras_birds.export.onnx import export_onnx
+from keras_birds.inference.classifier import load
+from keras_birds.inference.engines import OnnxEngine, sigmoid
+from keras_birds.nn.build import build_model
+
+MEL = {"height": 64, "width": 64}
+TOLERANCE = 1e-4
+
+_SAVE = """
+import sys
+from pathlib import Path
+import keras_birds
+import keras, numpy as np
+from placeholder import LABELS, make_metadata
+from keras_birds.config import Config
+from keras_birds.export.onnx import export_onnx
+from keras_birds.inference.engines import sigmoid
+from keras_birds.nn.build import build_model
+
+folder = Path(sys.argv[1])
+config = Config(mel={"height": 64, "width": 64})
+keras.utils.set_random_seed(0)
+model = build_model(config, len(LABELS))
+rng = np.random.default_rng(0)
+for x in model.variables:
+    if "moving_mean" in x.path:
+        x.assign(rng.normal(0, 0.1, x.shape))
+    elif "moving_variance" in x.path:
+        x.assign(rng.uniform(0.5, 1.5, x.shape))
+    elif "kernel" in x.path and x.shape[-1] == len(LABELS):
+        x.assign(rng.normal(0, 0.5, x.shape))
+model.save(folder / "model.keras")
+metadata = make_metadata("torch/fold0", audio=config.audio, mel=config.mel)
+metadata.write_json(folder / "model.json")
+export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
+images = rng.random((5, 64, 64, 1), np.float32)
+np.savez(folder / "expected.npz", images=images, scores=sigmoid(model.predict_on_batch(images)))
+"""
+
+
+@pytest.fixture(scope="module")
+def torch_fold(tmp_path_factory) -> Path:
+    """The real network with random weights, saved, exported and scored by a torch process."""
+    folder = tmp_path_factory.mktemp("torch") / "fold0"
+    folder.mkdir()
+    env = {**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", _SAVE, str(folder)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_scores_of_a_torch_model_are_the_same_on_this_backend(torch_fold):
+    expected = np.load(torch_fold / "expected.npz")
+    assert expected["scores"].std(axis=0).min() > 100 * TOLERANCE, "the images must be told apart"
+    scores = sigmoid(KerasEngine(torch_fold / "model.keras").logits(expected["images"]))
+    np.testing.assert_allclose(scores, expected["scores"], rtol=0, atol=TOLERANCE)
+
+
+def test_scores_of_a_torch_model_are_the_same_in_onnx_runtime(torch_fold):
+    expected = np.load(torch_fold / "expected.npz")
+    engine = OnnxEngine(torch_fold / "model.onnx")
+    for n in (1, 5):
+        scores = sigmoid(engine.logits(expected["images"][:n]))
+        np.testing.assert_allclose(scores, expected["scores"][:n], rtol=0, atol=TOLERANCE)
+
+
+def test_both_engines_score_a_recording_alike(torch_fold, write_tone):
+    clip = write_tone("clip.ogg", 2000.0, seconds=33.0, rate=44_100)
+    with_onnx, with_keras = (load(torch_fold, engine=x).score_file(clip) for x in ("onnx", "keras"))
+    assert with_onnx.scores.shape == (7, len(LABELS))
+    np.testing.assert_allclose(with_keras.scores, with_onnx.scores, rtol=0, atol=TOLERANCE)
+
+
+def test_the_graph_is_as_the_contract_says(torch_fold):
+    session = onnxruntime.InferenceSession(torch_fold / "model.onnx")
+    (x,), (y,) = session.get_inputs(), session.get_outputs()
+    assert (x.name, x.shape, x.type) == ("mel", ["batch", 64, 64, 1], "tensor(float)")
+    assert (y.name, y.shape, y.type) == ("logits", ["batch", len(LABELS)], "tensor(float)")
+
+
+def test_export_from_this_backend_gives_its_logits(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = build_model(Config(mel=MEL), len(LABELS))
+    model.save(tmp_path / "model.keras")
+    metadata = make_metadata(mel=Config(mel=MEL).mel)
+    export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", metadata)
+    images = np.random.default_rng(1).random((3, 64, 64, 1), np.float32)
+    engine = OnnxEngine(tmp_path / "model.onnx")
+    assert engine.metadata == metadata
+    np.testing.assert_allclose(engine.logits(images), model.predict_on_batch(images), rtol=0, atol=TOLERANCE)
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["model.keras", "model.onnx"]
+
+
+def test_a_bfloat16_model_is_exported_in_float32(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        keras.utils.set_random_seed(2)
+        mixed = build_model(Config(mel=MEL), len(LABELS))
+        mixed.save(tmp_path / "model.keras")
+        export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", make_metadata(mel=Config(mel=MEL).mel))
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+    exact = build_model(Config(mel=MEL), len(LABELS))
+    exact.set_weights(mixed.get_weights())
+    images = np.random.default_rng(2).random((2, 64, 64, 1), np.float32)
+    logits = OnnxEngine(tmp_path / "model.onnx").logits(images)
+    np.testing.assert_allclose(logits, exact.predict_on_batch(images), rtol=0, atol=TOLERANCE)
+    types = {x.data_type for x in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    assert onnx.TensorProto.BFLOAT16 not in types
+
+
+def test_a_model_that_is_not_what_its_metadata_says_is_not_exported(tmp_path):
+    make_model().save(tmp_path / "model.keras")
+    with pytest.raises(
+        ModelError, match=r"model\.keras: .*32, 32, 1\] -> \[batch, 2\]\. Received: .*batch, 4\]"
+    ):
+        export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", make_metadata(labels=LABELS_OF_TWO))
+    assert not (tmp_path / "model.onnx").exists()
+
+
+LABELS_OF_TWO = type(LABELS)(LABELS.items[:2])
+
+
+@pytest.mark.parametrize("keep", [0, 10, 3000])
+def test_a_damaged_keras_file_is_one_line(tmp_path, keep):
+    path = tmp_path / "model.keras"
+    make_model().save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ModelError, match=r"model\.keras: must be a whole \.keras file") as caught:
+        load_keras_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_keras_file_without_metadata_says_to_copy_the_folder(tmp_path):
+    make_model().save(tmp_path / "model.keras")
+    with pytest.raises(ModelError, match=r"neither model\.onnx nor model\.json"):
+        KerasEngine(tmp_path / "model.keras")
+
+
+def test_code_in_a_keras_file_is_not_run(tmp_path):
+    inputs = keras.Input((32, 32, 1))
+    outputs = keras.layers.Dense(4)(keras.layers.Flatten()(keras.layers.Lambda(lambda x: x)(inputs)))
+    keras.Model(inputs, outputs).save(tmp_path / "model.keras")
+    with pytest.raises(ModelError, match="whole"):
+        load_keras_model(tmp_path / "model.keras")

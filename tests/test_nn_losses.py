@@ -1,0 +1,80 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from layer_test import run_loss_test
+
+from keras_birds.nn.losses import MaskedBinaryCrossentropy
+
+
+def _reference(targets, logits):
+    losses = np.logaddexp(0, logits) - logits * targets
+    return losses[targets >= 0].mean()
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    targets = rng.choice([0.0, 0.5, 1.0, -1.0], (16, 6)).astype("float32")
+    return targets, rng.normal(0, 4, (16, 6)).astype("float32")
+
+
+def test_passes_the_shared_test(tmp_path):
+    run_loss_test(MaskedBinaryCrossentropy(), tmp_path)
+
+
+def test_is_the_mean_over_unmasked_targets(batch):
+    targets, logits = batch
+    expected = _reference(targets.astype("float64"), logits.astype("float64"))
+    assert float(MaskedBinaryCrossentropy()(targets, logits)) == pytest.approx(expected, rel=1e-5)
+    probabilities = 1 / (1 + np.exp(-logits.astype("float64")))
+    from_probabilities = MaskedBinaryCrossentropy(from_logits=False)(targets, probabilities)
+    assert float(from_probabilities) == pytest.approx(expected, rel=1e-4)
+
+
+def test_masked_predictions_change_nothing(batch):
+    targets, logits = batch
+    other = np.where(targets < 0, 7.0, logits).astype("float32")
+    loss = MaskedBinaryCrossentropy()
+    assert float(loss(targets, other)) == float(loss(targets, logits))
+
+
+def test_equals_the_stock_loss_without_masks(batch):
+    targets, logits = np.abs(batch[0]), batch[1]
+    stock = keras.losses.BinaryCrossentropy(from_logits=True)(targets, logits)
+    assert float(MaskedBinaryCrossentropy()(targets, logits)) == pytest.approx(float(stock), rel=1e-6)
+
+
+def test_huge_logits_stay_exact():
+    targets = np.array([[1.0, 0.0, 1.0, 0.0]], "float32")
+    logits = np.array([[-1000.0, 1000.0, 1000.0, -1000.0]], "float32")
+    assert float(MaskedBinaryCrossentropy()(targets, logits)) == 500.0
+
+
+def test_an_all_masked_batch_gives_zero(batch):
+    assert float(MaskedBinaryCrossentropy()(np.full((4, 6), -1.0), batch[1][:4])) == 0.0
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("target", [1.0, -1.0])
+def test_a_broken_prediction_is_not_hidden(target, from_logits):
+    targets, predictions = np.array([[target, 0.0]], "float32"), np.array([[np.nan, 0.5]], "float32")
+    assert np.isnan(float(MaskedBinaryCrossentropy(from_logits=from_logits)(targets, predictions)))
+
+
+def test_sample_weights_scale_clips(batch):
+    targets, logits = np.abs(batch[0]), batch[1]
+    loss, weights = MaskedBinaryCrossentropy(), np.array([2.0] * 8 + [0.0] * 8, "float32")
+    assert float(loss(targets, logits, sample_weight=weights)) == pytest.approx(
+        float(loss(targets[:8], logits[:8])), rel=1e-5
+    )
+
+
+def test_gradient_of_one_logit():
+    """Training on one zero-initialised weight: the gradient at logit 0 is sigmoid(0) - target, masked ones give 0."""
+    inputs = keras.Input((1,))
+    dense = keras.layers.Dense(3, use_bias=False, kernel_initializer="zeros")
+    model = keras.Model(inputs, dense(inputs))
+    model.compile(keras.optimizers.SGD(1.0), MaskedBinaryCrossentropy())
+    model.fit(np.ones((1, 1)), np.array([[1.0, 0.0, -1.0]]), verbose=0)
+    np.testing.assert_allclose(ops.convert_to_numpy(dense.kernel), [[0.25, -0.25, 0.0]], atol=1e-6)

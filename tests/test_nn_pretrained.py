@@ -1,0 +1,311 @@
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_birds.config import Config
+from keras_birds.errors import ConfigError, ModelError
+from keras_birds.nn.build import build_model
+from keras_birds.nn.efficientnet import EfficientNetB0
+from keras_birds.training import pretrained
+from keras_birds.training.pretrained import IMAGENET, fetch_pretrained, load_pretrained
+
+# As keras-hub converts timm's efficientnet_b0 (keras_hub/src/utils/timm/convert_efficientnet.py).
+B0 = {
+    "stackwise_width_coefficients": [1.0] * 7,
+    "stackwise_depth_coefficients": [1.0] * 7,
+    "stackwise_squeeze_and_excite_ratios": [0.25] * 7,
+    "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
+    "stackwise_num_repeats": [1, 2, 2, 3, 3, 4, 1],
+    "stackwise_input_filters": [32, 16, 24, 40, 80, 112, 192],
+    "stackwise_output_filters": [16, 24, 40, 80, 112, 192, 320],
+    "stackwise_expansion_ratios": [1, 6, 6, 6, 6, 6, 6],
+    "stackwise_strides": [1, 2, 2, 2, 1, 2, 1],
+    "stackwise_block_types": ["v1"] * 7,
+    "min_depth": None,
+    "include_stem_padding": True,
+    "use_depth_divisor_as_min_depth": True,
+    "cap_round_filter_decrease": True,
+    "stem_conv_padding": "valid",
+    "batch_norm_momentum": 0.9,
+    "batch_norm_epsilon": 1e-5,
+    "dropout": 0,
+    "projection_activation": None,
+}
+FILES = ("config.json", "model.weights.h5")
+
+TORCH = keras.config.backend() == "torch"
+# jax compiles the initializers of both networks shape by shape: over a minute for what two backends show.
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() == "jax", reason="slow; tested on torch and tensorflow"
+)
+backend_free = pytest.mark.skipif(not TORCH, reason="does not depend on the backend: tested on torch")
+
+
+@pytest.fixture(scope="module")
+def hub_backbone():
+    """keras-hub's B0 with random weights.
+
+    The batch norm statistics are those of real activations, then perturbed. With arbitrary ones the signal dies on
+    its way through fifty layers and different networks agree, or rounding grows and equal ones don't.
+    """
+    with pretrained._quiet():
+        from keras_hub.models import EfficientNetBackbone
+    keras.utils.set_random_seed(0)
+    backbone = EfficientNetBackbone(**B0)
+    rng = np.random.default_rng(0)
+    norms = [layer for layer in backbone.layers if layer.name.endswith("_bn")]
+    for layer in norms:
+        layer.momentum = 0.0
+        layer.gamma.assign(rng.uniform(0.7, 1.3, layer.gamma.shape))
+        layer.beta.assign(rng.normal(0, 0.2, layer.beta.shape))
+    for layer in backbone.layers:
+        if layer.name.endswith(("se_reduce", "se_expand")):
+            layer.bias.assign(rng.normal(0, 0.5, layer.bias.shape))
+    backbone(mono_images(16, 96, 96, 3, seed=0), training=True)
+    for layer in norms:
+        mean, variance = (keras.ops.convert_to_numpy(x) for x in (layer.moving_mean, layer.moving_variance))
+        layer.moving_mean.assign(mean + 0.1 * variance**0.5 * rng.normal(size=mean.shape))
+        layer.moving_variance.assign((variance + 0.1 * variance.mean()) * rng.uniform(0.8, 1.2, mean.shape))
+    return backbone
+
+
+def mono_images(number, height, width, channels=1, seed=1):
+    """Gratings, the same in each channel; float32 `[number, height, width, channels]` in [0, 1].
+
+    Unlike those of noise, their features differ from image to image, so that no normalisation blows up rounding.
+    """
+    rng = np.random.default_rng(seed)
+    row, column = np.mgrid[:height, :width]
+    images = []
+    for _ in range(number):
+        waves = [np.sin(row * a + column * b + c) for a, b, c in rng.uniform(-1.5, 1.5, (3, 3))]
+        images.append(np.clip(rng.uniform(0.2, 0.8) + rng.uniform(0.1, 0.4) * np.sum(waves, axis=0), 0, 1))
+    return np.repeat(np.stack(images)[..., None].astype("float32"), channels, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def preset_dir(hub_backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("b0")
+    hub_backbone.save_to_preset(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(preset_dir):
+    network = EfficientNetB0()
+    load_pretrained(network, str(preset_dir))
+    return network
+
+
+def copy_preset(preset_dir, folder, **changes):
+    """The same preset with another config."""
+    folder.mkdir(parents=True)
+    settings = json.loads((preset_dir / FILES[0]).read_text())
+    settings["config"].update(changes)
+    (folder / FILES[0]).write_text(json.dumps(settings))
+    shutil.copy(preset_dir / FILES[1], folder)
+    return folder
+
+
+@pytest.mark.parametrize("size", [(64, 64), (224, 160), (65, 97)] if TORCH else [(65, 97)])
+def test_agrees_with_keras_hub_on_mono_images(hub_backbone, loaded, size):
+    ours = keras.ops.convert_to_numpy(loaded(mono_images(2, *size), training=False))
+    theirs = keras.ops.convert_to_numpy(hub_backbone(mono_images(2, *size, 3), training=False))
+    assert ours.shape == theirs.shape == (2, -(-size[0] // 32), -(-size[1] // 32), 1280)
+    assert (theirs[0] - theirs[1]).std() > 0.005
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_stem_is_the_sum_over_rgb(hub_backbone, loaded):
+    rgb = keras.ops.convert_to_numpy(hub_backbone.get_layer("stem_conv").kernel)
+    mono = keras.ops.convert_to_numpy(loaded.get_layer("stem_conv").kernel)
+    np.testing.assert_allclose(mono[:, :, 0], rgb[:, :, 0] + rgb[:, :, 1] + rgb[:, :, 2], rtol=0, atol=1e-6)
+
+
+def test_fills_the_backbone_inside_a_whole_model(loaded, preset_dir):
+    model = build_model(Config.parse({"mel": {"height": 64, "width": 64}}), num_labels=3)
+    head = keras.ops.convert_to_numpy(model.get_layer("logits").kernel)
+    fetch_pretrained(str(preset_dir)).apply(model)
+    for ours, theirs in zip(
+        model.get_layer("efficientnet_b0").get_weights(), loaded.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model.get_layer("logits").kernel), head)
+
+
+def test_weights_stay_float32_under_a_bfloat16_policy(preset_dir, loaded):
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        weights = fetch_pretrained(str(preset_dir))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    array = weights.arrays["top_conv/kernel"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, keras.ops.convert_to_numpy(loaded.get_layer("top_conv").kernel))
+
+
+@backend_free
+def test_needs_an_efficientnet(preset_dir):
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="other")
+    with pytest.raises(ModelError, match=r"contains EfficientNetB0\. Received: other"):
+        load_pretrained(other, str(preset_dir))
+
+
+@backend_free
+def test_a_deeper_network_is_named_and_nothing_is_copied(tmp_path):
+    with pretrained._quiet():
+        from keras_hub.models import EfficientNetBackbone
+    EfficientNetBackbone(**{**B0, "stackwise_depth_coefficients": [1.1] * 7}).save_to_preset(str(tmp_path))
+    network = EfficientNetB0()
+    before = network.get_weights()
+    with pytest.raises(ModelError, match="left over there: block1b_dwconv/kernel") as caught:
+        load_pretrained(network, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    for old, new in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@backend_free
+def test_apply_refuses_missing_and_misshapen_arrays_before_copying(preset_dir):
+    weights = fetch_pretrained(str(preset_dir))
+    del weights.arrays["block3a_se_reduce/bias"]
+    weights.arrays["top_bn/gamma"] = np.ones(7, "float32")
+    network = EfficientNetB0()
+    before = network.get_weights()
+    with pytest.raises(
+        ModelError, match=r"1 missing there: block3a_se_reduce/bias; 1 of another shape: top_bn"
+    ):
+        weights.apply(network)
+    for old, new in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@backend_free
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_norm_epsilon": 1e-3}, "batch norm epsilon 0.001, not 1e-05"),
+        ({"activation": "relu6"}, "activation relu6, not silu"),
+        ({"stackwise_strides": [1, 2, 2, 1, 1, 2, 1]}, r"strides \[1, 2, 2, 1, 1, 2, 1\], not"),
+        ({"include_stem_padding": False, "stem_conv_padding": "same"}, "stem padding another, not symmetric"),
+    ],
+)
+def test_same_weights_of_another_arithmetic_are_refused(preset_dir, tmp_path, changes, words):
+    folder = copy_preset(preset_dir, tmp_path / "other", **changes)
+    with pytest.raises(ModelError, match=words):
+        fetch_pretrained(str(folder))
+
+
+@backend_free
+def test_another_kind_of_backbone_is_named(preset_dir, tmp_path):
+    with pretrained._quiet():
+        from keras_hub.models import ResNetBackbone
+    ResNetBackbone([64], [3], [64], [1], [1], block_type="basic_block").save_to_preset(str(tmp_path))
+    with pytest.raises(ModelError, match="ResNetBackbone"):
+        fetch_pretrained(str(tmp_path))
+
+
+@backend_free
+def test_broken_folders_are_told_in_one_line(preset_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r"Received: .*nowhere\. Check the path"):
+        fetch_pretrained(str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"kaggle:// or hf://\. Received: s3://x"):
+        fetch_pretrained("s3://x")
+    with pytest.raises(ModelError, match=r"must hold config\.json"):
+        fetch_pretrained(str(tmp_path))
+    folder = copy_preset(preset_dir, tmp_path / "cut")
+    (folder / FILES[1]).write_bytes((preset_dir / FILES[1]).read_bytes()[:100_000])
+    with pytest.raises(ModelError, match="complete keras-hub preset") as caught:
+        fetch_pretrained(str(folder))
+    assert "\n" not in str(caught.value)
+    (folder / FILES[0]).write_text("{")
+    with pytest.raises(ModelError, match="complete keras-hub preset"):
+        fetch_pretrained(str(folder))
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No way out: a proxy on a port that nobody listens on, and empty caches."""
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
+@backend_free
+def test_without_network_one_line_says_what_to_do(offline):
+    code = (
+        "import sys; from keras_birds.errors import ModelError\n"
+        "from keras_birds.training.pretrained import fetch_pretrained\n"
+        "for preset in ('imagenet', 'hf://timm/efficientnet_b0.ra_in1k'):\n"
+        "    try: fetch_pretrained(preset)\n"
+        "    except ModelError as error: print(error)\n"
+        "if 'keras_hub' in sys.modules: print('imported keras_hub')\n"
+    )
+    started_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
+    )
+    assert time.monotonic() - started_s < 60
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stdout
+    for line, name in zip(lines, ("imagenet (kaggle://", "hf://timm"), strict=True):
+        assert f"Received: {name}" in line
+        assert "no network" in line
+        assert "--set model.pretrained=none" in line
+        assert "--set model.pretrained=DIR" in line
+    assert done.stderr == ""
+
+
+@backend_free
+def test_a_host_that_never_answers_is_given_up(offline, monkeypatch):
+    monkeypatch.setattr(pretrained, "_REACH_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, proxy)
+        with pytest.raises(ModelError, match=r"can't be fetched: no answer within 0\.5 s"):
+            fetch_pretrained("imagenet")
+
+
+@backend_free
+def test_imagenet_comes_from_the_cache_without_network(offline, preset_dir, loaded):
+    from kagglehub.cache import Cache
+    from kagglehub.handle import parse_model_handle
+
+    cache, handle = Cache(), parse_model_handle(IMAGENET.removeprefix("kaggle://"))
+    for name in FILES:
+        path = Path(cache.get_path(handle, name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(preset_dir / name, path)
+        cache.mark_as_complete(handle, name)
+    network = EfficientNetB0()
+    load_pretrained(network, "imagenet")
+    for ours, theirs in zip(network.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@backend_free
+def test_nothing_is_printed_while_loading(preset_dir):
+    code = (
+        f"from keras_birds.training.pretrained import fetch_pretrained; fetch_pretrained({str(preset_dir)!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""
+
+
+@backend_free
+def test_the_builtin_preset_is_the_one_named_here():
+    with pretrained._quiet():
+        from keras_hub.models import EfficientNetBackbone
+    assert EfficientNetBackbone.presets["efficientnet_b0_ra_imagenet"]["kaggle_handle"] == IMAGENET

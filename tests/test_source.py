@@ -1,0 +1,94 @@
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from keras_birds.audio.decode import decode, decode_clip
+from keras_birds.audio.mel import MelTransform
+from keras_birds.config import AudioConfig, MelConfig
+from keras_birds.data.source import LiveSource, native_clip
+from keras_birds.errors import AudioError, DataError
+
+AUDIO = AudioConfig(sample_rate_hz=16_000, clip_s=1.0)
+RANDOM = AudioConfig(sample_rate_hz=16_000, clip_s=1.0, crop="random")
+MEL = MelConfig(n_fft=512, hop_samples=256, n_mels=32, n_mfcc=20, f_max_hz=8000, height=48, width=40)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Recordings shorter than a clip, as long as one, and longer, at two rates."""
+    found = []
+    for i, (seconds, rate) in enumerate([(0.4, 16_000), (1.0, 16_000), (3.3, 16_000), (2.7, 22_050)]):
+        path = tmp_path / f"{i}.flac"
+        soundfile.write(path, np.random.default_rng(i).normal(0, 0.1, round(seconds * rate)), rate)
+        found.append(path)
+    return found
+
+
+def test_centre_crops_are_what_prediction_computes(paths):
+    images = LiveSource(paths, AUDIO, MEL).images(np.arange(4))
+    clips = np.stack([decode_clip(path, AUDIO).samples for path in paths])
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, MelTransform(AUDIO, MEL).images(clips))
+
+
+def test_rows_in_any_order_and_repeated(paths):
+    source = LiveSource(paths, AUDIO, MEL)
+    every = source.images(np.arange(4))
+    np.testing.assert_array_equal(source.images(np.array([2, 0, 2])), every[[2, 0, 2]])
+    assert source.images(np.array([], int)).shape == (0, 48, 40, 1)
+    assert len(source) == 4
+
+
+def test_threads_do_not_change_the_images(paths):
+    rows, positions = np.array([3, 2, 1, 0, 3]), np.array([0.1, 0.9, 0.5, 0.3, 0.8])
+    one = LiveSource(paths, RANDOM, MEL).images(rows, positions)
+    many = LiveSource(paths, RANDOM, MEL, workers=3).images(rows, positions)
+    np.testing.assert_array_equal(one, many)
+
+
+def test_a_random_crop_is_a_slice_of_the_whole_spectrogram(paths):
+    transform = MelTransform(RANDOM, MEL)
+    whole = transform.decibels(decode(paths[2], 16_000).samples)
+    spare_hops = (round(3.3 * 16_000) - 16_000) // 256
+    for position in (0.0, 0.4, 1.0):
+        start = min(int(position * (spare_hops + 1)), spare_hops)
+        expected = transform.normalise(whole[:, start : start + transform.num_frames])
+        crop = native_clip(paths[2], RANDOM, transform, position)[0]
+        np.testing.assert_allclose(crop, expected, atol=1e-5)
+
+
+def test_random_crops_differ_by_position_and_centre_crops_do_not(paths):
+    row, positions = np.array([2]), np.array([0.0])
+    source = LiveSource(paths, RANDOM, MEL)
+    assert not np.array_equal(source.images(row, positions), source.images(row, np.array([1.0])))
+    assert not np.array_equal(source.images(row, positions), source.images(row))
+    source = LiveSource(paths, AUDIO, MEL)
+    np.testing.assert_array_equal(source.images(row, positions), source.images(row))
+
+
+def manifest(paths, statuses):
+    reasons = ["" if status == "ok" else f"because {status}" for status in statuses]
+    return pd.DataFrame({"path": [str(path) for path in paths], "status": statuses, "reason": reasons})
+
+
+def test_unusable_recordings_have_no_image(paths):
+    table = manifest(paths, ["ok", "corrupt", "partial", "silent"])
+    source = LiveSource(paths, AUDIO, MEL, manifest=table)
+    np.testing.assert_array_equal(source.usable, [True, False, True, True])
+    assert source.reasons == ["", "because corrupt", "", ""]
+    with pytest.raises(DataError, match=r"row 1 \(because corrupt\)"):
+        source.images(np.array([0, 1]))
+    assert len(source.images(np.array([0, 2, 3]))) == 3
+
+
+def test_a_manifest_of_other_recordings_is_refused(paths):
+    with pytest.raises(DataError, match="in its order"):
+        LiveSource(paths, AUDIO, MEL, manifest=manifest(paths[::-1], ["ok"] * 4))
+
+
+def test_a_corrupt_file_raises_and_is_never_an_image(paths):
+    paths[1].write_bytes(b"not audio")
+    for workers in (1, 2):
+        with pytest.raises(AudioError, match="is not audio"):
+            LiveSource(paths, AUDIO, MEL, workers=workers).images(np.arange(4))

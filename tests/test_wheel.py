@@ -1,0 +1,151 @@
+"""The wheel, installed in an environment of its own that sees the dependencies but not the checkout."""
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import tomllib
+import venv
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ("configs", "assets")
+
+
+def test_every_package_is_listed_for_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent for path in (ROOT / "keras_birds").rglob("*.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(settings["packages"]) == packages | {f"keras_birds._data.{name}" for name in SHIPPED}
+
+
+def run(*command, cwd, timeout_s=300):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def setuptools_major():
+    try:
+        return int(version("setuptools").partition(".")[0])
+    except PackageNotFoundError:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that `python -m build` makes from its own sdist, in a copy so that the checkout stays clean."""
+    source = tmp_path_factory.mktemp("build") / "source"
+    leave = shutil.ignore_patterns(
+        ".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "demo", "tests", "benchmarks"
+    )
+    shutil.copytree(ROOT, source, ignore=leave)
+    isolation = ["--no-isolation"] if setuptools_major() >= 77 else []
+    run(sys.executable, "-m", "build", *isolation, source, cwd=source.parent)
+    assert list((source / "dist").glob("keras_birds-*.tar.gz"))
+    (path,) = (source / "dist").glob("keras_birds-*-py3-none-any.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """The `bin` folder of the new environment.
+
+    A .pth line adds the folder of the dependencies; the .pth files in there, the checkout's among them, stay unread.
+    """
+    folder = tmp_path_factory.mktemp("installed") / "venv"
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    own = Path(run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=folder).strip())
+    (own / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    run(
+        *(
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--quiet",
+            wheel,
+        ),
+        cwd=folder,
+    )
+    return folder / "bin"
+
+
+@pytest.mark.slow
+def test_nothing_comes_from_the_checkout(environment, tmp_path):
+    code = """
+import importlib, json, pkgutil, sys
+import keras_birds
+from keras_birds.config import Config
+from keras_birds.resources import resource
+
+for module in pkgutil.walk_packages(keras_birds.__path__, "keras_birds."):
+    if "._data" not in module.name and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(json.dumps({
+    "package": keras_birds.__file__,
+    "configs": str(resource("configs", "baseline.toml")),
+    "assets": str(resource("assets", "README.md")),
+    "equal": Config.load("baseline") == Config(),
+    "smoke": Config.load("smoke").mel.height,
+    "files": [m.__file__ for n, m in sys.modules.items() if n.startswith("keras_birds") and m.__file__],
+}))
+"""
+    found = json.loads(run(environment / "python", "-c", code, cwd=tmp_path).splitlines()[-1])
+    installed = str(environment.parent)
+    assert all(found[name].startswith(installed) for name in ("package", "configs", "assets"))
+    assert "_data" in found["configs"]
+    assert found["equal"]
+    assert found["smoke"] == 64
+    assert len(found["files"]) > 30
+    assert all(path.startswith(installed) for path in found["files"])
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_checkout_s_files(environment):
+    (data,) = environment.parent.rglob("keras_birds/_data")
+    for name in SHIPPED:
+        original = {
+            p.relative_to(ROOT / name): p.read_bytes() for p in (ROOT / name).rglob("*") if p.is_file()
+        }
+        shipped = {
+            p.relative_to(data / name): p.read_bytes() for p in (data / name).rglob("*") if p.is_file()
+        }
+        assert shipped == original
+
+
+@pytest.mark.slow
+def test_the_command_runs_outside_the_checkout(environment, tmp_path):
+    assert "predict" in run(environment / "keras-birds", "--help", cwd=tmp_path)
+    assert "--config" in run(environment / "keras-birds", "train", "--help", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_demo_and_predict_run_outside_the_checkout(environment, tmp_path):
+    out = tmp_path / "demo"
+    run(environment / "keras-birds", "demo", "--out", out, cwd=tmp_path, timeout_s=600)
+    model = next(out.rglob("model.onnx"))
+    clip = next(path for path in sorted(out.rglob("*")) if path.suffix in (".ogg", ".wav", ".flac"))
+    table = run(
+        *(environment / "keras-birds", "predict", clip, "--model", model, "--format", "csv"), cwd=tmp_path
+    )
+    assert len(table.splitlines()) > 1
