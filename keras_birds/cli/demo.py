@@ -1,5 +1,6 @@
 """`keras-birds demo`: the main job on a data set made on the spot."""
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +75,7 @@ def _predict(result: "RunResult", example: Path, figure: Path) -> None:
     from keras_birds.inference.report import TableWriter
 
     classifier = load(result.folds[0].folder)
-    writer = TableWriter(click.get_text_stream("stdout"))
+    writer = TableWriter(sys.stdout)
     for answer in predict(classifier, [example]):
         writer.add(answer)
         prediction_figure(classifier, answer, figure)

@@ -5,8 +5,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from keras_birds.atomic import atomic_path
 from keras_birds.data.catalog import Catalog
 from keras_birds.labels import Label
@@ -39,7 +37,7 @@ def class_distribution(catalog: Catalog, path: str | Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    counts = {label: 0 for label in catalog.labels}
+    counts = dict.fromkeys(catalog.labels, 0)
     for label in catalog.recordings["label"]:
         if label in counts:
             counts[label] += 1
@@ -74,7 +72,7 @@ def class_distribution(catalog: Catalog, path: str | Path) -> None:
 
 def _draw_classes(axes: "Axes", classes: dict[str, list[int]], colors: dict[str, str]) -> None:
     totals = [sum(counts) for counts in classes.values()]
-    places = np.arange(len(classes))
+    places = range(len(classes))
     axes.barh(places, totals, color=[colors[name] for name in classes], height=0.72)
     for place, total, counts in zip(places, totals, classes.values(), strict=True):
         text = f" {total:,} ({len(counts):,} label{'s' * (len(counts) != 1)})"
@@ -94,7 +92,7 @@ def _draw_labels(
     rows: int,
     with_names: bool,
 ) -> None:
-    places = np.arange(len(items))
+    places = range(len(items))
     numbers = [counts[item.name] for item in items]
     axes.barh(places, numbers, color=[colors[item.class_name or _NO_CLASS] for item in items], height=0.78)
     for place, number in zip(places, numbers, strict=True):

@@ -66,9 +66,7 @@ def predict(
     return (_predict_one(classifier, path, overlap_s, method, top_k) for path in paths)
 
 
-def _predict_one(
-    classifier: Classifier, path: Path, overlap_s: float, method: str, top_k: int
-) -> Prediction:
+def _predict_one(classifier: Classifier, path: Path, overlap_s: float, method: str, top_k: int) -> Prediction:
     try:
         found = classifier.score_file(path, overlap_s)
     except AudioError as error:

@@ -160,7 +160,10 @@ class BatchNorm(keras.layers.BatchNormalization):
         x = _channels_first(inputs)
         scale, offset = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
         if not training or not self.trainable:
-            mean, variance = ops.convert_to_tensor(self.moving_mean), ops.convert_to_tensor(self.moving_variance)
+            mean, variance = (
+                ops.convert_to_tensor(self.moving_mean),
+                ops.convert_to_tensor(self.moving_variance),
+            )
             outputs = functional.batch_norm(x, mean, variance, scale, offset, False, 0.0, self.epsilon)
             return self.activation(_channels_last(outputs))
         count = x.shape[0] * x.shape[2] * x.shape[3]

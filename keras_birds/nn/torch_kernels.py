@@ -55,7 +55,7 @@ class _BatchNormSilu(torch.autograd.Function):
         return functional.silu(outputs, inplace=True), mean, inverse_std
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         x, scale, offset, mean, inverse_std = ctx.saved_tensors
         slope = scale * inverse_std
         shift = offset - mean * slope

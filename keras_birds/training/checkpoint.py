@@ -84,7 +84,7 @@ def _numbered(kind: str, variables: Sequence[Any]) -> dict[str, np.ndarray]:
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ class OutOfFold:
 
     def write(self, path: str | Path) -> None:
         """Writes Parquet: `path`, then `score/LABEL` and `target/LABEL` for each label."""
-        columns = {"path": list(self.paths)}
+        columns: dict[str, Any] = {"path": list(self.paths)}
         for prefix, values in ((_SCORE, self.scores), (_TARGET, self.targets)):
             columns.update({prefix + label: values[:, i] for i, label in enumerate(self.labels)})
         with atomic_path(path) as temporary:
