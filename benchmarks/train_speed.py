@@ -1,12 +1,11 @@
 """Training speed and memory on the CPU beside plain PyTorch, each run in a process of its own.
 
     python benchmarks/train_speed.py              # 7 interleaved pairs
-    python benchmarks/train_speed.py --pairs 3 --plain-malloc
+    python benchmarks/train_speed.py --pairs 3
 
 Both train EfficientNet-B0 on `[16, 256, 256, 1]` float32 with dropout and drop path, 206 labels, AdamW, without
 torch.compile, on all threads. The yardstick is `benchmarks/torch_baseline.py speed`. Ours is Keras'
-`train_on_batch` with the loss, the metric and the schedule of training, in a process set up as training sets it
-up. `--plain-malloc` leaves the C library's allocator alone: what the network's layers gain by themselves.
+`train_on_batch` with the loss, the metric and the schedule of training.
 """
 
 import argparse
@@ -22,15 +21,12 @@ HERE = Path(__file__).parent
 BATCH_SIZE, NUM_LABELS = 16, 206
 
 
-def ours(steps: int, plain_malloc: bool) -> None:
+def ours(steps: int) -> None:
     import numpy as np
 
     from keras_birds import Config, build_model
     from keras_birds.training.fold import compile_model
-    from keras_birds.training.memory import keep_freed_memory
 
-    if not plain_malloc:
-        keep_freed_memory()
     rng = np.random.default_rng(0)
     images = rng.random((BATCH_SIZE, 256, 256, 1), np.float32)
     targets = (rng.random((BATCH_SIZE, NUM_LABELS)) < 0.01).astype(np.float32)
@@ -60,14 +56,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--plain-malloc", action="store_true")
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.ours:
-        ours(args.steps, args.plain_malloc)
+        ours(args.steps)
         return
     own = [sys.executable, __file__, "--ours", "--steps", str(args.steps)]
-    own += ["--plain-malloc"] if args.plain_malloc else []
     yardstick = [sys.executable, str(HERE / "torch_baseline.py"), "speed", "--steps", str(args.steps)]
     speeds, memories = [], []
     for pair in range(args.pairs):

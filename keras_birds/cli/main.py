@@ -1,7 +1,9 @@
 """The `keras-birds` command: finds the subcommand, turns errors into one line and an exit code."""
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -59,6 +61,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line. Exit code 2 for a wrong call, 1 for failed work, 130 for Ctrl-C."""
+    _replace_closed_streams()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -74,4 +77,22 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         click.echo(f"Error: {place}{error.strerror or error}", err=True)
         code = 1
+    finally:
+        _drop_unwritable_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _replace_closed_streams() -> None:
+    """After `>&-` or `2>&-`, Python has None in place of the stream."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the process ends
+
+
+def _drop_unwritable_output() -> None:
+    """Python writes what a full disk refused once more as it exits, and tells of that in its own words."""
+    try:
+        if sys.__stdout__ is not None:
+            sys.__stdout__.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,5 +1,6 @@
 """`keras-birds predict`: score recordings with a trained model."""
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -102,6 +103,10 @@ def predict(
     """
     _check_place(out, "--out")
     _check_place(figure, "--figure")
+    if not math.isfinite(overlap_s):  # FloatRange lets NaN through
+        raise click.BadParameter(
+            f"must be a number of seconds. Received: {overlap_s}", param_hint="--overlap"
+        )
     if figure is not None and figure.suffix.lower() != ".png":
         raise click.BadParameter(f"must end in .png. Received: {figure}", param_hint="--figure")
 
@@ -131,7 +136,8 @@ def predict(
             failed += answer.failed
         writer.close()
     if out is not None:
-        click.echo(f"{len(recordings) - failed} recordings scored: {printable(out)}", err=True)
+        scored = len(recordings) - failed
+        click.echo(f"{scored} recording{'s' * (scored != 1)} scored: {printable(out)}", err=True)
     if figure is not None and not failed:
         from keras_birds.evaluation.prediction_figure import prediction_figure
 

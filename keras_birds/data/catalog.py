@@ -129,7 +129,7 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
     if (root / data.table).is_file():
         recordings, found = _from_table(root, data, problems)
     elif data.table == _DEFAULT.table:
-        recordings, found = _from_folders(root, data)
+        recordings, found = _from_folders(root, data, problems)
     else:
         raise DataError(
             f"data.table must name a CSV in the data set's folder. Received: {data.table}, not a file in {root}"
@@ -235,7 +235,8 @@ def _read_row(cell: dict[str, Any], data: DataConfig, problems: Problems) -> dic
 
 
 def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(records, columns=None if records else _STANDARD)
+    # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
+    frame = pd.DataFrame(records, columns=None if records else _STANDARD, dtype=object)
     others = [column for column in frame.columns if column not in _STANDARD]
     kinds = {"rating": float, "latitude": float, "longitude": float, "row": int}
     return frame[_STANDARD + others].astype(kinds)
@@ -303,7 +304,7 @@ def _check_files(base: Path, data: DataConfig, records: list[dict[str, Any]], pr
             problems.add(f"the file must exist. Received: {shown}", record["row"], data.table)
 
 
-def _from_folders(root: Path, data: DataConfig) -> tuple[pd.DataFrame, dict[str, Label]]:
+def _from_folders(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.DataFrame, dict[str, Label]]:
     base = root / data.audio_dir if (root / data.audio_dir).is_dir() else root
     folders = sorted(item for item in base.iterdir() if item.is_dir() and not item.name.startswith("."))
     rest = {"secondary": (), "collection": "", "author": "", "row": 0, **dict.fromkeys(_LIMITS, float("nan"))}
@@ -317,7 +318,19 @@ def _from_folders(root: Path, data: DataConfig) -> tuple[pd.DataFrame, dict[str,
             f"a data set must have the table {data.table} or a folder of audio files for each label. "
             f"Received: {root}, which has neither. Choose another folder, or another table with data.table"
         )
+    for record in records:
+        name = os.path.relpath(record["path"], root)
+        if not _is_utf8(name):
+            problems.add(f"a file's name must be UTF-8. Received: {name}; rename it")
     return _frame(records), {record["label"]: Label(record["label"]) for record in records}
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_labels(
@@ -325,9 +338,11 @@ def _check_labels(
 ) -> None:
     columns = (recordings[x].tolist() for x in ("label", "secondary", "row"))
     for label, secondary, row in zip(*columns, strict=True):
+        # Folders have no rows.
+        table = data.table if row else ""
         if label and label not in labels:
-            problems.add(f"the primary label must be in {where}. Received: {label!r}", row, data.table)
+            problems.add(f"the primary label must be in {where}. Received: {label!r}", row, table)
         for name in secondary if data.secondary != "ignore" else ():
             if name not in labels:
                 rule = f"a secondary label must be in {where}. Received: {name!r}"
-                problems.add(f"{rule}; add it or set data.secondary=ignore", row, data.table)
+                problems.add(f"{rule}; add it or set data.secondary=ignore", row, table)

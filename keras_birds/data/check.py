@@ -49,7 +49,8 @@ def check_recordings(
     finally:
         pool.shutdown(cancel_futures=True)
     kinds = {"seconds": float, "sample_rate_hz": int, "channels": int}
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(kinds)
+    # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(kinds)
 
 
 def _check(path: str, sample_rate_hz: int, decoder: str) -> Row:

@@ -1,5 +1,6 @@
 """Divides recordings into folds and a hidden test set, the same each time."""
 
+import csv
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ LOCATION_DIGITS = 2
 """Latitude and longitude are rounded to so many digits of a degree, about 1 km."""
 
 _COLUMNS = ["path", "label", "fold"]
+_DETAILS = ["author", "latitude", "longitude", "collection"]
 _ROWS_LISTED = 5
 
 
@@ -70,26 +72,38 @@ class Split:
             raise ConfigError(f"--fold must be one of {known}, or all. Received: {k}")
 
     def save(self, path: str | Path, catalog: Catalog) -> None:
-        """Writes a CSV with the path from the data set's folder, the label and the fold.
+        """Writes a CSV with a row for each recording: what it is, where it went, who recorded it and where.
+
+        The columns are `path` (from the data set's folder), `label`, `fold` (-1 for hidden), and as in the
+        catalog `author`, `latitude`, `longitude` (degrees) and `collection`, empty where absent.
 
         Raises:
             KerasBirdsError: if it can't be written.
         """
         columns = catalog.relative_paths, catalog.recordings["label"], self.fold
-        table = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)))
+        # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
+        table = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)), dtype=object)
+        table[_DETAILS] = catalog.recordings[_DETAILS]
         with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n", errors="surrogateescape")
+            # Text is always quoted: up to Python 3.12 a carriage return alone wouldn't be, and ends a line.
+            table.to_csv(
+                temporary,
+                index=False,
+                lineterminator="\n",
+                quoting=csv.QUOTE_NONNUMERIC,
+                errors="surrogateescape",
+            )
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog) -> "Split":
-        """Reads what `save` wrote.
+        """Reads what `save` wrote: the path, the label and the fold. Other columns don't count.
 
         Raises:
             DataError: if it isn't a split, or one of other recordings.
         """
         path = Path(path)
         try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+            table = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
             fold = table["fold"].astype(int).to_numpy()
             known = dict(zip(zip(table["path"], table["label"], strict=True), fold, strict=True))
         except OSError as error:
@@ -97,9 +111,8 @@ class Split:
                 f"{path}: a split must be readable. Received: {error.strerror or error}"
             ) from None
         except (ValueError, KeyError) as error:
-            raise DataError(
-                f"{path}: a split must be a CSV with the columns {', '.join(_COLUMNS)}. Received: {error}"
-            ) from None
+            rule = f"a split must be a CSV with the columns {', '.join(_COLUMNS)}"
+            raise DataError(f"{path}: {rule}. Received: {str(error).strip()}") from None
         wanted = list(zip(catalog.relative_paths, catalog.recordings["label"], strict=True))
         strange = [x for x in wanted if x not in known] or sorted(set(known) - set(wanted))
         if strange or len(known) != len(wanted):
@@ -155,14 +168,17 @@ def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
 
 def _divide(labels: np.ndarray, groups: np.ndarray, n_parts: int, seed: int) -> np.ndarray:
     """Int `[n]`, the part of each recording."""
+    is_grouped = len(np.unique(groups)) < len(groups)
     if np.bincount(labels).max() < n_parts:
-        # scikit-learn refuses labels that are all this rare: there is nothing to stratify by.
+        # scikit-learn refuses labels that are all this rare.
+        if not is_grouped:
+            return _deal(labels, n_parts, seed)
         labels = np.zeros_like(labels)
     part = np.zeros(len(labels), int)
     with warnings.catch_warnings():
         # Rare labels are spread as far as they go, as documented.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        if len(np.unique(groups)) < len(groups):
+        if is_grouped:
             parts = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed).split(
                 labels, labels, groups
             )
@@ -170,6 +186,14 @@ def _divide(labels: np.ndarray, groups: np.ndarray, n_parts: int, seed: int) -> 
             parts = StratifiedKFold(n_parts, shuffle=True, random_state=seed).split(labels, labels)
         for k, (_, rows) in enumerate(parts):
             part[rows] = k
+    return part
+
+
+def _deal(labels: np.ndarray, n_parts: int, seed: int) -> np.ndarray:
+    """Int `[n]`: those of a label go to one part after the other, so no two to the same."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    part = np.zeros(len(labels), int)
+    part[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % n_parts
     return part
 
 

@@ -27,7 +27,7 @@ class Problems:
 
     def add(self, text: str, row: int = 0, table: str = "") -> None:
         """Notes a problem, in a row of a table if there is one."""
-        self._rows.setdefault((table, text), []).append(row)
+        self._rows.setdefault((table, _one_line(text)), []).append(row)
 
     def lines(self) -> list[str]:
         """One line for each, for instance `train.csv rows 3, 5: ...`."""
@@ -37,6 +37,11 @@ class Problems:
             + text
             for (table, text), rows in self._rows.items()
         ]
+
+
+def _one_line(text: str) -> str:
+    """Line ends and what else can't be seen are written as `\\n`."""
+    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
 
 
 def _describe_rows(rows: list[int]) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_COLUMNS = 3000
+_MAX_MEL_COLUMNS = 500  # fewer than the axes' pixels beside long names: of more, imshow leaves some out
+_MAX_BARS = 50
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000)
 _FINE_N_FFT = 1 << 16
 _BAR = "#2a6f97"
@@ -26,7 +28,8 @@ _WAVE = "#4d5b6a"
 def prediction_figure(classifier: Classifier, prediction: Prediction, path: str | Path) -> None:
     """Writes a PNG of a recording and the most probable labels.
 
-    Long recordings are drawn whole, at most 3000 columns wide.
+    Long recordings are drawn whole: where a column stands for several frames it shows the loudest, so that a short
+    call isn't lost. At most 50 labels are drawn.
 
     Args:
         classifier: the model, whose audio and mel settings are drawn.
@@ -41,11 +44,11 @@ def prediction_figure(classifier: Classifier, prediction: Prediction, path: str 
 
     audio = classifier.audio
     decoded = decode(prediction.path, audio.sample_rate_hz, audio.decoder)
-    bars_in = 0.6 + 0.3 * len(prediction.top)
+    bars_in = 0.6 + 0.3 * min(len(prediction.top), _MAX_BARS)
     figure = Figure(figsize=(10, 5 + bars_in), layout="constrained")
     wave, mel, bars = figure.subplots(3, 1, height_ratios=(1.4, 3.6, bars_in))
     mel.sharex(wave)
-    title = f"{printable(prediction.path.name)}   ({describe_length(prediction)})"
+    title = f"{_shortened(printable(prediction.path.name), 80)}   ({describe_length(prediction)})"
     figure.suptitle(title, parse_math=False)
     _draw_wave(wave, decoded.samples, audio.sample_rate_hz)
     _draw_mel(mel, decoded.samples, classifier)
@@ -70,10 +73,10 @@ def _draw_wave(axes: "Axes", samples: np.ndarray, sample_rate_hz: int) -> None:
 
 def _draw_mel(axes: "Axes", samples: np.ndarray, classifier: Classifier) -> None:
     rate_hz, settings = classifier.audio.sample_rate_hz, classifier.mel
-    hop_samples = max(settings.hop_samples, -(-len(samples) // _MAX_COLUMNS))
-    transform = MelTransform(classifier.audio, settings.model_copy(update={"hop_samples": hop_samples}))
-    db = transform.decibels(samples)
-    db = np.maximum(db - db.max(), -settings.top_db)
+    db = _loudest(samples, MelTransform(classifier.audio, settings))
+    # Silence, which has no contrast, lies at the floor, as it does in the model's input.
+    reference = db.max() if db.max() > db.min() else db.max() + settings.top_db
+    db = np.maximum(db - reference, -settings.top_db)
     seconds = len(samples) / rate_hz
     image = axes.imshow(
         db,
@@ -96,12 +99,28 @@ def _draw_mel(axes: "Axes", samples: np.ndarray, classifier: Classifier) -> None
     axes.set_yticks(rows, [f"{x:,}" for x in ticks_hz])
 
 
+def _loudest(samples: np.ndarray, transform: MelTransform) -> np.ndarray:
+    """Mel power in dB `[n_mels, columns]`, each column the maximum over as many frames as it stands for."""
+    n_fft, hop_samples = transform.mel.n_fft, transform.mel.hop_samples
+    n_frames = transform.frames_of(len(samples))
+    step = -(-n_frames // _MAX_MEL_COLUMNS)
+    padded = np.pad(samples, transform.context_samples)
+    columns = [
+        transform.decibels(
+            padded[first * hop_samples : (min(first + step, n_frames) - 1) * hop_samples + n_fft], True
+        ).max(axis=1)
+        for first in range(0, n_frames, step)
+    ]
+    return np.stack(columns, axis=1)
+
+
 def _draw_bars(axes: "Axes", prediction: Prediction, model_id: str) -> None:
     names, scores = [], []
-    for ranked in prediction.top:
+    for ranked in prediction.top[:_MAX_BARS]:
         known_as = ranked.label.common_name or ranked.label.scientific_name
         is_new = known_as and known_as != ranked.label.name
-        names.append(f"{known_as} ({ranked.label.name})" if is_new else ranked.label.name)
+        name = _shortened(ranked.label.name, 20 if is_new else 40)
+        names.append(f"{_shortened(known_as, 40)} ({name})" if is_new else name)
         scores.append(ranked.score)
     places = range(len(names))
     axes.barh(places, scores, color=_BAR, height=0.7)
@@ -116,7 +135,13 @@ def _draw_bars(axes: "Axes", prediction: Prediction, model_id: str) -> None:
             color="white" if is_long else "black",
         )
     axes.set_yticks(places, names, parse_math=False)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1)
-    axes.set_xlabel(f"Probability   (model {model_id})", parse_math=False)
+    axes.set_xlabel(f"Probability   (model {_shortened(model_id, 60)})", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _shortened(text: str, max_length: int) -> str:
+    """On one line; a name that is too long would leave the axes no room."""
+    text = " ".join(text.split())
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -89,7 +89,7 @@ class Classifier:
             float32 `[n, label]` in [0, 1].
 
         Raises:
-            ModelError: if a member gives numbers that aren't finite.
+            ModelError: if a member gives NaN, or other than one number for each label.
         """
         total = np.zeros((len(images), len(self.labels)), np.float32)
         for engine in self.engines:

@@ -27,7 +27,7 @@ class CsvWriter:
     """Rows of `CSV_COLUMNS`, comma-separated, with a header. Files without scores have no row."""
 
     def __init__(self, stream: TextIO):
-        self._rows = csv.writer(stream, lineterminator="\n")
+        self._rows = csv.writer(_UnixLines(stream))
         self._rows.writerow(CSV_COLUMNS)
 
     def add(self, prediction: Prediction) -> None:
@@ -39,6 +39,16 @@ class CsvWriter:
 
     def close(self) -> None:
         """Nothing is left to write."""
+
+
+class _UnixLines:
+    """Ends rows in a line feed. Told to do so itself, `csv.writer` leaves a carriage return in a name unquoted."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, row: str) -> int:
+        return self._stream.write(row.removesuffix("\r\n") + "\n")
 
 
 class JsonWriter:

@@ -18,6 +18,8 @@ MONITOR = "val_macro_auc"
 class SeedEachEpoch(keras.callbacks.Callback):
     """Sets the state of every random layer from (seed, epoch), so that a resumed run draws what it would have.
 
+    The global states are set too: on torch, Keras' dropout draws from torch's own.
+
     Args:
         seed: of the run.
     """
@@ -29,7 +31,8 @@ class SeedEachEpoch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Seeds layer after layer."""
         states = [x for x in self.model.variables if x.path.endswith("seed_generator_state")]
-        seeds = np.random.SeedSequence((self.seed, epoch)).generate_state(len(states)) >> 1
+        shared, *seeds = np.random.SeedSequence((self.seed, epoch)).generate_state(len(states) + 1) >> 1
+        keras.utils.set_random_seed(int(shared))
         for state, seed in zip(states, seeds, strict=True):
             state.assign(np.array([seed, 0], np.dtype(keras.backend.standardize_dtype(state.dtype))))
 

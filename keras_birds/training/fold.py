@@ -31,7 +31,7 @@ from keras_birds.training.checkpoint import (
     remove_checkpoints,
 )
 from keras_birds.training.oof import OutOfFold
-from keras_birds.training.run_directory import gpu_name
+from keras_birds.training.run_directory import gpu_name, remove_leftovers
 
 if TYPE_CHECKING:
     from keras_birds.training.pretrained import PretrainedWeights
@@ -100,7 +100,9 @@ def train_fold(
         pretrained: ImageNet weights to begin with; `None` from scratch.
         reporter: gets lines and progress.
     """
+    remove_leftovers(folder)
     if (folder / "model.onnx").is_file():
+        remove_checkpoints(folder)
         reporter.say(f"fold {fold}: finished before")
         return _read_result(folder, fold)
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,8 +223,11 @@ def _finish(
         table.astype({"epoch": int}).to_csv(temporary, index=False)
     with atomic_path(folder / "model.keras") as temporary:
         whole = temporary.with_suffix(".keras")
-        model.save(whole)
-        whole.replace(temporary)
+        try:
+            model.save(whole)
+            whole.replace(temporary)
+        finally:
+            whole.unlink(missing_ok=True)
     metadata = ModelMetadata(
         model_id=f"{folder.resolve().parent.name}/{folder.name}",
         labels=data.labels,

@@ -2,7 +2,7 @@
 
 RUN/config.toml        every setting
 RUN/environment.json   versions, backend, device, seed, git revision, data hash
-RUN/split.csv          fold of every recording
+RUN/split.csv          fold, recordist and place of every recording
 RUN/manifest.csv       what became of every recording
 RUN/foldN/             model.keras, model.onnx, model.json, history.csv, oof.parquet
 """
@@ -10,6 +10,7 @@ RUN/foldN/             model.keras, model.onnx, model.json, history.csv, oof.par
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +26,9 @@ from keras_birds.errors import ConfigError
 from keras_birds.resources import RUNS_DIR
 
 CONFIG, ENVIRONMENT, SPLIT, MANIFEST = "config.toml", "environment.json", "split.csv", "manifest.csv"
+
+# What `atomic_path` calls a file before it is whole; Keras insists on its own suffix.
+_LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|keras)")
 
 _PACKAGES = (
     *("keras-birds", "keras", "torch", "jax", "tensorflow", "keras-hub"),
@@ -80,6 +84,13 @@ def reopen_run(out: Path | None, config: Config) -> Path:
             "same --config and --set"
         )
     return out
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process that was killed in the middle of a write left in a folder: half a file each."""
+    for path in folder.glob(".*"):
+        if _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def settings_difference(stored: Config, wanted: Config) -> list[str]:

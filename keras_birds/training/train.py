@@ -17,13 +17,13 @@ from keras_birds.data.folds import Split, make_split
 from keras_birds.data.mel_store import MelStore
 from keras_birds.data.source import LiveSource, MelSource
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import (
     MANIFEST,
     SPLIT,
     create_run,
     read_data_hash,
+    remove_leftovers,
     reopen_run,
     write_environment,
 )
@@ -93,7 +93,6 @@ def train(
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split)
     pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
-    keep_freed_memory()
     digest = data_hash(catalog)
     run = _open_run(None if out is None else Path(out), config, digest, resume)
     if (run / SPLIT).is_file():
@@ -150,6 +149,7 @@ def _open_run(out: Path | None, config: Config, digest: str, resume: bool) -> Pa
         write_environment(run, config.training.seed, digest)
         return run
     run = reopen_run(out, config)
+    remove_leftovers(run)
     stored = read_data_hash(run)
     if stored is None:
         write_environment(run, config.training.seed, digest)
@@ -170,20 +170,28 @@ def _make_source(run: Path, catalog: Catalog, config: Config, reporter: Reporter
         )
         _save_manifest(run, manifest)
         return store
-    if (run / MANIFEST).is_file():
-        manifest = pd.read_csv(run / MANIFEST, dtype={"path": str, "reason": str}, keep_default_na=False)
-    else:
+    manifest = _load_manifest(run, paths)
+    if manifest is None:
         workers = max(1, config.training.workers)
         manifest = check_recordings(
             paths,
             config.audio.sample_rate_hz,
             workers,
             lambda done, total: reporter.progress("Checking recordings", done, total),
+            config.audio.decoder,
         )
         reporter.progress("Checking recordings", 0, 0)
         _save_manifest(run, manifest)
     source = LiveSource(paths, config.audio, config.mel, manifest=manifest)
     return CachedSource(source) if config.audio.crop == "center" else source
+
+
+def _load_manifest(run: Path, paths: list[str]) -> pd.DataFrame | None:
+    """What an earlier part of the run found out; `None` where there is none, or the data set lay elsewhere."""
+    if not (run / MANIFEST).is_file():
+        return None
+    manifest = pd.read_csv(run / MANIFEST, dtype={"path": str, "reason": str}, keep_default_na=False)
+    return manifest if list(manifest["path"]) == paths else None
 
 
 def _save_manifest(run: Path, manifest: pd.DataFrame) -> None:

@@ -1,0 +1,306 @@
+"""Scores of recordings, from windows to an answer, in ONNX Runtime and in Keras."""
+
+import shutil
+
+import numpy as np
+import pytest
+import scipy.special
+import soundfile
+from constant_model import write_constant_model
+from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata
+
+import keras_birds
+from keras_birds.audio.clips import fill
+from keras_birds.audio.mel import MelTransform
+from keras_birds.errors import AudioError, ConfigError, ModelError
+from keras_birds.inference.aggregate import aggregate, top_labels
+from keras_birds.inference.classifier import BATCH_SIZE, Classifier
+from keras_birds.inference.engines import sigmoid
+from keras_birds.labels import Label, LabelSet
+
+RATE = AUDIO.sample_rate_hz
+CLIP = AUDIO.clip_samples
+
+
+@pytest.fixture
+def classifier(placeholder_run):
+    return keras_birds.load(placeholder_run)
+
+
+def tone_sequence(seconds: float) -> np.ndarray:
+    """A tone of each label in turn, 1.3 s each, so that no two windows are alike."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    hz = np.take(TONES_HZ, (t / 1.3).astype(int), mode="wrap")
+    noise = np.random.default_rng(0).normal(0, 0.01, len(t))
+    return (0.3 * np.sin(2 * np.pi * hz * t) + noise).astype(np.float32)
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Writes `tone_sequence` without loss; gives the file and its samples."""
+
+    def write(seconds: float):
+        samples = tone_sequence(seconds)
+        soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+        return tmp_path / "a.wav", samples
+
+    return write
+
+
+def expected_scores(clips: list[np.ndarray], logit_scales=(20.0, 10.0)) -> np.ndarray:
+    """What the placeholder run's members compute, in NumPy: the mean of their probabilities."""
+    images = MelTransform(AUDIO, MEL).images(np.stack(clips))
+    bands = images.reshape(len(clips), len(LABELS), -1).max(axis=2)
+    return np.mean([scipy.special.expit(x * bands - 0.9 * x) for x in logit_scales], axis=0)
+
+
+def scores_of(frame) -> np.ndarray:
+    return frame[list(LABELS)].to_numpy()
+
+
+def test_scores_are_a_row_a_window_with_times_and_a_column_a_label(classifier, record):
+    path, samples = record(6.0)
+    frame = classifier.scores(path)
+    assert list(frame.columns) == ["start_s", "end_s", *LABELS]
+    assert set(frame.dtypes[2:]) == {np.dtype(np.float32)}
+    assert frame["start_s"].tolist() == [0, 2, 4]
+    assert frame["end_s"].tolist() == [2, 4, 6]
+    clips = [samples[x : x + CLIP] for x in (0, CLIP, 2 * CLIP)]
+    np.testing.assert_allclose(scores_of(frame), expected_scores(clips), atol=1e-5)
+    assert np.ptp(scores_of(frame), axis=0).max() > 0.1, "windows that are alike can't be told apart"
+
+
+def test_a_last_partial_window_is_filled_by_repeating_and_scored(classifier, record):
+    path, samples = record(5.5)
+    found = classifier.score_file(path)
+    assert found.start_s.tolist() == [0, 2, 4]
+    assert found.end_s.tolist() == [2, 4, 5.5]
+    assert found.unscored_s == 0
+    last = expected_scores([fill(samples[2 * CLIP :], CLIP)])
+    np.testing.assert_allclose(found.scores[2:], last, atol=1e-5)
+
+
+def test_a_tail_under_a_second_is_dropped_and_told(classifier, record):
+    path, _ = record(4.9)
+    found = classifier.score_file(path)
+    assert found.end_s.tolist() == [2, 4]
+    assert found.unscored_s == pytest.approx(0.9)
+    assert found.seconds == pytest.approx(4.9)
+
+
+def test_a_recording_shorter_than_a_clip_is_repeated(classifier, record):
+    path, samples = record(0.7)
+    found = classifier.score_file(path)
+    assert (found.start_s.tolist(), found.end_s.tolist()) == ([0], [0.7])
+    assert found.unscored_s == 0
+    np.testing.assert_allclose(found.scores, expected_scores([fill(samples, CLIP)]), atol=1e-5)
+
+
+def test_windows_overlap_by_seconds(classifier, record):
+    path, samples = record(5.5)
+    frame = classifier.scores(path, overlap_s=1.25)
+    assert frame["start_s"].tolist() == [0, 0.75, 1.5, 2.25, 3.0, 3.75]
+    assert frame["end_s"].tolist() == [2, 2.75, 3.5, 4.25, 5.0, 5.5]
+    starts = [round(x * RATE) for x in frame["start_s"]]
+    clips = [fill(samples[x : x + CLIP], CLIP) for x in starts]
+    np.testing.assert_allclose(scores_of(frame), expected_scores(clips), atol=1e-5)
+
+
+@pytest.mark.parametrize("overlap_s", [2.0, 5.0, -0.5])
+def test_an_overlap_that_leaves_no_step_is_refused(classifier, record, overlap_s):
+    path, _ = record(5.0)
+    for ask in (classifier.scores, classifier.score_file, lambda *args: list(classifier.stream(*args))):
+        with pytest.raises(ConfigError, match=r"overlap must be .* less than the clip's 2 s\. Received: "):
+            ask(path, overlap_s)
+
+
+def test_stream_gives_the_scores_batch_by_batch(classifier, record):
+    path, _ = record(40.5)
+    chunks = list(classifier.stream(path, 1.0))
+    assert [len(x[0]) for x in chunks] == [BATCH_SIZE, BATCH_SIZE, 8]
+    frame = classifier.scores(path, 1.0)
+    start_s, end_s, scores = (np.concatenate(x) for x in zip(*chunks, strict=True))
+    np.testing.assert_array_equal(start_s, frame["start_s"])
+    np.testing.assert_array_equal(end_s, frame["end_s"])
+    assert scores.dtype == np.float32
+    np.testing.assert_array_equal(scores, scores_of(frame))
+
+
+def test_silence_and_truncation_are_told_beside_the_scores(classifier, tmp_path, write_tone):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(3 * RATE), RATE)
+    silent = classifier.score_file(tmp_path / "silent.wav")
+    assert (silent.status, silent.reason) == ("silent", "all samples are zero")
+    np.testing.assert_allclose(silent.scores, scipy.special.expit([[-18.0], [-9.0]]).mean(), rtol=1e-5)
+    path = write_tone("cut.flac", TONES_HZ[1], seconds=9)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cut = classifier.score_file(path)
+    assert cut.status == "partial"
+    assert 3 < cut.seconds < 6
+    assert cut.end_s.max() <= cut.seconds
+    assert set(cut.scores.argmax(axis=1)) == {1}
+
+
+def test_a_file_that_cannot_be_read_has_no_scores(classifier, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"not audio" * 100)
+    with pytest.raises(AudioError, match="is not audio"):
+        classifier.scores(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(32_000, 1), (44_100, 2), (8_000, 1)])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_any_format_rate_and_channels_give_a_tone_its_label(classifier, write_tone, suffix, rate, channels):
+    for i, hz in enumerate(TONES_HZ):
+        if hz < rate / 2:
+            path = write_tone(f"{i}.{suffix}", hz, seconds=4.0, rate=rate, channels=channels)
+            frame = classifier.scores(path)
+            assert len(frame) == 2
+            assert set(scores_of(frame).argmax(axis=1)) == {i}, (hz, frame)
+
+
+def test_an_ensemble_is_the_mean_of_its_members_probabilities(placeholder_run, classifier, record):
+    path, _ = record(6.0)
+    members = [scores_of(keras_birds.load(placeholder_run / x).scores(path)) for x in ("fold0", "fold1")]
+    assert np.abs(members[0] - members[1]).max() > 0.05
+    np.testing.assert_allclose(scores_of(classifier.scores(path)), np.mean(members, axis=0), atol=1e-6)
+    assert classifier.model_id == "20250601-101500/fold0+fold1"
+    assert classifier.labels.items == LABELS.items
+
+
+def test_both_engines_give_the_same_scores(placeholder_run, classifier, record, tmp_path):
+    path, _ = record(7.3)
+    expected = scores_of(classifier.scores(path, 0.5))
+    in_keras = keras_birds.load(placeholder_run, engine="keras")
+    np.testing.assert_allclose(scores_of(in_keras.scores(path, 0.5)), expected, atol=1e-4)
+    # A .keras file by itself: the metadata is read from the JSON beside it.
+    for name in ("model.keras", "model.json"):
+        shutil.copy(placeholder_run / "fold0" / name, tmp_path / name)
+    alone = keras_birds.load(tmp_path / "model.keras")
+    fold = keras_birds.load(placeholder_run / "fold0")
+    np.testing.assert_allclose(scores_of(alone.scores(path)), scores_of(fold.scores(path)), atol=1e-4)
+    assert alone.model_id == "20250601-101500/fold0"
+
+
+REFUSED = {
+    "labels in another order": (
+        {"labels": LabelSet(LABELS.items[::-1])},
+        "differ in order at position 1: 1139490 / amakin1",
+    ),
+    "another label": (
+        {"labels": LabelSet([*LABELS.items[:3], Label("rubthr1")])},
+        "only in .*: rubthr1; only in .*: amakin1",
+    ),
+    "mel": ({"mel": MEL.model_copy(update={"top_db": 60.0})}, r"mel settings.* mel\.top_db is 80\.0 in "),
+    "audio": (
+        {"audio": AUDIO.model_copy(update={"clip_s": 3.0})},
+        r"audio settings.* audio\.clip_s is 2\.0 in ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_members_that_differ_are_refused_naming_both_files(tmp_path, case):
+    changes, said = REFUSED[case]
+    first = write_constant_model(tmp_path / "run" / "fold0" / "model.onnx", [0.0] * 4)
+    second = write_constant_model(
+        tmp_path / "run" / "fold1" / "model.onnx", [0.0] * 4, make_metadata(**changes)
+    )
+    with pytest.raises(ModelError, match=said) as caught:
+        keras_birds.load(tmp_path / "run")
+    message = str(caught.value)
+    assert str(first) in message
+    assert str(second) in message
+    assert "\n" not in message
+
+
+def test_members_may_differ_in_what_only_training_uses(tmp_path):
+    write_constant_model(tmp_path / "fold0" / "model.onnx", [0.0] * 4)
+    other = make_metadata(audio=AUDIO.model_copy(update={"crop": "random"}), licence="", metrics={})
+    write_constant_model(tmp_path / "fold1" / "model.onnx", [2.0] * 4, other)
+    loaded = keras_birds.load(tmp_path)
+    scores = loaded.probabilities(np.zeros((3, MEL.height, MEL.width, 1), np.float32))
+    np.testing.assert_allclose(scores, np.full((3, 4), (0.5 + scipy.special.expit(2.0)) / 2), rtol=1e-6)
+
+
+def test_a_classifier_without_members_is_refused():
+    with pytest.raises(ModelError, match="at least one model"):
+        Classifier([])
+
+
+def test_a_graph_with_other_names_is_refused(tmp_path):
+    path = write_constant_model(tmp_path / "model.onnx", [0.0] * 4, input_name="image")
+    with pytest.raises(ModelError, match=r"model\.onnx: .* mel and give logits\. Received: image -> logits$"):
+        keras_birds.load(path)
+
+
+def test_a_graph_of_another_size_than_its_metadata_is_refused(tmp_path):
+    path = write_constant_model(tmp_path / "model.onnx", [0.0] * 3)
+    with pytest.raises(ModelError, match=r"\[batch, 32, 32, 1\] -> \[batch, 4\]\. Received: .*\[batch, 3\]"):
+        keras_birds.load(path)
+
+
+def test_nan_logits_are_an_error_and_never_a_score(tmp_path, record):
+    path = write_constant_model(tmp_path / "model.onnx", [0.0, 1.0, np.nan, 2.0])
+    recording, _ = record(4.0)
+    with pytest.raises(ModelError, match=r"model\.onnx: .* each of 4 labels\. Received: .* 2 of them NaN"):
+        keras_birds.load(path).scores(recording)
+
+
+def test_huge_logits_are_sure_and_do_not_overflow(tmp_path, record):
+    path = write_constant_model(tmp_path / "model.onnx", [1e30, -1e30, 0.0, -1000.0])
+    recording, _ = record(2.0)
+    np.testing.assert_array_equal(
+        scores_of(keras_birds.load(path).scores(recording)), np.float32([[1, 0, 0.5, 0]])
+    )
+
+
+def test_the_decoder_may_be_chosen_and_an_unknown_one_is_a_wrong_call(placeholder_run):
+    assert keras_birds.load(placeholder_run, decoder="tfio").audio.decoder == "tfio"
+    assert keras_birds.load(placeholder_run).audio.decoder == "soundfile"
+    with pytest.raises(ConfigError, match=r"audio\.decoder: .*Received: 'vlc'"):
+        keras_birds.load(placeholder_run, decoder="vlc")
+
+
+def test_sigmoid_equals_scipys_without_overflow_at_either_end():
+    logits = np.array(
+        [-np.inf, -1e30, -1e4, -88.0, -3.5, -1e-8, 0.0, 1e-8, 3.5, 17.0, 88.0, 1e4, 1e30, np.inf]
+    )
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        found = sigmoid(logits)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, scipy.special.expit(logits), rtol=1e-6, atol=1e-37)
+    assert sigmoid(np.float32([[0.0, 1.0]])).shape == (1, 2)
+
+
+def test_aggregate_is_the_mean_or_the_maximum_over_windows():
+    scores = np.random.default_rng(0).random((7, 4), np.float32)
+    np.testing.assert_allclose(aggregate(scores), scores.mean(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(aggregate(scores, "max"), scores.max(axis=0))
+    for method in ("mean", "max"):
+        assert aggregate(scores, method).dtype == np.float32
+        np.testing.assert_array_equal(aggregate(scores[:1], method), scores[0])
+
+
+def test_an_unknown_way_to_aggregate_is_a_wrong_call():
+    with pytest.raises(ConfigError, match=r"mean, max\. Received: median"):
+        aggregate(np.zeros((1, 4), np.float32), "median")
+
+
+def test_top_labels_are_ranked_and_equal_ones_keep_the_labels_order():
+    top = top_labels(LABELS, np.float32([0.25, 0.75, 0.5, 0.75]), 3)
+    assert [(x.rank, x.label.name, x.score) for x in top] == [
+        (1, "whtdov", 0.75),
+        (2, "amakin1", 0.75),
+        (3, "bkcdon", 0.5),
+    ]
+    assert top[0].label.common_name == "White-tipped Dove"
+    # Enough of them that a sort which isn't stable mixes them.
+    many = LabelSet(map(str, range(300)))
+    scores = np.tile(np.float32([0.25, 0.75, 0.5]), 100)
+    ranked = [x.label.name for x in top_labels(many, scores, 300)]
+    assert ranked == [str(x) for first in (1, 2, 0) for x in range(first, 300, 3)]
+
+
+def test_asking_for_more_labels_than_there_are_gives_all(classifier):
+    scores = np.float32([0.1, 0.2, 0.3, 0.4])
+    assert [x.label.name for x in top_labels(classifier.labels, scores, 99)] == list(LABELS)[::-1]
+    assert top_labels(classifier.labels, scores, 1)[0].label.name == "amakin1"

@@ -1,0 +1,309 @@
+"""`keras-birds data check`: the manifest, the figure and the exit code."""
+
+import os
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from keras_birds.cli.main import main
+from keras_birds.config import DataConfig
+from keras_birds.data.catalog import read_catalog
+from keras_birds.evaluation.class_distribution import class_distribution
+
+RATE = 32_000
+COLUMNS = "path,seconds,sample_rate_hz,channels,status,reason"
+# Of the bars: the class with the most recordings comes first.
+COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e")
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path):
+    """Runs the command in this process, in an empty folder: exit code, stdout, stderr."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["keras-birds", "data", "check", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return caught.value.code, out, err
+
+    return call
+
+
+def noise(seconds, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """A folder per label, all of it in order: 2 s of "wren" in stereo, 1 s of "1139490" at 44.1 kHz."""
+    folder = tmp_path / "birds"
+    for label in ("wren", "1139490"):
+        (folder / label).mkdir(parents=True)
+    soundfile.write(folder / "wren" / "a.ogg", np.stack([noise(2), noise(2, 1)], axis=1), RATE)
+    soundfile.write(folder / "1139490" / "b.flac", noise(1)[: RATE // 2], RATE // 2)
+    return folder
+
+
+def write_bad_files(folder):
+    """One of each kind; returns name -> status, reason, rate in the header, channels."""
+    folder.mkdir(parents=True)
+    (folder / "empty.ogg").touch()
+    (folder / "text.ogg").write_text("<html>404 not found</html>\n" * 50)
+    soundfile.write(folder / "truncated.ogg", noise(10), RATE)
+    content = (folder / "truncated.ogg").read_bytes()
+    (folder / "truncated.ogg").write_bytes(content[: len(content) * 6 // 10])
+    soundfile.write(folder / "one.wav", noise(1)[:1], RATE)
+    samples = noise(2)
+    samples[777] = np.nan
+    soundfile.write(folder / "nan.wav", samples, RATE, subtype="FLOAT")
+    soundfile.write(folder / "silent.flac", np.zeros((2 * RATE, 2)), RATE)
+    soundfile.write(folder / "nothing.wav", np.zeros(0), RATE)
+    return {
+        "empty.ogg": ("empty", "is empty (0 bytes)", 0, 0),
+        "nan.wav": ("corrupt", "holds NaN samples", RATE, 1),
+        "nothing.wav": ("empty", "holds no samples", 0, 0),
+        "one.wav": ("too short", "holds 1 sample; at least 0.05 s is needed", 0, 0),
+        "silent.flac": ("silent", "all samples are zero", RATE, 2),
+        "text.ogg": ("corrupt", "is not audio", 0, 0),
+        "truncated.ogg": ("partial", "read ", RATE, 1),
+    }
+
+
+def read_manifest(folder):
+    assert (folder / "manifest.csv").read_text(encoding="utf-8").splitlines()[0] == COLUMNS
+    return pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+
+
+def read_figure(path):
+    """Pixels `[height, width, 3]`, 0 to 255."""
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    return np.round(255 * matplotlib.image.imread(path)[..., :3]).astype(int)
+
+
+def count_pixels(pixels, color):
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((pixels == wanted).all(axis=-1).sum())
+
+
+def test_help_tells_what_is_written_and_the_exit_codes(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for word in (
+        *COLUMNS.split(","),
+        "class-distribution.png",
+        "problems.txt",
+        "--out",
+        "--workers",
+        "Exit code",
+    ):
+        assert word in out
+
+
+def test_real_recordings_are_all_ok(run, animals_dir, tmp_path):
+    out_dir = tmp_path / "out"
+    code, out, _ = run(animals_dir, "--out", out_dir, "--workers", 2)
+    assert code == 0
+    assert out.splitlines() == [
+        "440 recordings, 11 labels, 0.61 hours: 440 ok",
+        "No problems.",
+        f"Manifest: {out_dir / 'manifest.csv'}",
+        f"Figure:   {out_dir / 'class-distribution.png'}",
+    ]
+    manifest = read_manifest(out_dir)
+    assert list(manifest["path"]) == list(read_catalog(animals_dir, DataConfig()).recordings["path"])
+    assert set(manifest["status"]) == {"ok"}
+    assert set(manifest["reason"]) == {""}
+    assert set(manifest["sample_rate_hz"]) == {RATE}
+    assert set(manifest["channels"]) == {1}
+    np.testing.assert_allclose(manifest["seconds"], 5, atol=0.01)
+    assert not (out_dir / "problems.txt").exists()
+    pixels = read_figure(out_dir / "class-distribution.png")
+    assert 300 < pixels.shape[0] < 2000
+    assert 800 < pixels.shape[1] < 2000
+
+
+def test_without_out_the_answer_lies_beside_and_nothing_is_written_into_the_data(run, data_dir, tmp_path):
+    before = sorted(data_dir.rglob("*"))
+    code, out, _ = run(data_dir)
+    assert code == 0
+    assert "2 recordings, 2 labels, 0.00 hours: 2 ok" in out
+    assert sorted(data_dir.rglob("*")) == before
+    folder = tmp_path / "here" / "birds-check"
+    assert sorted(x.name for x in folder.iterdir()) == ["class-distribution.png", "manifest.csv"]
+    manifest = read_manifest(folder)
+    assert list(manifest["path"]) == [
+        str(data_dir / "1139490" / "b.flac"),
+        str(data_dir / "wren" / "a.ogg"),
+    ]
+    assert list(manifest["seconds"]) == [1.0, 2.0]
+    assert list(manifest["sample_rate_hz"]) == [RATE // 2, RATE]
+    assert list(manifest["channels"]) == [1, 2]
+
+
+def test_every_bad_file_is_there_with_its_reason(run, data_dir, tmp_path):
+    expected = write_bad_files(data_dir / "bad")
+    code, out, _ = run(data_dir, "--out", tmp_path / "out")
+    assert code == 1
+    assert out.startswith("9 recordings, 3 labels, ")
+    assert "7 problems:\n" in out
+    manifest = read_manifest(tmp_path / "out").set_index("path")
+    assert len(manifest) == 9
+    problems = (tmp_path / "out" / "problems.txt").read_text().splitlines()
+    assert len(problems) == 7
+    for name, (status, reason, rate_hz, channels) in expected.items():
+        found = manifest.loc[str(data_dir / "bad" / name)]
+        assert found["status"] == status
+        assert found["reason"].startswith(reason)
+        assert (found["sample_rate_hz"], found["channels"]) == (rate_hz, channels)
+        line = f"bad/{name}: {found['reason']} ({status})"
+        assert line in problems
+        assert f"  {line}\n" in out
+    seconds = manifest["seconds"]
+    assert 4.5 < seconds[str(data_dir / "bad" / "truncated.ogg")] < 7
+    assert seconds[str(data_dir / "bad" / "silent.flac")] == 2.0
+    assert seconds[str(data_dir / "bad" / "nan.wav")] == 0.0
+    assert (manifest["status"] == "ok").sum() == 2
+
+
+def test_problems_of_tables_and_files_are_told_together(run, data_dir, tmp_path):
+    (data_dir / "taxonomy.csv").write_text("primary_label\nwren\n")
+    (data_dir / "1139490" / "empty.wav").touch()
+    rows = ["wren/a.ogg,wren", "wren/gone.ogg,wren", "1139490/b.flac,1139490", "1139490/empty.wav,wren"]
+    (data_dir / "calls.csv").write_text("\n".join(["file,primary_label", *rows]) + "\n")
+    settings = ["data.table=calls.csv", "data.audio_dir=", "data.column_path=file"]
+    code, out, _ = run(data_dir, "--out", tmp_path / "out", *(f"--set={x}" for x in settings))
+    assert code == 1
+    assert out.startswith("4 recordings, 1 labels, 0.00 hours: 2 ok, 1 ")
+    assert (tmp_path / "out" / "problems.txt").read_text().splitlines() == [
+        "calls.csv row 3: the file must exist. Received: wren/gone.ogg",
+        "calls.csv row 4: the primary label must be in taxonomy.csv. Received: '1139490'",
+        "1139490/empty.wav: is empty (0 bytes) (empty)",
+    ]
+    manifest = read_manifest(tmp_path / "out")
+    assert list(manifest["status"]) == ["ok", "missing", "ok", "empty"]
+    assert list(manifest["reason"])[1] == "no such file"
+
+
+def test_what_was_mended_is_no_longer_listed(run, data_dir, tmp_path):
+    bad = data_dir / "wren" / "c.wav"
+    bad.touch()
+    assert run(data_dir, "--out", tmp_path / "out")[0] == 1
+    assert (tmp_path / "out" / "problems.txt").is_file()
+    soundfile.write(bad, noise(1), RATE)
+    code, out, _ = run(data_dir, "--out", tmp_path / "out")
+    assert code == 0
+    assert "No problems." in out
+    assert not (tmp_path / "out" / "problems.txt").exists()
+    assert len(read_manifest(tmp_path / "out")) == 3
+
+
+def test_twenty_problems_are_printed_and_all_are_in_the_file(run, data_dir, tmp_path):
+    for i in range(23):
+        (data_dir / "wren" / f"empty{i:02}.wav").touch()
+    code, out, _ = run(data_dir, "--out", tmp_path / "out")
+    assert code == 1
+    assert out.count("is empty (0 bytes)") == 20
+    assert f"  and 3 more in {tmp_path / 'out' / 'problems.txt'}\n" in out
+    assert len((tmp_path / "out" / "problems.txt").read_text().splitlines()) == 23
+
+
+def test_a_folder_of_bad_files_only_still_gets_its_answer(run, tmp_path):
+    write_bad_files(tmp_path / "birds" / "bad")
+    code, out, _ = run(tmp_path / "birds", "--out", tmp_path / "out", "--workers", 1)
+    assert code == 1
+    assert "7 problems:" in out
+    assert "ok" not in set(read_manifest(tmp_path / "out")["status"])
+    read_figure(tmp_path / "out" / "class-distribution.png")
+
+
+def test_a_name_that_is_not_utf_8_is_a_problem_and_kept_as_it_is(run, data_dir, tmp_path):
+    name = b"r\xe9.wav"
+    try:
+        Path(os.fsdecode(os.fsencode(data_dir / "wren") + b"/" + name)).touch()
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    code, out, _ = run(data_dir, "--out", tmp_path / "out")
+    assert code == 1
+    assert "  a file's name must be UTF-8. Received: wren/r\\udce9.wav; rename it\n" in out
+    assert "  wren/r?.wav: is empty (0 bytes) (empty)\n" in out
+    assert name in (tmp_path / "out" / "problems.txt").read_bytes()
+    assert name in (tmp_path / "out" / "manifest.csv").read_bytes()
+
+
+def test_no_such_folder(run, tmp_path):
+    code, out, err = run(tmp_path / "none")
+    assert (code, out) == (2, "")
+    assert "must be an existing folder" in err
+    assert err.count("\n") == 1
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_folder_without_recordings(run, tmp_path):
+    code, out, err = run(tmp_path / "here")
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: a data set must have the table train.csv or a folder of audio files")
+    assert err.count("\n") == 1
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_table_without_recordings(run, data_dir):
+    (data_dir / "train.csv").write_text("filename\na.ogg\n")
+    code, _, err = run(data_dir)
+    assert code == 1
+    assert "train.csv must have the column primary_label (data.column_label)" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "data.tabel=x.csv"], "data.table"),
+        (["--config", "nowhere"], "--config"),
+        (["--workers", "0"], "--workers"),
+    ],
+)
+def test_a_wrong_call(run, data_dir, arguments, told):
+    code, _, err = run(data_dir, *arguments)
+    assert code == 2
+    assert told in err
+
+
+def test_out_must_not_be_a_file(run, data_dir, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, _, err = run(data_dir, "--out", tmp_path / "out")
+    assert code == 2
+    assert "--out" in err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_figure_shows_the_four_classes_of_the_competition(birdclef_meta_dir, tmp_path):
+    catalog = read_catalog(birdclef_meta_dir, DataConfig(table="train_reconstructed.csv"))
+    path = tmp_path / "a.png"
+    class_distribution(catalog, path)
+    pixels = read_figure(path)
+    assert 1000 < pixels.shape[0] < 2500
+    assert 1200 < pixels.shape[1] < 2500
+    areas = [count_pixels(pixels, color) for color in COLORS]
+    assert min(areas) > 500
+    assert areas[0] > 0.5 * sum(areas)
+
+
+def test_labels_without_recordings_are_drawn_as_none(tmp_path, data_dir):
+    (data_dir / "taxonomy.csv").write_text(
+        "primary_label,class_name,common_name\nwren,Aves,Wren $x_1$\n1139490,Insecta,鈴虫\ngnu,Mammalia,\n"
+    )
+    path = tmp_path / "a.png"
+    class_distribution(read_catalog(data_dir, DataConfig()), path)
+    pixels = read_figure(path)
+    areas = [count_pixels(pixels, color) for color in COLORS]
+    assert min(areas[:2]) > 500
+    assert areas[2:] == [0, 0]

@@ -1,0 +1,192 @@
+"""`keras-birds data preview`: one clip under each augmentation."""
+
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+
+from keras_birds.cli.main import main
+
+RATE = 32_000
+SMALL = ("--config", "smoke")
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, tmp_path):
+    """Runs the command in this process, in an empty folder: exit code, stdout, stderr."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["keras-birds", "data", "preview", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return caught.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def clips(write_tone):
+    """Two tones in one folder."""
+    return write_tone("clips/a.ogg", 1000.0, seconds=3), write_tone("clips/b.wav", 4000.0, seconds=6)
+
+
+def read_figure(path):
+    """Pixels `[height, width, 3]`, 0 to 1."""
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    return matplotlib.image.imread(path)[..., :3]
+
+
+def is_drawn(pixels, row, column):
+    """Whether there is something in the middle of a panel of the grid of 3 by 3."""
+    height, width = pixels.shape[0] // 3, int(0.92 * pixels.shape[1]) // 3
+    y, x = int((row + 0.55) * height), int((column + 0.5) * width)
+    return bool((pixels[y - 30 : y + 30, x - 60 : x + 60] < 1).any())
+
+
+def test_help_shows_both_ways(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for word in ("[FILE]", "--data", "--seed", "--out", "augment.time_stretch.rate"):
+        assert word in out
+
+
+def test_a_file_under_each_augmentation(run, clips, tmp_path):
+    code, out, err = run(clips[0], *SMALL)
+    assert (code, out, err) == (0, "Figure: preview.png\n", "")
+    pixels = read_figure(tmp_path / "here" / "preview.png")
+    assert 700 < pixels.shape[0] < 1200
+    assert 1100 < pixels.shape[1] < 1800
+    assert all(is_drawn(pixels, row, column) for row in range(3) for column in range(3))
+    assert [x.name for x in (tmp_path / "here").iterdir()] == ["preview.png"]
+    assert sorted(x.name for x in clips[0].parent.iterdir()) == ["a.ogg", "b.wav"]
+
+
+def test_the_same_seed_draws_the_same_bytes(run, clips, tmp_path):
+    files = []
+    for i, seed in enumerate((7, 7, 8)):
+        files.append(tmp_path / f"{i}.png")
+        assert run(clips[0], "--seed", seed, "--out", files[-1], *SMALL)[0] == 0
+    content = [x.read_bytes() for x in files]
+    assert content[0] == content[1]
+    assert content[0] != content[2]
+
+
+def test_the_clip_and_the_settings_change_the_figure(run, clips, tmp_path):
+    calls = ([clips[0]], [clips[1]], [clips[0], "--set=augment.mixup.probability=0.9"])
+    content = []
+    for i, arguments in enumerate(calls):
+        assert run(*arguments, "--out", tmp_path / f"{i}.png", *SMALL)[0] == 0
+        content.append((tmp_path / f"{i}.png").read_bytes())
+    assert len(set(content)) == 3
+
+
+def test_a_recording_of_the_data_set(run, animals_dir, tmp_path):
+    content = []
+    for i, seed in enumerate((1, 1, 2)):
+        code, out, err = run("--data", animals_dir, "--seed", seed, "--out", tmp_path / f"{i}.PNG", *SMALL)
+        assert (code, err) == (0, "")
+        assert out == f"Figure: {tmp_path / f'{i}.PNG'}\n"
+        content.append((tmp_path / f"{i}.PNG").read_bytes())
+    assert content[0] == content[1]
+    first, _, other = (read_figure(tmp_path / f"{i}.PNG") for i in range(3))
+    # The first panel is the clip as it is: another seed chooses another recording.
+    height, width = first.shape[0] // 3, first.shape[1] // 3
+    middle = np.s_[height // 2 : int(0.8 * height), width // 3 : int(0.8 * width)]
+    assert np.abs(first[middle] - other[middle]).mean() > 0.01
+
+
+def test_the_data_folder_of_the_settings_is_the_default(run, animals_dir, tmp_path):
+    assert run(f"--set=data.dir={animals_dir}", "--seed", 1, "--out", tmp_path / "a.png", *SMALL)[0] == 0
+    assert run("--data", animals_dir, "--seed", 1, "--out", tmp_path / "b.png", *SMALL)[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_mfcc_has_neither_pitch_nor_volume(run, clips, tmp_path):
+    code, _, _ = run(clips[0], "--out", tmp_path / "a.png", *SMALL, "--set=mel.feature=mfcc")
+    assert code == 0
+    pixels = read_figure(tmp_path / "a.png")
+    drawn = [[is_drawn(pixels, row, column) for column in range(3)] for row in range(3)]
+    assert drawn == [[True] * 3, [True] * 3, [True, False, False]]
+
+
+def test_a_file_alone_in_its_folder_is_mixed_with_itself(run, write_tone, tmp_path):
+    code, _, err = run(write_tone("alone/a.wav", seconds=1), "--out", tmp_path / "a.png", *SMALL)
+    assert (code, err) == (0, "")
+    read_figure(tmp_path / "a.png")
+
+
+def test_a_corrupt_file_is_named_in_one_line(run, clips, tmp_path):
+    bad = clips[0].with_name("bad.ogg")
+    bad.write_text("no audio\n" * 100)
+    code, out, err = run(bad, "--out", tmp_path / "a.png", *SMALL)
+    assert (code, out, err) == (1, "", f"Error: {bad}: is not audio\n")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_corrupt_neighbour_is_left_out(run, write_tone, tmp_path):
+    file = write_tone("clips/a.wav", seconds=1)
+    bad = file.with_name("b.wav")
+    bad.touch()
+    write_tone("clips/c.wav", 3000, seconds=1)
+    code, _, err = run(file, "--out", tmp_path / "a.png", *SMALL)
+    assert (code, err) == (0, f"Left out: {bad}: is empty (0 bytes)\n")
+    bad.unlink()
+    assert run(file, "--out", tmp_path / "b.png", *SMALL)[0] == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_data_set_needs_two_recordings_that_can_be_read(run, tmp_path):
+    folder = tmp_path / "birds" / "wren"
+    folder.mkdir(parents=True)
+    soundfile.write(folder / "a.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
+    (folder / "b.wav").touch()
+    code, _, err = run("--data", tmp_path / "birds", "--out", tmp_path / "a.png", *SMALL)
+    assert code == 1
+    assert f"Left out: {folder / 'b.wav'}: is empty (0 bytes)\n" in err
+    assert f"a preview needs two recordings that can be read. Received: 1 in {tmp_path / 'birds'}\n" in err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_data_set_with_problems_is_refused(run, tmp_path):
+    (tmp_path / "birds" / "train_audio").mkdir(parents=True)
+    (tmp_path / "birds" / "train.csv").write_text("filename,primary_label\ngone.ogg,wren\n")
+    code, _, err = run("--data", tmp_path / "birds", *SMALL)
+    assert code == 1
+    assert "train.csv row 2: the file must exist. Received: gone.ogg" in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_and_a_data_set_are_one_too_many(run, clips):
+    code, _, err = run(clips[0], "--data", clips[0].parent)
+    assert code == 2
+    assert "give FILE or --data, not both" in err
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.pdf"])
+def test_the_figure_must_be_a_png(run, clips, tmp_path, name):
+    code, _, err = run(clips[0], "--out", tmp_path / name)
+    assert code == 2
+    assert f"must end in .png. Received: {tmp_path / name}" in err
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["none.ogg"], "none.ogg"),
+        (["--data", "none"], "--data must be an existing folder"),
+        (["CLIP", "--out", "none/a.png"], "there is no folder none"),
+        (["CLIP", "--seed", "-1"], "--seed"),
+        (["CLIP", "--set", "mel.feature=cqt"], "mel.feature"),
+    ],
+)
+def test_a_wrong_call(run, clips, arguments, told):
+    code, _, err = run(*(clips[0] if x == "CLIP" else x for x in arguments))
+    assert code == 2
+    assert told in err

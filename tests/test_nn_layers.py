@@ -1,0 +1,417 @@
+"""The network's blocks against the stock Keras layers on every backend, and against torch's own on torch."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from layer_test import as_array, assert_close, example, run_layer_test
+
+from keras_birds.nn.layers import BatchNorm, StochasticDepthAdd, SymmetricConv2D, SymmetricDepthwiseConv2D
+
+ON_TORCH = keras.config.backend() == "torch"
+torch_only = pytest.mark.skipif(not ON_TORCH, reason="about the functions that are called on torch only")
+EPSILON = 1e-5
+
+KERNELS_AND_STRIDES = [(kernel, stride) for kernel in (1, 3, 5) for stride in (1, 2)]
+SIZES = [(8, 11), (5, 6)]
+
+
+def normal(*shape, seed=0, mean=0.0):
+    return np.random.default_rng(seed).normal(mean, 1, shape).astype("float32")
+
+
+def randomise(layer, seed=1):
+    """Gives every weight a value that no initialiser gives; variances stay positive."""
+    rng = np.random.default_rng(seed)
+    for weight in layer.weights:
+        values = rng.normal(0.3, 0.5, weight.shape)
+        weight.assign(np.abs(values) + 0.1 if "variance" in weight.path else values)
+    return layer
+
+
+def assert_close_to_the_largest(actual, expected, tolerance=1e-5):
+    """Equal relative to the largest value: sums of a million numbers that cancel have no better scale."""
+    expected = as_array(expected)
+    np.testing.assert_allclose(as_array(actual), expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def conv_pair(kernel, stride, kind="full", **kwargs):
+    """Ours and the stock layers with the same random weights, for five input channels."""
+    if kind == "full":
+        ours = SymmetricConv2D(4, kernel, stride, **kwargs)
+        conv = keras.layers.Conv2D(4, kernel, stride, "valid", **{"use_bias": False, **kwargs})
+    else:
+        ours = SymmetricDepthwiseConv2D(kernel, stride, **kwargs)
+        conv = keras.layers.DepthwiseConv2D(kernel, stride, "valid", **{"use_bias": False, **kwargs})
+    stock = keras.Sequential([keras.layers.ZeroPadding2D(kernel // 2), conv])
+    stock.build((None, None, None, 5))
+    ours.build((None, None, None, 5))
+    ours.set_weights(randomise(conv).get_weights())
+    return ours, stock
+
+
+def norm_pair(activation=None, shape=(None, None, None, 5), **kwargs):
+    """Ours and the stock layer with the same random weights and moving averages."""
+    ours = BatchNorm(activation=activation, **kwargs)
+    stock = keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, **kwargs)
+    ours.build(shape)
+    stock.build(shape)
+    ours.set_weights(randomise(stock).get_weights())
+    return ours, stock
+
+
+def stock_outputs(stock, activation, x, training):
+    return keras.activations.get(activation)(stock(x, training=training))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2)])
+def test_convolution_passes_the_shared_test(tmp_path, kernel, stride):
+    kwargs = {"filters": 4, "kernel_size": kernel, "strides": stride}
+    shape = (3, -(-7 // stride), -(-6 // stride), 4)
+    run_layer_test(SymmetricConv2D, kwargs, (3, 7, 6, 2), shape, tmp_path, 1, 1)
+
+
+def test_convolution_with_bias_and_activation_passes_the_shared_test(tmp_path):
+    kwargs = {"filters": 4, "use_bias": True, "activation": "silu"}
+    run_layer_test(SymmetricConv2D, kwargs, (3, 2, 3, 5), (3, 2, 3, 4), tmp_path, 2, 2)
+
+
+def test_depthwise_convolution_passes_the_shared_test(tmp_path):
+    kwargs = {"kernel_size": 5, "strides": 2}
+    run_layer_test(SymmetricDepthwiseConv2D, kwargs, (3, 7, 6, 4), (3, 4, 3, 4), tmp_path, 1, 1)
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_batch_norm_passes_the_shared_test(tmp_path, activation):
+    run_layer_test(BatchNorm, {"activation": activation}, (3, 4, 5, 2), (3, 4, 5, 2), tmp_path, 4, 2)
+
+
+def test_stochastic_depth_passes_the_shared_test(tmp_path):
+    kwargs = {"rate": 0.5, "seed": 7}
+    run_layer_test(StochasticDepthAdd, kwargs, [(4, 3, 3, 2)] * 2, (4, 3, 3, 2), tmp_path, 0, 0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("kernel", "stride"), KERNELS_AND_STRIDES)
+@pytest.mark.parametrize("kind", ["full", "depthwise"])
+def test_convolutions_are_the_stock_ones_after_symmetric_padding(kind, kernel, stride, size):
+    ours, stock = conv_pair(kernel, stride, kind)
+    x = normal(2, *size, 5)
+    outputs = ours(x)
+    assert outputs.shape[1:3] == tuple(-(-n // stride) for n in size)
+    assert_close(outputs, stock(x))
+    symbolic = ours(keras.Input((None, size[1], 5)))
+    assert symbolic.shape == (None, None, *outputs.shape[2:])
+
+
+@pytest.mark.parametrize("kind", ["full", "depthwise"])
+def test_bias_and_activation_are_applied(kind):
+    ours, stock = conv_pair(3, 1, kind, use_bias=True, activation="silu")
+    x = normal(2, 4, 5, 5)
+    assert_close(ours(x), stock(x))
+
+
+def test_several_outputs_a_channel_are_in_the_stock_order():
+    ours, stock = conv_pair(3, 1, "depthwise", depth_multiplier=3)
+    x = normal(2, 4, 5, 5)
+    assert_close(ours(x), stock(x))
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_batch_norm_is_the_stock_one_in_training_and_inference(activation):
+    ours, stock = norm_pair(activation)
+    untouched = ours.get_weights()
+    for step in range(3):
+        x = normal(4, 5, 3, 5, seed=step, mean=2.0 - step)
+        assert_close(ours(x, training=True), stock_outputs(stock, activation, x, True))
+        assert_close(ours.get_weights(), stock.get_weights())
+    assert np.abs(ours.get_weights()[2] - untouched[2]).min() > 0.01, "the means must have moved"
+    for training in (False, None):
+        assert_close(ours(x, training=training), stock_outputs(stock, activation, x, False))
+    assert_close(ours.get_weights(), stock.get_weights())
+
+
+def test_moving_averages_follow_the_batch_at_a_tenth():
+    ours, _ = norm_pair()
+    before, x = ours.get_weights(), normal(4, 5, 3, 5, mean=1.0)
+    ours(x, training=True)
+    _, _, mean, variance = ours.get_weights()
+    np.testing.assert_allclose(mean, 0.9 * before[2] + 0.1 * x.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variance, 0.9 * before[3] + 0.1 * x.var((0, 1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (1, 1, 1, 5), (2, 3, 4, 2, 5)])
+def test_batch_norm_takes_any_rank_and_a_single_value(shape):
+    ours, stock = norm_pair("silu", (None, *shape[1:]))
+    x = normal(*shape)
+    for training in (True, False):
+        assert_close(ours(x, training=training), stock_outputs(stock, "silu", x, training))
+    assert_close(ours.get_weights(), stock.get_weights())
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_frozen_batch_norm_uses_its_moving_averages(activation):
+    ours, _ = norm_pair(activation)
+    ours.trainable = False
+    x, before = normal(4, 5, 3, 5, mean=3.0), ours.get_weights()
+    gamma, beta, mean, variance = before
+    expected = (x - mean) / np.sqrt(variance + EPSILON) * gamma + beta
+    if activation:
+        expected = expected / (1 + np.exp(-expected))
+    np.testing.assert_allclose(as_array(ours(x, training=True)), expected, rtol=1e-4, atol=1e-5)
+    for old, new in zip(before, ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_half_precision_keeps_statistics_in_float32():
+    ours, stock = norm_pair("silu", dtype="mixed_bfloat16")
+    conv, stock_conv = conv_pair(3, 2, dtype="mixed_bfloat16")
+    x = normal(4, 6, 5, 5, mean=1.0)
+    for training in (True, False):
+        outputs = ours(x, training=training)
+        assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+        expected = ops.cast(stock_outputs(stock, "silu", x, training), "float32")
+        assert_close_to_the_largest(ops.cast(outputs, "float32"), expected, 0.01)
+    for a, b in zip(ours.weights, stock.weights, strict=True):
+        assert keras.backend.standardize_dtype(a.dtype) == "float32"
+        np.testing.assert_allclose(as_array(a), as_array(b), rtol=0.01)
+    outputs, expected = (ops.cast(f(x), "float32") for f in (conv, stock_conv))
+    assert_close_to_the_largest(outputs, expected, 0.01)
+
+
+def make_network(is_ours):
+    """Convolution, normalisation, SiLU, depthwise convolution, normalisation, in ours or in stock layers."""
+    x = inputs = keras.Input((9, 8, 3))
+    if is_ours:
+        x = BatchNorm(activation="silu")(SymmetricConv2D(6, 3, 2)(x))
+        x = BatchNorm()(SymmetricDepthwiseConv2D(5)(x))
+    else:
+        x = keras.layers.Conv2D(6, 3, 2, use_bias=False)(keras.layers.ZeroPadding2D(1)(x))
+        x = keras.layers.Activation("silu")(keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON)(x))
+        x = keras.layers.DepthwiseConv2D(5, use_bias=False)(keras.layers.ZeroPadding2D(2)(x))
+        x = keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON)(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalMaxPooling2D()(x)))
+    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False if ON_TORCH else "auto")
+    return model
+
+
+def test_training_gives_the_weights_that_stock_layers_get():
+    """Through `fit`, compiled where the backend compiles: gradients and moving averages, several steps long."""
+    ours, stock = make_network(True), make_network(False)
+    before = randomise(stock).get_weights()
+    ours.set_weights(before)
+    images, targets = normal(12, 9, 8, 3), normal(12, 2, seed=1)
+    for model in (ours, stock):
+        model.fit(images, targets, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    for old, a, b in zip(before, ours.get_weights(), stock.get_weights(), strict=True):
+        assert np.abs(b - old).max() > 1e-3
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert_close(ours.predict(images, verbose=0), stock.predict(images, verbose=0), atol=1e-4)
+
+
+def gradients(layer, x, upstream, **call):
+    """Gradients of `sum(layer(x) * upstream)` by torch's autograd: of `x`, then of each trainable weight."""
+    x = ops.convert_to_tensor(x).detach().clone().requires_grad_(True)
+    weights = [w.value for w in layer.trainable_weights]
+    for weight in weights:
+        weight.grad = None
+    (layer(x, **call) * ops.convert_to_tensor(upstream)).sum().backward()
+    return [as_array(t.grad) for t in (x, *weights)]
+
+
+@torch_only
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("kernel", "stride"), KERNELS_AND_STRIDES)
+@pytest.mark.parametrize("kind", ["full", "depthwise"])
+def test_convolutions_have_the_stock_gradients(kind, kernel, stride, size):
+    ours, stock = conv_pair(kernel, stride, kind)
+    x = normal(2, *size, 5)
+    upstream = normal(*stock(x).shape, seed=3)
+    for a, b in zip(gradients(ours, x, upstream), gradients(stock, x, upstream), strict=True):
+        assert_close_to_the_largest(a, b)
+
+
+@torch_only
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_batch_norm_has_the_stock_gradients(activation, training):
+    ours, stock = norm_pair(activation)
+    whole = keras.Sequential([stock, keras.layers.Activation(activation or "linear")])
+    x, upstream = normal(4, 5, 3, 5, mean=1.0), normal(4, 5, 3, 5, seed=3)
+    found = gradients(ours, x, upstream, training=training)
+    for a, b in zip(found, gradients(whole, x, upstream, training=training), strict=True):
+        assert np.abs(b).max() > 0.01
+        assert_close_to_the_largest(a, b)
+
+
+@torch_only
+@pytest.mark.parametrize(("kernel", "stride"), KERNELS_AND_STRIDES)
+def test_convolutions_are_those_of_torch_modules(kernel, stride):
+    import torch
+
+    x = torch.from_numpy(normal(2, 5, 9, 6))
+    for kind, groups, filters in (("full", 1, 4), ("depthwise", 5, 5)):
+        ours, _ = conv_pair(kernel, stride, kind)
+        module = torch.nn.Conv2d(5, filters, kernel, stride, kernel // 2, groups=groups, bias=False)
+        order = (3, 2, 0, 1) if kind == "full" else (2, 3, 0, 1)
+        with torch.no_grad():
+            module.weight.copy_(torch.from_numpy(ours.get_weights()[0].transpose(order)))
+            expected = module(x).permute(0, 2, 3, 1)
+        assert_close(ours(x.permute(0, 2, 3, 1)), expected.numpy())
+
+
+@torch_only
+def test_batch_norm_is_that_of_a_torch_module():
+    import torch
+
+    ours, _ = norm_pair()
+    gamma, beta, mean, variance = map(torch.from_numpy, ours.get_weights())
+    module = torch.nn.BatchNorm2d(5)
+    module.load_state_dict(
+        {"weight": gamma, "bias": beta, "running_mean": mean, "running_var": variance}, strict=False
+    )
+    x = torch.from_numpy(normal(4, 5, 3, 6, mean=1.0))
+    before = variance.clone()
+    expected = module.train()(x).permute(0, 2, 3, 1)
+    assert_close(ours(x.permute(0, 2, 3, 1), training=True), expected.detach().numpy())
+    assert_close(ours.get_weights()[2], module.running_mean.numpy())
+    # torch averages the unbiased variance, Keras the biased one.
+    count = 4 * 3 * 6
+    batch = (module.running_var - 0.9 * before) / 0.1 * (count - 1) / count
+    np.testing.assert_allclose(ours.get_weights()[3], 0.9 * before + 0.1 * batch, rtol=1e-4)
+    ours.set_weights([x.detach().numpy() for x in (gamma, beta, module.running_mean, module.running_var)])
+    assert_close(ours(x.permute(0, 2, 3, 1), training=False), module.eval()(x).permute(0, 2, 3, 1).detach())
+
+
+LARGE = (3, 121, 127, 24)
+"""1.1 million values in 46,101 rows, which no power of two divides: the last chunk is a short one."""
+
+
+def saved_bytes(layer, x):
+    """What autograd keeps between forward and backward pass, and the outputs."""
+    import torch
+
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = layer(x, training=True)
+    return sum(kept.values()), outputs
+
+
+def names_of_steps(outputs):
+    """Names of the two last steps of autograd's graph."""
+    step = outputs.grad_fn
+    return step.name(), step.next_functions[0][0].name()
+
+
+@torch_only
+def test_the_memory_saving_kernel_gives_the_plain_outputs_statistics_and_gradients(monkeypatch):
+    import torch
+
+    from keras_birds.nn import torch_kernels
+
+    ours, stock = norm_pair("silu", (None, None, None, LARGE[-1]))
+    other = BatchNorm.from_config(ours.get_config())
+    other.build((None, None, None, LARGE[-1]))
+    other.set_weights(ours.get_weights())
+    whole = keras.Sequential([stock, keras.layers.Activation("silu")])
+    x, upstream = normal(*LARGE, mean=0.5), normal(*LARGE, seed=3)
+
+    tensor = torch.from_numpy(x).requires_grad_(True)
+    kept, outputs = saved_bytes(ours, tensor)
+    assert "_BatchNormSiluBackward" in names_of_steps(outputs)
+    assert x.nbytes <= kept < 1.01 * x.nbytes
+    weights = ours.get_weights()
+    found = gradients(ours, x, upstream, training=True)
+
+    expected_outputs = whole(x, training=True)
+    assert_close_to_the_largest(outputs, expected_outputs)
+    for a, b in zip(weights, stock.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    for a, b in zip(found, gradients(whole, x, upstream, training=True), strict=True):
+        assert_close_to_the_largest(a, b)
+
+    monkeypatch.setattr(torch_kernels, "_LEAST_ELEMENTS", x.size + 1)
+    kept, plain_outputs = saved_bytes(other, tensor)
+    assert "_BatchNormSiluBackward" not in names_of_steps(plain_outputs)
+    assert kept > 1.9 * x.nbytes
+    assert_close_to_the_largest(outputs, plain_outputs)
+    for a, b in zip(weights, other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    for a, b in zip(found, gradients(other, x, upstream, training=True), strict=True):
+        assert_close_to_the_largest(a, b)
+
+
+@torch_only
+def test_the_memory_saving_kernel_takes_gradients_in_any_order_of_memory():
+    import torch
+
+    ours, _ = norm_pair("silu", (None, None, None, LARGE[-1]))
+    x = normal(*LARGE)
+    expected = gradients(ours, x, normal(*LARGE, seed=3), training=True)
+    upstream = torch.from_numpy(normal(*LARGE, seed=3).transpose(0, 3, 1, 2).copy()).permute(0, 2, 3, 1)
+    assert not upstream.is_contiguous()
+    for a, b in zip(gradients(ours, x, upstream, training=True), expected, strict=True):
+        assert_close_to_the_largest(a, b)
+
+
+@torch_only
+@pytest.mark.parametrize("reason", ["small", "without gradients", "channels first", "another activation"])
+def test_elsewhere_the_plain_path_is_taken(reason):
+    import torch
+
+    from keras_birds.nn import torch_kernels
+
+    x = torch.from_numpy(normal(*((1, 8, 8, 24) if reason == "small" else LARGE)))
+    if reason == "channels first":
+        x = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    x.requires_grad_(reason != "without gradients")
+    assert torch_kernels.saves_memory(x.permute(0, 3, 1, 2)) == (reason == "another activation")
+    activation = "relu" if reason == "another activation" else "silu"
+    ours, stock = norm_pair(activation, (None, None, None, 24))
+    ours.trainable_weights[0].value.requires_grad_(reason != "without gradients")
+    outputs = ours(x, training=True)
+    if reason != "without gradients":
+        assert "_BatchNormSiluBackward" not in names_of_steps(outputs)
+    assert_close_to_the_largest(outputs.detach(), stock_outputs(stock, activation, x.detach(), True))
+
+
+def test_stochastic_depth_drops_whole_clips_at_its_rate_and_scales_the_others():
+    rate, number = 0.3, 4000
+    layer = StochasticDepthAdd(rate, seed=1)
+    shortcut, branch = example([(number, 2, 1, 3), (number, 2, 1, 3)])
+    branch += 0.5
+    added = as_array(layer([shortcut, branch], training=True)) - shortcut
+    is_dropped = np.abs(added).max(axis=(1, 2, 3)) < 1e-6
+    np.testing.assert_allclose(added[~is_dropped], branch[~is_dropped] / (1 - rate), rtol=1e-4, atol=1e-5)
+    # Five standard deviations.
+    assert is_dropped.mean() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / number) ** 0.5)
+    again = as_array(layer([shortcut, branch], training=True)) - shortcut
+    assert (is_dropped != (np.abs(again).max(axis=(1, 2, 3)) < 1e-6)).any(), "each call draws anew"
+
+
+def test_stochastic_depth_draws_by_its_seed():
+    inputs = example([(64, 1, 1, 1), (64, 1, 1, 1)])
+
+    def outputs(seed):
+        return as_array(StochasticDepthAdd(0.5, seed=seed)(inputs, training=True))
+
+    np.testing.assert_array_equal(outputs(1), outputs(1))
+    assert not np.array_equal(outputs(1), outputs(2))
+
+
+@pytest.mark.parametrize(("rate", "training"), [(0.9, False), (0.9, None), (0.0, True)])
+def test_stochastic_depth_drops_nothing_in_inference_nor_at_rate_zero(rate, training):
+    shortcut, branch = example([(50, 2, 1, 3), (50, 2, 1, 3)])
+    outputs = as_array(StochasticDepthAdd(rate)([shortcut, branch], training=training))
+    np.testing.assert_array_equal(outputs, shortcut + branch)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5])
+def test_a_wrong_rate_is_refused(rate):
+    with pytest.raises(ValueError, match=rf"`rate` must be in \[0, 1\)\. Received: rate={rate}"):
+        StochasticDepthAdd(rate)

@@ -1,0 +1,164 @@
+"""The data set that the demo makes for itself."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+from keras_birds.audio.decode import decode
+from keras_birds.config import Config, DataConfig
+from keras_birds.data.catalog import data_hash, read_catalog
+from keras_birds.data.check import check_recordings
+from keras_birds.data.folds import make_split
+from keras_birds.data.synthetic import EXAMPLE, RATE_HZ, SPECIES, make_synthetic
+
+PER_LABEL = 6
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A data set of 48 recordings; read-only."""
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    make_synthetic(folder, PER_LABEL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def catalog(made):
+    return read_catalog(made, DataConfig())
+
+
+def samples_of(folder):
+    """Relative path -> samples. The bytes differ: each OGG stream has a serial number that is drawn."""
+    return {str(x.relative_to(folder)): soundfile.read(x)[0] for x in sorted(folder.rglob("*.ogg"))}
+
+
+def require_same(first, second):
+    assert list(first) == list(second)
+    for name, samples in first.items():
+        np.testing.assert_array_equal(samples, second[name])
+
+
+def test_it_is_a_clean_birdclef_set(made, catalog):
+    assert catalog.problems == []
+    assert len(catalog) == 8 * PER_LABEL
+    assert list(catalog.labels) == [label.name for label, _ in SPECIES]
+    assert all(isinstance(label, str) for label in catalog.labels)
+    assert sum(label.isdigit() for label in catalog.labels) == 2
+    assert {x.class_name for x in catalog.labels.items} == {"Amphibia", "Aves", "Insecta", "Mammalia"}
+    assert all(x.scientific_name and x.common_name for x in catalog.labels.items)
+    assert (catalog.recordings["label"].value_counts() == PER_LABEL).all()
+    header = (made / "train.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == (
+        "primary_label,secondary_labels,type,filename,collection,rating,url,latitude,longitude,"
+        "scientific_name,common_name,author,license"
+    )
+    for path, label in zip(catalog.relative_paths, catalog.recordings["label"], strict=True):
+        assert re.fullmatch(rf"train_audio/{label}/SYN\d{{5}}\.ogg", path)
+    assert {x.suffix for x in made.rglob("*") if x.is_file()} == {".ogg", ".csv"}
+
+
+def test_recordings_have_places_recordists_and_ratings(catalog):
+    table = catalog.recordings
+    assert table["author"].nunique() > 5
+    assert table["rating"].between(1, 5).all()
+    assert table["latitude"].between(-90, 90).all()
+    # A recordist keeps to a place, so that grouping by either keeps the same together.
+    assert (table.groupby("author")[["latitude", "longitude"]].nunique() == 1).all(axis=None)
+    assert len(make_split(catalog, Config.load("smoke").folds).hidden_rows) == 0
+
+
+def test_every_recording_decodes(catalog, made):
+    checked = check_recordings([*catalog.recordings["path"], made / EXAMPLE], RATE_HZ, workers=2)
+    assert set(checked["status"]) == {"ok"}
+    assert set(checked["sample_rate_hz"]) == {32_000}
+    assert set(checked["channels"]) == {1}
+    seconds = checked["seconds"].to_numpy()
+    assert seconds[-1] == pytest.approx(10, abs=0.01)
+    assert seconds[:-1].min() >= 2.99
+    assert seconds[:-1].max() <= 9.01
+    assert np.ptp(seconds[:-1]) > 4
+    info = soundfile.info(catalog.recordings["path"][0])
+    assert (info.format, info.subtype) == ("OGG", "VORBIS")
+    peaks = [np.abs(decode(x, RATE_HZ).samples).max() for x in catalog.recordings["path"]]
+    assert 0.1 < min(peaks) < max(peaks) <= 1.0
+
+
+def test_a_quarter_has_a_second_species(catalog):
+    secondary = catalog.recordings["secondary"]
+    assert {len(x) for x in secondary} == {0, 1}
+    assert (secondary.str.len() == 1).mean() == pytest.approx(0.25, abs=0.12)
+    for label, guests in zip(catalog.recordings["label"], secondary, strict=True):
+        assert label not in guests
+    targets = catalog.targets(DataConfig())
+    assert targets.sum() == len(catalog) + secondary.str.len().sum()
+
+
+def test_the_example_is_not_among_the_recordings(made, catalog):
+    example = made / EXAMPLE
+    assert example.is_file()
+    assert EXAMPLE not in catalog.relative_paths
+    samples = soundfile.read(example)[0]
+    for path in catalog.recordings["path"]:
+        other = soundfile.read(path)[0]
+        n = min(len(samples), len(other))
+        assert np.abs(samples[:n] - other[:n]).max() > 0.1
+
+
+def test_the_seed_decides(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert make_synthetic(tmp_path / "deep" / name, 1, seed) == tmp_path / "deep" / name / EXAMPLE
+    first, again, other = (samples_of(tmp_path / "deep" / name) for name in "abc")
+    assert len(first) == 9
+    require_same(first, again)
+    for table in ("train.csv", "taxonomy.csv"):
+        assert (tmp_path / "deep/a" / table).read_bytes() == (tmp_path / "deep/b" / table).read_bytes()
+    assert list(first) == list(other)
+    for name, samples in first.items():
+        n = min(len(samples), len(other[name]))
+        assert not np.array_equal(samples[:n], other[name][:n])
+
+
+def test_more_recordings_leave_the_first_ones_as_they_are(made, tmp_path):
+    make_synthetic(tmp_path, 1)
+    few = [samples_of(tmp_path / "train_audio" / label.name).values() for label, _ in SPECIES]
+    many = [samples_of(made / "train_audio" / label.name).values() for label, _ in SPECIES]
+    for one, several in zip(few, many, strict=True):
+        np.testing.assert_array_equal(next(iter(one)), next(iter(several)))
+
+
+def test_it_is_made_once(tmp_path):
+    calls = []
+    make_synthetic(tmp_path, 1, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 8) for i in range(1, 9)]
+    before = {x: (x.stat().st_mtime_ns, x.stat().st_ino) for x in tmp_path.rglob("*")}
+    example = make_synthetic(tmp_path, 3, seed=5, progress=lambda *_: pytest.fail("made again"))
+    assert example == tmp_path / EXAMPLE
+    assert {x: (x.stat().st_mtime_ns, x.stat().st_ino) for x in tmp_path.rglob("*")} == before
+
+
+def test_an_interrupted_one_is_completed(tmp_path):
+    def stop(done, total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_synthetic(tmp_path / "a", 1, progress=stop)
+    assert not (tmp_path / "a" / "train.csv").exists()
+    for name in "ab":
+        make_synthetic(tmp_path / name, 1)
+    require_same(samples_of(tmp_path / "a"), samples_of(tmp_path / "b"))
+    whole = read_catalog(tmp_path / "a", DataConfig())
+    assert whole.problems == []
+    assert data_hash(whole) == data_hash(read_catalog(tmp_path / "b", DataConfig()))
+
+
+@pytest.mark.parametrize("lost", ["train.csv", EXAMPLE])
+def test_what_was_lost_is_made_again(tmp_path, lost):
+    make_synthetic(tmp_path, 1)
+    (tmp_path / lost).unlink()
+    assert make_synthetic(tmp_path, 1).is_file()
+    assert (tmp_path / lost).is_file()
+    assert read_catalog(tmp_path, DataConfig()).problems == []
+    assert len(list(tmp_path.rglob("*.ogg"))) == 9
