@@ -45,8 +45,10 @@ LABELS = ("wren", "1139490", "bat")
 TONES_HZ = (500.0, 1200.0, 2600.0)
 RATE_HZ = 8000
 PER_LABEL_AND_FOLD = 12
-BROKEN = {"wren/2.wav": b"RIFF nothing", "bat/14.wav": b""}
-"""One recording of either fold."""
+BROKEN = {"wren/20.wav": b"RIFF nothing", "bat/14.wav": b""}
+"""Both of fold 1: so fold 0 validates in whole batches, of a size that jax and tensorflow compile once."""
+NUM_VALIDATE = (36, 34)
+"""Recordings of either fold that can be read."""
 
 EPOCHS, BATCH_SIZE = (4 if ON_TORCH else 2), 4
 NUM_FOLDS = 2 if ON_TORCH else 1
@@ -157,8 +159,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """jax keeps what it compiled on disk: the same network is compiled for each part of a run otherwise."""
+def quick_compiler(tmp_path_factory):
+    """jax keeps what it compiled on disk, for the second run, and takes less trouble over it."""
     if keras.config.backend() != "jax":
         yield
         return
@@ -168,6 +170,7 @@ def compiled_once(tmp_path_factory):
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax")),
         "jax_persistent_cache_min_compile_time_secs": 0.5,
         "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_disable_most_optimizations": True,
     }
     before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():
@@ -244,7 +247,7 @@ def test_a_run_directory_holds_what_it_should_and_nothing_else(whole):
 def test_a_run_says_what_it_does(whole):
     result, lines = whole
     assert lines[0] == f"{result.out}: 72 recordings, 3 labels, 2 folds, 2 left out (see manifest.csv)"
-    assert lines[1] == "fold 0: 35 to train on, 35 to validate"
+    assert lines[1] == "fold 0: 34 to train on, 36 to validate"
     assert len(lines) == 1 + NUM_FOLDS * (1 + EPOCHS)
     assert all(
         line.startswith(f"epoch {e}/{EPOCHS}  loss ") for e, line in enumerate(lines[2 : 2 + EPOCHS], 1)
@@ -280,9 +283,9 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(whole, data):
     assert whole[0].left_out == len(BROKEN)
     wrong = manifest[manifest["status"] != "ok"]
     audio = data / "train_audio"
-    assert dict(wrong["status"]) == {str(audio / "wren/2.wav"): "corrupt", str(audio / "bat/14.wav"): "empty"}
+    assert dict(wrong["status"]) == {str(audio / "wren/20.wav"): "corrupt", str(audio / "bat/14.wav"): "empty"}
     assert dict(wrong["reason"]) == {
-        str(audio / "wren/2.wav"): "is not audio",
+        str(audio / "wren/20.wav"): "is not audio",
         str(audio / "bat/14.wav"): "is empty (0 bytes)",
     }
 
@@ -293,7 +296,7 @@ def test_out_of_fold_scores_are_of_the_folds_readable_recordings(fold, data):
     wanted = [x for x in table["filename"][table["fold"] == result.fold] if x not in BROKEN]
     assert list(oof.paths) == [f"train_audio/{x}" for x in wanted]
     assert tuple(oof.labels) == LABELS
-    assert oof.scores.shape == oof.targets.shape == (35, 3)
+    assert oof.scores.shape == oof.targets.shape == (NUM_VALIDATE[result.fold], 3)
     assert oof.scores.dtype == np.float32
     assert ((oof.scores > 0) & (oof.scores < 1)).all()
 
@@ -449,7 +452,7 @@ def test_an_interrupted_run_says_where_it_goes_on(resumed):
     if NUM_FOLDS > 1:
         assert lines[1:4] == [
             "fold 0: finished before",
-            "fold 1: 35 to train on, 35 to validate",
+            "fold 1: 36 to train on, 34 to validate",
             "fold 1: goes on after epoch 2",
         ]
         now = {name: (result.folds[0].folder / name).stat() for name in FOLD_FILES}
@@ -588,7 +591,7 @@ def test_without_a_place_the_run_is_named_after_the_time_and_resume_takes_the_ne
 @torch_only
 def test_batches_larger_than_the_fold_are_refused(data, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"must not exceed the 35 recordings that fold 0 trains on\. Received: 36"
+        ConfigError, match=r"must not exceed the 34 recordings that fold 0 trains on\. Received: 36"
     ):
         train(make_config(batch_size=36), data, 0, tmp_path / "run")
 

@@ -80,8 +80,11 @@ def window_hop_samples(audio: AudioConfig, overlap_s: float = 0.0) -> int:
     Raises:
         ConfigError: if the overlap is negative, or leaves no step forward.
     """
-    hop_samples = audio.clip_samples - round(overlap_s * audio.sample_rate_hz)
-    if overlap_s < 0 or hop_samples < 1:
+    # Written so that NaN is refused as well.
+    hop_samples = (
+        audio.clip_samples - round(overlap_s * audio.sample_rate_hz) if 0 <= overlap_s < audio.clip_s else 0
+    )
+    if hop_samples < 1:
         raise ConfigError(
             f"overlap must be at least 0 and less than the clip's {audio.clip_s:g} s. Received: {overlap_s:g}"
         )

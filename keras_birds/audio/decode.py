@@ -195,10 +195,11 @@ class _Reader:
 
     def __init__(self, path: Path):
         self.path = path
-        # soundfile takes a name that ends in .raw for headerless data, but not a descriptor, which it closes.
+        # soundfile takes a name that ends in .raw for headerless data, but not a descriptor, which it closes;
+        # and a name that isn't UTF-8 as bytes only.
         is_raw = path.suffix.lower() == ".raw"
         try:
-            self._file = soundfile.SoundFile(os.open(path, os.O_RDONLY) if is_raw else path)
+            self._file = soundfile.SoundFile(os.open(path, os.O_RDONLY) if is_raw else _raw_name(path))
         except soundfile.LibsndfileError as error:
             if ffmpeg.reads(path):
                 raise _NeedsFfmpeg from None
@@ -341,6 +342,10 @@ def _checked(path: Path, decoded: Decoded) -> Decoded:
     if len(samples) and not samples.any():
         return replace(decoded, status="silent", reason="all samples are zero")
     return decoded
+
+
+def _raw_name(path: Path) -> Path | bytes:
+    return path if os.name == "nt" else os.fsencode(path)
 
 
 def _check_file(path: str | Path) -> Path:

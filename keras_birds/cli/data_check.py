@@ -108,7 +108,9 @@ def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: 
     counts = manifest["status"].value_counts()
     of_each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
     hours = manifest["seconds"].sum() / 3600
-    lines = [f"{len(manifest):,} recordings, {n_labels:,} labels, {hours:.2f} hours: {of_each}"]
+    lines = [
+        f"{len(manifest):,} recordings, {n_labels:,} label{'s' * (n_labels != 1)}, {hours:.2f} hours: {of_each}"
+    ]
     if problems:
         lines.append(f"{len(problems):,} problem{'s' * (len(problems) > 1)}:")
         lines += [f"  {problem}" for problem in problems[:_LISTED]]

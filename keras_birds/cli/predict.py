@@ -1,6 +1,5 @@
 """`keras-birds predict`: score recordings with a trained model."""
 
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -103,10 +102,6 @@ def predict(
     """
     _check_place(out, "--out")
     _check_place(figure, "--figure")
-    if not math.isfinite(overlap_s):  # FloatRange lets NaN through
-        raise click.BadParameter(
-            f"must be a number of seconds. Received: {overlap_s}", param_hint="--overlap"
-        )
     if figure is not None and figure.suffix.lower() != ".png":
         raise click.BadParameter(f"must end in .png. Received: {figure}", param_hint="--figure")
 

@@ -165,10 +165,8 @@ def _make_source(run: Path, catalog: Catalog, config: Config, reporter: Reporter
     paths = list(catalog.recordings["path"])
     if config.data.store:
         store = MelStore(config.data.store, config, paths)
-        manifest = pd.DataFrame(
-            {"path": paths, "status": np.where(store.usable, "ok", "left out"), "reason": store.reasons}
-        )
-        _save_manifest(run, manifest)
+        statuses = np.where(store.usable, "ok", "left out")
+        _save_manifest(run, pd.DataFrame({"path": paths, "status": statuses, "reason": store.reasons}))
         return store
     manifest = _load_manifest(run, paths)
     if manifest is None:
