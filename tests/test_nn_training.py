@@ -172,7 +172,7 @@ def quick_compiler(tmp_path_factory):
         "jax_persistent_cache_min_entry_size_bytes": -1,
         "jax_disable_most_optimizations": True,
     }
-    before = {name: getattr(jax.config, name) for name in settings}
+    before = {name: jax.config.values[name] for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
     yield
@@ -283,7 +283,10 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(whole, data):
     assert whole[0].left_out == len(BROKEN)
     wrong = manifest[manifest["status"] != "ok"]
     audio = data / "train_audio"
-    assert dict(wrong["status"]) == {str(audio / "wren/20.wav"): "corrupt", str(audio / "bat/14.wav"): "empty"}
+    assert dict(wrong["status"]) == {
+        str(audio / "wren/20.wav"): "corrupt",
+        str(audio / "bat/14.wav"): "empty",
+    }
     assert dict(wrong["reason"]) == {
         str(audio / "wren/20.wav"): "is not audio",
         str(audio / "bat/14.wav"): "is empty (0 bytes)",

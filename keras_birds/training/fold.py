@@ -171,6 +171,8 @@ def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> N
         # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
         jit_compile=False if keras.config.backend() == "torch" else "auto",
     )
+    # TensorFlow traces a step anew if the first one makes variables.
+    model.optimizer.build(model.trainable_variables)
 
 
 def _fit(
