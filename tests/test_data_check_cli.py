@@ -182,7 +182,7 @@ def test_problems_of_tables_and_files_are_told_together(run, data_dir, tmp_path)
     settings = ["data.table=calls.csv", "data.audio_dir=", "data.column_path=file"]
     code, out, _ = run(data_dir, "--out", tmp_path / "out", *(f"--set={x}" for x in settings))
     assert code == 1
-    assert out.startswith("4 recordings, 1 labels, 0.00 hours: 2 ok, 1 ")
+    assert out.startswith("4 recordings, 1 label, 0.00 hours: 2 ok, 1 ")
     assert (tmp_path / "out" / "problems.txt").read_text().splitlines() == [
         "calls.csv row 3: the file must exist. Received: wren/gone.ogg",
         "calls.csv row 4: the primary label must be in taxonomy.csv. Received: '1139490'",
