@@ -50,7 +50,6 @@ def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
     path = folder / CHECKPOINT
     if not path.is_file():
         return Progress()
-    model.optimizer.build(model.trainable_variables)
     saved = _load(path)
     _assign(path, model.weights, saved, "weight")
     _assign(path, model.optimizer.variables, saved, "optimizer")
