@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,22 @@ def write_tone(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def run_command(monkeypatch, capfd):
+    """Runs `keras-birds` in this process, `run_command("data", "check", folder)`: exit code, stdout, stderr."""
+    from keras_birds.cli.main import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["keras-birds", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return caught.value.code, out, err
+
+    return call
 
 
 @pytest.fixture(scope="session")

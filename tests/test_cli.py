@@ -12,7 +12,7 @@ from constant_model import write_constant_model
 
 import keras_birds
 from keras_birds.cli.data import data
-from keras_birds.cli.main import cli, main
+from keras_birds.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [*(x for x in cli.lazy if x != "data"), *(f"data {x}" for x in data.lazy)]
@@ -22,20 +22,11 @@ WRONG_KEYS = "[training]\nepoch = 2\n[mel]\nn_mel = 64\n[augment.mixup]\nalfa = 
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
-    """Runs the command in this process, in an empty folder: exit code, stdout, stderr."""
+def run(run_command, monkeypatch, tmp_path):
+    """`run_command` in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["keras-birds", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return caught.value.code, out, err
-
-    return call
+    return run_command
 
 
 def child(*command, **kwargs):

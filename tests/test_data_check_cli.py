@@ -1,7 +1,7 @@
 """`keras-birds data check`: the manifest, the figure and the exit code."""
 
 import os
-import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib.image
@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import soundfile
 
-from keras_birds.cli.main import main
 from keras_birds.config import DataConfig
 from keras_birds.data.catalog import read_catalog
 from keras_birds.evaluation.class_distribution import class_distribution
@@ -22,20 +21,11 @@ COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e")
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
-    """Runs the command in this process, in an empty folder: exit code, stdout, stderr."""
+def run(run_command, monkeypatch, tmp_path):
+    """Runs `data check` in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["keras-birds", "data", "check", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return caught.value.code, out, err
-
-    return call
+    return partial(run_command, "data", "check")
 
 
 def noise(seconds, seed=0):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import pandas as pd
 import pytest
 import soundfile
 
-from keras_birds.cli.main import main
 from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
 from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, SETTINGS, MelStore
@@ -45,18 +45,9 @@ def data_dir(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd):
-    """Runs the command in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["keras-birds", "data", "precompute", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return caught.value.code, out, err
-
-    return call
+def run(run_command):
+    """Runs `data precompute`."""
+    return partial(run_command, "data", "precompute")
 
 
 def config_of(*overrides):

@@ -1,33 +1,22 @@
 """`keras-birds data preview`: one clip under each augmentation."""
 
-import sys
+from functools import partial
 
 import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
 
-from keras_birds.cli.main import main
-
 RATE = 32_000
 SMALL = ("--config", "smoke")
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
-    """Runs the command in this process, in an empty folder: exit code, stdout, stderr."""
+def run(run_command, monkeypatch, tmp_path):
+    """Runs `data preview` in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["keras-birds", "data", "preview", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return caught.value.code, out, err
-
-    return call
+    return partial(run_command, "data", "preview")
 
 
 @pytest.fixture

@@ -54,8 +54,11 @@ for layer in backbone.layers:
         layer.momentum = 0.9
         variance = keras.ops.convert_to_numpy(layer.moving_variance)
         layer.moving_variance.assign(variance + 0.1 * variance.mean())
-model.layers[-1].kernel.assign(rng.normal(0, 0.2, model.layers[-1].kernel.shape))
-images = images[:5]
+# Logits of mean 0 and deviation 1 for each label over the images.
+images, head = images[:5], model.layers[-1]
+logits = model.predict_on_batch(images)
+head.kernel.assign(keras.ops.convert_to_numpy(head.kernel) / logits.std(axis=0))
+head.bias.assign(-logits.mean(axis=0) / logits.std(axis=0))
 model.save(folder / "model.keras")
 metadata = make_metadata("torch/fold0", audio=config.audio, mel=config.mel)
 metadata.write_json(folder / "model.json")
@@ -77,7 +80,7 @@ def torch_fold(tmp_path_factory) -> Path:
 
 def test_scores_of_a_torch_model_are_the_same_on_this_backend(torch_fold):
     expected = np.load(torch_fold / "expected.npz")
-    assert expected["scores"].std(axis=0).max() > 100 * TOLERANCE, "the images must be told apart"
+    assert expected["scores"].std(axis=0).min() > 100 * TOLERANCE, "the images must be told apart"
     scores = sigmoid(KerasEngine(torch_fold / "model.keras").logits(expected["images"]))
     np.testing.assert_allclose(scores, expected["scores"], rtol=0, atol=TOLERANCE)
 

@@ -22,7 +22,6 @@ from constant_model import write_constant_model
 from matplotlib.image import imread
 from placeholder import LABELS, TONES_HZ, make_metadata
 
-from keras_birds.cli.main import main
 from keras_birds.labels import Label, LabelSet
 
 CLI = Path(__file__).resolve().parents[1] / "cli.py"
@@ -33,18 +32,14 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
+def run(run_command, monkeypatch, tmp_path):
     """Runs the command in this process, in an empty folder: stdout and stderr, if the exit code is as told."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
     def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["keras-birds", "predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        assert caught.value.code == code, err
+        exit_code, out, err = run_command("predict", *arguments)
+        assert exit_code == code, err
         return out, err
 
     return call

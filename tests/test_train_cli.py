@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import soundfile
 
-from keras_birds.cli.main import main
 from keras_birds.training.checkpoint import BEST, CHECKPOINT
 
 CLI = Path(__file__).resolve().parents[1] / "cli.py"
@@ -63,19 +62,15 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd):
+def run(run_command):
     """Runs the command in this process: exit code, stdout, stderr. A failed one says why in one line."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["keras-birds", "train", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        if caught.value.code:
+        code, out, err = run_command("train", *arguments)
+        if code:
             assert out == ""
             assert err.startswith(("Error: ", "Usage: "))
-        return caught.value.code, out, err
+        return code, out, err
 
     return call
 

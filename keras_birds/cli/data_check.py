@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_birds.cli.options import config_options, resolve_data_dir
+from keras_birds.cli.reporting import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,6 @@ def check(
     Exit code: 0 nothing is wrong, 1 a table has a problem or a file isn't ok (partial and silent ones can be
     trained on, but count as not ok here), 2 a wrong call.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from keras_birds.atomic import atomic_path
     from keras_birds.config import Config
     from keras_birds.data.catalog import read_catalog
@@ -63,14 +61,8 @@ def check(
         catalog.require_clean()
     out = out or Path(f"{root.resolve().name or 'data'}-check")
     out.mkdir(parents=True, exist_ok=True)
-    columns = (
-        "[progress.description]{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     paths = list(dict.fromkeys(catalog.recordings["path"]))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("Decoding", total=len(paths))
         manifest = check_recordings(
             paths,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_birds.cli.options import config_options, data_option, resolve_data_dir
+from keras_birds.cli.reporting import progress_bar
 
 if TYPE_CHECKING:
     from keras_birds.data.precompute import StorePlan, StoreSummary
@@ -51,9 +52,6 @@ def precompute(
     Stopped or killed, the same command goes on where it was. Recordings that can't be read are left out and
     listed.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
     from keras_birds.config import Config
     from keras_birds.data.catalog import read_catalog
     from keras_birds.data.precompute import precompute as make_store
@@ -63,14 +61,7 @@ def precompute(
         raise click.UsageError("--out must name the store's folder (or set data.store). Received: neither")
     catalog = read_catalog(resolve_data_dir(data_dir, config), config.data)
     catalog.require_clean()
-    console = Console(stderr=True, highlight=False)
-    columns = (
-        "[progress.description]{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("recordings", total=None)
         summary = make_store(
             list(catalog.recordings["path"]),
@@ -78,7 +69,7 @@ def precompute(
             store or Path(config.data.store),
             workers=workers or os.cpu_count() or 1,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
-            announce=lambda plan: console.print(_describe_plan(plan), markup=False, soft_wrap=True),
+            announce=lambda plan: bar.console.print(_describe_plan(plan), markup=False, soft_wrap=True),
         )
     click.echo(_describe_summary(summary))
 

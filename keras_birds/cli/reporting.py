@@ -1,4 +1,4 @@
-"""Shows training's lines and progress: a bar on a terminal, plain lines elsewhere."""
+"""Shows progress and training's lines: a bar on a terminal, plain lines elsewhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +11,25 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def make_reporter() -> Iterator["Reporter"]:
-    """A reporter on stderr; the bar is gone when the block ends."""
+def progress_bar() -> Iterator["Progress"]:
+    """A bar on stderr for tasks to be added to; only on a terminal, and gone when the block ends."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        "[progress.description]{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar
+
+
+@contextmanager
+def make_reporter() -> Iterator["Reporter"]:
+    """A reporter on stderr."""
     from keras_birds.training.train import Reporter
 
     class ConsoleReporter(Reporter):
@@ -29,12 +43,5 @@ def make_reporter() -> Iterator["Reporter"]:
         def progress(self, what: str, done: int, total: int) -> None:
             self._bar.update(self._task, description=what, completed=done, total=total, visible=bool(total))
 
-    console = Console(stderr=True)
-    columns = (
-        "[progress.description]{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bar() as bar:
         yield ConsoleReporter(bar)
