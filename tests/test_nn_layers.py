@@ -6,7 +6,14 @@ import pytest
 from keras import ops
 from layer_test import as_array, assert_close, example, run_layer_test
 
-from keras_birds.nn.layers import BatchNorm, StochasticDepthAdd, SymmetricConv2D, SymmetricDepthwiseConv2D
+from keras_birds.nn.layers import (
+    BatchNorm,
+    GlobalMean,
+    ScaleChannels,
+    StochasticDepthAdd,
+    SymmetricConv2D,
+    SymmetricDepthwiseConv2D,
+)
 
 ON_TORCH = keras.config.backend() == "torch"
 torch_only = pytest.mark.skipif(not ON_TORCH, reason="about the functions that are called on torch only")
@@ -84,6 +91,25 @@ def test_depthwise_convolution_passes_the_shared_test(tmp_path):
 @pytest.mark.parametrize("activation", [None, "silu"])
 def test_batch_norm_passes_the_shared_test(tmp_path, activation):
     run_layer_test(BatchNorm, {"activation": activation}, (3, 4, 5, 2), (3, 4, 5, 2), tmp_path, 4, 2)
+
+
+def test_global_mean_passes_the_shared_test(tmp_path):
+    run_layer_test(GlobalMean, {"keepdims": True}, (3, 4, 5, 2), (3, 1, 1, 2), tmp_path, 0, 0)
+
+
+def test_scaling_channels_passes_the_shared_test(tmp_path):
+    run_layer_test(ScaleChannels, {}, [(3, 4, 5, 2), (3, 1, 1, 2)], (3, 4, 5, 2), tmp_path, 0, 0)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_global_mean_is_the_stock_one(keepdims):
+    x = normal(3, 5, 7, 4, mean=2.0)
+    assert_close(GlobalMean(keepdims=keepdims)(x), x.mean(axis=(1, 2), keepdims=keepdims))
+
+
+def test_each_channel_of_each_clip_is_scaled_by_its_gate():
+    x, gate = normal(3, 5, 7, 4), normal(3, 1, 1, 4, seed=1)
+    assert_close(ScaleChannels()([x, gate]), x * gate)
 
 
 def test_stochastic_depth_passes_the_shared_test(tmp_path):
@@ -347,6 +373,25 @@ def test_the_memory_saving_kernel_gives_the_plain_outputs_statistics_and_gradien
     for a, b in zip(weights, other.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
     for a, b in zip(found, gradients(other, x, upstream, training=True), strict=True):
+        assert_close_to_the_largest(a, b)
+
+
+@torch_only
+@pytest.mark.parametrize("in_order", [True, False])
+def test_gates_and_means_of_large_inputs_have_the_plain_gradients(in_order):
+    import torch
+
+    x = torch.from_numpy(normal(*LARGE, mean=0.5)).requires_grad_(True)
+    gate = torch.from_numpy(normal(LARGE[0], 1, 1, LARGE[-1], seed=1)).requires_grad_(True)
+    upstream = torch.from_numpy(normal(*LARGE, seed=3))
+    if not in_order:
+        upstream = upstream.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    outputs = ScaleChannels()([x, gate])
+    assert "_ScaleChannelsBackward" in names_of_steps(outputs)
+    means = GlobalMean(keepdims=True)(x)
+    found = torch.autograd.grad((outputs * upstream).sum() + (1e5 * means**2).sum(), (x, gate))
+    total = (x * gate * upstream).sum() + (1e5 * x.mean((1, 2), keepdim=True) ** 2).sum()
+    for a, b in zip(found, torch.autograd.grad(total, (x, gate)), strict=True):
         assert_close_to_the_largest(a, b)
 
 

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import layers
 
-from keras_birds.nn.layers import BatchNorm, StochasticDepthAdd, SymmetricConv2D, SymmetricDepthwiseConv2D
+from keras_birds.nn.layers import (
+    BatchNorm,
+    GlobalMean,
+    ScaleChannels,
+    StochasticDepthAdd,
+    SymmetricConv2D,
+    SymmetricDepthwiseConv2D,
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def _normalise(x: Any, name: str, activation: bool = True) -> Any:
 
 def _squeeze_excite(x: Any, squeezed: int, name: str) -> Any:
     """Scales channels by a gate computed from their means (Hu et al. 2018, arXiv:1709.01507)."""
-    gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
+    gate = GlobalMean(keepdims=True, name=f"{name}_mean")(x)
     for part, filters, activation in (("reduce", squeezed, "silu"), ("expand", x.shape[-1], "sigmoid")):
         gate = SymmetricConv2D(
             filters,
@@ -69,7 +75,7 @@ def _squeeze_excite(x: Any, squeezed: int, name: str) -> Any:
             kernel_initializer=keras.initializers.VarianceScaling(**_CONV_INITIALIZER),
             name=f"{name}_{part}",
         )(gate)
-    return layers.Multiply(name=f"{name}_scale")([x, gate])
+    return ScaleChannels(name=f"{name}_scale")([x, gate])
 
 
 def _mbconv(x: Any, stage: Stage, stride: int, drop_path: float, name: str) -> Any:

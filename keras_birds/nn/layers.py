@@ -1,4 +1,4 @@
-"""Building blocks of the network: convolution, normalisation and stochastic depth.
+"""Building blocks of the network: convolution, normalisation, channel gates and stochastic depth.
 
 Weights, shapes and results are those of the stock Keras layers on every backend. On torch each block makes one
 call of `torch.nn.functional` on a channels-first view of the channels-last tensor, which copies nothing: the
@@ -189,6 +189,46 @@ class BatchNorm(keras.layers.BatchNormalization):
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""
         return {**super().get_config(), "activation": keras.activations.serialize(self.activation)}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class GlobalMean(keras.layers.GlobalAveragePooling2D):
+    """`keras.layers.GlobalAveragePooling2D`, as a sum times a number.
+
+    torch's gradient of a mean is a buffer of the input's size; that of a sum is a view.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Averages `inputs` `[batch, height, width, channels]` over height and width."""
+        if not _ON_TORCH or _is_symbolic(inputs):
+            return super().call(inputs)
+        return inputs.sum((1, 2), keepdim=self.keepdims) * (1 / (inputs.shape[1] * inputs.shape[2]))
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class ScaleChannels(keras.layers.Layer):
+    """Multiplies each channel of each clip by its gate.
+
+    Called on `[features, gate]`, `[batch, height, width, channels]` and `[batch, 1, 1, channels]`.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Holds no weights."""
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """Multiplies the two."""
+        features, gate = inputs
+        if not _ON_TORCH or _is_symbolic(features):
+            return features * gate
+        x = _channels_first(features)
+        if not torch_kernels.saves_memory(x):
+            return features * gate
+        return _channels_last(torch_kernels.scale_channels(x, _channels_first(gate)))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The features' shape."""
+        return input_shape[0]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

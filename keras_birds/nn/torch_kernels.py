@@ -1,4 +1,4 @@
-"""Batch normalisation and SiLU in one step of torch's autograd, for the CPU. Imported on the torch backend only."""
+"""Steps of torch's autograd that spare large buffers on the CPU. Imported on the torch backend only."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _CHUNK_ELEMENTS = 1 << 17
 
 
 def saves_memory(x: torch.Tensor) -> bool:
-    """Whether `batch_norm_silu` suits these inputs `[batch, channels, height, width]`."""
+    """Whether the functions below suit these inputs `[batch, channels, height, width]`."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -82,6 +82,36 @@ class _BatchNormSilu(torch.autograd.Function):
             part = torch.addcmul(constant, x_rows, by_x, out=scratch[: len(x_rows)])
             torch.addcmul(part, inner_rows, slope, out=inner_rows)
         return inner, grad_scale, grad_offset, None
+
+
+def scale_channels(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """`x * gate`; its backward pass sums the gate's gradient clip by clip, without a product as large as `x`.
+
+    Args:
+        x: float32 `[batch, channels, height, width]` in channels-last order.
+        gate: `[batch, channels, 1, 1]`.
+    """
+    scaled: torch.Tensor = _ScaleChannels.apply(x, gate)
+    return scaled
+
+
+class _ScaleChannels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, gate)
+        return x * gate
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, gate = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        batch, channels = x.shape[:2]
+        x_clips, grad_clips = (_rows(t).view(batch, -1, channels) for t in (x, grad))
+        product = torch.empty_like(x_clips[0])
+        sums = torch.stack(
+            [torch.mul(a, b, out=product).sum(0) for a, b in zip(x_clips, grad_clips, strict=True)]
+        )
+        return grad * gate, sums.view_as(gate)
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
