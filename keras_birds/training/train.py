@@ -17,6 +17,7 @@ from keras_birds.data.folds import Split, make_split
 from keras_birds.data.mel_store import MelStore
 from keras_birds.data.source import LiveSource, MelSource
 from keras_birds.errors import ConfigError, DataError
+from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import (
     MANIFEST,
@@ -93,6 +94,7 @@ def train(
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split)
     pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
+    keep_freed_memory()
     digest = data_hash(catalog)
     run = _open_run(None if out is None else Path(out), config, digest, resume)
     if (run / SPLIT).is_file():
