@@ -15,7 +15,7 @@ from placeholder import LABELS, make_metadata, make_model
 from keras_birds.config import Config
 from keras_birds.errors import ModelError
 from keras_birds.export.keras_engine import KerasEngine, load_keras_model
-from keras_birds.export.onnx import export_onnx
+from keras_birds.export.onnx import example_images, export_onnx
 from keras_birds.inference.classifier import load
 from keras_birds.inference.engines import OnnxEngine, sigmoid
 from keras_birds.nn.build import build_model
@@ -137,6 +137,26 @@ def test_a_bfloat16_model_is_exported_in_float32(tmp_path):
     np.testing.assert_allclose(logits, exact.predict_on_batch(images), rtol=0, atol=TOLERANCE)
     types = {x.data_type for x in onnx.load(tmp_path / "model.onnx").graph.initializer}
     assert onnx.TensorProto.BFLOAT16 not in types
+
+
+def test_a_model_that_is_ill_conditioned_only_where_no_sound_is_gets_exported(tmp_path):
+    """As trained networks are: on uniform noise, which no mel image resembles, their rounding errors are large."""
+    ops = keras.ops
+    base = make_model()
+    image = keras.Input(base.inputs[0].shape[1:])
+    roughness = ops.mean(ops.abs(image[:, 1:] - image[:, :-1]), axis=(1, 2, 3))
+    rounding = ops.mean(image, axis=(1, 2, 3)) - ops.mean(ops.mean(image, axis=2), axis=(1, 2))
+    error = ops.relu(roughness - 0.25) * rounding * 1e9
+    model = keras.Model(image, base(image) + ops.expand_dims(error, -1))
+    metadata = make_metadata()
+    images = example_images(metadata)
+    assert images.shape == (3, *model.inputs[0].shape[1:])
+    assert np.abs(np.diff(images, axis=1)).mean(axis=(1, 2, 3)).max() < 0.25
+    noise = np.random.default_rng(0).random(images.shape, np.float32)
+    assert np.abs(model.predict_on_batch(noise) - base.predict_on_batch(noise)).max() > 100 * TOLERANCE
+    model.save(tmp_path / "model.keras")
+    export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", metadata)
+    assert OnnxEngine(tmp_path / "model.onnx").metadata == metadata
 
 
 def test_a_model_that_is_not_what_its_metadata_says_is_not_exported(tmp_path):
