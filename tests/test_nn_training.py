@@ -503,6 +503,15 @@ def test_what_a_kill_left_in_a_finished_fold_is_cleared_away(whole, data, tmp_pa
 
 
 @torch_only
+def test_a_run_that_was_killed_before_its_settings_were_saved_can_be_begun_again(data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.toml.4711.tmp").write_text("[mod")
+    begin(make_config(), data, tmp_path / "run")
+    assert "config.toml" in files_below(tmp_path / "run")
+    assert ".config.toml.4711.tmp" not in files_below(tmp_path / "run")
+
+
+@torch_only
 def test_a_data_set_that_was_moved_can_be_gone_on_with(data, tmp_path):
     begin(make_config(), data, tmp_path / "run")
     moved = shutil.copytree(data, tmp_path / "moved")

@@ -47,6 +47,7 @@ def create_run(out: Path | None, config: Config) -> Path:
         ConfigError: if the folder holds something already.
     """
     out = out or RUNS_DIR / time.strftime("%Y%m%d-%H%M%S")
+    remove_leftovers(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"--out must be a new or empty folder. Received: {out}; choose another, or pass --resume to go on with it"
