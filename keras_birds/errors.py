@@ -31,13 +31,13 @@ class AudioError(KerasBirdsError):
     """One audio file can't be read.
 
     Args:
-        path: the file.
+        path: the file, or its URL, which `.path` keeps as a string.
         reason: why, in a few words, without the path.
-        status: the manifest's word for it: `"corrupt"`, `"empty"`, `"unreadable"` or `"too short"`.
+        status: the manifest's word for it: `"corrupt"`, `"empty"`, `"missing"`, `"unreadable"` or `"too short"`.
     """
 
     def __init__(self, path: str | Path, reason: str, status: str = "corrupt"):
         super().__init__(f"{path}: {reason}")
-        self.path = Path(path)
+        self.path = path if isinstance(path, str) and "://" in path else Path(path)
         self.reason = reason
         self.status = status

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from keras_birds.audio.clips import center, crop_start, fill, window_hop_samples, window_starts, windows
+from keras_birds.audio.clips import (
+    center,
+    crop_start,
+    fill,
+    sliding_windows,
+    window_hop_samples,
+    window_starts,
+)
 from keras_birds.config import AudioConfig
 from keras_birds.errors import ConfigError
 
@@ -80,21 +87,45 @@ def test_window_starts_refuses_standing_still():
         window_starts(10, 5, 0, 1)
 
 
-def test_windows_fill_the_last_one_and_tell_the_real_end():
-    audio = AudioConfig(sample_rate_hz=1000, clip_s=2.0)
+AUDIO = AudioConfig(sample_rate_hz=1000, clip_s=2.0)
+
+
+def test_windows_fill_the_last_one_and_tell_how_much_it_holds():
     samples = np.arange(5500, dtype=np.float32)
-    clips, start_s, end_s = windows(samples, audio)
-    assert clips.shape == (3, 2000)
-    np.testing.assert_array_equal(start_s, [0, 2, 4])
-    np.testing.assert_array_equal(end_s, [2, 4, 5.5])
-    np.testing.assert_array_equal(clips[2], np.tile(samples[4000:], 2)[:2000])
+    found = list(sliding_windows([samples[:, None]], AUDIO))
+    assert [(x.start_samples, x.n_samples, x.channel) for x in found] == [
+        (0, 2000, 0),
+        (2000, 2000, 0),
+        (4000, 1500, 0),
+    ]
+    np.testing.assert_array_equal(found[2].clip, np.tile(samples[4000:], 2)[:2000])
 
 
 def test_windows_drop_a_tail_under_one_second():
-    audio = AudioConfig(sample_rate_hz=1000, clip_s=2.0)
-    assert len(windows(np.zeros(4999, np.float32), audio)[0]) == 2
-    assert len(windows(np.zeros(5000, np.float32), audio)[0]) == 3
-    assert len(windows(np.zeros(300, np.float32), audio)[0]) == 1
+    assert [len(list(sliding_windows([np.zeros((n, 1), np.float32)], AUDIO))) for n in (4999, 5000, 300)] == [
+        2,
+        3,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("overlap_s", [0.0, 0.5, 1.25, 1.999])
+def test_windows_are_those_of_the_whole_recording_however_it_comes_in_blocks(overlap_s):
+    rng = np.random.default_rng(0)
+    for n in (1, 300, 1999, 2000, 2001, 2999, 3000, 4999, 5000, 9001):
+        samples = rng.normal(size=(n, 2)).astype(np.float32)
+        cuts = np.sort(rng.integers(0, n + 1, 7))
+        blocks = np.split(samples, cuts)
+        hop_samples = 2000 - round(1000 * overlap_s)
+        if n > 3000 and hop_samples == 1:
+            continue
+        starts = window_starts(n, 2000, hop_samples, 1000)
+        found = list(sliding_windows(blocks, AUDIO, overlap_s, (1, 2)))
+        assert [(x.start_samples, x.channel) for x in found] == [(x, c) for x in starts for c in (1, 2)]
+        for x in found:
+            part = samples[x.start_samples : x.start_samples + 2000, x.channel - 1]
+            assert x.n_samples == len(part)
+            np.testing.assert_array_equal(x.clip, fill(part, 2000))
 
 
 @pytest.mark.parametrize("overlap_s", [-0.5, 5.0, 7.0])

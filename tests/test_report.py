@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from keras_birds.inference.aggregate import RankedLabel
+from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.predict import Prediction
 from keras_birds.inference.report import (
     CSV_COLUMNS,
@@ -36,13 +37,12 @@ NAMES = {
 
 
 def prediction(path="a.wav", top=TOP, **fields):
-    return Prediction(
-        Path(path), **{"status": "ok", "seconds": 5.4, "windows": 1, "unscored_s": 0.4, "top": top, **fields}
-    )
+    known = {"status": "ok", "seconds": 5.4, "windows": 1, "unscored_s": 0.4}
+    return Prediction(Outcome(str(path), **{**known, **fields}), top)
 
 
 def failed(path="bad.wav"):
-    return Prediction(Path(path), "corrupt", "holds NaN samples")
+    return Prediction(Outcome(str(path), "corrupt", "holds NaN samples"))
 
 
 def write(path, errors, make_writer, *predictions):
@@ -208,7 +208,9 @@ def test_any_terminal_can_show_a_name_that_is_not_utf_8(stream):
 
 
 def test_the_length_is_told_in_words():
-    assert describe_length(prediction(seconds=5.0, unscored_s=0.0)) == "5.0 s, 1 window"
-    assert describe_length(prediction(seconds=60.0, windows=12, unscored_s=0.04)) == "60.0 s, 12 windows"
-    told = describe_length(prediction(seconds=10.46, windows=2, unscored_s=0.46))
+    assert describe_length(prediction(seconds=5.0, unscored_s=0.0).outcome) == "5.0 s, 1 window"
+    assert (
+        describe_length(prediction(seconds=60.0, windows=12, unscored_s=0.04).outcome) == "60.0 s, 12 windows"
+    )
+    told = describe_length(prediction(seconds=10.46, windows=2, unscored_s=0.46).outcome)
     assert told == "10.5 s, 2 windows, the last 0.5 s not scored"

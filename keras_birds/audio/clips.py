@@ -1,5 +1,8 @@
 """Recordings become clips of one length: repeat what is short, crop what is long, slide over the rest."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from keras_birds.config import AudioConfig
@@ -91,30 +94,59 @@ def window_hop_samples(audio: AudioConfig, overlap_s: float = 0.0) -> int:
     return hop_samples
 
 
-def windows(
-    samples: np.ndarray, audio: AudioConfig, overlap_s: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cuts a recording into windows as prediction scores them.
-
-    A last partial window is filled by repeating what it holds, as in training; under 1 s it is dropped when
-    the recording holds a full window.
+@dataclass(frozen=True)
+class Window:
+    """One window of a recording, as it is scored.
 
     Args:
-        samples: `[n]` at `audio.sample_rate_hz`.
+        start_samples: where it begins.
+        n_samples: how much of the recording it holds; less than a clip only in a last partial window.
+        channel: from 1; 0 for the mean over channels.
+        clip: float32 `[clip_samples]`, filled as in training.
+    """
+
+    start_samples: int
+    n_samples: int
+    channel: int
+    clip: np.ndarray
+
+
+def sliding_windows(
+    blocks: Iterable[np.ndarray], audio: AudioConfig, overlap_s: float = 0.0, numbers: Sequence[int] = (0,)
+) -> Iterator[Window]:
+    """Cuts a recording into windows as prediction scores them, while it is being decoded.
+
+    The windows are those of `window_starts`: a last partial one is filled by repeating what it holds, as in training;
+    under `MIN_TAIL_S` it is dropped when the recording holds a full window. At most a window and a block are in
+    memory.
+
+    Args:
+        blocks: float32 `[n, channels]` at `audio.sample_rate_hz`, in order.
         audio: the clip length.
         overlap_s: how much each window shares with the one before, in seconds.
+        numbers: of the channels.
 
-    Returns:
-        clips `[windows, clip_samples]`, and where each starts and ends in the recording, in seconds.
+    Yields:
+        Windows by start, then by channel.
 
     Raises:
         ConfigError: if the overlap is negative or as long as the clip.
     """
-    clip_samples, rate = audio.clip_samples, audio.sample_rate_hz
-    starts = window_starts(
-        len(samples), clip_samples, window_hop_samples(audio, overlap_s), round(MIN_TAIL_S * rate)
-    )
-    clips = np.empty((len(starts), clip_samples), np.float32)
-    for clip, start in zip(clips, starts, strict=True):
-        clip[:] = fill(samples[start : start + clip_samples], clip_samples)
-    return clips, starts / rate, np.minimum(starts + clip_samples, len(samples)) / rate
+    clip_samples, hop_samples = audio.clip_samples, window_hop_samples(audio, overlap_s)
+    min_tail_samples = max(1, round(MIN_TAIL_S * audio.sample_rate_hz))
+    held = np.zeros((0, len(numbers)), np.float32)
+    held_start = start = 0
+    for block in blocks:
+        held = np.concatenate([held[start - held_start :], block])
+        held_start = start
+        while start + clip_samples <= held_start + len(held):
+            first = start - held_start
+            for k, number in enumerate(numbers):
+                yield Window(start, clip_samples, number, held[first : first + clip_samples, k])
+            start += hop_samples
+    end = held_start + len(held)
+    left = end - start
+    is_new = start == 0 or (start - hop_samples + clip_samples < end and left >= min_tail_samples)
+    if left > 0 and is_new:
+        for k, number in enumerate(numbers):
+            yield Window(start, left, number, fill(held[start - held_start :, k], clip_samples))

@@ -4,6 +4,8 @@ import io
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +26,12 @@ _MAGIC = (
     b"wvpk",
 )
 
+_BLOCK_BYTES = 1 << 20
 
-def reads(path: Path) -> bool:
-    """Whether a file that libsndfile refused looks like ffmpeg's: by content, then by suffix."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    return head.startswith(_MAGIC) or head[4:8] == b"ftyp" or path.suffix.lower() in _SUFFIXES
+
+def knows(head: bytes, suffix: str) -> bool:
+    """Whether a file that libsndfile refused looks like ffmpeg's: by its first 16 bytes, then by its suffix."""
+    return head.startswith(_MAGIC) or head[4:8] == b"ftyp" or suffix.lower() in _SUFFIXES
 
 
 def probe(path: Path) -> tuple[float, int, int]:
@@ -57,15 +59,45 @@ def read(path: Path) -> tuple[np.ndarray, int, float]:
     return mono, rate_hz, len(mono) / rate_hz if np.isnan(expected_s) else expected_s
 
 
-def _run(path: Path, options: tuple[str, ...] = ()) -> tuple[np.ndarray, int, float]:
+@contextmanager
+def stream(path: Path) -> Iterator[tuple[Iterator[np.ndarray], int, int, float]]:
+    """As `read`, in blocks, so that memory stays flat.
+
+    Yields:
+        Blocks of float32 `[n, channels]`, the rate in Hz, the channels, and the seconds that the header promises
+        (NaN where it doesn't say).
+
+    Raises:
+        AudioError: as `read`.
+    """
+    expected_s, rate_hz, channels = probe(path)
+    command = [*_command(path), "-loglevel", "error", "-f", "f32le", "-c:a", "pcm_f32le", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield _blocks(process, channels), rate_hz, channels, expected_s
+        finally:
+            process.kill()
+
+
+def _blocks(process: subprocess.Popen, channels: int) -> Iterator[np.ndarray]:
+    frame_bytes = 4 * channels
+    while data := process.stdout.read(_BLOCK_BYTES // frame_bytes * frame_bytes) if process.stdout else b"":
+        whole = len(data) // frame_bytes * frame_bytes
+        yield np.frombuffer(data[:whole], "<f4").reshape(-1, channels)
+
+
+def _command(path: Path, options: tuple[str, ...] = ()) -> list[str]:
     program = shutil.which("ffmpeg")
     if program is None:
         raise AudioError(
             path, "needs ffmpeg, which is not installed: install it or convert the file to FLAC", "unreadable"
         )
     # The file's own rate and channels: ffmpeg's mix to mono weights float channels by 0.71, not by 0.5.
-    command = [program, "-nostdin", "-hide_banner", "-i", f"file:{path}", "-map", "0:a:0", *options]
-    command += ["-f", "wav", "-c:a", "pcm_f32le", "-"]
+    return [program, "-nostdin", "-hide_banner", "-i", f"file:{path}", "-map", "0:a:0", *options]
+
+
+def _run(path: Path, options: tuple[str, ...] = ()) -> tuple[np.ndarray, int, float]:
+    command = [*_command(path, options), "-f", "wav", "-c:a", "pcm_f32le", "-"]
     done = subprocess.run(command, capture_output=True, check=False)
     log = done.stderr.decode("utf-8", "replace")
     try:

@@ -59,7 +59,7 @@ def preview(
 
     from keras_birds.config import Config
     from keras_birds.evaluation.augmentation_preview import augmentation_preview
-    from keras_birds.inference.report import printable
+    from keras_birds.inference.text import printable
 
     config = Config.load(config_name, overrides)
     (first, image), (second, other) = (

@@ -11,7 +11,8 @@ from keras_birds.audio.decode import decode
 from keras_birds.audio.mel import MelTransform, slaney_filterbank
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.predict import Prediction
-from keras_birds.inference.report import describe_length, printable
+from keras_birds.inference.report import describe_length
+from keras_birds.inference.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,12 +44,12 @@ def prediction_figure(classifier: Classifier, prediction: Prediction, path: str 
     from matplotlib.figure import Figure
 
     audio = classifier.audio
-    decoded = decode(prediction.path, audio.sample_rate_hz, audio.decoder)
+    decoded = decode(prediction.outcome.file, audio.sample_rate_hz, audio.decoder)
     bars_in = 0.6 + 0.3 * min(len(prediction.top), _MAX_BARS)
     figure = Figure(figsize=(10, 5 + bars_in), layout="constrained")
     wave, mel, bars = figure.subplots(3, 1, height_ratios=(1.4, 3.6, bars_in))
     mel.sharex(wave)
-    title = f"{_shortened(printable(prediction.path.name), 80)}   ({describe_length(prediction)})"
+    title = f"{_shortened(printable(Path(prediction.outcome.file).name), 80)}   ({describe_length(prediction.outcome)})"
     figure.suptitle(title, parse_math=False)
     _draw_wave(wave, decoded.samples, audio.sample_rate_hz)
     _draw_mel(mel, decoded.samples, classifier)

@@ -47,6 +47,8 @@ class KerasEngine:
         ModelError: if the file can't be loaded, or is not what its metadata says.
     """
 
+    takes, batch_size, workers = "mel", 16, 1
+
     def __init__(self, path: str | Path):
         self.path = Path(path)
         onnx_path, json_path = self.path.with_suffix(".onnx"), self.path.with_suffix(".json")
@@ -62,9 +64,9 @@ class KerasEngine:
         self.model = load_keras_model(path)
         self.metadata.check_shapes(path, self.model.inputs[0].shape, self.model.outputs[0].shape)
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
-        n = len(images)
+        n, images = len(inputs), inputs
         if keras.config.backend() != "torch":
             # jax and tensorflow compile anew for every batch size: powers of two keep that to a few.
             images = np.pad(images, [(0, (1 << (n - 1).bit_length()) - n), (0, 0), (0, 0), (0, 0)])

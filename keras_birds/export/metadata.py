@@ -178,12 +178,15 @@ class ModelMetadata:
             )
 
 
-def open_session(path: str | Path, threads: int | None = None) -> "InferenceSession":
-    """Opens an ONNX file in ONNX Runtime on the CPU.
+def open_session(
+    path: str | Path, threads: int | None = None, provider: str = "CPUExecutionProvider"
+) -> "InferenceSession":
+    """Opens an ONNX file in ONNX Runtime.
 
     Args:
         path: the file.
         threads: for one run; `None` for all processors that this process may use.
+        provider: ONNX Runtime's name of what computes; what it can't compute the CPU does.
 
     Raises:
         ModelError: if the file is missing, damaged or not ONNX.
@@ -196,8 +199,9 @@ def open_session(path: str | Path, threads: int | None = None) -> "InferenceSess
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 4  # errors are raised; logged beside that they would be told twice
+    providers = list(dict.fromkeys((provider, "CPUExecutionProvider")))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # one class for each status code, without a common base
         detail = " ".join(str(error).split())
         raise ModelError(

@@ -1,54 +1,28 @@
-"""Scores recordings: decode, windows, mel, model."""
+"""A trained model or an ensemble of them, ready to score recordings."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_birds.audio.clips import MIN_TAIL_S, fill, window_hop_samples, window_starts
-from keras_birds.audio.decode import Decoded, decode
+from keras_birds.audio.clips import sliding_windows, window_hop_samples
 from keras_birds.audio.mel import MelTransform
+from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig, Config, MelConfig
-from keras_birds.errors import ModelError
+from keras_birds.errors import AudioError, ModelError
 from keras_birds.export.metadata import check_labels
 from keras_birds.inference.engines import Engine, load_engine, sigmoid
 from keras_birds.inference.runs import resolve_model
+from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-BATCH_SIZE = 16
-"""Windows that are in memory as images at once."""
-
 Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class FileScores:
-    """The scores of one recording.
-
-    Args:
-        path: the file.
-        status: `"ok"`, `"partial"` or `"silent"`.
-        reason: why not ok.
-        seconds: how much decoded.
-        unscored_s: length of a last partial window under 1 s that was dropped.
-        start_s: `[window]`, where each begins.
-        end_s: `[window]`, where each ends, not beyond the recording.
-        scores: float32 probabilities `[window, label]`.
-    """
-
-    path: Path
-    status: str
-    reason: str
-    seconds: float
-    unscored_s: float
-    start_s: np.ndarray
-    end_s: np.ndarray
-    scores: np.ndarray
+_CHUNK_WINDOWS = 16
 
 
 class Classifier:
@@ -77,13 +51,34 @@ class Classifier:
         if decoder is not None:
             audio = {**first.audio.model_dump(), "decoder": decoder}
             self.audio = Config.parse({"audio": audio, "mel": first.mel}, "load").audio
-        self._transform = MelTransform(self.audio, self.mel)
+        self._transform = MelTransform(self.audio, self.mel) if engines[0].takes == "mel" else None
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Scores images.
+    @property
+    def batch_size(self) -> int:
+        """Windows at a time that the members are fastest with."""
+        return max(x.batch_size for x in self.engines)
+
+    @property
+    def workers(self) -> int | None:
+        """Threads that may ask for probabilities at once; `None` for as many as there are processors."""
+        return min((x.workers for x in self.engines if x.workers is not None), default=None)
+
+    def inputs(self, clips: np.ndarray) -> np.ndarray:
+        """What the members take: the mel images of clips, or the clips themselves.
 
         Args:
-            images: float32 `[n, height, width, 1]` in [0, 1].
+            clips: float32 `[n, clip_samples]`.
+
+        Returns:
+            float32 `[n, height, width, 1]` in [0, 1], or `clips`.
+        """
+        return clips if self._transform is None else self._transform.images(clips)
+
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores inputs.
+
+        Args:
+            inputs: as `inputs` gives them.
 
         Returns:
             float32 `[n, label]` in [0, 1].
@@ -91,9 +86,9 @@ class Classifier:
         Raises:
             ModelError: if a member gives NaN, or other than one number for each label.
         """
-        total = np.zeros((len(images), len(self.labels)), np.float32)
+        total = np.zeros((len(inputs), len(self.labels)), np.float32)
         for engine in self.engines:
-            logits = engine.logits(images)
+            logits = engine.logits(inputs)
             if logits.shape != total.shape or np.isnan(logits).any():
                 raise ModelError(
                     f"{engine.path}: the model must give a number for each of {len(self.labels)} labels. "
@@ -103,10 +98,10 @@ class Classifier:
         return total / np.float32(len(self.engines))
 
     def scores(self, path: str | Path, overlap_s: float = 0.0) -> "DataFrame":
-        """Scores a recording in sliding windows.
+        """Scores a recording in sliding windows, on all processors.
 
         Args:
-            path: an audio file.
+            path: an audio file or its URL.
             overlap_s: how much each window shares with the one before.
 
         Returns:
@@ -123,51 +118,39 @@ class Classifier:
         return pd.concat([pd.DataFrame({"start_s": found.start_s, "end_s": found.end_s}), columns], axis=1)
 
     def stream(self, path: str | Path, overlap_s: float = 0.0) -> Iterator[Chunk]:
-        """As `scores`, a batch of windows at a time.
+        """As `scores`, in flat memory: some windows at a time, while the recording is being decoded.
 
         Yields:
             `start_s [n]`, `end_s [n]` and float32 `scores [n, label]`.
         """
-        yield from self._score(self._decode(path), overlap_s)
+        audio = self.audio
+        window_hop_samples(audio, overlap_s)
+        with open_stream(path, audio.sample_rate_hz, audio.decoder) as stream:
+            windows = sliding_windows(stream.blocks, audio, overlap_s)
+            while chunk := list(islice(windows, _CHUNK_WINDOWS)):
+                start_s = np.array([x.start_samples for x in chunk]) / audio.sample_rate_hz
+                end_s = start_s + np.array([x.n_samples for x in chunk]) / audio.sample_rate_hz
+                yield start_s, end_s, self.probabilities(self.inputs(np.stack([x.clip for x in chunk])))
 
-    def score_file(self, path: str | Path, overlap_s: float = 0.0) -> FileScores:
+    def score_file(self, path: str | Path, overlap_s: float = 0.0) -> RecordingScores:
         """As `scores`, with what became of the file.
 
         Raises:
             AudioError: if the file can't be read.
             ConfigError: if the overlap is negative or as long as the clip.
         """
-        window_hop_samples(self.audio, overlap_s)
-        decoded = self._decode(path)
-        chunks = list(self._score(decoded, overlap_s))
-        start_s, end_s, scores = (np.concatenate(x) for x in zip(*chunks, strict=True))
-        unscored_s = len(decoded.samples) / self.audio.sample_rate_hz - float(end_s.max())
-        return FileScores(
-            Path(path),
-            decoded.status,
-            decoded.reason,
-            decoded.seconds_read,
-            unscored_s,
-            start_s,
-            end_s,
-            scores,
-        )
-
-    def _decode(self, path: str | Path) -> Decoded:
-        return decode(path, self.audio.sample_rate_hz, self.audio.decoder)
-
-    def _score(self, decoded: Decoded, overlap_s: float) -> Iterator[Chunk]:
-        samples, rate_hz, clip_samples = decoded.samples, self.audio.sample_rate_hz, self.audio.clip_samples
-        hop_samples = window_hop_samples(self.audio, overlap_s)
-        starts = window_starts(len(samples), clip_samples, hop_samples, round(MIN_TAIL_S * rate_hz))
-        for first in range(0, len(starts), BATCH_SIZE):
-            chunk = starts[first : first + BATCH_SIZE]
-            clips = np.stack([fill(samples[x : x + clip_samples], clip_samples) for x in chunk])
-            scores = self.probabilities(self._transform.images(clips))
-            yield chunk / rate_hz, np.minimum(chunk + clip_samples, len(samples)) / rate_hz, scores
+        (found,) = score_recordings(self, [path], ScoreOptions(overlap_s))
+        if found.outcome.failed:
+            raise AudioError(path, found.outcome.reason, found.outcome.status)
+        return found
 
 
-def load(path: str | Path | None = None, engine: str | None = None, decoder: str | None = None) -> Classifier:
+def load(
+    path: str | Path | None = None,
+    engine: str | None = None,
+    decoder: str | None = None,
+    provider: str | None = None,
+) -> Classifier:
     """Loads a model to score recordings with.
 
     ```python
@@ -186,12 +169,13 @@ def load(path: str | Path | None = None, engine: str | None = None, decoder: str
             the newest run below `./runs`.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         decoder: `"soundfile"` or `"tfio"` in place of the model's own setting.
+        provider: what ONNX Runtime computes on: `"cpu"`, `"cuda"`, ...; `None` for CUDA where it is there.
 
     Raises:
         ModelError: if there is no model, or it can't be used.
-        ConfigError: if the engine or the decoder is unknown, or the engine doesn't read such a file.
+        ConfigError: if the engine, the decoder or the provider is unknown, or the engine doesn't read such a file.
     """
-    return Classifier([load_engine(x) for x in resolve_model(path, engine)], decoder)
+    return Classifier([load_engine(x, provider) for x in resolve_model(path, engine)], decoder)
 
 
 def _joined_id(ids: Sequence[str]) -> str:

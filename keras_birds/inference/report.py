@@ -1,13 +1,13 @@
 """Writes predictions as a table, CSV or JSON."""
 
-import csv
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from keras_birds.inference.aggregate import RankedLabel
+from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.predict import Prediction
+from keras_birds.inference.text import csv_writer, printable
 
 CSV_COLUMNS = ("file", "rank", "label", "scientific_name", "common_name", "class_name", "score")
 """Of `CsvWriter`: one row for each file and rank; `score` is a probability with 6 significant digits."""
@@ -27,7 +27,7 @@ class CsvWriter:
     """Rows of `CSV_COLUMNS`, comma-separated, with a header. Files without scores have no row."""
 
     def __init__(self, stream: TextIO):
-        self._rows = csv.writer(_UnixLines(stream))
+        self._rows = csv_writer(stream)
         self._rows.writerow(CSV_COLUMNS)
 
     def add(self, prediction: Prediction) -> None:
@@ -35,20 +35,10 @@ class CsvWriter:
         for ranked in prediction.top:
             label = ranked.label
             names = (label.name, label.scientific_name, label.common_name, label.class_name)
-            self._rows.writerow((prediction.path, ranked.rank, *names, f"{ranked.score:.6g}"))
+            self._rows.writerow((prediction.outcome.file, ranked.rank, *names, f"{ranked.score:.6g}"))
 
     def close(self) -> None:
         """Nothing is left to write."""
-
-
-class _UnixLines:
-    """Ends rows in a line feed. Told to do so itself, `csv.writer` leaves a carriage return in a name unquoted."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def write(self, row: str) -> int:
-        return self._stream.write(row.removesuffix("\r\n") + "\n")
 
 
 class JsonWriter:
@@ -65,13 +55,14 @@ class JsonWriter:
 
     def add(self, prediction: Prediction) -> None:
         """Writes one object on one line."""
+        outcome = prediction.outcome
         row = {
-            "file": str(prediction.path),
-            "status": prediction.status,
-            "reason": prediction.reason,
-            "seconds": round(prediction.seconds, 3),
-            "unscored_s": round(prediction.unscored_s, 3),
-            "windows": prediction.windows,
+            "file": outcome.file,
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "seconds": round(outcome.seconds, 3),
+            "unscored_s": round(outcome.unscored_s, 3),
+            "windows": outcome.windows,
             "model_id": self._model_id,
             "top": [_as_dict(x) for x in prediction.top],
         }
@@ -91,9 +82,9 @@ class TableWriter:
 
     def add(self, prediction: Prediction) -> None:
         """Writes a file's table; files without scores have none."""
-        if prediction.failed:
+        if prediction.outcome.failed:
             return
-        title = f"{printable(prediction.path)}  {describe_length(prediction)}"
+        title = f"{printable(prediction.outcome.file)}  {describe_length(prediction.outcome)}"
         header, rows = _table(prediction.top)
         if self._stream.isatty():
             self._print_rich(title, header, rows)
@@ -131,15 +122,18 @@ class TableWriter:
         console.print(table)
 
 
-def printable(path: str | Path) -> str:
-    """A path with bytes that aren't UTF-8 replaced, so that any terminal can show it."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def describe_problem(outcome: Outcome) -> str:
+    """What is wrong with a recording, in a line; empty where nothing is."""
+    if not outcome.reason and not outcome.failed:
+        return ""
+    word = "Failed" if outcome.failed else "Warning"
+    return f"{word}: {printable(outcome.file)}: {outcome.reason} ({outcome.status})"
 
 
-def describe_length(prediction: Prediction) -> str:
+def describe_length(outcome: Outcome) -> str:
     """For instance `5.0 s, 1 window` or `5.4 s, 1 window, the last 0.4 s not scored`."""
-    text = f"{prediction.seconds:.1f} s, {prediction.windows} window{'s' * (prediction.windows != 1)}"
-    dropped = f", the last {prediction.unscored_s:.1f} s not scored" if prediction.unscored_s >= 0.05 else ""
+    text = f"{outcome.seconds:.1f} s, {outcome.windows} window{'s' * (outcome.windows != 1)}"
+    dropped = f", the last {outcome.unscored_s:.1f} s not scored" if outcome.unscored_s >= 0.05 else ""
     return text + dropped
 
 

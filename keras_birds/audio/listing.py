@@ -1,0 +1,102 @@
+"""Walks folders and expands globs, folder by folder, on any file system that can list one."""
+
+import fnmatch
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4"}
+    | {".wma", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".webm"}
+)
+"""Of the files that are taken from folders; a file that is named itself may be called anything."""
+
+Kind = Literal["file", "folder", "link"]
+"""A link is one to a folder."""
+
+OnProblem = Callable[[str, str], None]
+"""Is told the name of a folder or list and what is wrong with it."""
+
+
+def has_magic(name: str) -> bool:
+    """Whether a name may be a glob."""
+    return any(x in name for x in "*?[")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Folders of one file system.
+
+    What is found comes folder by folder, sorted: a folder's files, then its folders. Hidden files and folders are
+    left out, links to folders are followed only where a glob names them. A folder that can't be listed is told to
+    `on_problem`, and the others go on.
+
+    Args:
+        entries: names in a folder (`""` is the current one) and what they are; raises `OSError`.
+        on_problem: is told of folders that can't be listed.
+        separator: between the names of a path.
+    """
+
+    entries: Callable[[str], Iterable[tuple[str, Kind]]]
+    on_problem: OnProblem
+    separator: str = os.sep
+
+    def walk(self, folder: str) -> Iterator[str]:
+        """The audio files in a folder, at any depth."""
+        waiting = [folder]
+        while waiting:
+            folder = waiting.pop()
+            found = [x for x in self._list(folder) if not x[0].startswith(".")]
+            for name, kind in found:
+                if kind == "file" and PurePath(name).suffix.lower() in AUDIO_SUFFIXES:
+                    yield self._join(folder, name)
+            waiting += [self._join(folder, name) for name, kind in reversed(found) if kind == "folder"]
+
+    def expand(self, folder: str, parts: Sequence[str]) -> Iterator[str]:
+        """The files that match a glob, whatever they are called, and the audio files in folders that match.
+
+        Args:
+            folder: where the glob begins.
+            parts: of the glob between separators; `**` is any number of folders, hidden names need a part that
+                begins with a point.
+        """
+        while len(parts) > 1 and not has_magic(parts[0]):
+            folder, parts = self._join(folder, parts[0]), parts[1:]
+        return self._expand(folder, parts, {0}, may_lack=True)
+
+    def _expand(
+        self, folder: str, parts: Sequence[str], live: set[int], may_lack: bool = False
+    ) -> Iterator[str]:
+        """Lists a folder once; `live` are the parts of the glob that its names may match."""
+        for i, part in enumerate(parts):
+            if part == "**" and i in live:
+                live.add(i + 1)
+        if len(parts) in live:
+            yield from self.walk(folder)
+            return
+        for name, kind in self._list(folder, may_lack):
+            path = self._join(folder, name)
+            matched = {i + (parts[i] != "**") for i in live if _matches(name, kind, parts[i])}
+            if kind == "file":
+                yield from (path,) if len(parts) in matched else ()
+            elif matched:
+                yield from self._expand(path, parts, matched)
+
+    def _list(self, folder: str, may_lack: bool = False) -> list[tuple[str, Kind]]:
+        try:
+            return sorted(self.entries(folder))
+        except OSError as error:
+            if not (may_lack and isinstance(error, FileNotFoundError | NotADirectoryError)):
+                self.on_problem(folder or os.curdir, f"can't be listed ({error.strerror or error})")
+            return []
+
+    def _join(self, folder: str, name: str) -> str:
+        return f"{folder}{'' if not folder or folder.endswith(self.separator) else self.separator}{name}"
+
+
+def _matches(name: str, kind: Kind, part: str) -> bool:
+    if name.startswith(".") and not part.startswith("."):
+        return False
+    return kind == "folder" if part == "**" else fnmatch.fnmatch(name, part)

@@ -1,0 +1,214 @@
+"""Recordings on object stores and web servers, through fsspec, which the extra `remote` brings.
+
+Credentials and settings come from where fsspec's packages look for them: `AWS_*` and `~/.aws`,
+`GOOGLE_APPLICATION_CREDENTIALS`, `FSSPEC_S3_ANON=true` and the like
+(https://filesystem-spec.readthedocs.io/en/latest/features.html#configuration).
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from keras_birds.audio.listing import Kind, OnProblem, Tree, has_magic
+from keras_birds.errors import AudioError, ConfigError, DataError, KerasBirdsError
+
+# One request brings so much: half a minute of 32 kHz 16-bit sound, a tenth of a second of a fast line.
+_BLOCK_BYTES = 1 << 21
+_TIMEOUT_S = 30.0
+# Two letters at least, so that C:\ is none; `::` chains file systems, as in `zip://a.wav::s3://bucket/b.zip`.
+_URL = re.compile(r"((?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)://)(.*?)(::.*)?", re.IGNORECASE | re.DOTALL)
+_WEB = frozenset({"http", "https"})
+_GONE = frozenset({404, 410})
+# As the file systems call them: local, S3, Azure, web servers, Google, memory.
+_MTIME_KEYS = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
+
+
+def is_url(name: str | Path) -> bool:
+    """Whether a recording's name is a URL, for instance `s3://bucket/a.wav`, and not a local path."""
+    return isinstance(name, str) and _URL.fullmatch(name) is not None
+
+
+def url_path(url: str) -> str:
+    """The path in a URL; of a web server's without query and escapes."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError(f"a URL has a scheme and ://. Received: {url}")
+    return unquote(urlsplit(match[3]).path) if match[2].lower() in _WEB else match[3]
+
+
+def open_url(url: str) -> BinaryIO:
+    """Opens a file for reading in blocks of 2 MiB as they are needed; it is never held as a whole.
+
+    Returns:
+        A file that can seek. Should the connection break later, reading raises whatever fsspec does.
+
+    Raises:
+        AudioError: `missing`; `empty`; `unreadable` where it is forbidden, can't be reached or has no random access.
+        ConfigError: if a package that the URL needs isn't installed.
+    """
+    try:
+        files, path = _file_system(url)
+        file: BinaryIO = files.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+        # A web server without ranges, a folder and an empty file all open as something that has no length.
+        if file.seekable() and file.seek(0, os.SEEK_END) > 0:
+            file.seek(0)
+            return file
+        file.close()
+        info = files.info(path)
+    except KerasBirdsError:
+        raise
+    except Exception as error:  # each file system has its own
+        raise _audio_error(url, error) from None
+    if info["type"] == "directory":
+        raise AudioError(url, "is a folder", "unreadable")
+    if info["size"] == 0:
+        raise AudioError(url, "is empty (0 bytes)", "empty")
+    raise AudioError(url, "its server has no random access: download it", "unreadable")
+
+
+def stamp(name: str | Path) -> tuple[int, int]:
+    """What tells whether a file has changed.
+
+    Args:
+        name: a local path or a URL.
+
+    Returns:
+        Size in bytes and time of modification in ns since 1970, UTC; -1 where unknown or not to be had.
+
+    Raises:
+        ConfigError: if a package that the URL needs isn't installed.
+    """
+    if not is_url(name):
+        try:
+            status = os.stat(name)  # noqa: PTH116 - a name may hold what Path refuses or changes
+        except (OSError, ValueError):
+            return -1, -1
+        return status.st_size, status.st_mtime_ns
+    try:
+        files, path = _file_system(str(name))
+        info = files.info(path)
+    except ConfigError:
+        raise
+    except Exception:  # each file system has its own
+        return -1, -1
+    size = info.get("size")
+    return -1 if size is None else int(size), _mtime_ns(info)
+
+
+def list_url(url: str, on_problem: OnProblem) -> Iterator[str]:
+    """The recordings that a URL names: itself, the audio files of a folder that ends in `/`, or a glob's.
+
+    A file of exactly the glob's name wins. Web servers have no listing.
+
+    Args:
+        url: of any file system.
+        on_problem: is told of folders that can't be listed.
+
+    Raises:
+        DataError: if it is a folder or a glob on a web server, or the file system is unknown.
+        ConfigError: if a package that the URL needs isn't installed.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError(f"a URL has a scheme and ://. Received: {url}")
+    prefix, scheme, path, tail = match[1], match[2], match[3], match[4] or ""
+    # A web URL's question mark begins its query.
+    is_listed = not path or path.endswith("/") or (has_magic(path) if scheme not in _WEB else "*" in path)
+    if scheme in _WEB and is_listed:
+        raise DataError(f"web servers don't list files: URLs must name one each. Received: {url!r}")
+    try:
+        _check_packages(url)
+        if not is_listed:
+            yield url
+            return
+        files, inner = _file_system(url)
+    except KerasBirdsError:
+        raise
+    except Exception as error:  # each file system has its own
+        raise DataError(f"{url!r} can't be opened. Received: {_reason(error)}") from None
+    if has_magic(path) and files.isfile(inner):
+        yield url
+        return
+
+    def entries(folder: str) -> list[tuple[str, Kind]]:
+        try:
+            # Or every listing would be kept: a kilobyte a file.
+            files.invalidate_cache()
+            own = files._strip_protocol(f"{scheme}://{folder}").rstrip("/")
+            found = [(x["name"].rstrip("/"), x["type"]) for x in files.ls(own, detail=True)]
+        except OSError:
+            raise
+        except Exception as error:  # each file system has its own
+            raise OSError(_reason(error)) from None
+        # Stores without folders list an empty object in a folder's place.
+        inside = [(x.rpartition("/")[2], kind) for x, kind in found if x.strip("/") != own.strip("/")]
+        return [(x, "folder" if kind == "directory" else "file") for x, kind in inside]
+
+    tree = Tree(entries, lambda folder, reason: on_problem(prefix + folder + tail, reason), "/")
+    start = "/" if path.startswith("/") else ""
+    parts = [x for x in path.split("/") if x]
+    for found in tree.expand(start, parts) if has_magic(path) else tree.walk(path):
+        yield prefix + found + tail
+
+
+def _check_packages(url: str) -> None:
+    """Raises ConfigError if a package is missing, ValueError if fsspec doesn't know the file system."""
+    try:
+        import fsspec
+
+        for part in url.split("::"):
+            if "://" in part:
+                fsspec.get_filesystem_class(part.partition("://")[0])
+    except ImportError as error:
+        raise ConfigError(
+            f"URLs need packages that aren't installed here. Received: {url!r} ({_reason(error)}). "
+            "Install them: pip install 'keras-birds[remote]'"
+        ) from None
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    _check_packages(url)
+    from fsspec.core import url_to_fs
+
+    options: dict[str, Any] = {}
+    for scheme in {x.partition("://")[0] for x in url.split("::")} & _WEB:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_S, sock_read=_TIMEOUT_S)
+        options[scheme] = {"client_kwargs": {"timeout": timeout}}
+    files, path = url_to_fs(url, **options)
+    return files, path
+
+
+def _audio_error(url: str, error: Exception) -> AudioError:
+    # fsspec calls all that goes wrong on a web server a file not found, and keeps what it was as the cause.
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+    code = getattr(cause, "status", None)
+    if code in _GONE or (isinstance(cause, FileNotFoundError) and code is None):
+        return AudioError(url, "no such file", "missing")
+    if isinstance(code, int):
+        answer = f"{code} {getattr(cause, 'message', '')}".rstrip()
+        return AudioError(url, f"its server answers {answer}", "unreadable")
+    return AudioError(url, f"can't be opened ({_reason(cause)})", "unreadable")
+
+
+def _reason(error: BaseException) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split())[:200] or type(error).__name__
+
+
+def _mtime_ns(info: dict[str, Any]) -> int:
+    value = next((info[x] for x in _MTIME_KEYS if info.get(x) is not None), None)
+    if isinstance(value, str):
+        try:
+            value = parsedate_to_datetime(value) if "," in value else datetime.fromisoformat(value)
+        except ValueError:
+            return -1
+    if isinstance(value, datetime):
+        value = value.timestamp()
+    return round(value * 1e9) if isinstance(value, int | float) else -1

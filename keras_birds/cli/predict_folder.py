@@ -1,0 +1,136 @@
+"""`keras-birds predict --out FOLDER`: detections of many recordings, resumable."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from keras_birds.evaluation.activity_figure import activity_figure
+from keras_birds.inference.batch import Listener, result_settings, score_into
+from keras_birds.inference.classifier import Classifier
+from keras_birds.inference.detections import DetectionRules
+from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.outputs import write_outputs
+from keras_birds.inference.recording_time import check_time_pattern
+from keras_birds.inference.report import describe_problem
+from keras_birds.inference.results import Results
+from keras_birds.inference.scorer import ScoreOptions
+from keras_birds.inference.text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_LINE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class FolderRequest:
+    """What the folder shall hold; the fields are the command's options."""
+
+    out: Path
+    forms: tuple[str, ...]
+    per_recording: bool
+    threshold: float | Path
+    species: Path | None
+    top_k: int | None
+    smooth_windows: int
+    merge: bool
+    keep_scores: bool
+    time_pattern: str | None
+    sample_submission: Path | None
+
+
+def predict_into_folder(
+    classifier: Classifier, names: list[str], options: ScoreOptions, request: FolderRequest
+) -> int:
+    """Scores what isn't scored yet and writes the tables; how many of `names` failed."""
+    if request.time_pattern is not None:
+        check_time_pattern(request.time_pattern)
+    rules = DetectionRules.of(
+        classifier.labels,
+        request.threshold,
+        request.species,
+        request.top_k,
+        request.smooth_windows,
+        request.merge,
+        request.time_pattern,
+    )
+    keep_scores = request.keep_scores or "birdclef" in request.forms
+    settings = result_settings(classifier, options, rules, keep_scores)
+    began = time.monotonic()
+    with Results(
+        request.out, classifier.labels, classifier.model_id, rules, settings, keep_scores
+    ) as results:
+        with _listener(len(names)) as listener:
+            failed = score_into(results, classifier, names, options, listener)
+        manifest = results.finish()
+        files, activity = write_outputs(
+            results, classifier, request.forms, request.per_recording, request.sample_submission
+        )
+    if not activity.is_empty:
+        files.append(request.out / "activity.png")
+        activity_figure(activity, files[-1])
+    click.echo(_describe(listener, len(names), len(failed), time.monotonic() - began), err=True)
+    files = [manifest, *files]
+    for path in files[:20]:
+        click.echo(printable(path))
+    if len(files) > 20:
+        click.echo(f"... and {len(files) - 20} more")
+    return len(failed)
+
+
+class _Counter(Listener):
+    """Counts, and writes problems and, where there is no bar, a line now and then."""
+
+    def __init__(self, total: int, bar: "Progress"):
+        self.scored_s, self.files, self.before, self.detections = 0.0, 0, 0, 0
+        self._total, self._bar = total, bar
+        self._began = self._said = time.monotonic()
+        self._task = bar.add_task("", total=total)
+
+    def on_scored(self, seconds: float) -> None:
+        self.scored_s += seconds
+        self._show()
+
+    def on_done_before(self, name: str) -> None:
+        self.before += 1
+        self._show()
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        self.files += 1
+        self.detections += outcome.detections
+        if problem := describe_problem(outcome):
+            self._bar.console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        self._show()
+
+    def state(self) -> str:
+        """For instance `2.31 h of audio, 210 × realtime`."""
+        spent_s = max(1e-3, time.monotonic() - self._began)
+        return f"{self.scored_s / 3600:.2f} h of audio, {self.scored_s / spent_s:.0f} × realtime"
+
+    def _show(self) -> None:
+        done = self.files + self.before
+        self._bar.update(self._task, description=self.state(), completed=done)
+        now = time.monotonic()
+        if self._bar.disable and now - self._said > _LINE_EVERY_S:
+            self._said = now
+            click.echo(f"{done} of {self._total} files, {self.state()}", err=True)
+
+
+@contextmanager
+def _listener(total: int) -> Iterator[_Counter]:
+    from keras_birds.cli.reporting import progress_bar
+
+    with progress_bar() as bar:
+        yield _Counter(total, bar)
+
+
+def _describe(counter: _Counter, total: int, failed: int, seconds: float) -> str:
+    parts = [f"{total} recordings: {counter.files - failed} scored"]
+    parts += [f"{counter.before} scored before"] if counter.before else []
+    parts += [f"{failed} failed"] if failed else []
+    return f"{', '.join(parts)}; {counter.detections} detections; {counter.state()}; {seconds:.1f} s in all"

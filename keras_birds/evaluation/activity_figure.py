@@ -1,0 +1,54 @@
+"""Draws when labels were detected: a row a label, a column an hour of day."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from keras_birds.atomic import atomic_path
+from keras_birds.inference.activity import Activity
+
+_MAX_LABELS = 60
+
+
+def activity_figure(activity: Activity, path: str | Path) -> None:
+    """Writes a PNG of detections per recorded hour, by label and hour of day.
+
+    Hours in which nothing was recorded are hatched, not zero. At most the 60 most often detected labels are drawn.
+
+    Args:
+        activity: with at least one detection.
+        path: the PNG.
+
+    Raises:
+        KerasBirdsError: if it can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    totals = activity.detections.sum(axis=1)
+    rows = [int(k) for k in np.argsort(-totals, kind="stable")[:_MAX_LABELS] if totals[k]]
+    recorded_h = activity.recorded_s / 3600
+    rate = np.divide(
+        activity.detections[rows], recorded_h, where=recorded_h > 0, out=np.full((len(rows), 24), np.nan)
+    )
+    figure = Figure(figsize=(10, 1.8 + 0.3 * len(rows)), layout="constrained")
+    effort, grid = figure.subplots(2, 1, sharex=True, height_ratios=(0.8, 0.3 * len(rows) + 0.3))
+    effort.bar(range(24), recorded_h, color="#4d5b6a", width=0.9)
+    effort.set_ylabel("Recorded\n(h)")
+    effort.spines[["top", "right"]].set_visible(False)
+    grid.set_facecolor("white")
+    grid.patch.set(hatch="////", edgecolor="#cccccc")
+    image = grid.imshow(rate, aspect="auto", cmap="magma", vmin=0, interpolation="nearest")
+    names = [activity.labels.items[k] for k in rows]
+    grid.set_yticks(
+        range(len(rows)), [x.common_name or x.scientific_name or x.name for x in names], parse_math=False
+    )
+    grid.set_xticks(range(0, 24, 2), [f"{x:02d}" for x in range(0, 24, 2)])
+    grid.set_xlabel("Hour of day")
+    figure.colorbar(image, ax=grid, label="Detections per\nrecorded hour", pad=0.01)
+    left_out = int((totals > 0).sum()) - len(rows)
+    if left_out:
+        figure.suptitle(f"{left_out} labels with fewer detections aren't drawn", fontsize=9)
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(temporary, format="png", dpi=110)

@@ -1,0 +1,268 @@
+"""From a recording's scores to detections: smooth, choose, merge, and sum up."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_birds.errors import ConfigError, DataError
+from keras_birds.inference.outcome import detection_schema
+from keras_birds.inference.recording_time import start_time
+from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.text import storable
+from keras_birds.labels import LabelSet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+THRESHOLD = 0.25
+"""The least probability that is a detection, unless another is asked for."""
+
+_TOUCHING_S = 1e-6
+
+
+@dataclass(frozen=True)
+class DetectionRules:
+    """What of the scores becomes a detection.
+
+    Args:
+        thresholds: least probability, `[label]`.
+        top_k: at most so many labels a window; `None` for all.
+        species: whether a label may be detected, `[label]`.
+        smooth_windows: scores become the mean over so many neighbouring windows, an odd number; 1 changes nothing.
+        merge: whether windows of the same label that touch or overlap become one event with the highest score.
+        time_pattern: how names tell when a recording began, as `recording_time.start_time` has it.
+    """
+
+    thresholds: tuple[float, ...]
+    species: tuple[bool, ...]
+    top_k: int | None = None
+    smooth_windows: int = 1
+    merge: bool = False
+    time_pattern: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        labels: LabelSet,
+        threshold: float | Path = THRESHOLD,
+        species: Path | None = None,
+        top_k: int | None = None,
+        smooth_windows: int = 1,
+        merge: bool = False,
+        time_pattern: str | None = None,
+    ) -> "DetectionRules":
+        """Reads thresholds and species from files where they are files.
+
+        Args:
+            labels: of the model.
+            threshold: one number, or a CSV with the columns label and threshold, a row for every label.
+            species: a text file with one label, scientific or common name a line; `None` for all labels.
+            top_k: as in the class.
+            smooth_windows: as in the class.
+            merge: as in the class.
+            time_pattern: as in the class.
+
+        Raises:
+            ConfigError: if a number is out of range.
+            DataError: if a file can't be used; it names the unknown and the missing.
+        """
+        if smooth_windows < 1 or smooth_windows % 2 == 0:
+            raise ConfigError(f"--smooth must be an odd number of windows. Received: {smooth_windows}")
+        if isinstance(threshold, Path):
+            thresholds = read_thresholds(threshold, labels)
+        else:
+            _check_threshold(threshold, "--threshold")
+            thresholds = (float(threshold),) * len(labels)
+        chosen = (True,) * len(labels) if species is None else read_species(species, labels)
+        return cls(thresholds, chosen, top_k, smooth_windows, merge, time_pattern)
+
+
+def read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
+    """Reads a CSV with the columns label and threshold.
+
+    Raises:
+        DataError: if it can't be read, a label is unknown or lacking, or a threshold isn't from 0 to 1.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: thresholds must be a readable CSV. Received: {error}") from None
+    if not {"label", "threshold"} <= set(table.columns):
+        received = ", ".join(map(str, table.columns))
+        raise DataError(f"{path}: there must be columns label and threshold. Received: {received}")
+    found: dict[str, float] = {}
+    for row, (label, text) in enumerate(zip(table["label"], table["threshold"], strict=True), 2):
+        try:
+            found[label] = float(text)
+        except ValueError:
+            raise DataError(f"{path}: row {row}: a threshold must be a number. Received: {text!r}") from None
+        _check_threshold(found[label], f"{path}: row {row}: the threshold")
+    _refuse_names(path, [x for x in found if x not in labels], "labels that the model knows")
+    _refuse_names(path, [x for x in labels if x not in found], "a threshold for every label", "none for ")
+    return tuple(found[x] for x in labels)
+
+
+def read_species(path: Path, labels: LabelSet) -> tuple[bool, ...]:
+    """Reads a list of labels, scientific or common names, one a line; empty lines and `#` comments are skipped.
+
+    Raises:
+        DataError: if it can't be read, is empty, or holds names that the model doesn't know; it names them all.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: a species list must be readable UTF-8 text. Received: {error}") from None
+    wanted = {x.strip() for x in lines if x.strip() and not x.lstrip().startswith("#")}
+    names = [{x.name, x.scientific_name, x.common_name} - {""} for x in labels.items]
+    folded = {x.casefold() for x in wanted}
+    chosen = tuple(any(y.casefold() in folded for y in x) for x in names)
+    known = {y.casefold() for x in names for y in x}
+    _refuse_names(path, sorted(x for x in wanted if x.casefold() not in known), "names that the model knows")
+    if not any(chosen):
+        raise DataError(f"{path}: a species list must hold at least one name. Received: none")
+    return chosen
+
+
+def _check_threshold(value: float, what: str) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{what} must be from 0 to 1. Received: {value:g}")
+
+
+def _refuse_names(path: Path, names: list[str], wanted: str, prefix: str = "") -> None:
+    if names:
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        raise DataError(f"{path}: there must be {wanted}. Received: {prefix}{', '.join(names[:10])}{more}")
+
+
+def smooth(scores: np.ndarray, windows: int) -> np.ndarray:
+    """The mean over `windows` neighbouring windows, over fewer at the ends.
+
+    Args:
+        scores: float32 `[window, label]`, in time order.
+        windows: an odd number.
+    """
+    if windows == 1 or len(scores) == 0:
+        return scores
+    total = np.cumsum(np.vstack([np.zeros((1, scores.shape[1])), scores]), axis=0, dtype=np.float64)
+    places = np.arange(len(scores))
+    first = np.maximum(0, places - windows // 2)
+    last = np.minimum(len(scores), places + windows // 2 + 1)
+    means: np.ndarray = (total[last] - total[first]) / (last - first)[:, None]
+    return means.astype(np.float32)
+
+
+def detect(found: RecordingScores, labels: LabelSet, rules: DetectionRules, model_id: str) -> "pa.Table":
+    """A recording's detections, by start, then channel, then score from the highest.
+
+    Args:
+        found: its scores.
+        labels: of the columns.
+        rules: what becomes a detection.
+        model_id: for the rows.
+
+    Returns:
+        A table of `detection_schema`.
+    """
+    parts = []
+    for number in np.unique(found.channel):
+        rows = np.flatnonzero(found.channel == number)
+        scores = smooth(found.scores[rows], rules.smooth_windows)
+        window, label = np.nonzero(_chosen(scores, rules))
+        start_s, end_s, score = found.start_s[rows][window], found.end_s[rows][window], scores[window, label]
+        if rules.merge:
+            start_s, end_s, label, score = _merge(start_s, end_s, label, score)
+        parts.append((start_s, end_s, np.full(len(label), number), label, score))
+    columns = [np.concatenate(x) for x in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 5
+    start_s, end_s, channel, label, score = columns
+    order = np.lexsort((label, -score, channel, start_s))
+    return _table(found, [x[order] for x in columns], labels, rules, model_id)
+
+
+def _chosen(scores: np.ndarray, rules: DetectionRules) -> np.ndarray:
+    chosen = (scores >= np.asarray(rules.thresholds, np.float32)) & np.asarray(rules.species)
+    if rules.top_k is not None and rules.top_k < scores.shape[1]:
+        allowed = np.where(rules.species, scores, -1)
+        best = np.argsort(-allowed, axis=1, kind="stable")[:, : rules.top_k]
+        is_best = np.zeros_like(chosen)
+        np.put_along_axis(is_best, best, True, axis=1)
+        chosen &= is_best
+    return chosen
+
+
+def _merge(
+    start_s: np.ndarray, end_s: np.ndarray, label: np.ndarray, score: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    if len(label) == 0:
+        return start_s, end_s, label, score
+    order = np.lexsort((start_s, label))
+    start_s, end_s, label, score = (x[order] for x in (start_s, end_s, label, score))
+    # Windows have one length: the one before in time ends last.
+    is_new = np.ones(len(label), bool)
+    is_new[1:] = (label[1:] != label[:-1]) | (start_s[1:] > end_s[:-1] + _TOUCHING_S)
+    first = np.flatnonzero(is_new)
+    return (
+        start_s[first],
+        np.maximum.reduceat(end_s, first),
+        label[first],
+        np.maximum.reduceat(score, first),
+    )
+
+
+def _table(
+    found: RecordingScores, columns: list[np.ndarray], labels: LabelSet, rules: DetectionRules, model_id: str
+) -> "pa.Table":
+    import pyarrow as pa
+
+    start_s, end_s, channel, label, score = columns
+    began = start_time(found.outcome.file, rules.time_pattern)
+    times = [None if began is None else began + timedelta(seconds=float(x)) for x in start_s]
+    items = [labels.items[int(k)] for k in label]
+    name = storable(found.outcome.file)
+    values = {
+        "file": [name] * len(items),
+        "channel": channel.astype(np.int16),
+        "start_s": start_s.astype(np.float64),
+        "end_s": end_s.astype(np.float64),
+        "start_time": times,
+        "label": [x.name for x in items],
+        "scientific_name": [x.scientific_name for x in items],
+        "common_name": [x.common_name for x in items],
+        "score": score.astype(np.float32),
+        "model_id": [model_id] * len(items),
+    }
+    schema = detection_schema()
+    return pa.table([pa.array(values[x.name], x.type) for x in schema], schema=schema)
+
+
+def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -> "pa.Table":
+    """A row for each label that was detected in a recording, the most probable first.
+
+    Returns:
+        Columns file, label, scientific_name, common_name, max, mean_top2 (the mean of the two best windows) and
+        windows (how many reached the threshold), after smoothing, over all channels.
+    """
+    import pyarrow as pa
+
+    scores = np.zeros((0, len(labels)), np.float32)
+    for number in np.unique(found.channel):
+        scores = np.vstack([scores, smooth(found.scores[found.channel == number], rules.smooth_windows)])
+    counts = _chosen(scores, rules).sum(axis=0)
+    best = -np.sort(-scores, axis=0)[:2]
+    order = [int(k) for k in np.argsort(-best[0], kind="stable") if counts[k]] if len(scores) else []
+    items = [labels.items[k] for k in order]
+    return pa.table(
+        {
+            "file": pa.array([storable(found.outcome.file)] * len(items), pa.string()),
+            "label": pa.array([x.name for x in items], pa.string()),
+            "scientific_name": pa.array([x.scientific_name for x in items], pa.string()),
+            "common_name": pa.array([x.common_name for x in items], pa.string()),
+            "max": pa.array([float(best[0, k]) for k in order], pa.float32()),
+            "mean_top2": pa.array([float(best[:, k].mean()) for k in order], pa.float32()),
+            "windows": pa.array([int(counts[k]) for k in order], pa.int32()),
+        }
+    )

@@ -1,0 +1,70 @@
+"""Writes the tables that people open, from a folder of results, a recording at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_birds.inference.activity import Activity, count_activity
+from keras_birds.inference.classifier import Classifier
+from keras_birds.inference.results import Results
+from keras_birds.inference.text import csv_writer
+from keras_birds.inference.writers import write_submission, write_tables
+from keras_birds.inference.writers.files import new_text
+
+SUMMARY_COLUMNS = ("file", "label", "scientific_name", "common_name", "max", "mean_top2", "windows")
+"""Of `summary.csv`: a row for each recording and label detected in it, by `detections.summarise`."""
+
+
+def write_outputs(
+    results: Results,
+    classifier: Classifier,
+    forms: Sequence[str],
+    per_recording: bool = False,
+    sample_submission: Path | None = None,
+) -> tuple[list[Path], Activity]:
+    """Writes detections in each of `forms`, the summary and the activity.
+
+    Args:
+        results: with all that is to be written.
+        classifier: the model; its mel settings give Raven's boxes their height.
+        forms: of `writers.FORMATS` or `"birdclef"`.
+        per_recording: one table for each recording instead of one for all.
+        sample_submission: for `"birdclef"`, as `write_submission` has it.
+
+    Returns:
+        The files, and the activity for a figure.
+
+    Raises:
+        DataError: if a submission can't be written from these recordings.
+        KerasBirdsError: if the disk is full.
+    """
+    files = []
+    for form in forms:
+        if form == "birdclef":
+            files.append(
+                write_submission(results.read("scores"), classifier.labels, results.folder, sample_submission)
+            )
+        else:
+            files += write_tables(
+                form,
+                results.read(),
+                results.folder,
+                per_recording=per_recording,
+                f_min_hz=classifier.mel.f_min_hz,
+                f_max_hz=classifier.mel.f_max_hz,
+            )
+    files.append(results.folder / "summary.csv")
+    with new_text(files[-1]) as stream:
+        rows = csv_writer(stream)
+        rows.writerow(SUMMARY_COLUMNS)
+        for outcome, table in results.read("summary"):
+            for row in table.to_pylist():
+                values = (f"{row['max']:.6g}", f"{row['mean_top2']:.6g}", row["windows"])
+                rows.writerow(
+                    (outcome.file, row["label"], row["scientific_name"], row["common_name"], *values)
+                )
+    activity = count_activity(results.read(), classifier.labels, results.rules.time_pattern)
+    if not activity.is_empty:
+        files.append(results.folder / "activity.csv")
+        with new_text(files[-1]) as stream:
+            activity.write_csv(stream)
+    return files, activity

@@ -1,0 +1,117 @@
+"""When a recording began, as its file's name tells."""
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import PurePath
+
+from keras_birds.audio.remote import is_url, url_path
+from keras_birds.errors import ConfigError
+
+_YEAR = r"(?<!\d)((?:19[7-9]|20\d)\d)"
+_STAMPS = (
+    # Date and time, each with or without separators, not within longer numbers.
+    re.compile(
+        _YEAR + r"(?P<date>[-_.]?)(\d\d)(?P=date)(\d\d)(?:[T_ $.-]?|-birdnet-(?:RTSP_\d+-)?)"
+        r"(\d\d)(?P<time>[-_.:]?)(\d\d)(?P=time)(\d\d)(?!\d)",
+        re.IGNORECASE,
+    ),
+    # Only so may seconds lack: the end of `20230510_0012` is as likely a counter.
+    re.compile(_YEAR + r"-(\d\d)-(\d\d)[T_ ](\d\d)[-.:](\d\d)(?![-.:]?\d)", re.IGNORECASE),
+)
+# Capitals, and the years of that firmware (October 2016 to February 2023): other such names are mostly no times.
+_AUDIOMOTH_HEX = re.compile(r"(?:5[89A-F]|6[0-3])[0-9A-F]{6}")
+
+_DIRECTIVES = {
+    **dict.fromkeys("ymdHIMS", r"\d{2}"),
+    "Y": r"\d{4}",
+    "j": r"\d{3}",
+    "f": r"\d{1,6}",
+    "p": r"[AaPp][Mm]",
+    "b": r"[^\W\d_]{3}",
+    "B": r"[^\W\d_]{3,}",
+    "z": r"(?:Z|[+-]\d{2}:?\d{2})",
+    "%": "%",
+}
+
+
+def start_time(name: str, pattern: str | None = None) -> datetime | None:
+    """When a recording began, on the clock that named the file; a zone in the name is left aside.
+
+    Without a pattern these are known:
+
+    - `YYYYMMDD_HHMMSS` anywhere in the name, beside `_` also with `T`, `-`, `$` or nothing between: AudioMoth
+      (`20230510_073000T.WAV`), Song Meter (`SM304472_0+1_20181219$100000.wav`: `$` is a clock set by GPS),
+      Frontier Labs (`S20240815T055537.4793+1000_E...`), Swift; of several the first;
+    - the same with separators: `2023-05-10T07-30-00`, `2023-05-10_07-30` (Arbimon), `2023-05-10-birdnet-07:30:00`
+      (BirdNET-Pi);
+    - AudioMoth's first firmware: `5AFEA4E0.WAV`, seconds since 1970 in hexadecimal, UTC.
+
+    Years of two digits need a pattern. Sources: Song Meter SM3BAT and Mini 2 user guides, section on file names;
+    seewave's `audiomoth` and `songmeter`.
+
+    Args:
+        name: a path or a URL, of which the last part counts.
+        pattern: a `check_time_pattern`, tried in place of all of the above anywhere in the name without its suffix.
+
+    Returns:
+        Date and time without zone; `None` where the name tells none, or one that doesn't exist.
+
+    Raises:
+        ConfigError: if `pattern` can't give a date and a time.
+    """
+    path = PurePath(url_path(name) if is_url(name) else name)
+    if pattern is not None:
+        return _by_pattern(path.stem, pattern)
+    for match in (x for stamp in _STAMPS for x in stamp.finditer(path.stem)):
+        numbers = [int(x) for x in match.groups() if x and x.isdigit()]
+        try:
+            return datetime(*numbers)
+        except ValueError:
+            continue
+    # Without a letter it may be any number, but AudioMoth's suffix is in capitals.
+    if _AUDIOMOTH_HEX.fullmatch(path.stem) and (not path.stem.isdigit() or path.suffix == ".WAV"):
+        return datetime.fromtimestamp(int(path.stem, 16), UTC).replace(tzinfo=None)
+    return None
+
+
+def check_time_pattern(pattern: str) -> None:
+    """Checks a pattern of `strptime` directives and other text, for instance `REC_%Y%m%d_%H%M%S`.
+
+    Numbers have all their digits: `%d` is 01 to 31. Allowed are `%Y %y %m %b %B %d %j %H %I %p %M %S %f %z %%`.
+
+    Raises:
+        ConfigError: unless it gives a year, a day of it, and the hour at least.
+    """
+    _compile(pattern)
+
+
+def _by_pattern(stem: str, pattern: str) -> datetime | None:
+    for match in _compile(pattern).finditer(stem):
+        try:
+            return datetime.strptime(match[0], pattern).replace(tzinfo=None)
+        except ValueError:
+            continue
+    return None
+
+
+@lru_cache
+def _compile(pattern: str) -> re.Pattern[str]:
+    pieces = re.findall(r"%(.?)|([^%]+)", pattern, re.DOTALL)
+    directives = [x for x, text in pieces if not text]
+    used = set(directives)
+    unknown = [f"%{x}" for x in directives if x not in _DIRECTIVES]
+    twice = sorted(f"%{x}" for x in used - {"%"} if directives.count(x) > 1)
+    if unknown or twice:
+        problem = f"unknown {', '.join(unknown)}" if unknown else f"{', '.join(twice)} twice"
+        known = " ".join(f"%{x}" for x in _DIRECTIVES)
+        raise ConfigError(f"a time pattern must hold any of {known} once. Received: {pattern!r} ({problem})")
+    has_date = used & {"Y", "y"} and ("j" in used or (used & {"m", "b", "B"} and "d" in used))
+    if not has_date or not ("H" in used or {"I", "p"} <= used):
+        raise ConfigError(
+            f"a time pattern must give a date and an hour. Received: {pattern!r}. For instance REC_%Y%m%d_%H%M%S"
+        )
+    body = "".join(re.escape(text) if text else _DIRECTIVES[x] for x, text in pieces)
+    # Neither end lies within a longer number.
+    edge = r"(?:(?<!\d)|(?!\d))"
+    return re.compile(edge + body + edge)

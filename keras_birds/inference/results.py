@@ -1,0 +1,254 @@
+"""A folder of results: shards of whole recordings, the journal that says which count, and the manifest.
+
+OUT/journal.jsonl         which recordings are done; the same command goes on from it
+OUT/manifest.csv          what became of every recording
+OUT/detections/N.parquet  rows of `detection_schema`
+OUT/summary/N.parquet     a row for each recording and label that was detected in it
+OUT/scores/N.parquet      every window's scores as float16, with `keep_scores`
+"""
+
+import math
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_birds.atomic import atomic_path
+from keras_birds.errors import KerasBirdsError
+from keras_birds.inference.detections import DetectionRules, detect, summarise
+from keras_birds.inference.journal import Entry, Journal
+from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.text import csv_writer, storable
+from keras_birds.labels import LabelSet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MANIFEST = "manifest.csv"
+MANIFEST_COLUMNS = (
+    *("file", "status", "reason", "seconds", "seconds_expected", "sample_rate_hz", "channels"),
+    *("windows", "unscored_s", "detections"),
+)
+_KINDS = ("detections", "summary", "scores")
+_SHARD_S = 20.0
+_SHARD_BYTES = 1 << 25
+
+
+class Results:
+    """An open folder of results.
+
+    Args:
+        folder: new, empty, or left by the same command.
+        labels: of the model.
+        model_id: for the rows.
+        rules: what becomes a detection.
+        settings: what the results depend on, as plain data.
+        keep_scores: whether every window's scores are kept.
+
+    Raises:
+        ConfigError: if the folder belongs to other settings.
+        KerasBirdsError: if it can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        labels: LabelSet,
+        model_id: str,
+        rules: DetectionRules,
+        settings: dict[str, Any],
+        keep_scores: bool = False,
+    ):
+        self.folder, self.rules = folder, rules
+        self._labels, self._model_id, self._keep_scores = labels, model_id, keep_scores
+        self._journal = Journal(folder, settings)
+        self._remove_unlisted()
+        self._next = 1 + max((x for x, _ in self._journal.shards()), default=0)
+        self._begin_shard()
+
+    def _begin_shard(self) -> None:
+        self._waiting: list[Entry] = []
+        self._tables: dict[str, list[pa.Table]] = {x: [] for x in _KINDS}
+        self._waiting_bytes = 0
+        self._begun_at = time.monotonic()
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Writes what is scored, also after Ctrl-C."""
+        try:
+            if error is None or not isinstance(error, KerasBirdsError):
+                self.flush()
+        finally:
+            self._journal.close()
+
+    @property
+    def outcomes(self) -> Iterable[Outcome]:
+        """Of every recording in the folder, in the order in which they were first done."""
+        return (x.outcome for x in self._journal.entries.values())
+
+    def is_done(self, name: str, size_bytes: int, mtime_ns: int) -> bool:
+        """Whether a recording has been scored and hasn't changed since. Failed ones are tried again."""
+        entry = self._journal.entries.get(name)
+        if entry is None or entry.outcome.failed:
+            return False
+        return (entry.outcome.size_bytes, entry.outcome.mtime_ns) == (size_bytes, mtime_ns)
+
+    def add(self, found: RecordingScores) -> Outcome:
+        """Takes a recording's scores; they are written with the next shard.
+
+        Returns:
+            What became of it, number of detections included.
+        """
+        if found.outcome.failed:
+            self._waiting.append(Entry(found.outcome))
+            return found.outcome
+        tables = {
+            "detections": detect(found, self._labels, self.rules, self._model_id),
+            "summary": summarise(found, self._labels, self.rules),
+        }
+        if self._keep_scores:
+            tables["scores"] = _score_table(found, self._labels)
+        outcome = replace(found.outcome, detections=len(tables["detections"]))
+        self._take(Entry(outcome, self._next, len(tables["summary"]), len(tables.get("scores", ()))), tables)
+        return outcome
+
+    def _take(self, entry: Entry, tables: "Mapping[str, pa.Table]") -> None:
+        self._waiting.append(entry)
+        for kind, table in tables.items():
+            self._tables[kind].append(table)
+            self._waiting_bytes += table.nbytes
+        if self._waiting_bytes > _SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes a shard and then the journal's lines for it."""
+        import pyarrow as pa
+
+        if not self._waiting:
+            return
+        for kind, tables in self._tables.items():
+            if tables:
+                self._write_shard(kind, pa.concat_tables(tables))
+        self._journal.append(self._waiting)
+        self._next += 1
+        self._begin_shard()
+
+    def _write_shard(self, kind: str, table: "pa.Table") -> None:
+        import pyarrow.parquet as pq
+
+        path = self._shard(kind, self._next)
+        path.parent.mkdir(exist_ok=True)
+        with atomic_path(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+            _to_disk(temporary)
+
+    def _shard(self, kind: str, number: int) -> Path:
+        return self.folder / kind / f"{number:06d}.parquet"
+
+    def _remove_unlisted(self) -> None:
+        """Removes half-written files, and shards that no entry of the journal counts on."""
+        known = {f"{number:06d}.parquet" for number, _ in self._journal.shards()}
+        for folder in (self.folder, *(self.folder / x for x in _KINDS)):
+            for path in folder.glob(".*.tmp"):
+                path.unlink()
+        for kind in _KINDS:
+            for path in (self.folder / kind).glob("*.parquet"):
+                if path.name not in known:
+                    path.unlink()
+
+    def read(self, kind: str = "detections") -> "Iterator[tuple[Outcome, pa.Table]]":
+        """Every scored recording's rows, a recording at a time, in the order in which they were scored.
+
+        Args:
+            kind: `"detections"`, `"summary"` or `"scores"`.
+        """
+        for entry, tables in self._read((kind,)):
+            yield entry.outcome, tables[kind]
+
+    def _read(
+        self, kinds: Sequence[str], shards: Collection[int] | None = None
+    ) -> "Iterator[tuple[Entry, dict[str, pa.Table]]]":
+        import pyarrow.parquet as pq
+
+        for number, entries in self._journal.shards():
+            if shards is not None and number not in shards:
+                continue
+            whole = {x: pq.read_table(self._shard(x, number)) for x in kinds}
+            start = dict.fromkeys(kinds, 0)
+            for entry, is_current in entries:
+                counts = _rows(entry)
+                if is_current:
+                    yield entry, {x: whole[x].slice(start[x], counts[x]) for x in kinds}
+                start = {x: start[x] + counts[x] for x in kinds}
+
+    def finish(self) -> Path:
+        """Writes what waits, drops rows of recordings that were scored again, and writes the manifest.
+
+        Returns:
+            The manifest.
+        """
+        self.flush()
+        outdated = [x for x, entries in self._journal.shards() if not all(current for _, current in entries)]
+        kinds = _KINDS if self._keep_scores else _KINDS[:2]
+        for number in outdated:
+            for entry, tables in list(self._read(kinds, {number})):
+                self._take(replace(entry, shard=self._next), tables)
+            self.flush()
+        self._remove_unlisted()
+        path = self.folder / MANIFEST
+        write_manifest(self.outcomes, path)
+        return path
+
+
+def write_manifest(outcomes: Iterable[Outcome], path: Path) -> None:
+    """Writes a CSV with `MANIFEST_COLUMNS`, a row for each recording.
+
+    Raises:
+        KerasBirdsError: if the disk is full.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        rows = csv_writer(file)
+        rows.writerow(MANIFEST_COLUMNS)
+        for x in outcomes:
+            expected_s = "" if math.isnan(x.seconds_expected) else f"{x.seconds_expected:.3f}"
+            row = (x.file, x.status, x.reason, f"{x.seconds:.3f}", expected_s, x.sample_rate_hz, x.channels)
+            rows.writerow((*row, x.windows, f"{x.unscored_s:.3f}", x.detections))
+
+
+def _rows(entry: Entry) -> dict[str, int]:
+    counts = (entry.outcome.detections, entry.summary_rows, entry.score_rows)
+    return dict(zip(_KINDS, counts, strict=True))
+
+
+def _score_table(found: RecordingScores, labels: LabelSet) -> "pa.Table":
+    """Columns file, channel, start_s, end_s, then float16 probabilities, a column a label."""
+    import pyarrow as pa
+
+    name = storable(found.outcome.file)
+    columns = {
+        "file": pa.array([name] * len(found.scores), pa.string()),
+        "channel": pa.array(found.channel, pa.int16()),
+        "start_s": pa.array(found.start_s, pa.float64()),
+        "end_s": pa.array(found.end_s, pa.float64()),
+    }
+    scores = found.scores.astype(np.float16)
+    names = [*columns, *labels]
+    return pa.table([*columns.values(), *(pa.array(x, pa.float16()) for x in scores.T.copy())], names=names)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

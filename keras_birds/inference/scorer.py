@@ -1,0 +1,283 @@
+"""Scores recordings one after the other, with every processor busy and memory flat.
+
+Decoder threads cut recordings into windows, worker threads turn batches of windows into scores, and the caller takes
+whole recordings in the order in which they were named. All queues are bounded. Threads serve because libsndfile, soxr,
+NumPy, SciPy and ONNX Runtime all let go of Python's lock while they compute.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Queue
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_birds.audio.clips import Window, sliding_windows, window_hop_samples
+from keras_birds.audio.remote import stamp
+from keras_birds.audio.stream import Channel, RecordingStream, open_stream
+from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
+from keras_birds.export.metadata import available_cpus
+from keras_birds.inference.outcome import Outcome
+
+if TYPE_CHECKING:
+    from keras_birds.inference.classifier import Classifier
+
+_RECORDINGS_IN_FLIGHT = 64
+_WORKERS_PER_DECODER = 4  # decoding and resampling take a third of what mel and model take, at most
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How recordings are cut and on how many processors they are scored.
+
+    Args:
+        overlap_s: how much each window shares with the one before.
+        channel: `"mix"`, `"all"` or a number from 1.
+        workers: threads that compute; `None` for the processors that this process may use.
+        batch_size: windows at a time; `None` for what the model is fastest with.
+    """
+
+    overlap_s: float = 0.0
+    channel: Channel = "mix"
+    workers: int | None = None
+    batch_size: int | None = None
+
+
+DEFAULT_OPTIONS = ScoreOptions()
+
+
+@dataclass(frozen=True)
+class RecordingScores:
+    """One recording's scores, by window and then by channel.
+
+    Args:
+        outcome: what became of it.
+        start_s: float64 `[window]`, where each begins.
+        end_s: float64 `[window]`, where each ends, not beyond the recording.
+        channel: int16 `[window]`, from 1; 0 for the mean over channels.
+        scores: float32 probabilities `[window, label]`; no row where the recording failed.
+    """
+
+    outcome: Outcome
+    start_s: np.ndarray
+    end_s: np.ndarray
+    channel: np.ndarray
+    scores: np.ndarray
+
+
+def score_recordings(
+    classifier: "Classifier",
+    names: Iterable[str | Path],
+    options: ScoreOptions = DEFAULT_OPTIONS,
+    on_scored: Callable[[float], None] = lambda _: None,
+) -> Iterator[RecordingScores]:
+    """Scores recordings. One that can't be read gives an outcome that says why.
+
+    Args:
+        classifier: the model.
+        names: paths or URLs, read as they are needed.
+        options: how.
+        on_scored: told how many seconds of audio were scored since it was last told; called by several threads.
+
+    Yields:
+        One for each name, in order.
+
+    Raises:
+        ConfigError: at once, if the options can't be used.
+        KerasBirdsError: on the way, if the model gives no numbers or a package is missing.
+    """
+    window_hop_samples(classifier.audio, options.overlap_s)
+    for name in ("workers", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1. Received: {value}")
+    return iter(_Pipeline(classifier, iter(names), options, on_scored))
+
+
+class _Pending:
+    """A recording on its way."""
+
+    def __init__(self, name: str | Path):
+        self.name = name
+        self.windows: list[tuple[int, int, int]] = []
+        self.scores: dict[int, np.ndarray] = {}
+        self.outcome = Outcome(str(name), "corrupt")
+        self.is_decoded = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self.is_decoded and (self.outcome.failed or len(self.scores) == len(self.windows))
+
+
+@dataclass(frozen=True)
+class _Item:
+    pending: _Pending
+    index: int
+    clip: np.ndarray
+
+
+class _Pipeline:
+    def __init__(
+        self,
+        classifier: "Classifier",
+        names: Iterator[str | Path],
+        options: ScoreOptions,
+        on_scored: Callable[[float], None],
+    ):
+        self._classifier = classifier
+        self._names = names
+        self._options = options
+        self._on_scored = on_scored
+        self._workers = options.workers or classifier.workers or available_cpus()
+        if classifier.workers is not None:
+            self._workers = min(self._workers, classifier.workers)
+        self._decoders = -(-self._workers // _WORKERS_PER_DECODER)
+        self._batch_size = options.batch_size or classifier.batch_size
+        self._hop_s = classifier.audio.clip_s - options.overlap_s
+        self._take = threading.Lock()
+        self._room = threading.Semaphore(_RECORDINGS_IN_FLIGHT)
+        self._order: Queue[_Pending | None] = Queue()
+        self._jobs: Queue[list[_Item] | None] = Queue(2 * self._workers + 2)
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[RecordingScores]:
+        targets = [self._decode] * self._decoders + [self._compute] * self._workers
+        self._running = self._decoders
+        threads = [threading.Thread(target=x, daemon=True, name="keras-birds") for x in targets]
+        for thread in threads:
+            thread.start()
+        try:
+            while (pending := self._order.get()) is not None:
+                with self._changed:
+                    self._changed.wait_for(lambda p=pending: p.is_complete or self._error is not None)
+                if self._error is not None:
+                    break
+                self._room.release()
+                yield self._result(pending)
+        finally:
+            self._stopped = True
+            for _ in range(self._decoders):
+                self._room.release()
+            for thread in threads:
+                thread.join(timeout=30)
+        if self._error is not None:
+            raise self._error
+
+    def _result(self, pending: _Pending) -> RecordingScores:
+        windows = [] if pending.outcome.failed else pending.windows
+        starts, counts, channels = np.array(windows, np.int64).reshape(-1, 3).T
+        rate_hz = self._classifier.audio.sample_rate_hz
+        scores = np.zeros((len(windows), len(self._classifier.labels)), np.float32)
+        for index in range(len(windows)):
+            scores[index] = pending.scores[index]
+        return RecordingScores(
+            replace(pending.outcome, windows=len(windows)),
+            starts / rate_hz,
+            (starts + counts) / rate_hz,
+            channels.astype(np.int16),
+            scores,
+        )
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = self._error or error
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _decode(self) -> None:
+        """Runs in each decoder thread: recordings become batches of windows."""
+        batch: list[_Item] = []
+        try:
+            while not self._stopped:
+                if not self._room.acquire(blocking=False):
+                    # What the caller waits for may lie in this batch.
+                    batch = self._send(batch)
+                    self._room.acquire()
+                with self._take:
+                    name = None if self._stopped else next(self._names, None)
+                    if name is None:
+                        break
+                    pending = _Pending(name)
+                    self._order.put(pending)
+                batch = self._decode_one(pending, batch)
+            self._send(batch)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            with self._changed:
+                self._running -= 1
+                is_last = self._running == 0
+            if is_last:
+                self._order.put(None)
+                for _ in range(self._workers):
+                    self._jobs.put(None)
+
+    def _decode_one(self, pending: _Pending, batch: list[_Item]) -> list[_Item]:
+        audio, options = self._classifier.audio, self._options
+        size, mtime_ns = stamp(pending.name)
+        outcome = Outcome(str(pending.name), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
+        try:
+            with open_stream(pending.name, audio.sample_rate_hz, audio.decoder, options.channel) as stream:
+                for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.numbers):
+                    batch.append(self._item(pending, window))
+                    if len(batch) >= self._batch_size:
+                        batch = self._send(batch)
+                    if self._stopped:
+                        return batch
+                outcome = _outcome(outcome, stream, pending, audio.sample_rate_hz)
+        except AudioError as error:
+            outcome = replace(outcome, status=error.status, reason=error.reason)
+        except KerasBirdsError:
+            raise
+        except Exception as error:  # whatever a damaged file sets off in a decoder: the others go on
+            detail = " ".join(str(error).split())[:200]
+            status = "unreadable" if isinstance(error, OSError) else "corrupt"
+            outcome = replace(outcome, status=status, reason=f"{type(error).__name__}: {detail}")
+        with self._changed:
+            pending.outcome, pending.is_decoded = outcome, True
+            self._changed.notify_all()
+        return batch
+
+    def _item(self, pending: _Pending, window: Window) -> _Item:
+        pending.windows.append((window.start_samples, window.n_samples, window.channel))
+        return _Item(pending, len(pending.windows) - 1, window.clip)
+
+    def _send(self, batch: list[_Item]) -> list[_Item]:
+        if batch:
+            self._jobs.put(batch)
+        return []
+
+    def _compute(self) -> None:
+        """Runs in each worker thread: batches of windows become scores."""
+        while (batch := self._jobs.get()) is not None:
+            if self._stopped:
+                continue
+            try:
+                inputs = self._classifier.inputs(np.stack([x.clip for x in batch]))
+                scores = self._classifier.probabilities(inputs)
+                self._on_scored(len(batch) * self._hop_s)
+            except BaseException as error:
+                self._fail(error)
+                continue
+            with self._changed:
+                for item, row in zip(batch, scores, strict=True):
+                    item.pending.scores[item.index] = row
+                self._changed.notify_all()
+
+
+def _outcome(outcome: Outcome, stream: RecordingStream, pending: _Pending, rate_hz: int) -> Outcome:
+    end_s = max((start + n) / rate_hz for start, n, _ in pending.windows)
+    return replace(
+        outcome,
+        status=stream.status,
+        reason=stream.reason,
+        seconds=stream.seconds_read,
+        seconds_expected=stream.seconds_expected,
+        sample_rate_hz=stream.sample_rate_hz,
+        channels=stream.channels,
+        unscored_s=max(0.0, stream.seconds_read - end_s),
+    )

@@ -1,0 +1,74 @@
+"""Detections one by one, and how their numbers and names are written."""
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from keras_birds.inference.outcome import Outcome
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Bounds what is turned into Python objects at once.
+_ROWS_AT_ONCE = 4096
+
+
+class Detection(NamedTuple):
+    """A row of a table of `detection_schema()`, with the same fields in the same order."""
+
+    file: str
+    channel: int
+    start_s: float
+    end_s: float
+    start_time: datetime | None
+    label: str
+    scientific_name: str
+    common_name: str
+    score: float
+    model_id: str
+
+    @property
+    def scientific(self) -> str:
+        """The scientific name, or the label of what has none."""
+        return self.scientific_name or self.label
+
+    @property
+    def common(self) -> str:
+        """The common name, or the scientific name, or the label."""
+        return self.common_name or self.scientific
+
+
+def detections(outcome: Outcome, table: "pa.Table") -> Iterator[Detection]:
+    """Rows of one recording's table. `file` is the outcome's, which holds bytes that no column can."""
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        columns = [batch.column(name).to_pylist() for name in Detection._fields[1:]]
+        for row in zip(*columns, strict=True):
+            yield Detection(outcome.file, *row)
+
+
+def on_one_time_line(
+    recordings: Iterable[tuple[Outcome, "pa.Table"]],
+) -> Iterator[tuple[float, Outcome, Detection]]:
+    """Every detection, with when its recording begins if each begins where the one before ends; seconds."""
+    begin_s = 0.0
+    for outcome, table in recordings:
+        for x in detections(outcome, table):
+            yield begin_s, outcome, x
+        begin_s += outcome.seconds
+
+
+def decimal(value: float) -> str:
+    """With a point and without an exponent, to the sixth decimal: 0.0, 2.5, 0.333333."""
+    text = f"{value:.6f}".rstrip("0")
+    return text + "0" if text.endswith(".") else text
+
+
+def six_digits(value: float) -> str:
+    """A score to 6 significant digits."""
+    return f"{value:.6g}"
+
+
+def one_line(text: str) -> str:
+    """For formats that have no way to quote: a tab or line break becomes a space."""
+    return re.sub(r"[\t\n\v\f\r\x85\u2028\u2029]", " ", text)

@@ -1,0 +1,144 @@
+"""`submission.csv` as BirdCLEF's judges want it: a row for each window, a column for each label."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from keras_birds.errors import DataError, ModelError
+from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.text import csv_writer, printable
+from keras_birds.inference.writers.files import new_text
+from keras_birds.inference.writers.rows import decimal, six_digits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Windows are whole samples: what differs by less is the same number of seconds.
+_TOLERANCE_S = 1e-4
+# Bounds what is turned into Python objects at once.
+_ROWS_AT_ONCE = 512
+
+
+def write_submission(
+    recordings: Iterable[tuple[Outcome, "pa.Table"]],
+    labels: Sequence[str],
+    out: Path,
+    sample_submission: Path | None = None,
+) -> Path:
+    """Writes `submission.csv` into the folder `out`; read once, never held in memory.
+
+    A row is named `{stem}_{end_second}`, as in the sample_submission.csv of BirdCLEF 2025, the second being where
+    the window ends. Only full windows have one: those as long as the longest of all. Recordings without scores have
+    none. Scores are probabilities with 6 significant digits.
+
+    Args:
+        recordings: each with a table of its windows: start_s and end_s, then a column for each label.
+        labels: of the model.
+        out: a folder, made if missing.
+        sample_submission: a file whose header gives the columns and their order; without one, `labels` does.
+            Labels that it lacks are left out.
+
+    Raises:
+        ModelError: if the sample has labels that the model lacks.
+        DataError: if a row would be there twice, a full window ends between two seconds, or the sample is no
+            sample submission.
+    """
+    columns = list(labels) if sample_submission is None else _sample_labels(sample_submission, labels)
+    path = out / "submission.csv"
+    with new_text(path) as stream:
+        rows = _Rows(stream, columns)
+        for outcome, table in recordings:
+            if not outcome.failed:
+                rows.add(outcome.file, table)
+        if rows.problem:
+            raise DataError(rows.problem)
+    return path
+
+
+class _Rows:
+    """Rows of windows as long as the longest so far; a longer one shows that all of them were partial."""
+
+    def __init__(self, stream: TextIO, columns: Sequence[str]):
+        self._stream = stream
+        self._columns = columns
+        self._begin(0.0)
+
+    def _begin(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._writer = csv_writer(self._stream)
+        self._writer.writerow(["row_id", *self._columns])
+        self._files: dict[str, str] = {}
+        self.problem = ""
+
+    def add(self, file: str, table: "pa.Table") -> None:
+        longest_s = np.max(table["end_s"].to_numpy() - table["start_s"].to_numpy(), initial=0.0)
+        if longest_s < self._window_s - _TOLERANCE_S or not table.num_rows:
+            return
+        if longest_s > self._window_s + _TOLERANCE_S:
+            self._begin(longest_s)
+        if self.problem:
+            return
+        stem = _stem(file)
+        if stem in self._files:
+            self.problem = (
+                "BirdCLEF names rows by a recording's name without folder and extension, which must differ. Received: "
+                f"{printable(self._files[stem])} and {printable(file)}. Leave one of them out"
+            )
+            return
+        self._files[stem] = file
+        seen = set()
+        for end_s, row in self._full_windows(table):
+            second = round(end_s)
+            is_whole = abs(end_s - second) < _TOLERANCE_S
+            if not is_whole or second in seen:
+                self.problem = (
+                    "BirdCLEF names rows by the whole second at which a window ends, one row a second. Received: "
+                    f"{printable(file)} has {'two windows that end' if is_whole else 'a window that ends'} "
+                    f"at {decimal(end_s)} s. Choose an overlap of whole seconds, and one channel or their mean"
+                )
+                return
+            seen.add(second)
+            self._writer.writerow([f"{stem}_{second}", *map(six_digits, row)])
+
+    def _full_windows(self, table: "pa.Table") -> Iterator[tuple[float, list[float]]]:
+        """End and scores, the latter in the order of the submission's columns."""
+        columns = table.select(["start_s", "end_s", *self._columns])
+        for batch in columns.to_batches(max_chunksize=_ROWS_AT_ONCE):
+            for start_s, end_s, *row in zip(*(x.to_pylist() for x in batch.columns), strict=True):
+                if end_s - start_s > self._window_s - _TOLERANCE_S:
+                    yield end_s, row
+
+
+def _stem(file: str) -> str:
+    path = file.partition("?")[0] if "://" in file else file
+    return Path(path).stem
+
+
+def _sample_labels(path: Path, labels: Sequence[str]) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it isn't a table"
+        raise DataError(
+            f"the sample submission can't be read. Received: {printable(path)}: {reason}. Check the path"
+        ) from None
+    if len(header) < 2 or header[0] != "row_id":
+        raise DataError(
+            "a sample submission's first line is row_id and the labels. Received: "
+            f"{printable(path)} begins with {','.join(header[:3])!r}. Choose the competition's sample_submission.csv"
+        )
+    wanted = header[1:]
+    known = set(labels)
+    if unknown := [x for x in wanted if x not in known]:
+        named = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        raise ModelError(
+            f"the model must know every label of the sample submission. Received: {printable(path)} has "
+            f"{len(unknown)} that it lacks: {named}. Choose a model trained on this competition's labels"
+        )
+    return wanted

@@ -1,0 +1,74 @@
+"""Our own tables: CSV, JSON and Parquet, with the columns of `detection_schema()`."""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+from keras_birds.inference.outcome import Outcome, detection_schema
+from keras_birds.inference.text import csv_writer
+from keras_birds.inference.writers.rows import Detection, decimal, detections, six_digits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Row groups of a size that readers like; recordings with few rows each are first put together.
+_GROUP_ROWS = 65_536
+_TABLES_AT_ONCE = 1024
+
+
+def write_csv(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO) -> None:
+    """Comma-separated, with a header; quoted where a name needs it.
+
+    Seconds have at most 6 decimals, scores 6 significant digits; `start_time` is like `2025-06-01T05:30:00.000`,
+    or empty.
+    """
+    writer = csv_writer(stream)
+    writer.writerow(Detection._fields)
+    for outcome, table in recordings:
+        for x in detections(outcome, table):
+            times = (decimal(x.start_s), decimal(x.end_s), _iso(x) or "")
+            names = (x.label, x.scientific_name, x.common_name)
+            writer.writerow((x.file, x.channel, *times, *names, six_digits(x.score), x.model_id))
+
+
+def write_json(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO) -> None:
+    """One list, an object a line; values as in CSV, but `start_time` is null where it isn't known."""
+    before = "[\n"
+    for outcome, table in recordings:
+        for x in detections(outcome, table):
+            row = x._asdict() | {
+                "start_s": round(x.start_s, 6),
+                "end_s": round(x.end_s, 6),
+                "start_time": _iso(x),
+                "score": float(six_digits(x.score)),
+            }
+            stream.write(before + json.dumps(row, ensure_ascii=False))
+            before = ",\n"
+    stream.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+def write_parquet(recordings: Iterable[tuple[Outcome, "pa.Table"]], file: BinaryIO) -> None:
+    """The tables as they are, in row groups of about 65,536 rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    waiting: list[pa.Table] = []
+    rows = 0
+    with pq.ParquetWriter(file, detection_schema(), compression="zstd") as writer:
+        for _, table in recordings:
+            if not table.num_rows:
+                continue
+            waiting.append(table)
+            rows += table.num_rows
+            if rows >= _GROUP_ROWS:
+                writer.write_table(pa.concat_tables(waiting), row_group_size=_GROUP_ROWS)
+                waiting, rows = [], 0
+            elif len(waiting) == _TABLES_AT_ONCE:
+                # A table of a few rows takes kilobytes of its own.
+                waiting = [pa.concat_tables(waiting).combine_chunks()]
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+
+
+def _iso(x: Detection) -> str | None:
+    return x.start_time.isoformat(timespec="milliseconds") if x.start_time else None

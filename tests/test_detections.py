@@ -1,0 +1,180 @@
+"""What of a recording's scores becomes a detection."""
+
+from datetime import datetime
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from keras_birds.errors import ConfigError, DataError
+from keras_birds.inference.detections import DetectionRules, detect, smooth, summarise
+from keras_birds.inference.outcome import Outcome, detection_schema
+from keras_birds.inference.scorer import RecordingScores
+from keras_birds.labels import Label, LabelSet
+
+LABELS = LabelSet(
+    [Label("1139490", "Lithobates palmipes", "Amazon River Frog"), Label("whtdov"), Label("bkcdon")]
+)
+
+
+def recording(scores, hop_s=5.0, clip_s=5.0, channels=(0,), file="A_20230510_235955.ogg"):
+    """Scores `[window, label]`, the same for each channel."""
+    scores = np.repeat(np.float32(scores), len(channels), axis=0)
+    start_s = np.repeat(np.arange(len(scores) // len(channels)) * hop_s, len(channels))
+    channel = np.tile(np.int16(channels), len(scores) // len(channels))
+    return RecordingScores(Outcome(file, "ok"), start_s, start_s + clip_s, channel, scores)
+
+
+def rules(**options):
+    return DetectionRules.of(LABELS, **options)
+
+
+def rows(table):
+    return [(x["start_s"], x["end_s"], x["label"], round(x["score"], 6)) for x in table.to_pylist()]
+
+
+SCORES = [[0.1, 0.9, 0.3], [0.25, 0.8, 0.2499], [0.0, 0.0, 0.0], [0.5, 0.26, 0.6]]
+
+
+def test_scores_at_the_threshold_or_above_are_detections_by_time_and_then_score():
+    assert rows(detect(recording(SCORES), LABELS, rules(), "run/fold0")) == [
+        (0.0, 5.0, "whtdov", 0.9),
+        (0.0, 5.0, "bkcdon", 0.3),
+        (5.0, 10.0, "whtdov", 0.8),
+        (5.0, 10.0, "1139490", 0.25),
+        (15.0, 20.0, "bkcdon", 0.6),
+        (15.0, 20.0, "1139490", 0.5),
+        (15.0, 20.0, "whtdov", 0.26),
+    ]
+
+
+def test_rows_hold_what_the_schema_promises(tmp_path):
+    table = detect(recording(SCORES, channels=(1, 2)), LABELS, rules(threshold=0.85), "run/fold0")
+    pq.write_table(table, tmp_path / "a.parquet")
+    read = pq.read_table(tmp_path / "a.parquet")
+    assert read.schema.equals(detection_schema())
+    assert read.num_rows == 2
+    assert read.to_pylist()[1] == {
+        "file": "A_20230510_235955.ogg",
+        "channel": 2,
+        "start_s": 0.0,
+        "end_s": 5.0,
+        "start_time": datetime(2023, 5, 10, 23, 59, 55),
+        "label": "whtdov",
+        "scientific_name": "",
+        "common_name": "",
+        "score": pytest.approx(0.9),
+        "model_id": "run/fold0",
+    }
+    late = detect(recording(SCORES), LABELS, rules(threshold=0.55), "m").to_pylist()[-1]
+    assert (late["label"], late["start_time"]) == ("bkcdon", datetime(2023, 5, 11, 0, 0, 10))
+    unknown = detect(recording(SCORES, file="a.ogg"), LABELS, rules(), "m")
+    assert set(unknown["start_time"].to_pylist()) == {None}
+
+
+def test_a_recording_without_detections_gives_a_table_without_rows():
+    for scores in (np.zeros((3, 3)), np.zeros((0, 3))):
+        table = detect(recording(scores), LABELS, rules(), "m")
+        assert table.num_rows == 0
+        assert table.schema.equals(detection_schema())
+        assert summarise(recording(scores), LABELS, rules()).num_rows == 0
+
+
+def test_top_k_keeps_the_best_of_a_window_among_the_wanted_species(tmp_path):
+    found = rows(detect(recording(SCORES), LABELS, rules(top_k=1), "m"))
+    assert [x[2] for x in found] == ["whtdov", "whtdov", "bkcdon"]
+    (tmp_path / "species.txt").write_text("# wanted\nlithobates Palmipes\n\nbkcdon\n")
+    wanted = rules(top_k=1, species=tmp_path / "species.txt")
+    assert [x[2:] for x in rows(detect(recording(SCORES), LABELS, wanted, "m"))] == [
+        ("bkcdon", 0.3),
+        ("1139490", 0.25),
+        ("bkcdon", 0.6),
+    ]
+
+
+def test_each_label_may_have_a_threshold_of_its_own(tmp_path):
+    path = tmp_path / "thresholds.csv"
+    path.write_text("threshold,label\n0.5,1139490\n0.9,whtdov\n0,bkcdon\n")
+    found = rows(detect(recording(SCORES), LABELS, rules(threshold=path), "m"))
+    assert [x[2] for x in found] == ["whtdov", "bkcdon", "bkcdon", "bkcdon", "bkcdon", "1139490"]
+
+
+WRONG = {
+    "label,threshold\n1139490,0.5\nwhtdov,0.5\n": "none for bkcdon",
+    "label,threshold\n1139490,0.5\nwhtdov,0.5\nbkcdon,1\nrubthr1,0.1\n": "rubthr1",
+    "label,threshold\n1139490,high\n": "row 2: a threshold must be a number. Received: 'high'",
+    "label,threshold\n1139490,1.5\n": "row 2: the threshold must be from 0 to 1. Received: 1.5",
+    "label,threshold\n1139490,nan\n": "row 2: the threshold must be from 0 to 1. Received: nan",
+    "species,p\na,1\n": "columns label and threshold. Received: species, p",
+    "": "must be a readable CSV",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_wrong_thresholds_are_refused_naming_the_file_and_what_is_wrong(tmp_path, text):
+    path = tmp_path / "thresholds.csv"
+    path.write_text(text)
+    with pytest.raises((ConfigError, DataError)) as caught:
+        rules(threshold=path)
+    assert WRONG[text] in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_unknown_species_are_all_named(tmp_path):
+    path = tmp_path / "species.txt"
+    path.write_text("whtdov\nTurdus merula\nrubthr1\n")
+    with pytest.raises(DataError, match=r"species\.txt: .* knows\. Received: Turdus merula, rubthr1"):
+        rules(species=path)
+    path.write_text("# nothing\n")
+    with pytest.raises(DataError, match="at least one name"):
+        rules(species=path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("threshold", 1.01), ("threshold", -0.1), ("smooth_windows", 2)]
+)
+def test_numbers_out_of_range_are_wrong_calls(option, value):
+    with pytest.raises(ConfigError, match=str(value)):
+        rules(**{option: value})
+
+
+def test_smoothing_is_the_mean_over_neighbours_and_over_fewer_at_the_ends():
+    scores = np.random.default_rng(0).random((9, 3), np.float32)
+    for n in (1, 3, 5, 21):
+        expected = [scores[max(0, i - n // 2) : i + n // 2 + 1].mean(axis=0) for i in range(9)]
+        np.testing.assert_allclose(smooth(scores, n), expected, atol=1e-6)
+    assert smooth(scores[:0], 3).shape == (0, 3)
+
+
+def test_smoothing_takes_each_channel_by_itself():
+    found = recording(SCORES, channels=(1, 2))
+    found.scores[1::2] = 0
+    table = detect(found, LABELS, rules(smooth_windows=3), "m")
+    assert set(table["channel"].to_pylist()) == {1}
+    expected = np.mean(np.float32(SCORES)[:2, 1])
+    assert rows(table)[0] == (0.0, 5.0, "whtdov", pytest.approx(expected, abs=1e-6))
+
+
+def test_windows_that_touch_or_overlap_become_one_event_with_the_best_score():
+    scores = [[0.3, 0, 0], [0.9, 0, 0.5], [0, 0, 0], [0.4, 0, 0.7], [0.5, 0, 0.1]]
+    assert rows(detect(recording(scores), LABELS, rules(merge=True), "m")) == [
+        (0.0, 10.0, "1139490", 0.9),
+        (5.0, 10.0, "bkcdon", 0.5),
+        (15.0, 20.0, "bkcdon", 0.7),
+        (15.0, 25.0, "1139490", 0.5),
+    ]
+    # With an overlap of half a window the gap of one window is bridged.
+    assert rows(detect(recording(scores, hop_s=2.5), LABELS, rules(merge=True), "m")) == [
+        (0.0, 15.0, "1139490", 0.9),
+        (2.5, 12.5, "bkcdon", 0.7),
+    ]
+
+
+def test_the_summary_has_the_best_the_two_best_and_the_count_of_windows():
+    table = summarise(recording(SCORES), LABELS, rules()).to_pylist()
+    assert [x["label"] for x in table] == ["whtdov", "bkcdon", "1139490"]
+    assert table[0]["max"] == pytest.approx(0.9)
+    assert table[0]["mean_top2"] == pytest.approx(0.85)
+    assert [x["windows"] for x in table] == [3, 2, 2]
+    alone = summarise(recording(SCORES[:1]), LABELS, rules()).to_pylist()
+    assert alone[0]["mean_top2"] == alone[0]["max"] == pytest.approx(0.9)
