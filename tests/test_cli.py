@@ -48,7 +48,7 @@ def test_a_checkout_and_a_module_are_the_command(start, tmp_path):
     wrong = child(*start, "predict", cwd=tmp_path)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("Usage: ")
-    assert "Missing argument 'PATHS...'" in wrong.stderr
+    assert "Missing argument 'INPUTS...'" in wrong.stderr
 
 
 def test_help_lists_every_command_with_its_line(run):

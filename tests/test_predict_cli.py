@@ -311,15 +311,15 @@ def test_a_wrong_call_says_what_is_wrong(predict, run, write_tone, tmp_path):
     (tmp_path / "no-audio").mkdir()
     (tmp_path / "no-audio" / "notes.txt").touch()
     wrong = {
-        (): "Missing argument 'PATHS...'",
-        (tmp_path / "none.wav",): "does not exist",
-        (path, tmp_path / "none"): "does not exist",
-        (tmp_path / "no-audio",): "no audio files in",
+        (): "Missing argument 'INPUTS...'",
+        (tmp_path / "none.wav",): "none.wav' (No such file",
+        (path, tmp_path / "none"): "none' (No such file",
+        (tmp_path / "no-audio",): "must hold recordings. Received none in",
         (path, "--top-k", "0"): "--top-k",
         (path, "--aggregate", "median"): "--aggregate",
         (path, "--format", "xml"): "--format",
         (path, "--out", tmp_path / "none" / "a.csv"): f"there is no folder {tmp_path / 'none'}",
-        (path, "--out", tmp_path): "is a directory",
+        (path, "--out", tmp_path): "must be a new or empty folder",
         (path, "--figure", tmp_path / "none" / "a.png"): f"there is no folder {tmp_path / 'none'}",
         (path, "--figure", tmp_path / "a.pdf"): "must end in .png",
         (path, write_tone("b.wav"), "--figure", tmp_path / "a.png"): "draws one recording. Received: 2",

@@ -116,7 +116,7 @@ def decode(
         except NeedsFfmpeg:
             native, rate_hz, expected_s = ffmpeg.read(Path(path))
     else:
-        native, rate_hz = tfio.read(path)
+        native, rate_hz = tfio.read(Path(path))
         expected_s = len(native) / rate_hz
     check_length(path, len(native), rate_hz)
     samples = _resample(native, rate_hz, sample_rate_hz)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -68,7 +68,8 @@ class Reader:
 
     def _open(self) -> soundfile.SoundFile:
         if self._remote is not None:
-            target, suffix = self._remote, Path(str(self.name)).suffix
+            target: Any = self._remote
+            suffix = Path(str(self.name)).suffix
         else:
             # soundfile takes a name that ends in .raw for headerless data, but not a descriptor, which it closes;
             # and a name that isn't UTF-8 as bytes only.

@@ -38,7 +38,8 @@ def url_path(url: str) -> str:
     match = _URL.fullmatch(url)
     if match is None:
         raise ValueError(f"a URL has a scheme and ://. Received: {url}")
-    return unquote(urlsplit(match[3]).path) if match[2].lower() in _WEB else match[3]
+    is_web = match[2].lower() in _WEB
+    return unquote(urlsplit(f"{match[2]}://{match[3]}").path) if is_web else match[3]
 
 
 def open_url(url: str) -> BinaryIO:

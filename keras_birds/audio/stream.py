@@ -12,6 +12,7 @@ import soxr
 from keras_birds.audio import ffmpeg, tfio
 from keras_birds.audio.decode import NAN_REASON, SILENT_REASON, partial_reason
 from keras_birds.audio.reader import MIN_SECONDS, NeedsFfmpeg, Reader, check_file, mix
+from keras_birds.audio.remote import is_url
 from keras_birds.errors import AudioError
 
 Channel = str | int
@@ -65,7 +66,9 @@ def open_stream(
     """
     name = check_file(name)
     if decoder == "tfio":
-        native, rate_hz = tfio.read(name)
+        if is_url(name):
+            raise AudioError(name, "the decoder tfio reads local files only", "unreadable")
+        native, rate_hz = tfio.read(Path(name))
         yield _stream(
             name, rate_hz, 1, len(native) / rate_hz, iter([native[:, None]]), sample_rate_hz, channel
         )

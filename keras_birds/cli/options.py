@@ -52,3 +52,34 @@ def resolve_data_dir(data_dir: Path | None, config: Config) -> Path:
     if not path.is_dir():
         raise ConfigError(f"--data must be an existing folder. Received: {path}")
     return path
+
+
+class ChannelType(click.ParamType):
+    """`mix`, `all` or a number from 1."""
+
+    name = "channel"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        """Reads the option's value."""
+        text = str(value)
+        if text not in ("mix", "all") and not (text.isdecimal() and int(text) >= 1):
+            self.fail(f"must be mix, all or a number from 1. Received: {text}", param, ctx)
+        return int(text) if text.isdecimal() else text
+
+
+class ThresholdType(click.ParamType):
+    """A number, or an existing file."""
+
+    name = "threshold"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | Path:
+        """Reads the option's value."""
+        try:
+            return float(str(value))
+        except ValueError:
+            path = Path(str(value))
+        if not path.is_file():
+            self.fail(f"must be a number or an existing CSV file. Received: {value}", param, ctx)
+        return path

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from keras_birds.cli.options import ChannelType, ThresholdType
+
 if TYPE_CHECKING:
     from keras_birds.inference.classifier import Classifier
     from keras_birds.inference.predict import Prediction
@@ -25,34 +27,6 @@ _FOLDER_ONLY = (
 )
 _ANSWER_ONLY = ("method", "figure")
 _FOREIGN = ("labels", "sample_rate_hz", "window_s")
-
-
-class _ChannelType(click.ParamType):
-    name = "channel"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
-        if value in ("mix", "all"):
-            return str(value)
-        if str(value).isdecimal() and int(str(value)) >= 1:
-            return int(str(value))
-        self.fail(f"must be mix, all or a number from 1. Received: {value}", param, ctx)
-
-
-class _ThresholdType(click.ParamType):
-    name = "threshold"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | Path:
-        if isinstance(value, float):
-            return value
-        try:
-            return float(str(value))
-        except ValueError:
-            path = Path(str(value))
-            if path.is_file():
-                return path
-        self.fail(f"must be a number or an existing CSV file. Received: {value}", param, ctx)
 
 
 _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -78,7 +52,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--channel",
-    type=_ChannelType(),
+    type=ChannelType(),
     default="mix",
     show_default=True,
     metavar="mix|all|N",
@@ -122,7 +96,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--threshold",
-    type=_ThresholdType(),
+    type=ThresholdType(),
     default=0.25,
     show_default=True,
     metavar="P|FILE",
@@ -260,14 +234,18 @@ def predict(
         _check_place(out, "--out")
 
     from keras_birds.audio.files import find_inputs
+    from keras_birds.errors import DataError
     from keras_birds.inference.scorer import ScoreOptions
 
-    names = find_inputs(inputs, sys.stdin.buffer, _warn)
+    try:
+        names = find_inputs(inputs, sys.stdin.buffer, _warn)
+    except DataError as error:
+        raise click.BadParameter(str(error), param_hint="INPUTS") from None
     classifier = _load(model, engine, decoder, provider, labels, sample_rate_hz, window_s, output)
     if model is None:
         click.echo(f"Model: {classifier.model_id}", err=True)
     options = ScoreOptions(overlap_s, channel, workers, batch_size)
-    if in_folder:
+    if out is not None and in_folder:
         from keras_birds.cli.predict_folder import FolderRequest, predict_into_folder
 
         request = FolderRequest(
@@ -315,12 +293,12 @@ def _check_mode(ctx: click.Context, in_folder: bool, forms: tuple[str, ...]) -> 
         )
         hint = "" if in_folder else "; for the others pass --out FOLDER"
         raise click.BadParameter(f"must {what}. Received: {', '.join(forms)}{hint}", param_hint="--format")
-    given = [bool(ctx.params[x]) for x in _FOREIGN]
-    if any(given) and not all(given):
+    foreign = [bool(ctx.params[x]) for x in _FOREIGN]
+    if any(foreign) and not all(foreign):
         raise click.UsageError(
             "--labels, --sample-rate and --window-s must be given together, for a model of others"
         )
-    if all(given) and ctx.params["model"] is None:
+    if all(foreign) and ctx.params["model"] is None:
         raise click.UsageError("--labels, --sample-rate and --window-s need --model FILE.onnx")
 
 

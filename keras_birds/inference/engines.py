@@ -53,7 +53,9 @@ class OnnxEngine:
         self.path = Path(path)
         chosen = choose_provider(provider)
         self._session = open_session(path, threads=1, provider=chosen)
-        self.batch_size, self.workers = (2, None) if chosen == "CPUExecutionProvider" else (64, 1)
+        is_cpu = chosen == "CPUExecutionProvider"
+        self.batch_size = 2 if is_cpu else 64
+        self.workers: int | None = None if is_cpu else 1
         self.metadata = ModelMetadata.of_session(self._session, path)
         self._check_graph()
 

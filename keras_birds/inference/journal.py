@@ -112,7 +112,9 @@ class Journal:
                     ) from None
                 whole += len(line)
         if not whole:
-            raise KerasBirdsError(f"{self._path} must begin with its settings. Received: none. Choose another --out")
+            raise KerasBirdsError(
+                f"{self._path} must begin with its settings. Received: none. Choose another --out"
+            )
         self._file.truncate(whole)
         self._file.seek(whole)
 

@@ -64,9 +64,10 @@ def start_time(name: str, pattern: str | None = None) -> datetime | None:
     if pattern is not None:
         return _by_pattern(path.stem, pattern)
     for match in (x for stamp in _STAMPS for x in stamp.finditer(path.stem)):
-        numbers = [int(x) for x in match.groups() if x and x.isdigit()]
+        numbers = [int(x) for x in match.groups() if x.isdigit()]
+        year, month, day, hour, minute, second = (*numbers, 0)[:6]
         try:
-            return datetime(*numbers)
+            return datetime(year, month, day, hour, minute, second)
         except ValueError:
             continue
     # Without a letter it may be any number, but AudioMoth's suffix is in capitals.

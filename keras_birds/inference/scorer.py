@@ -153,7 +153,8 @@ class _Pipeline:
         try:
             while (pending := self._order.get()) is not None:
                 with self._changed:
-                    self._changed.wait_for(lambda p=pending: p.is_complete or self._error is not None)
+                    while not pending.is_complete and self._error is None:
+                        self._changed.wait()
                 if self._error is not None:
                     break
                 self._room.release()

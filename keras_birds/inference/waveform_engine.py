@@ -53,7 +53,8 @@ class WaveformEngine:
         self._input, batch = self._find_input(audio.clip_samples)
         self._output = self._find_output(len(labels))
         is_cpu = chosen == "CPUExecutionProvider"
-        self.batch_size, self.workers = (batch or (2 if is_cpu else 64), None if is_cpu else 1)
+        self.batch_size = batch or (2 if is_cpu else 64)
+        self.workers: int | None = None if is_cpu else 1
         self._batch = batch
 
     def _find_input(self, clip_samples: int) -> tuple[str, int | None]:

@@ -1,0 +1,168 @@
+from datetime import datetime
+
+import pytest
+
+from keras_birds.errors import ConfigError
+from keras_birds.inference.recording_time import check_time_pattern, start_time
+
+MORNING = datetime(2023, 5, 10, 7, 30)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AM1_20230510_073000.ogg",  # STATION_DATE_TIME
+        "20230510_073000.WAV",  # AudioMoth
+        "20230510_073000T.WAV",  # AudioMoth, triggered
+        "24F319055FDF2902_20230510_073000.WAV",  # AudioMoth with its serial number
+        "SM4_20230510_073000.wav",  # Song Meter SM4
+        "SM304472_0+1_20230510$073000.wav",  # Song Meter SM3 with GPS
+        "_20230510_073000.wav",  # Song Meter Mini without a prefix
+        "2MM01234_20230510_073000_000.wav",  # split by Kaleidoscope
+        "2MM01234_20230510_073000-0400.wav",  # with its zone
+        "S4A01234_20230510_073000_123456.wav",  # microseconds
+        "S20230510T073000.4793+1000_E20230510T080031.9803+1000_-12.34567+78.98102.wav",  # Frontier Labs BAR
+        "20230510T073000Z_rec_[-21.1440+149.6960].flac",
+        "20230510-073000.wav",
+        "site 20230510073000.wav",
+        "2023-05-10T07-30-00.flac",
+        "2023-05-10T07:30:00.123Z.flac",
+        "2023-05-10_07-30-00.flac",
+        "2023_05_10_07_30_00.flac",
+        "2023-05-10-07-30-00.wav",
+        "2023-05-10 07.30.00.wav",
+        "Lac-2023-05-10_07-30.flac",  # Arbimon
+        "2023-05-10-birdnet-07:30:00.wav",  # BirdNET-Pi
+        "Turdus_merula-87-2023-05-10-birdnet-RTSP_1-07:30:00.mp3",
+        "Wald, 'Süd'\n栗林_20230510_073000.wav",
+        "/data/20220101_000000/rec/AM1_20230510_073000.ogg",  # the folder's name isn't the recording's
+        "s3://bucket/20220101_000000/AM1_20230510_073000.ogg",
+        "https://example.org/AM1_20230510%24073000.ogg?when=20220101_000000",
+        "zip://rec/AM1_20230510_073000.ogg::s3://bucket/20220101_000000.zip",
+    ],
+)
+def test_recorders_names_tell_the_start(name):
+    assert start_time(name) == MORNING
+
+
+def test_the_real_soundscapes_all_have_a_start(soundscapes_dir):
+    starts = [start_time(str(path)) for path in sorted(soundscapes_dir.glob("*.ogg"))]
+    assert len(starts) == 20
+    assert starts[0] == MORNING
+    assert all(x is not None and x.year == 2023 and x.month == 5 for x in starts)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("5AFEA4E0.WAV", datetime(2018, 5, 18, 10, 3, 12)),
+        ("5E9089F0.flac", datetime(2020, 4, 10, 15, 0)),
+        ("58123456.WAV", datetime(2016, 10, 27, 17, 7, 34)),  # digits only, and AudioMoth's capitals
+        ("58123456.wav", None),
+        ("5afea4e0.wav", None),  # more likely a hash
+        ("DEADBEEF.WAV", None),  # 2088
+        ("10160435.WAV", None),  # 1978: a Batlogger's number
+        ("20230510.WAV", None),
+        ("X5AFEA4E0.WAV", None),
+    ],
+)
+def test_audiomoth_hexadecimal_seconds_are_utc(name, expected):
+    assert start_time(name) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "song.ogg",
+        "",
+        "XC134896.ogg",
+        "soundscape_8358733_5.ogg",
+        "20230510.wav",  # no time
+        "20230510_0012.wav",  # a counter
+        "20231310_073000.wav",  # month 13
+        "20230229_073000.wav",  # no leap year
+        "20230510_243000.wav",
+        "20230510_076000.wav",
+        "2023-05-10_07-30-61.wav",
+        "2023-02-30_07-30.wav",
+        "120230510_073000.wav",  # within longer numbers
+        "20230510_0730001.wav",
+        "20230510_07300.wav",
+        "18230510_073000.wav",
+        "2023-0510_073000.wav",  # half a separator
+        "230510_073000.wav",  # which is the year?
+    ],
+)
+def test_other_names_tell_nothing(name):
+    assert start_time(name) is None
+
+
+def test_an_impossible_date_leaves_the_next_one():
+    assert start_time("20239999_073000_20230510_073000.wav") == MORNING
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("REC_%Y%m%d_%H%M%S", "Süd_REC_20230510_073000_x.wav"),
+        ("%y%m%d_%H%M%S", "WAT_NC_03_230510_073000_df100.wav"),
+        (".%y%m%d%H%M%S", "67403784.230510073000.wav"),  # SoundTrap
+        ("%d.%m.%Y %Hh%M", "Teich 10.05.2023 07h30 (2).wav"),
+        ("%d%b%y-%H,%M,%S", "Bat Spring-10May23-07,30,00.wav"),
+        ("%Y-%j-%I.%M%p", "2023-130-07.30AM.wav"),
+        ("%Y%m%d_%H%M%S%z", "20230510_073000+1000.wav"),  # the recorder's clock, zone or not
+        ("100%% %Y%m%d_%H%M", "a 100% 20230510_0730.wav"),
+        ("(%Y.%m.%d[%H%M", "(2023.05.10[0730.wav"),
+    ],
+)
+def test_a_pattern_is_found_anywhere_in_the_name(pattern, name):
+    check_time_pattern(pattern)
+    assert start_time(name, pattern) == MORNING
+
+
+def test_a_pattern_may_give_the_hour_only():
+    assert start_time("20230510_07.wav", "%Y%m%d_%H") == datetime(2023, 5, 10, 7)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AM1_20230510_073000.ogg",  # another pattern's name, though it would tell without one
+        "REC_20231310_073000.wav",
+        "REC_20230510_0730001.wav",
+        "REC_20230510_07300.wav",
+        "rec_20230510_073000.wav",
+        "x.REC_20230510_073000",  # a suffix
+    ],
+)
+def test_what_a_pattern_does_not_find_has_no_start(name):
+    assert start_time(name, "REC_%Y%m%d_%H%M%S") is None
+
+
+def test_a_pattern_ends_at_the_end_of_a_number():
+    assert start_time("12320230510_073000.wav", "%Y%m%d_%H%M%S") is None
+    assert start_time("20230510_073000.wav", "%y%m%d_%H%M%S") is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [
+        ("", "date and an hour"),
+        ("REC", "date and an hour"),
+        ("%Y%m%d", "date and an hour"),
+        ("%H%M%S", "date and an hour"),
+        ("%m%d_%H%M%S", "date and an hour"),
+        ("%Y%m_%H%M%S", "date and an hour"),
+        ("%Y%m%d_%M%S", "date and an hour"),
+        ("%Y%m%d_%I%M", "date and an hour"),  # morning or evening?
+        ("%Y%m%d_%H%Q", "unknown %Q"),
+        ("%Y%m%d_%H%", "unknown %"),
+        ("%Y%m%d_%H_%Y", "%Y twice"),
+    ],
+)
+def test_a_pattern_without_a_date_and_an_hour_is_refused(pattern, problem):
+    for call in (check_time_pattern, lambda x: start_time("a.wav", x)):
+        with pytest.raises(ConfigError, match=problem) as caught:
+            call(pattern)
+        assert repr(pattern) in str(caught.value)
+        assert "\n" not in str(caught.value)
