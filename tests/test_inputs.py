@@ -95,7 +95,7 @@ def test_names_that_are_not_utf8_come_through(here):
     touch(here, "rec/é.wav")
     with open(b"rec/\xe9.wav", "wb"):  # noqa: PTH123 - bytes
         pass
-    expected = [os.path.join("rec", x) for x in ("é.wav", os.fsdecode(b"\xe9.wav"))]
+    expected = [f"rec/{x}" for x in ("é.wav", os.fsdecode(b"\xe9.wav"))]
     assert inputs("rec") == expected
     assert inputs("-", stdin=b"rec/\xe9.wav\n") == expected[1:]
     (here / "list.csv").write_bytes(b"file\nrec/\xe9.wav\n")
@@ -110,23 +110,40 @@ def test_folders_are_read_as_they_are_reached(here):
     assert list(found) == ["rec/a/2.wav", "rec/b/3.wav", "rec/b/late.wav"]
 
 
-def test_a_folder_that_can_not_be_listed_is_told_and_the_others_go_on(here):
+@pytest.mark.parametrize("argument", ["rec", "rec/**/*.wav"])
+def test_a_folder_that_can_not_be_listed_is_told_and_the_others_go_on(here, argument):
     touch(here, "rec/1.wav", "rec/a/2.wav", "rec/b/3.wav")
     problems = []
-    found = find_inputs(["rec", "rec/**/*.wav"], None, lambda *x: problems.append(x))
+    found = find_inputs([argument], None, lambda *x: problems.append(x))
     assert next(found) == "rec/1.wav"
     shutil.rmtree(here / "rec/a")
     assert list(found) == ["rec/b/3.wav"]
     assert problems == [("rec/a", "can't be listed (No such file or directory)")]
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may read everything")
-def test_a_forbidden_folder_is_told(here):
-    touch(here, "rec/1.wav", "rec/a/2.wav")
+@pytest.fixture
+def unprivileged(here):
+    """The current folder, and no right to read what is forbidden: root gives its rights up for the test."""
+    if sys.platform == "win32":
+        pytest.skip("no such rights")
+    here.chmod(0o755)
+    is_root = os.geteuid() == 0
+    yield lambda: os.seteuid(65534) if is_root else None
+    if is_root:
+        os.seteuid(0)
+
+
+def test_a_forbidden_folder_is_told(here, unprivileged):
+    touch(here, "rec/1.wav", "rec/a/2.wav", "rec/b/3.wav", "closed/4.wav")
     (here / "rec/a").chmod(0)
+    (here / "closed").chmod(0)
+    unprivileged()
     problems = []
-    assert inputs("rec", on_problem=lambda *x: problems.append(x)) == ["rec/1.wav"]
+    assert inputs("rec", on_problem=lambda *x: problems.append(x)) == ["rec/1.wav", "rec/b/3.wav"]
     assert problems == [("rec/a", "can't be listed (Permission denied)")]
+    assert "'closed/4.wav' (Permission denied)" in refused("rec", "closed/4.wav")
+    assert refused("closed", on_problem=lambda *x: problems.append(x)).endswith("'closed'")
+    assert problems[1:] == [("closed", "can't be listed (Permission denied)")]
 
 
 def test_each_recording_comes_once_under_its_first_name(here):
@@ -199,11 +216,12 @@ def tree(here):
         ("s1/.*", ["s1/.h.wav", "s1/.x/h.wav"]),
         ("s1/../s2/*/d.wav", ["s1/../s2/2023/d.wav"]),
         ("./s1/t*", ["s1/top.wav"]),
+        ("s1/*/", ["s1/2023/a.wav", "s1/2024/c.wav"]),
     ],
 )
 def test_globs(tree, pattern, expected):
     assert inputs(pattern) == expected
-    assert inputs(tree / pattern) == [str(tree / x) for x in expected]
+    assert inputs(f"{tree}/{pattern}") == [str(tree / x) for x in expected]
 
 
 def test_a_file_of_exactly_the_globs_name_wins(here):
@@ -413,7 +431,7 @@ def open_failure(url):
     assert str(error) == f"{url}: {error.reason}"
     assert error.path == url
     assert "\n" not in error.reason
-    assert error.__suppress_context__
+    assert error.__suppress_context__ or error.__context__ is None
     return error.status, error.reason
 
 
@@ -448,7 +466,7 @@ def test_a_file_is_streamed_from_a_web_server(web, wav_bytes):
         sound.seek(len(samples) - 1000)
         np.testing.assert_array_equal(sound.read(dtype="int16"), samples[-1000:])
         sound.seek(0)
-        np.testing.assert_array_equal(sound.read(dtype="int16"), samples)
+        np.testing.assert_array_equal(np.concatenate(list(sound.blocks(1 << 16, dtype="int16"))), samples)
     ranges = [re.fullmatch(r"bytes=(\d+)-(\d+)", x) for command, _, x in web.requests if command == "GET"]
     assert len(ranges) >= 4
     # A block ahead of what was asked.
@@ -497,13 +515,12 @@ def test_a_large_file_is_never_held_whole(web):
     assert peak < 24 << 20
 
 
-def test_what_can_not_be_opened_is_told_in_a_line(web, memory):
+def test_what_can_not_be_opened_is_told_in_a_line(web, memory, tmp_path):
     memory.pipe("/empty.wav", b"")
-    memory.pipe("/folder/a.wav", b"x")
     web.files.update({"/empty.wav": b"", "/norange.wav": b"RIFF" * 1000})
     assert open_failure("memory://gone.wav") == ("missing", "no such file")
     assert open_failure("memory://empty.wav") == ("empty", "is empty (0 bytes)")
-    assert open_failure("memory://folder")[0] == "unreadable"
+    assert open_failure(f"file://{tmp_path}") == ("unreadable", "is a folder")
     assert open_failure("file:///gone/a.wav") == ("missing", "no such file")
     assert open_failure(f"{web.url}/gone.wav") == ("missing", "no such file")
     assert open_failure(f"{web.url}/empty.wav") == ("empty", "is empty (0 bytes)")
@@ -528,8 +545,7 @@ def test_a_connection_that_breaks_is_an_error_and_not_an_end(web, wav_bytes):
     with open_url(f"{web.url}/breaks.wav") as file:
         assert file.read(1 << 20) == data[: 1 << 20]
         with pytest.raises(Exception, match="payload"):
-            while file.read(1 << 20):
-                pass
+            file.read()
 
 
 def test_a_server_that_stops_sending_is_given_up(web, wav_bytes, monkeypatch):
@@ -585,6 +601,7 @@ def stored_tree(request, tree, memory):
             "**/*.wav",
             ["f.wav", "other/2023/e.wav", "s1/top.wav", "s1/2023/a.wav", "s1/2024/c.wav", "s2/2023/d.wav"],
         ),
+        ("s1/*/", ["s1/2023/a.wav", "s1/2024/c.wav"]),
         ("s1/top.wav", ["s1/top.wav"]),
         ("gone.wav", ["gone.wav"]),  # the manifest tells
     ],
@@ -613,7 +630,7 @@ def test_folders_at_urls_are_read_as_they_are_reached(memory):
     memory.pipe("/top/b/late.wav", b"x")
     memory.rm("/top/a", recursive=True)
     assert list(found) == ["memory://top/b/3.wav", "memory://top/b/late.wav"]
-    assert [x[0] for x in problems] == ["memory://top/a"]
+    assert problems == [("memory://top/a", "can't be listed (No such file or directory)")]
 
 
 def test_urls_that_hold_nothing_are_refused(memory, web):

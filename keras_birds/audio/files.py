@@ -108,9 +108,10 @@ def _find(argument: str, stdin: BinaryIO | None, on_problem: OnProblem) -> Itera
     if os.path.isdir(path):  # noqa: PTH112 - unlike Path's, it never raises
         return tree.walk(argument)
     if has_magic(argument) and not os.path.exists(path):  # noqa: PTH110
-        return tree.expand(path.anchor, path.parts[bool(path.anchor) :])
+        below = ("**",) * argument.endswith(os.sep)  # what ends so is a folder
+        return tree.expand(path.anchor, path.parts[bool(path.anchor) :] + below)
     if path.suffix.lower() == ".csv":
-        return _resolve(path, _read_csv(path, on_problem))
+        return _resolve(argument, _read_csv(path, on_problem))
     return iter((argument,))
 
 
@@ -177,9 +178,9 @@ def _list_column(path: Path, header: list[str]) -> int:
     raise DataError(f"a list must have a column {wanted}. Received in {str(path)!r}: {received}")
 
 
-def _resolve(table: Path, names: Iterable[str]) -> Iterator[str]:
+def _resolve(table: str, names: Iterable[str]) -> Iterator[str]:
     for name in names:
-        beside = os.path.join(table.parent, name)  # noqa: PTH118 - a Path would change the name
+        beside = os.path.join(os.path.dirname(table), name)  # noqa: PTH118, PTH120 - a Path would change the name
         yield beside if not is_url(name) and os.path.lexists(beside) else name
 
 

@@ -86,7 +86,7 @@ class Tree:
 
     def _list(self, folder: str, may_lack: bool = False) -> list[tuple[str, Kind]]:
         try:
-            return sorted(self.entries(folder))
+            return sorted(self.entries(folder), key=lambda entry: (entry[1] != "file", entry[0]))
         except OSError as error:
             if not (may_lack and isinstance(error, FileNotFoundError | NotADirectoryError)):
                 self.on_problem(folder or os.curdir, f"can't be listed ({error.strerror or error})")

@@ -5,13 +5,15 @@ Credentials and settings come from where fsspec's packages look for them: `AWS_*
 (https://filesystem-spec.readthedocs.io/en/latest/features.html#configuration).
 """
 
+import errno
+import logging
 import os
 import re
 from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from keras_birds.audio.listing import Kind, OnProblem, Tree, has_magic
@@ -26,6 +28,10 @@ _WEB = frozenset({"http", "https"})
 _GONE = frozenset({404, 410})
 # As the file systems call them: local, S3, Azure, web servers, Google, memory.
 _MTIME_KEYS = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
+
+# They log tracebacks of failures that are told here in a line, and without any handler Python prints them.
+for _name in ("fsspec", "s3fs", "gcsfs"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 def is_url(name: str | Path) -> bool:
@@ -54,11 +60,13 @@ def open_url(url: str) -> BinaryIO:
     """
     try:
         files, path = _file_system(url)
-        file: BinaryIO = files.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+        file = files.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+        if not hasattr(file, "fs"):  # an archive closes with the last reference to its file system
+            file.fs = files
         # A web server without ranges, a folder and an empty file all open as something that has no length.
-        if file.seekable() and file.seek(0, os.SEEK_END) > 0:
+        if _length(file) > 0:
             file.seek(0)
-            return file
+            return cast(BinaryIO, file)
         file.close()
         info = files.info(path)
     except KerasBirdsError:
@@ -70,6 +78,13 @@ def open_url(url: str) -> BinaryIO:
     if info["size"] == 0:
         raise AudioError(url, "is empty (0 bytes)", "empty")
     raise AudioError(url, "its server has no random access: download it", "unreadable")
+
+
+def _length(file: Any) -> int:
+    try:
+        return int(file.seek(0, os.SEEK_END))
+    except ValueError:
+        return 0
 
 
 def stamp(name: str | Path) -> tuple[int, int]:
@@ -118,10 +133,12 @@ def list_url(url: str, on_problem: OnProblem) -> Iterator[str]:
     if match is None:
         raise ValueError(f"a URL has a scheme and ://. Received: {url}")
     prefix, scheme, path, tail = match[1], match[2], match[3], match[4] or ""
-    # A web URL's question mark begins its query.
-    is_listed = not path or path.endswith("/") or (has_magic(path) if scheme not in _WEB else "*" in path)
-    if scheme in _WEB and is_listed:
-        raise DataError(f"web servers don't list files: URLs must name one each. Received: {url!r}")
+    is_listed = not path or path.endswith("/") or has_magic(path)
+    if scheme.lower() in _WEB:
+        # A question mark begins a query, to which any file may be the answer.
+        if "?" not in path and ("/" not in path or path.endswith("/") or "*" in path):
+            raise DataError(f"web servers don't list files: URLs must name one each. Received: {url!r}")
+        is_listed = False
     try:
         _check_packages(url)
         if not is_listed:
@@ -142,8 +159,8 @@ def list_url(url: str, on_problem: OnProblem) -> Iterator[str]:
             files.invalidate_cache()
             own = files._strip_protocol(f"{scheme}://{folder}").rstrip("/")
             found = [(x["name"].rstrip("/"), x["type"]) for x in files.ls(own, detail=True)]
-        except OSError:
-            raise
+        except FileNotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, error.strerror or os.strerror(errno.ENOENT)) from None
         except Exception as error:  # each file system has its own
             raise OSError(_reason(error)) from None
         # Stores without folders list an empty object in a folder's place.
@@ -152,7 +169,7 @@ def list_url(url: str, on_problem: OnProblem) -> Iterator[str]:
 
     tree = Tree(entries, lambda folder, reason: on_problem(prefix + folder + tail, reason), "/")
     start = "/" if path.startswith("/") else ""
-    parts = [x for x in path.split("/") if x]
+    parts = [x for x in path.split("/") if x] + ["**"] * path.endswith("/")
     for found in tree.expand(start, parts) if has_magic(path) else tree.walk(path):
         yield prefix + found + tail
 
@@ -192,6 +209,8 @@ def _audio_error(url: str, error: Exception) -> AudioError:
     code = getattr(cause, "status", None)
     if code in _GONE or (isinstance(cause, FileNotFoundError) and code is None):
         return AudioError(url, "no such file", "missing")
+    if isinstance(cause, IsADirectoryError):
+        return AudioError(url, "is a folder", "unreadable")
     if isinstance(code, int):
         answer = f"{code} {getattr(cause, 'message', '')}".rstrip()
         return AudioError(url, f"its server answers {answer}", "unreadable")

@@ -1,0 +1,397 @@
+"""`keras-birds predict --out FOLDER`, as people use it: on disks with bad files, killed, and started again."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from constant_model import write_constant_model
+from placeholder import AUDIO, LABELS, TONES_HZ
+
+RATE = AUDIO.sample_rate_hz
+
+
+@pytest.fixture
+def predict(run_command, placeholder_run):
+    def call(*arguments, code=0, model=placeholder_run):
+        found, out, err = run_command("predict", *arguments, "--model", model)
+        assert found == code, err
+        return out, err
+
+    return call
+
+
+@pytest.fixture
+def disk(tmp_path, write_tone):
+    """Recordings in folders, as a recorder writes them."""
+    for k in range(6):
+        write_tone(f"disk/plot{k % 2}/P{k}_20250601_{k + 4:02d}5930.wav", TONES_HZ[k % 4], seconds=10 + k)
+    return tmp_path / "disk"
+
+
+def read(folder, name="detections.csv"):
+    return pd.read_csv(folder / name, dtype={"label": str}, keep_default_na=False)
+
+
+def table_of(folder):
+    """Rows without order, scores aside."""
+    table = read(folder)
+    rows = table[["file", "channel", "start_s", "end_s", "start_time", "label", "model_id"]]
+    return table.set_index(list(rows.columns))["score"].sort_index()
+
+
+def test_detections_manifest_summary_and_activity_of_a_disk(predict, disk, tmp_path):
+    out, err = predict(disk, "--out", tmp_path / "out", "--overlap", 1)
+    assert "6 recordings: 6 scored; " in err
+    listed = [Path(x).name for x in out.splitlines()]
+    assert listed == ["manifest.csv", "detections.csv", "summary.csv", "activity.csv", "activity.png"]
+    table = read(tmp_path / "out")
+    assert list(table.columns) == [
+        *("file", "channel", "start_s", "end_s", "start_time", "label", "scientific_name", "common_name"),
+        *("score", "model_id"),
+    ]
+    for file, rows in table.groupby("file"):
+        k = int(Path(file).name[1])
+        best = rows.loc[rows.groupby("start_s")["score"].idxmax()]
+        assert set(best["label"]) == {LABELS[k % 4]}
+        assert best["start_s"].tolist() == list(np.arange(9 + k))
+        assert best["start_time"].iloc[0] == f"2025-06-01T{k + 4:02d}:59:30.000"
+    assert (table["score"] >= 0.25).all()
+    manifest = read(tmp_path / "out", "manifest.csv")
+    assert manifest["status"].tolist() == ["ok"] * 6
+    assert manifest["detections"].sum() == len(table)
+    assert set(read(tmp_path / "out", "summary.csv")["label"]) >= set(LABELS)
+    activity = read(tmp_path / "out", "activity.csv")
+    assert activity["detections"].sum() == len(table)
+    assert sorted(set(activity["hour"])) == [4, 5, 6, 7, 8, 9]
+    assert (tmp_path / "out" / "activity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_format_is_written_combined_and_per_recording(predict, disk, tmp_path):
+    forms = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet")
+    options = [x for form in forms for x in ("--format", form)]
+    predict(disk, "--out", tmp_path / "out", *options)
+    names = {x.name for x in (tmp_path / "out").glob("detections.*")}
+    assert len(names) == len(forms)
+    assert len(pd.read_parquet(tmp_path / "out" / "detections.parquet")) == len(read(tmp_path / "out"))
+    predict(disk, "--out", tmp_path / "out", "--format", "raven", "--per-recording")
+    tables = list((tmp_path / "out" / "raven").rglob("*.selections.txt"))
+    assert len(tables) == 6
+
+
+def test_a_submission_holds_every_full_window_of_every_soundscape(predict, tmp_path, write_tone):
+    for k in range(3):
+        write_tone(f"soundscapes/soundscape_{k}.ogg", TONES_HZ[k], seconds=20.4)
+    (tmp_path / "sample.csv").write_text("row_id,amakin1,1139490,whtdov\nsoundscape_0_2,0,0,0\n")
+    sample = ("--sample-submission", tmp_path / "sample.csv")
+    predict(tmp_path / "soundscapes", "--out", tmp_path / "out", "--format", "birdclef", *sample)
+    table = read(tmp_path / "out", "submission.csv")
+    assert list(table.columns) == ["row_id", "amakin1", "1139490", "whtdov"]
+    assert table["row_id"].tolist() == [f"soundscape_{k}_{s}" for k in range(3) for s in range(2, 21, 2)]
+    assert table.iloc[:10]["1139490"].min() > 0.7
+
+
+def test_the_same_command_does_nothing_twice_and_redoes_what_changed(predict, disk, tmp_path, write_tone):
+    command = (disk, "--out", tmp_path / "out")
+    predict(*command)
+    before = table_of(tmp_path / "out")
+    _, err = predict(*command)
+    assert "6 recordings: 0 scored, 6 scored before" in err
+    pd.testing.assert_series_equal(table_of(tmp_path / "out"), before)
+    changed = write_tone("disk/plot0/P0_20250601_045930.wav", TONES_HZ[3], seconds=4)
+    (disk / "plot1" / "new.wav").symlink_to(changed)
+    _, err = predict(*command)
+    assert "7 recordings: 2 scored, 5 scored before" in err
+    table = read(tmp_path / "out")
+    rows = table[table["file"] == str(changed)]
+    assert rows["end_s"].max() == 4
+    assert set(rows["label"]) == {LABELS[3]}
+    assert not table.duplicated(["file", "start_s", "label"]).any()
+
+
+def test_other_settings_and_foreign_folders_are_refused(predict, disk, tmp_path):
+    predict(disk, "--out", tmp_path / "out")
+    for option, said in (
+        (("--overlap", "1"), "overlap_s is 1.0, was 0.0"),
+        (("--threshold", "0.5"), "thresholds is 0.5, was 0.25"),
+        (("--keep-scores",), "keep_scores is true, was false"),
+        (("--merge",), "merge is true, was false"),
+    ):
+        _, err = predict(disk, "--out", tmp_path / "out", *option, code=2)
+        assert said in err
+    _, err = predict(disk, "--out", disk, code=2)
+    assert "must be a new or empty folder" in err
+
+
+def test_options_of_the_other_kind_of_answer_are_wrong_calls(predict, disk, tmp_path):
+    for arguments, said in {
+        (disk, "--threshold", "0.5"): "--threshold: is for detections, with --out FOLDER",
+        (disk, "--merge"): "--merge",
+        (disk, "--format", "raven"): "for the others pass --out FOLDER",
+        (disk, "--format", "csv", "--format", "json"): "one of table, csv, json",
+        (
+            disk,
+            "--out",
+            tmp_path / "o",
+            "--aggregate",
+            "max",
+        ): "--aggregate: is for answers, without --out FOLDER",
+        (disk, "--out", tmp_path / "o", "--format", "table"): "Received: table",
+        (disk, "--out", tmp_path / "o", "--channel", "0"): "mix, all or a number from 1. Received: 0",
+        (disk, "--out", tmp_path / "o", "--threshold", "high"): "Received: high",
+        (disk, "--out", tmp_path / "o", "--threshold", "1.5"): "from 0 to 1. Received: 1.5",
+        (disk, "--out", tmp_path / "o", "--smooth", "2"): "odd number of windows. Received: 2",
+        (disk, "--out", tmp_path / "o", "--time-pattern", "REC"): "REC",
+        (disk, "--out", tmp_path / "o", "--provider", "abacus"): "Received: abacus",
+        (disk, "--out", tmp_path / "o", "--window-s", "3"): "must be given together",
+    }.items():
+        _, err = predict(*arguments, code=2)
+        assert said in err, arguments
+        assert not (tmp_path / "o").exists(), arguments
+
+
+def test_lists_and_globs_are_inputs(predict, disk, tmp_path):
+    table = tmp_path / "list.csv"
+    table.write_text("n,file\n1,disk/plot0/P0_20250601_045930.wav\n2,disk/none.wav\n")
+    _, err = predict(table, disk / "*" / "P1*.wav", "--out", tmp_path / "out", code=1)
+    assert "3 recordings: 2 scored, 1 failed" in err
+    manifest = read(tmp_path / "out", "manifest.csv").set_index("file")
+    assert manifest["status"].value_counts().to_dict() == {"ok": 2, "missing": 1}
+
+
+def test_a_list_on_stdin(placeholder_run, disk, tmp_path):
+    names = b"\0".join(os.fsencode(x) for x in sorted(disk.rglob("*.wav")))
+    command = [
+        sys.executable,
+        "-m",
+        "keras_birds",
+        "predict",
+        "-",
+        "--model",
+        placeholder_run,
+        "--out",
+        "out",
+    ]
+    done = subprocess.run(command, input=names, cwd=tmp_path, capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(read(tmp_path / "out", "manifest.csv")) == 6
+    # No terminal, no bar: plain lines.
+    assert b"\x1b" not in done.stderr
+
+
+def mutate(data: bytes, rng: np.random.Generator, other: bytes) -> bytes:
+    """One way in which files go bad."""
+    kind = rng.integers(6)
+    place = int(rng.integers(len(data)))
+    if kind == 0:
+        return data[:place]
+    if kind == 1:
+        flipped = bytearray(data)
+        for k in rng.integers(0, len(data), int(rng.integers(1, 200))):
+            flipped[k] ^= 1 << int(rng.integers(8))
+        return bytes(flipped)
+    if kind == 2:
+        return other[: int(rng.integers(4, 200))] + data[place:]
+    if kind == 3:
+        return data[:place] + bytes(int(rng.integers(1, 5000))) + data[place:]
+    if kind == 4:
+        return rng.bytes(int(rng.integers(0, 3000)))
+    return data[: int(rng.integers(0, 64))]
+
+
+def test_200_mutated_files_are_all_accounted_for_and_none_is_made_up(predict, tmp_path, write_tone):
+    rng = np.random.default_rng(0)
+    good = [
+        write_tone(f"good.{x}", TONES_HZ[1], seconds=6).read_bytes() for x in ("wav", "flac", "ogg", "mp3")
+    ]
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    names = ['it\'s "quoted"', "two\nlines", "鳥 ñandú 🐦", " spaces ", "tab\t", "a,b;c", "%41", "-rf"]
+    for k in range(200):
+        data = mutate(good[k % 4], rng, good[(k + 1) % 4])
+        suffix = (".wav", ".flac", ".ogg", ".mp3")[k % 4 if k % 3 else (k + 1) % 4]
+        (bad / f"{k} {names[k % len(names)]}{suffix}").write_bytes(data)
+    (bad / os.fsdecode(b"caf\xe9.wav")).write_bytes(good[0])
+    (bad / "text.wav").write_text("no audio")
+    (bad / "empty.wav").touch()
+    (bad / "folder.wav").mkdir()
+    (bad / "dangling.wav").symlink_to(tmp_path / "gone.wav")
+    began = time.monotonic()
+    predict(bad, bad / "folder.wav" / "..", "--out", tmp_path / "out", code=1)
+    assert time.monotonic() - began < 60
+    with (tmp_path / "out" / "manifest.csv").open(newline="", errors="surrogateescape") as file:
+        manifest = {x["file"]: x for x in csv.DictReader(file)}
+    inputs = {str(x) for x in bad.rglob("*") if not x.is_dir()}
+    assert inputs <= set(manifest)
+    assert {x["status"] for x in manifest.values()} >= {"ok", "partial", "corrupt", "empty"}
+    for row in manifest.values():
+        has_scores = row["status"] in ("ok", "partial", "silent")
+        assert (int(row["windows"]) > 0) == has_scores
+        assert float(row["seconds"]) > 0 if has_scores else row["reason"]
+        # What decodes must be as long as samples that soundfile finds there, within a block.
+        assert float(row["seconds"]) < 10, row
+
+
+def test_a_file_that_vanishes_while_the_list_is_read_is_missing(placeholder_run, disk, tmp_path):
+    import keras_birds
+    from keras_birds.inference.scorer import score_recordings
+
+    files = sorted(disk.rglob("*.wav"))
+
+    def names():
+        for k, path in enumerate(files):
+            if k % 2:
+                path.unlink()
+            yield path
+
+    found = list(score_recordings(keras_birds.load(placeholder_run), names()))
+    assert [x.outcome.status for x in found] == ["ok", "missing"] * 3
+
+
+def test_a_recording_that_is_cut_while_it_is_read_is_partial_or_corrupt(
+    placeholder_run, tmp_path, write_tone
+):
+    import keras_birds
+    from keras_birds.inference.scorer import ScoreOptions, score_recordings
+
+    path = write_tone("a.wav", seconds=600)
+
+    def cut(seconds):
+        os.truncate(path, 1_000_000)
+
+    options = ScoreOptions(workers=1)
+    (found,) = score_recordings(keras_birds.load(placeholder_run), [path], options, on_scored=cut)
+    assert found.outcome.status in ("partial", "corrupt")
+    assert found.outcome.seconds < 500
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="needs root, to become somebody else"
+)
+def test_files_without_permission_are_unreadable(placeholder_run, disk, tmp_path):
+    (disk / "plot0" / "P0_20250601_045930.wav").chmod(0)
+    shutil.copytree(placeholder_run, tmp_path / "model")
+    for path in (tmp_path, *tmp_path.parents):
+        path.chmod(path.stat().st_mode | 0o005)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out").chmod(0o777)
+    # The interpreter may lie where only root may read: all is imported by a first run.
+    code = f"""
+import os, sys
+from keras_birds.cli.main import main
+sys.argv = ["keras-birds", "predict", {str(disk)!r}, "--model", {str(tmp_path / "model")!r}, "--out", "first"]
+try:
+    main()
+except SystemExit:
+    pass
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+sys.argv[-1] = {str(tmp_path / "out" / "results")!r}
+main()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1, done.stderr
+    manifest = read(tmp_path / "out" / "results", "manifest.csv")
+    assert manifest["status"].value_counts().to_dict() == {"ok": 5, "unreadable": 1}
+    assert "Permission denied" in "".join(manifest["reason"])
+
+
+def test_one_and_four_workers_give_the_same_tables(predict, disk, tmp_path):
+    tables = []
+    for workers in (1, 4, 4):
+        out = tmp_path / f"out{len(tables)}"
+        predict(disk, "--out", out, "--workers", workers, "--overlap", 1.5, "--threshold", 0)
+        tables.append(table_of(out))
+        assert len(tables[-1]) > 500
+    for other in tables[1:]:
+        pd.testing.assert_series_equal(other, tables[0], atol=1e-5)
+
+
+_SLOWED = """
+import sys, time
+import keras_birds.inference.results as results, keras_birds.inference.classifier as classifier
+results._SHARD_S = 0.15
+probabilities = classifier.Classifier.probabilities
+def slow(self, inputs):
+    time.sleep(0.04)
+    return probabilities(self, inputs)
+classifier.Classifier.probabilities = slow
+from keras_birds.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path, write_tone):
+    rng = np.random.default_rng()  # other moments every time
+    model = write_constant_model(tmp_path / "model.onnx", [0.5, -0.5, -3.0, 2.0])
+    for k in range(150):
+        write_tone(f"disk/{k:03d}.flac", TONES_HZ[k % 4], seconds=float(3 + k % 17))
+    (tmp_path / "disk" / "bad.flac").write_text("no audio")
+    command = ["predict", tmp_path / "disk", "--model", model, "--format", "csv", "--format", "raven"]
+    command = [sys.executable, "-c", _SLOWED, *map(str, command), "--overlap", "1", "--keep-scores", "--out"]
+
+    def start(out):
+        with (tmp_path / "log.txt").open("wb") as log:
+            return subprocess.Popen([*command, out], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=log)
+
+    whole = start(tmp_path / "whole")
+    assert whole.wait(200) == 1
+    killed = 0
+    for _ in range(10):
+        process = start(tmp_path / "out")
+        time.sleep(rng.uniform(1.0, 3.5))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 5, "the work was over before it was killed"
+    last = start(tmp_path / "out")
+    assert last.wait(200) == 1
+    assert "scored before" in (tmp_path / "log.txt").read_text()
+    tables = [read(tmp_path / x) for x in ("whole", "out")]
+    keys = ["file", "start_s", "label"]
+    assert not tables[1].duplicated(keys).any()
+    for a, b in [[x.sort_values(keys).reset_index(drop=True) for x in tables]]:
+        pd.testing.assert_frame_equal(a, b, atol=1e-5)
+    manifests = [
+        read(tmp_path / x, "manifest.csv").sort_values("file", ignore_index=True) for x in ("whole", "out")
+    ]
+    pd.testing.assert_frame_equal(*manifests)
+    scores = [
+        pd.read_parquet(tmp_path / x / "scores").sort_values(["file", "start_s"]) for x in ("whole", "out")
+    ]
+    pd.testing.assert_frame_equal(*(x.reset_index(drop=True) for x in scores))
+    assert not [x for x in (tmp_path / "out").rglob("*") if x.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_a_wav_beyond_4_gb_is_read_to_its_end(tmp_path):
+    """RF64 and W64, mostly holes on the disk, with a tone in the last seconds."""
+    import keras_birds
+    from keras_birds.inference.scorer import ScoreOptions, score_recordings
+
+    model = write_constant_model(tmp_path / "model.onnx", [0.0] * 4)
+    rate, channels = 384_000, 4
+    frames = (1 << 32) // (3 * channels) + 60 * rate
+    block = np.zeros((rate, channels), np.float32)
+    for form in ("RF64", "W64"):
+        path = tmp_path / "big.wav"
+        with soundfile.SoundFile(path, "w", rate, channels, "PCM_24", format=form) as file:
+            for _ in range(frames // rate):
+                file.write(block)
+            file.write(np.full((frames % rate, channels), 0.5, np.float32))
+        assert path.stat().st_size > 1 << 32
+        (found,) = score_recordings(keras_birds.load(model), [path], ScoreOptions())
+        assert found.outcome.status == "ok", found.outcome
+        assert found.outcome.seconds == pytest.approx(frames / rate)
+        assert found.outcome.windows == len(found.scores) >= frames // rate // 2
+        path.unlink()
