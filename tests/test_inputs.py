@@ -1,3 +1,4 @@
+import csv
 import io
 import os
 import re
@@ -661,3 +662,24 @@ def test_a_missing_package_is_told_with_what_to_install(monkeypatch, module, url
 def test_list_url_needs_a_url():
     with pytest.raises(ValueError, match="scheme"):
         next(list_url("a.wav", refuse))
+
+
+def test_urls_are_scored_and_broken_ones_are_no_partial_recordings(
+    run_command, placeholder_run, web, memory, wav_bytes, write_tone, tmp_path
+):
+    local = write_tone("tone.flac", 1200.0, seconds=9, rate=44_100, channels=2)
+    web.files.update({"/a/tone.flac": local.read_bytes(), "/breaks.wav": wav_bytes[0], "/stub.ogg": b"OggS" * 9})
+    memory.pipe("/disk/P1_20250601_120000.flac", local.read_bytes())
+    names = [f"{web.url}/{x}" for x in ("a/tone.flac", "breaks.wav", "gone.wav", "forbidden.wav", "stub.ogg")]
+    command = ("predict", local, *names, "memory://disk/", "--model", placeholder_run, "--out", tmp_path / "out")
+    code, _, err = run_command(*command)
+    assert code == 1
+    with (tmp_path / "out" / "manifest.csv").open() as file:
+        manifest = {x["file"]: x for x in csv.DictReader(file)}
+    statuses = [manifest[x]["status"] for x in (str(local), *names)]
+    assert statuses == ["ok", "ok", "unreadable", "missing", "unreadable", "corrupt"], err
+    assert "can no longer be read" in manifest[names[1]]["reason"]
+    stored = manifest["memory://disk/P1_20250601_120000.flac"]
+    assert [x["detections"] for x in (manifest[names[0]], stored)] == [manifest[str(local)]["detections"]] * 2
+    code, _, err = run_command(*command)
+    assert "3 scored before" in err

@@ -9,7 +9,7 @@ from typing import Literal
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4"}
-    | {".wma", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".webm"}
+    | {".wma", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".webm", ".wac"}
 )
 """Of the files that are taken from folders; a file that is named itself may be called anything."""
 

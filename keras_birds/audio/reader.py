@@ -51,6 +51,7 @@ class Reader:
         try:
             self._file = self._open()
             self.rate_hz, self.channels = int(self._file.samplerate), int(self._file.channels)
+            self.subtype = str(self._file.subtype)
             # Headers without a length (streams) count as libsndfile's largest number.
             self.frames: int | None = int(self._file.frames) if self._file.frames < 1 << 52 else None
             self.cut_off = ""

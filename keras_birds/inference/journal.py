@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_birds.atomic import atomic_path
-from keras_birds.errors import ConfigError, KerasBirdsError
+from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.outcome import Outcome
 
 JOURNAL = "journal.jsonl"
@@ -75,10 +75,30 @@ class Journal:
             ) from None
         try:
             self._lock()
-            self._read(header)
+            whole = self._read(header)
+            self._file.truncate(whole)
+            self._file.seek(whole)
         except BaseException:
             self._file.close()
             raise
+
+    @classmethod
+    def of(cls, folder: Path) -> "Journal":
+        """The journal of a folder as it is now, whatever its settings; for reading, and nothing is changed.
+
+        Raises:
+            DataError: if there is none, or it can't be read.
+        """
+        journal = cls.__new__(cls)
+        journal.entries, journal._lines, journal._path = {}, [], folder / JOURNAL
+        try:
+            journal._read(None)
+        except OSError as error:
+            raise DataError(
+                f"results must be a folder that `keras-birds predict --out FOLDER` left. Received: {folder} "
+                f"({JOURNAL}: {error.strerror or error})"
+            ) from None
+        return journal
 
     def _lock(self) -> None:
         try:
@@ -93,7 +113,8 @@ class Journal:
                 "first, or choose another --out"
             ) from None
 
-    def _read(self, header: dict[str, Any]) -> None:
+    def _read(self, header: dict[str, Any] | None) -> int:
+        """Takes the entries, of any settings if `header` is None; how many bytes are whole lines."""
         whole = 0
         with self._path.open("rb") as file:
             for number, line in enumerate(file):
@@ -115,15 +136,16 @@ class Journal:
             raise KerasBirdsError(
                 f"{self._path} must begin with its settings. Received: none. Choose another --out"
             )
-        self._file.truncate(whole)
-        self._file.seek(whole)
+        return whole
 
-    def _check_header(self, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def _check_header(self, stored: dict[str, Any], wanted: dict[str, Any] | None) -> None:
         if stored.get("format_version") != FORMAT_VERSION:
             raise ConfigError(
                 f"{self._path}: format_version must be {FORMAT_VERSION}. Received: {stored.get('format_version')}; "
                 "choose another --out"
             )
+        if wanted is None:
+            return
         a, b = stored["settings"], wanted["settings"]
         differences = [
             f"{key} is {_short(b.get(key))}, was {_short(a.get(key))}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_birds.atomic import atomic_path
-from keras_birds.errors import KerasBirdsError
+from keras_birds.errors import DataError, KerasBirdsError
 from keras_birds.inference.detections import DetectionRules, detect, summarise
 from keras_birds.inference.journal import Entry, Journal
 from keras_birds.inference.outcome import Outcome
@@ -146,14 +146,11 @@ class Results:
     def _write_shard(self, kind: str, table: "pa.Table") -> None:
         import pyarrow.parquet as pq
 
-        path = self._shard(kind, self._next)
+        path = _shard(self.folder, kind, self._next)
         path.parent.mkdir(exist_ok=True)
         with atomic_path(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
             _to_disk(temporary)
-
-    def _shard(self, kind: str, number: int) -> Path:
-        return self.folder / kind / f"{number:06d}.parquet"
 
     def _remove_unlisted(self) -> None:
         """Removes half-written files, and shards that no entry of the journal counts on."""
@@ -172,24 +169,8 @@ class Results:
         Args:
             kind: `"detections"`, `"summary"` or `"scores"`.
         """
-        for entry, tables in self._read((kind,)):
+        for entry, tables in _read(self.folder, self._journal, (kind,)):
             yield entry.outcome, tables[kind]
-
-    def _read(
-        self, kinds: Sequence[str], shards: Collection[int] | None = None
-    ) -> "Iterator[tuple[Entry, dict[str, pa.Table]]]":
-        import pyarrow.parquet as pq
-
-        for number, entries in self._journal.shards():
-            if shards is not None and number not in shards:
-                continue
-            whole = {x: pq.read_table(self._shard(x, number)) for x in kinds}
-            start = dict.fromkeys(kinds, 0)
-            for entry, is_current in entries:
-                counts = _rows(entry)
-                if is_current:
-                    yield entry, {x: whole[x].slice(start[x], counts[x]) for x in kinds}
-                start = {x: start[x] + counts[x] for x in kinds}
 
     def finish(self) -> Path:
         """Writes what waits, drops rows of recordings that were scored again, and writes the manifest.
@@ -201,13 +182,53 @@ class Results:
         outdated = [x for x, entries in self._journal.shards() if not all(current for _, current in entries)]
         kinds = _KINDS if self._keep_scores else _KINDS[:2]
         for number in outdated:
-            for entry, tables in list(self._read(kinds, {number})):
+            for entry, tables in list(_read(self.folder, self._journal, kinds, {number})):
                 self._take(replace(entry, shard=self._next), tables)
             self.flush()
         self._remove_unlisted()
         path = self.folder / MANIFEST
         write_manifest(self.outcomes, path)
         return path
+
+
+def read_detections(folder: Path) -> "Iterator[tuple[Outcome, pa.Table]]":
+    """The detections of a folder of results, whatever its settings, as `Results.read` gives them; changes nothing.
+
+    Raises:
+        DataError: if it is no such folder, or its tables are damaged or vanish, as when another process goes on.
+    """
+    import pyarrow as pa
+
+    journal = Journal.of(folder)
+    try:
+        for entry, tables in _read(folder, journal, ("detections",)):
+            yield entry.outcome, tables["detections"]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{folder} must hold the tables that its journal names. Received: {error}. If `keras-birds predict` is at "
+            "work in it, wait for its end"
+        ) from None
+
+
+def _read(
+    folder: Path, journal: Journal, kinds: Sequence[str], shards: Collection[int] | None = None
+) -> "Iterator[tuple[Entry, dict[str, pa.Table]]]":
+    import pyarrow.parquet as pq
+
+    for number, entries in journal.shards():
+        if shards is not None and number not in shards:
+            continue
+        whole = {x: pq.read_table(_shard(folder, x, number)) for x in kinds}
+        start = dict.fromkeys(kinds, 0)
+        for entry, is_current in entries:
+            counts = _rows(entry)
+            if is_current:
+                yield entry, {x: whole[x].slice(start[x], counts[x]) for x in kinds}
+            start = {x: start[x] + counts[x] for x in kinds}
+
+
+def _shard(folder: Path, kind: str, number: int) -> Path:
+    return folder / kind / f"{number:06d}.parquet"
 
 
 def write_manifest(outcomes: Iterable[Outcome], path: Path) -> None:

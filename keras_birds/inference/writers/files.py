@@ -14,7 +14,7 @@ from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.text import printable
 
 _SEPARATORS = r"[/\\]" if os.name == "nt" else "/"
-_NOT_IN_NAMES = frozenset('<>:"\\|?*%')
+_NOT_IN_NAMES = frozenset('<>:"/\\|?*%')
 _ROOT, _URL = "root", "url"
 # File systems allow 255, and `atomic_path` adds up to 14 for as long as it writes.
 _NAME_BYTES = 200
@@ -60,6 +60,11 @@ def recording_path(file: str, suffix: str) -> PurePath:
     # A folder `a.csv` would be in the way of the table of a recording `a`.
     folders = [_escape_last(x) if x.lower().endswith(suffix.lower()) else x for x in parts[:-1]]
     return PurePath(*(_shortened(x, "") for x in folders), _shortened(parts[-1], suffix))
+
+
+def safe_name(text: str, suffix: str = "") -> str:
+    """`text` and `suffix` as the name of one file or folder, written as in `recording_path`."""
+    return _shortened(_safe(text), suffix)
 
 
 def _safe(name: str) -> str:
