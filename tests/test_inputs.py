@@ -668,10 +668,21 @@ def test_urls_are_scored_and_broken_ones_are_no_partial_recordings(
     run_command, placeholder_run, web, memory, wav_bytes, write_tone, tmp_path
 ):
     local = write_tone("tone.flac", 1200.0, seconds=9, rate=44_100, channels=2)
-    web.files.update({"/a/tone.flac": local.read_bytes(), "/breaks.wav": wav_bytes[0], "/stub.ogg": b"OggS" * 9})
+    web.files.update(
+        {"/a/tone.flac": local.read_bytes(), "/breaks.wav": wav_bytes[0], "/stub.ogg": b"OggS" * 9}
+    )
     memory.pipe("/disk/P1_20250601_120000.flac", local.read_bytes())
     names = [f"{web.url}/{x}" for x in ("a/tone.flac", "breaks.wav", "gone.wav", "forbidden.wav", "stub.ogg")]
-    command = ("predict", local, *names, "memory://disk/", "--model", placeholder_run, "--out", tmp_path / "out")
+    command = (
+        "predict",
+        local,
+        *names,
+        "memory://disk/",
+        "--model",
+        placeholder_run,
+        "--out",
+        tmp_path / "out",
+    )
     code, _, err = run_command(*command)
     assert code == 1
     with (tmp_path / "out" / "manifest.csv").open() as file:

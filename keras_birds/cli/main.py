@@ -16,6 +16,7 @@ _COMMANDS = {
     "data": ("data:data", "Check, precompute and preview a data set."),
     "train": ("train:train", "Train one fold or all of them."),
     "predict": ("predict:predict", "Score recordings with a trained model."),
+    "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
 }
 
 

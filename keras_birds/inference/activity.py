@@ -40,8 +40,14 @@ class Activity:
         if began is None:
             return
         self.recorded_s += _seconds_by_hour(began, outcome.seconds)
-        for label, time in zip(table["label"].to_pylist(), table["start_time"].to_pylist(), strict=True):
-            self.detections[self.labels.index(label), time.hour] += 1
+        for batch in table.to_batches():
+            labels = batch["label"].dictionary_encode()
+            known = np.array([self.labels.index(x) for x in labels.dictionary.to_pylist()], np.int64)
+            hours = (
+                batch["start_time"].to_numpy(zero_copy_only=False).astype("datetime64[h]").astype(np.int64)
+                % 24
+            )
+            np.add.at(self.detections, (known[labels.indices.to_numpy()], hours), 1)
 
     @property
     def is_empty(self) -> bool:

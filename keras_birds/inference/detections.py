@@ -1,14 +1,12 @@
 """From a recording's scores to detections: smooth, choose, merge, and sum up."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.inference.outcome import detection_schema
 from keras_birds.inference.recording_time import start_time
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.inference.text import storable
@@ -21,6 +19,7 @@ THRESHOLD = 0.25
 """The least probability that is a detection, unless another is asked for."""
 
 _TOUCHING_S = 1e-6
+_WINDOWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -166,21 +165,37 @@ def detect(found: RecordingScores, labels: LabelSet, rules: DetectionRules, mode
         model_id: for the rows.
 
     Returns:
-        A table of `detection_schema`.
+        A table of `detection_schema`, its texts as dictionaries: a row takes some 50 bytes.
     """
-    parts = []
-    for number in np.unique(found.channel):
-        rows = np.flatnonzero(found.channel == number)
-        scores = smooth(found.scores[rows], rules.smooth_windows)
-        window, label = np.nonzero(_chosen(scores, rules))
-        start_s, end_s, score = found.start_s[rows][window], found.end_s[rows][window], scores[window, label]
+    import pyarrow as pa
+
+    scores = _smoothed(found, rules)
+    tables = []
+    for first in range(0, max(1, len(scores)), _WINDOWS_AT_ONCE):
+        part = slice(first, first + _WINDOWS_AT_ONCE)
+        if rules.merge:  # an event may be as long as the recording
+            part = slice(None)
+        window, label = np.nonzero(_chosen(scores[part], rules))
+        columns = [x[part][window] for x in (found.start_s, found.end_s, found.channel)]
+        columns += [label, scores[part][window, label]]
         if rules.merge:
-            start_s, end_s, label, score = _merge(start_s, end_s, label, score)
-        parts.append((start_s, end_s, np.full(len(label), number), label, score))
-    columns = [np.concatenate(x) for x in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 5
-    start_s, end_s, channel, label, score = columns
-    order = np.lexsort((label, -score, channel, start_s))
-    return _table(found, [x[order] for x in columns], labels, rules, model_id)
+            columns = _merge(*columns)
+        start_s, _, channel, label, score = columns
+        order = np.lexsort((label, -score, channel, start_s))
+        tables.append(_table(found, [x[order] for x in columns], labels, rules, model_id))
+        if rules.merge:
+            break
+    return pa.concat_tables(tables)
+
+
+def _smoothed(found: RecordingScores, rules: DetectionRules) -> np.ndarray:
+    """Scores `[window, label]`, each channel smoothed by itself."""
+    if rules.smooth_windows == 1:
+        return found.scores
+    scores = np.empty_like(found.scores)
+    for number in np.unique(found.channel):
+        scores[found.channel == number] = smooth(found.scores[found.channel == number], rules.smooth_windows)
+    return scores
 
 
 def _chosen(scores: np.ndarray, rules: DetectionRules) -> np.ndarray:
@@ -195,22 +210,19 @@ def _chosen(scores: np.ndarray, rules: DetectionRules) -> np.ndarray:
 
 
 def _merge(
-    start_s: np.ndarray, end_s: np.ndarray, label: np.ndarray, score: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    start_s: np.ndarray, end_s: np.ndarray, channel: np.ndarray, label: np.ndarray, score: np.ndarray
+) -> list[np.ndarray]:
+    order = np.lexsort((start_s, channel, label))
+    start_s, end_s, channel, label, score = (x[order] for x in (start_s, end_s, channel, label, score))
     if len(label) == 0:
-        return start_s, end_s, label, score
-    order = np.lexsort((start_s, label))
-    start_s, end_s, label, score = (x[order] for x in (start_s, end_s, label, score))
+        return [start_s, end_s, channel, label, score]
     # Windows have one length: the one before in time ends last.
     is_new = np.ones(len(label), bool)
-    is_new[1:] = (label[1:] != label[:-1]) | (start_s[1:] > end_s[:-1] + _TOUCHING_S)
+    is_other = (label[1:] != label[:-1]) | (channel[1:] != channel[:-1])
+    is_new[1:] = is_other | (start_s[1:] > end_s[:-1] + _TOUCHING_S)
     first = np.flatnonzero(is_new)
-    return (
-        start_s[first],
-        np.maximum.reduceat(end_s, first),
-        label[first],
-        np.maximum.reduceat(score, first),
-    )
+    ends, best = np.maximum.reduceat(end_s, first), np.maximum.reduceat(score, first)
+    return [start_s[first], ends, channel[first], label[first], best]
 
 
 def _table(
@@ -220,23 +232,27 @@ def _table(
 
     start_s, end_s, channel, label, score = columns
     began = start_time(found.outcome.file, rules.time_pattern)
-    times = [None if began is None else began + timedelta(seconds=float(x)) for x in start_s]
-    items = [labels.items[int(k)] for k in label]
-    name = storable(found.outcome.file)
+    milliseconds = np.round(start_s * 1000).astype("timedelta64[ms]")
+    nothing = np.full(len(label), np.datetime64("NaT", "ms"))
+    times = nothing if began is None else np.datetime64(began, "ms") + milliseconds
+    same = np.zeros(len(label), np.int32)
+
+    def texts(indices: np.ndarray, values: list[str]) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(indices.astype(np.int32), pa.array(values, pa.string()))
+
     values = {
-        "file": [name] * len(items),
+        "file": texts(same, [storable(found.outcome.file)]),
         "channel": channel.astype(np.int16),
         "start_s": start_s.astype(np.float64),
         "end_s": end_s.astype(np.float64),
         "start_time": times,
-        "label": [x.name for x in items],
-        "scientific_name": [x.scientific_name for x in items],
-        "common_name": [x.common_name for x in items],
+        "label": texts(label, [x.name for x in labels.items]),
+        "scientific_name": texts(label, [x.scientific_name for x in labels.items]),
+        "common_name": texts(label, [x.common_name for x in labels.items]),
         "score": score.astype(np.float32),
-        "model_id": [model_id] * len(items),
+        "model_id": texts(same, [model_id]),
     }
-    schema = detection_schema()
-    return pa.table([pa.array(values[x.name], x.type) for x in schema], schema=schema)
+    return pa.table(values)
 
 
 def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -> "pa.Table":
@@ -248,11 +264,9 @@ def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -
     """
     import pyarrow as pa
 
-    scores = np.zeros((0, len(labels)), np.float32)
-    for number in np.unique(found.channel):
-        scores = np.vstack([scores, smooth(found.scores[found.channel == number], rules.smooth_windows)])
+    scores = _smoothed(found, rules)
     counts = _chosen(scores, rules).sum(axis=0)
-    best = -np.sort(-scores, axis=0)[:2]
+    best = -np.partition(-scores, min(1, len(scores) - 1), axis=0)[:2] if len(scores) else scores
     order = [int(k) for k in np.argsort(-best[0], kind="stable") if counts[k]] if len(scores) else []
     items = [labels.items[k] for k in order]
     return pa.table(

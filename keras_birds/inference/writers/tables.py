@@ -54,20 +54,23 @@ def write_parquet(recordings: Iterable[tuple[Outcome, "pa.Table"]], file: Binary
 
     waiting: list[pa.Table] = []
     rows = 0
-    with pq.ParquetWriter(file, detection_schema(), compression="zstd") as writer:
+    schema = detection_schema()
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for _, table in recordings:
             if not table.num_rows:
                 continue
             waiting.append(table)
             rows += table.num_rows
             if rows >= _GROUP_ROWS:
-                writer.write_table(pa.concat_tables(waiting), row_group_size=_GROUP_ROWS)
+                for first in range(0, rows, _GROUP_ROWS):
+                    part = pa.concat_tables(waiting).slice(first, _GROUP_ROWS)
+                    writer.write_table(part.cast(schema), row_group_size=_GROUP_ROWS)
                 waiting, rows = [], 0
             elif len(waiting) == _TABLES_AT_ONCE:
                 # A table of a few rows takes kilobytes of its own.
                 waiting = [pa.concat_tables(waiting).combine_chunks()]
         if waiting:
-            writer.write_table(pa.concat_tables(waiting))
+            writer.write_table(pa.concat_tables(waiting).cast(schema))
 
 
 def _iso(x: Detection) -> str | None:

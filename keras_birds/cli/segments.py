@@ -1,0 +1,145 @@
+"""`keras-birds segments`: cut detections to clips that people listen to."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where the clips go: a new or an empty folder.",
+)
+@click.option(
+    "--per-label",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Clips of each label, at most.",
+)
+@click.option(
+    "--pick",
+    type=click.Choice(("best", "random", "balanced")),
+    default="best",
+    show_default=True,
+    help="Which detections.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 600),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Length of a clip, around the middle of the detection.",
+)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME",
+    help="Only this label, scientific or common name. May be repeated.",
+)
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="P",
+    help="Leave out detections with a lower score.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=42,
+    show_default=True,
+    help="The same seed picks the same clips; with best it decides between equal scores.",
+)
+@click.option("--format", "form", type=click.Choice(("flac", "wav")), default="flac", show_default=True)
+@click.pass_context
+def segments(
+    ctx: click.Context,
+    results: Path,
+    out: Path,
+    per_label: int,
+    pick: str,
+    seconds: float,
+    labels: tuple[str, ...],
+    min_score: float,
+    seed: int,
+    form: str,
+) -> None:
+    """Cut detections to clips, for people to listen to.
+
+    \b
+    keras-birds predict recordings/ --out results
+    keras-birds segments results --out clips                     # the 20 best of each label
+    keras-birds segments results --out frogs --label 1139490 --label "White-tipped Dove"
+    keras-birds segments results --out check --pick balanced --per-label 50 --seconds 3
+    keras-birds segments results --out sure --pick random --min-score 0.9 --format wav
+
+    RESULTS is a folder that `keras-birds predict --out FOLDER` left; the recordings must still be where they were.
+
+    \b
+    best      the highest scores: is the label there at all?
+    random    any, whatever their scores: how many of the detections are right?
+    balanced  as many of each tenth of the scores (0.2 to 0.3, 0.3 to 0.4, ...), random
+              within it: where does a threshold belong, what is a score worth?
+
+    Detections of a label that overlap, or whose clips would, give one clip. After `predict --merge` the clip is the
+    middle of the event, which may be long.
+
+    \b
+    clips/<label>/<score>_<recording>_<start>s.flac   with the recording's rate and channels
+    clips/segments.csv   clip,label,scientific_name,common_name,score,file,channel,
+                         start_s,end_s,clip_start_s,clip_end_s,review
+                         (a row for each clip; review is empty, for you)
+
+    A recording that is gone, has changed or can't be read is named on stderr with its reason, and the others go on.
+
+    Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
+    """
+    from keras_birds.cli.reporting import progress_bar
+    from keras_birds.errors import DataError
+    from keras_birds.inference.results import read_detections
+    from keras_birds.inference.segments import SegmentPicker, check_new_folder, cut_segments
+    from keras_birds.inference.text import printable
+
+    check_new_folder(out)
+    picker = SegmentPicker(per_label, pick, seconds, labels, min_score, seed)
+    with progress_bar() as bar:
+        task = bar.add_task("Recordings read", total=None)
+        for outcome, table in read_detections(results):
+            picker.add(outcome, table)
+            bar.advance(task)
+    for name in picker.not_found:
+        click.echo(f"Warning: no detection of {printable(name)}", err=True)
+    picked = picker.picked()
+    if not picked:
+        raise DataError(
+            f"there must be detections to cut. Received: none in {results} as asked for. Choose another --label or "
+            "--min-score, or predict with a lower --threshold"
+        )
+    with progress_bar() as bar:
+        task = bar.add_task("Cutting clips", total=len(picked))
+
+        def tell(file: str, reason: str, clips: int) -> None:
+            line = f"Failed: {printable(file)}: {reason} ({_count(clips, 'clip')})"
+            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        cut = cut_segments(picked, out, seconds, form, tell, lambda count: bar.advance(task, count))
+    n_labels = len({x.label for x in picked})
+    click.echo(f"{_count(cut.clips, 'clip')} of {_count(n_labels, 'label')}: {printable(out)}", err=True)
+    click.echo(printable(cut.table))
+    if cut.failed_clips:
+        click.echo(
+            f"{_count(cut.failed_clips, 'clip')} of {_count(cut.failed_files, 'recording')} failed.", err=True
+        )
+        ctx.exit(1)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
