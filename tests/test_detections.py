@@ -3,11 +3,13 @@
 from datetime import datetime
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.inference.detections import DetectionRules, detect, smooth, summarise
+from keras_birds.inference import detections
+from keras_birds.inference.detections import DetectionRules, smooth, summarise
 from keras_birds.inference.outcome import Outcome, detection_schema
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import Label, LabelSet
@@ -27,6 +29,10 @@ def recording(scores, hop_s=5.0, clip_s=5.0, channels=(0,), file="A_20230510_235
 
 def rules(**options):
     return DetectionRules.of(LABELS, **options)
+
+
+def detect(*arguments):
+    return pa.concat_tables(detections.detect(*arguments))
 
 
 def rows(table):

@@ -42,9 +42,8 @@ def open_results(folder, settings=SETTINGS, keep_scores=True):
 
 def contents(results):
     """File to its detections' scores."""
-    return {
-        outcome.file: [round(x, 3) for x in table["score"].to_pylist()] for outcome, table in results.read()
-    }
+    tables = {outcome.file: rows.to_table() for outcome, rows in results.detections()}
+    return {file: [round(x, 3) for x in table["score"].to_pylist()] for file, table in tables.items()}
 
 
 def shards(folder, kind="detections"):
@@ -217,14 +216,16 @@ def test_a_damaged_journal_is_told_with_its_line(tmp_path):
 def test_a_full_disk_is_an_error_and_the_journal_stays_whole(tmp_path):
     with open_results(tmp_path / "out") as results:
         results.add(found("x.wav"))
-    with open_results(tmp_path / "out") as results:
-        results._journal._file.close()
-        results._journal._file = open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115
-        results.add(found("y.wav"))
-        for _ in range(2):
-            with pytest.raises(KerasBirdsError, match=r"can't be written.*No space left"):
-                results.flush()
-        results._begin_shard()
+
+    def fill_the_disk():
+        with open_results(tmp_path / "out") as results:
+            results._journal._file.close()
+            results._journal._file = open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115
+            results.add(found("y.wav"))
+            results.flush()
+
+    with pytest.raises(KerasBirdsError, match=r"can't be written.*No space left"):
+        fill_the_disk()
     with open_results(tmp_path / "out") as results:
         assert contents(results) == {"x.wav": [0.5] * 3}
 

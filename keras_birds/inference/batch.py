@@ -1,7 +1,7 @@
 """Scores many recordings into a folder of results, and goes on where an earlier run of the same command stopped."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +10,17 @@ from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.detections import DetectionRules
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.results import Results
-from keras_birds.inference.scorer import DEFAULT_OPTIONS, ScoreOptions, score_recordings
+from keras_birds.inference.scorer import (
+    DEFAULT_OPTIONS,
+    RecordingScores,
+    ScoreOptions,
+    score_recordings,
+)
+
+Score = Callable[
+    [Classifier, Iterable[str], ScoreOptions, Callable[[float], None]], Iterable[RecordingScores]
+]
+"""What scores: `score_recordings` on this machine, `distributed.predict.ClusterScorer` on a cluster."""
 
 
 class Listener:
@@ -32,6 +42,7 @@ def score_into(
     names: Iterable[str],
     options: ScoreOptions = DEFAULT_OPTIONS,
     listener: Listener | None = None,
+    score: Score = score_recordings,
 ) -> list[str]:
     """Scores recordings that `results` doesn't hold yet, or that have changed since.
 
@@ -41,6 +52,7 @@ def score_into(
         names: paths or URLs, read as they are needed.
         options: how they are cut and scored.
         listener: is told of progress.
+        score: does it; gives every recording, in order.
 
     Returns:
         Names of the recordings that failed.
@@ -58,7 +70,7 @@ def score_into(
             else:
                 yield name
 
-    for found in score_recordings(classifier, waiting(), options, listener.on_scored):
+    for found in score(classifier, waiting(), options, listener.on_scored):
         outcome = results.add(found)
         listener.on_outcome(outcome)
         if outcome.failed:

@@ -1,5 +1,6 @@
 """From a recording's scores to detections: smooth, choose, merge, and sum up."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ THRESHOLD = 0.25
 """The least probability that is a detection, unless another is asked for."""
 
 _TOUCHING_S = 1e-6
-_WINDOWS_AT_ONCE = 1024
+_WINDOWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ def smooth(scores: np.ndarray, windows: int) -> np.ndarray:
     return means.astype(np.float32)
 
 
-def detect(found: RecordingScores, labels: LabelSet, rules: DetectionRules, model_id: str) -> "pa.Table":
+def detect(
+    found: RecordingScores, labels: LabelSet, rules: DetectionRules, model_id: str
+) -> "Iterator[pa.Table]":
     """A recording's detections, by start, then channel, then score from the highest.
 
     Args:
@@ -164,13 +167,10 @@ def detect(found: RecordingScores, labels: LabelSet, rules: DetectionRules, mode
         rules: what becomes a detection.
         model_id: for the rows.
 
-    Returns:
-        A table of `detection_schema`, its texts as dictionaries: a row takes some 50 bytes.
+    Yields:
+        Tables of `detection_schema`, their texts as dictionaries; at least one.
     """
-    import pyarrow as pa
-
     scores = _smoothed(found, rules)
-    tables = []
     for first in range(0, max(1, len(scores)), _WINDOWS_AT_ONCE):
         part = slice(first, first + _WINDOWS_AT_ONCE)
         if rules.merge:  # an event may be as long as the recording
@@ -182,10 +182,9 @@ def detect(found: RecordingScores, labels: LabelSet, rules: DetectionRules, mode
             columns = _merge(*columns)
         start_s, _, channel, label, score = columns
         order = np.lexsort((label, -score, channel, start_s))
-        tables.append(_table(found, [x[order] for x in columns], labels, rules, model_id))
+        yield _table(found, [x[order] for x in columns], labels, rules, model_id)
         if rules.merge:
-            break
-    return pa.concat_tables(tables)
+            return
 
 
 def _smoothed(found: RecordingScores, rules: DetectionRules) -> np.ndarray:

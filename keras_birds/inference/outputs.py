@@ -46,7 +46,7 @@ def write_outputs(
         else:
             files += write_tables(
                 form,
-                results.read(),
+                results.detections(),
                 results.folder,
                 per_recording=per_recording,
                 f_min_hz=classifier.mel.f_min_hz,
@@ -62,7 +62,7 @@ def write_outputs(
                 rows.writerow(
                     (outcome.file, row["label"], row["scientific_name"], row["common_name"], *values)
                 )
-    activity = count_activity(results.read(), classifier.labels, results.rules.time_pattern)
+    activity = count_activity(results.detections(), classifier.labels, results.rules.time_pattern)
     if not activity.is_empty:
         files.append(results.folder / "activity.csv")
         with new_text(files[-1]) as stream:

@@ -8,9 +8,8 @@ OUT/scores/N.parquet      every window's scores as float16, with `keep_scores`
 """
 
 import math
-import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from keras_birds.inference.detections import DetectionRules, detect, summarise
 from keras_birds.inference.journal import Entry, Journal
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.shards import ShardReader, ShardWriter, StoredRows
 from keras_birds.inference.text import csv_writer, storable
 from keras_birds.labels import LabelSet
 
@@ -36,7 +36,6 @@ MANIFEST_COLUMNS = (
     *("windows", "unscored_s", "detections"),
 )
 _KINDS = ("detections", "summary", "scores")
-_GROUP_ROWS = 1 << 16
 _SHARD_S = 20.0
 _SHARD_BYTES = 1 << 25
 
@@ -75,7 +74,7 @@ class Results:
 
     def _begin_shard(self) -> None:
         self._waiting: list[Entry] = []
-        self._tables: dict[str, list[pa.Table]] = {x: [] for x in _KINDS}
+        self._writers = {x: ShardWriter(_shard(self.folder, x, self._next)) for x in _KINDS}
         self._waiting_bytes = 0
         self._begun_at = time.monotonic()
 
@@ -90,6 +89,8 @@ class Results:
             if error is None or not isinstance(error, KerasBirdsError):
                 self.flush()
         finally:
+            for writer in self._writers.values():
+                writer.discard()
             self._journal.close()
 
     @property
@@ -113,49 +114,37 @@ class Results:
         if found.outcome.failed:
             self._waiting.append(Entry(found.outcome))
             return found.outcome
-        tables = {
-            "detections": detect(found, self._labels, self.rules, self._model_id),
-            "summary": summarise(found, self._labels, self.rules),
-        }
+        detections = 0
+        for table in detect(found, self._labels, self.rules, self._model_id):
+            self._write("detections", table)
+            detections += len(table)
+        summary = summarise(found, self._labels, self.rules)
+        self._write("summary", summary)
         if self._keep_scores:
-            tables["scores"] = _score_table(found, self._labels)
-        outcome = replace(found.outcome, detections=len(tables["detections"]))
-        self._take(Entry(outcome, self._next, len(tables["summary"]), len(tables.get("scores", ()))), tables)
+            self._write("scores", _score_table(found, self._labels))
+        outcome = replace(found.outcome, detections=detections)
+        score_rows = len(found.scores) if self._keep_scores else 0
+        self._end_recording(Entry(outcome, self._next, len(summary), score_rows))
         return outcome
 
-    def _take(self, entry: Entry, tables: "Mapping[str, pa.Table]") -> None:
+    def _write(self, kind: str, table: "pa.Table") -> None:
+        self._writers[kind].write(table)
+        self._waiting_bytes += table.nbytes
+
+    def _end_recording(self, entry: Entry) -> None:
         self._waiting.append(entry)
-        for kind, table in tables.items():
-            self._tables[kind].append(table)
-            self._waiting_bytes += table.nbytes
         if self._waiting_bytes > _SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
             self.flush()
 
     def flush(self) -> None:
-        """Writes a shard and then the journal's lines for it."""
-        import pyarrow as pa
-
+        """Ends a shard, and then writes the journal's lines for it."""
         if not self._waiting:
             return
-        for kind, tables in self._tables.items():
-            if tables:
-                self._write_shard(kind, pa.concat_tables(tables))
+        for writer in self._writers.values():
+            writer.finish()
         self._journal.append(self._waiting)
         self._next += 1
         self._begin_shard()
-
-    def _write_shard(self, kind: str, table: "pa.Table") -> None:
-        import pyarrow.parquet as pq
-
-        path = _shard(self.folder, kind, self._next)
-        path.parent.mkdir(exist_ok=True)
-        with atomic_path(path) as temporary:
-            # As plain columns, which every reader knows.
-            with pq.ParquetWriter(temporary, _plain(table.schema), compression="zstd") as writer:
-                for first in range(0, len(table), _GROUP_ROWS):
-                    part = table.slice(first, _GROUP_ROWS)
-                    writer.write_table(part.cast(_plain(table.schema)), row_group_size=_GROUP_ROWS)
-            _to_disk(temporary)
 
     def _remove_unlisted(self) -> None:
         """Removes half-written files, and shards that no entry of the journal counts on."""
@@ -168,14 +157,24 @@ class Results:
                 if path.name not in known:
                     path.unlink()
 
-    def read(self, kind: str = "detections") -> "Iterator[tuple[Outcome, pa.Table]]":
-        """Every scored recording's rows, a recording at a time, in the order in which they were scored.
+    def detections(self) -> Iterator[tuple[Outcome, StoredRows]]:
+        """Every scored recording's detections, a recording at a time, in the order in which they were scored.
+
+        Of a recording there may be more than memory holds: each is read in batches, before the next.
+        """
+        return (
+            (entry.outcome, rows["detections"])
+            for entry, rows in _read(self.folder, self._journal, _KINDS[:1])
+        )
+
+    def read(self, kind: str) -> "Iterator[tuple[Outcome, pa.Table]]":
+        """Every scored recording's rows of another kind, in the same order.
 
         Args:
-            kind: `"detections"`, `"summary"` or `"scores"`.
+            kind: `"summary"` or `"scores"`.
         """
-        for entry, tables in _read(self.folder, self._journal, (kind,)):
-            yield entry.outcome, tables[kind]
+        for entry, rows in _read(self.folder, self._journal, (kind,)):
+            yield entry.outcome, rows[kind].to_table()
 
     def finish(self) -> Path:
         """Writes what waits, drops rows of recordings that were scored again, and writes the manifest.
@@ -183,12 +182,17 @@ class Results:
         Returns:
             The manifest.
         """
+        import pyarrow as pa
+
         self.flush()
         outdated = [x for x, entries in self._journal.shards() if not all(current for _, current in entries)]
         kinds = _KINDS if self._keep_scores else _KINDS[:2]
         for number in outdated:
-            for entry, tables in list(_read(self.folder, self._journal, kinds, {number})):
-                self._take(replace(entry, shard=self._next), tables)
+            for entry, rows in _read(self.folder, self._journal, kinds, {number}):
+                for kind in kinds:
+                    for batch in rows[kind].to_batches():
+                        self._write(kind, pa.Table.from_batches([batch]))
+                self._waiting.append(replace(entry, shard=self._next))
             self.flush()
         self._remove_unlisted()
         path = self.folder / MANIFEST
@@ -196,8 +200,8 @@ class Results:
         return path
 
 
-def read_detections(folder: Path) -> "Iterator[tuple[Outcome, pa.Table]]":
-    """The detections of a folder of results, whatever its settings, as `Results.read` gives them; changes nothing.
+def read_detections(folder: Path) -> Iterator[tuple[Outcome, StoredRows]]:
+    """As `Results.detections`, of a folder of any settings; changes nothing in it.
 
     Raises:
         DataError: if it is no such folder, or its tables are damaged or vanish, as when another process goes on.
@@ -206,8 +210,8 @@ def read_detections(folder: Path) -> "Iterator[tuple[Outcome, pa.Table]]":
 
     journal = Journal.of(folder)
     try:
-        for entry, tables in _read(folder, journal, ("detections",)):
-            yield entry.outcome, tables["detections"]
+        for entry, rows in _read(folder, journal, ("detections",)):
+            yield entry.outcome, rows["detections"]
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
             f"{folder} must hold the tables that its journal names. Received: {error}. If `keras-birds predict` is at "
@@ -217,19 +221,17 @@ def read_detections(folder: Path) -> "Iterator[tuple[Outcome, pa.Table]]":
 
 def _read(
     folder: Path, journal: Journal, kinds: Sequence[str], shards: Collection[int] | None = None
-) -> "Iterator[tuple[Entry, dict[str, pa.Table]]]":
-    import pyarrow.parquet as pq
-
+) -> Iterator[tuple[Entry, dict[str, StoredRows]]]:
     for number, entries in journal.shards():
         if shards is not None and number not in shards:
             continue
-        whole = {x: pq.read_table(_shard(folder, x, number)) for x in kinds}
-        start = dict.fromkeys(kinds, 0)
+        readers = {x: ShardReader(_shard(folder, x, number)) for x in kinds}
         for entry, is_current in entries:
-            counts = _rows(entry)
+            rows = {x: readers[x].take(_rows(entry)[x]) for x in kinds}
             if is_current:
-                yield entry, {x: whole[x].slice(start[x], counts[x]) for x in kinds}
-            start = {x: start[x] + counts[x] for x in kinds}
+                yield entry, rows
+            for x in rows.values():
+                x.skip()
 
 
 def _shard(folder: Path, kind: str, number: int) -> Path:
@@ -273,24 +275,3 @@ def _score_table(found: RecordingScores, labels: LabelSet) -> "pa.Table":
     scores = found.scores.astype(np.float16)
     names = [*columns, *labels]
     return pa.table([*columns.values(), *(pa.array(x, pa.float16()) for x in scores.T.copy())], names=names)
-
-
-def _plain(schema: "pa.Schema") -> "pa.Schema":
-    """With texts in place of dictionaries."""
-    import pyarrow as pa
-
-    return pa.schema([x.with_type(pa.string()) if pa.types.is_dictionary(x.type) else x for x in schema])
-
-
-def _read_shard(path: Path) -> "pa.Table":
-    """A shard with its texts as dictionaries, which take a tenth of the memory."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    texts = [x.name for x in pq.read_schema(path) if pa.types.is_string(x.type)]
-    return pq.read_table(path, read_dictionary=texts)
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -25,6 +25,8 @@ from keras_birds.inference.writers.rows import decimal, six_digits
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from keras_birds.inference.shards import StoredRows
+
 PICKS = ("best", "random", "balanced")
 CLIP_FORMATS = ("flac", "wav")
 SEGMENT_COLUMNS = (
@@ -130,10 +132,14 @@ class SegmentPicker:
         """Which of `labels` no detection had so far."""
         return [x for key, x in self._wanted.items() if key not in self._found]
 
-    def add(self, outcome: Outcome, table: "pa.Table") -> None:
-        """Takes one recording's detections, a table of `detection_schema()`."""
-        if not table.num_rows:
-            return
+    def add(self, outcome: Outcome, table: "pa.Table | StoredRows") -> None:
+        """Takes one recording's detections, of `detection_schema()`."""
+        import pyarrow as pa
+
+        for batch in table.to_batches():
+            self._add_batch(outcome, pa.Table.from_batches([batch]))
+
+    def _add_batch(self, outcome: Outcome, table: "pa.Table") -> None:
         encoded = table["label"].combine_chunks().dictionary_encode()
         codes, labels = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
         columns = [table[x].to_numpy() for x in ("score", "start_s", "end_s", "channel")]

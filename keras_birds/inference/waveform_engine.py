@@ -49,7 +49,7 @@ class WaveformEngine:
         audio = AudioConfig(sample_rate_hz=sample_rate_hz, clip_s=window_s)
         mel = MelConfig(f_min_hz=0, f_max_hz=sample_rate_hz / 2)
         self.metadata = ModelMetadata(self.path.stem, labels, audio, mel)
-        self._is_logits = output == "logits"
+        self.output = output
         self._input, batch = self._find_input(audio.clip_samples)
         self._output = self._find_output(len(labels))
         is_cpu = chosen == "CPUExecutionProvider"
@@ -97,7 +97,7 @@ class WaveformEngine:
             for x in range(0, n, step)
         ]
         values = np.concatenate(parts)[:n].astype(np.float32)
-        if self._is_logits:
+        if self.output == "logits":
             return values
         if (values < 0).any() or (values > 1).any():
             raise ModelError(

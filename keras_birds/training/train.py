@@ -89,37 +89,98 @@ def train(
         TrainingError: if the loss is no longer a number.
     """
     reporter = reporter or Reporter()
+    keep_freed_memory()
+    prepared = prepare(config, data, fold, out, resume, reporter)
+    results = [train_prepared(prepared, config, k, reporter) for k in prepared.folds]
+    return RunResult(prepared.run, tuple(results), prepared.left_out)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose settings, split and manifest are written, ready to train folds of.
+
+    Args:
+        run: its directory.
+        catalog: the recordings.
+        split: their folds.
+        source: their images.
+        folds: that were asked for.
+        pretrained: weights to begin with; `None` from scratch.
+    """
+
+    run: Path
+    catalog: Catalog
+    split: Split
+    source: MelSource
+    folds: tuple[int, ...]
+    pretrained: PretrainedWeights | None
+
+    @property
+    def left_out(self) -> int:
+        """Recordings that couldn't be read."""
+        return int((~self.source.usable).sum())
+
+
+def prepare(
+    config: Config,
+    data: str | Path,
+    fold: int | str | Sequence[int],
+    out: str | Path | None,
+    resume: bool,
+    reporter: Reporter,
+) -> Prepared:
+    """Begins a run or opens it again: everything before its first fold.
+
+    Args and errors are those of `train`.
+    """
     catalog = read_catalog(Path(data), config.data)
     catalog.require_clean()
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split)
     pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
-    keep_freed_memory()
     digest = data_hash(catalog)
     run = _open_run(None if out is None else Path(out), config, digest, resume)
     if (run / SPLIT).is_file():
         split = Split.load(run / SPLIT, catalog)
     else:
         split.save(run / SPLIT, catalog)
-    source = _make_source(run, catalog, config, reporter)
-    left_out = int((~source.usable).sum())
-    reporter.say(_describe(run, catalog, split, left_out))
-    results = [_train_fold(run, catalog, split, source, config, k, pretrained, reporter) for k in folds]
-    return RunResult(run, tuple(results), left_out)
+    _make_manifest(run, catalog, config, reporter)
+    prepared = Prepared(run, catalog, split, _open_source(run, catalog, config), tuple(folds), pretrained)
+    reporter.say(_describe(run, catalog, split, prepared.left_out))
+    return prepared
 
 
-def _train_fold(
-    run: Path,
-    catalog: Catalog,
-    split: Split,
-    source: MelSource,
-    config: Config,
-    fold: int,
-    pretrained: PretrainedWeights | None,
-    reporter: Reporter,
-) -> "FoldResult":
+def open_prepared(
+    run: Path, config: Config, data: str | Path, pretrained: PretrainedWeights | None
+) -> Prepared:
+    """Opens a run that `prepare` made, perhaps in another process; writes nothing, so that several may at once.
+
+    Args:
+        run: its directory.
+        config: the settings that it was made with.
+        data: the data set's folder, by the same name.
+        pretrained: weights to begin with.
+
+    Raises:
+        DataError: if the run or the data set isn't there, or not as it was.
+    """
+    catalog = read_catalog(Path(data), config.data)
+    split = Split.load(run / SPLIT, catalog)
+    return Prepared(run, catalog, split, _open_source(run, catalog, config), (), pretrained)
+
+
+def train_prepared(prepared: Prepared, config: Config, fold: int, reporter: Reporter) -> "FoldResult":
+    """Trains one fold, or goes on with it, or finds it finished; writes in its folder only.
+
+    Args:
+        prepared: its run.
+        config: the settings.
+        fold: its number.
+        reporter: gets lines and progress.
+    """
     from keras_birds.training.fold import FoldData, train_fold
 
+    catalog, split, source = prepared.catalog, prepared.split, prepared.source
     train_rows, validation_rows = (
         x[source.usable[x]] for x in (split.train_rows(fold), split.validation_rows(fold))
     )
@@ -131,7 +192,7 @@ def _train_fold(
         train_rows,
         validation_rows,
     )
-    return train_fold(run / f"fold{fold}", data, config, fold, pretrained, reporter)
+    return train_fold(prepared.run / f"fold{fold}", data, config, fold, prepared.pretrained, reporter)
 
 
 def _wanted_folds(fold: int | str | Sequence[int], split: Split) -> list[int]:
@@ -163,25 +224,31 @@ def _open_run(out: Path | None, config: Config, digest: str, resume: bool) -> Pa
     return run
 
 
-def _make_source(run: Path, catalog: Catalog, config: Config, reporter: Reporter) -> MelSource:
+def _make_manifest(run: Path, catalog: Catalog, config: Config, reporter: Reporter) -> None:
     paths = list(catalog.recordings["path"])
     if config.data.store:
         store = MelStore(config.data.store, config, paths)
         statuses = np.where(store.usable, "ok", "left out")
         _save_manifest(run, pd.DataFrame({"path": paths, "status": statuses, "reason": store.reasons}))
-        return store
-    manifest = _load_manifest(run, paths)
-    if manifest is None:
-        workers = max(1, config.training.workers)
+    elif _load_manifest(run, paths) is None:
         manifest = check_recordings(
             paths,
             config.audio.sample_rate_hz,
-            workers,
+            max(1, config.training.workers),
             lambda done, total: reporter.progress("Checking recordings", done, total),
             config.audio.decoder,
         )
         reporter.progress("Checking recordings", 0, 0)
         _save_manifest(run, manifest)
+
+
+def _open_source(run: Path, catalog: Catalog, config: Config) -> MelSource:
+    paths = list(catalog.recordings["path"])
+    if config.data.store:
+        return MelStore(config.data.store, config, paths)
+    manifest = _load_manifest(run, paths)
+    if manifest is None:
+        raise DataError(f"{run / MANIFEST} must list the recordings. Received: others, or no such file")
     source = LiveSource(paths, config.audio, config.mel, manifest=manifest)
     return CachedSource(source) if config.audio.crop == "center" else source
 

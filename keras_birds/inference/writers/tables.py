@@ -52,25 +52,22 @@ def write_parquet(recordings: Iterable[tuple[Outcome, "pa.Table"]], file: Binary
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = detection_schema()
     waiting: list[pa.Table] = []
     rows = 0
-    schema = detection_schema()
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for _, table in recordings:
-            if not table.num_rows:
-                continue
-            waiting.append(table)
-            rows += table.num_rows
-            if rows >= _GROUP_ROWS:
-                for first in range(0, rows, _GROUP_ROWS):
-                    part = pa.concat_tables(waiting).slice(first, _GROUP_ROWS)
-                    writer.write_table(part.cast(schema), row_group_size=_GROUP_ROWS)
-                waiting, rows = [], 0
-            elif len(waiting) == _TABLES_AT_ONCE:
-                # A table of a few rows takes kilobytes of its own.
-                waiting = [pa.concat_tables(waiting).combine_chunks()]
+            for batch in table.to_batches(max_chunksize=_GROUP_ROWS):
+                waiting.append(pa.Table.from_batches([batch]).cast(schema))
+                rows += len(batch)
+                if rows >= _GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting, rows = [], 0
+                elif len(waiting) == _TABLES_AT_ONCE:
+                    # A table of a few rows takes kilobytes of its own.
+                    waiting = [pa.concat_tables(waiting).combine_chunks()]
         if waiting:
-            writer.write_table(pa.concat_tables(waiting).cast(schema))
+            writer.write_table(pa.concat_tables(waiting))
 
 
 def _iso(x: Detection) -> str | None:

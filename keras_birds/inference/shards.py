@@ -1,0 +1,162 @@
+"""Parquet files of whole recordings, written and read a piece at a time."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_birds.atomic import atomic_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GROUP_ROWS = 1 << 16
+
+
+class ShardWriter:
+    """A shard on its way to the disk; it appears, whole, when it is finished.
+
+    Args:
+        path: where.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._stack = ExitStack()
+        self._writer: Any = None
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def write(self, table: "pa.Table") -> None:
+        """Adds rows; texts may be dictionaries, the file has plain columns, which every reader knows.
+
+        Raises:
+            KerasBirdsError: if the disk is full.
+        """
+        self._waiting.append(table)
+        self._rows += len(table)
+        if self._rows >= _GROUP_ROWS:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.concat_tables(self._waiting)
+        try:
+            if self._writer is None:
+                self._path.parent.mkdir(exist_ok=True)
+                self._temporary = self._stack.enter_context(atomic_path(self._path))
+                self._writer = pq.ParquetWriter(self._temporary, _plain(table.schema), compression="zstd")
+            for first in range(0, len(table), _GROUP_ROWS):
+                self._writer.write_table(table.slice(first, _GROUP_ROWS).cast(_plain(table.schema)))
+        except OSError as error:
+            self._give_up(error)
+        self._waiting, self._rows = [], 0
+
+    def finish(self) -> None:
+        """Writes what is left, on the disk when this returns. A shard without a table isn't written.
+
+        Raises:
+            KerasBirdsError: if the disk is full.
+        """
+        if self._waiting:
+            self._write_waiting()
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+            with self._temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            self._give_up(error)
+        self._stack.close()
+
+    def discard(self) -> None:
+        """Leaves nothing."""
+        if self._writer is not None:
+            self._stack.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+
+    def _give_up(self, error: OSError) -> None:
+        # `atomic_path` tells of the full disk, and removes what there is.
+        self._stack.__exit__(type(error), error, error.__traceback__)
+        raise error
+
+
+class ShardReader:
+    """Reads a shard from its beginning, a recording at a time.
+
+    Args:
+        path: where it is.
+
+    Raises:
+        OSError: if it can't be read.
+    """
+
+    def __init__(self, path: Path):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        texts = [x.name for x in pq.read_schema(path) if pa.types.is_string(x.type)]
+        # Dictionaries take a tenth of the memory of texts.
+        file = pq.ParquetFile(path, read_dictionary=texts)
+        self._batches = file.iter_batches(batch_size=_GROUP_ROWS)
+        self._schema = file.schema_arrow
+        self._held: pa.RecordBatch | None = None
+
+    def take(self, num_rows: int) -> "StoredRows":
+        """The next rows. Those that nobody looks at must be passed with `StoredRows.skip`."""
+        return StoredRows(self, num_rows)
+
+    def next_batch(self, max_rows: int) -> "pa.RecordBatch":
+        """The next rows, at least one and at most `max_rows`."""
+        if self._held is None or not self._held.num_rows:
+            self._held = next(self._batches)
+        batch = self._held.slice(0, max_rows)
+        self._held = self._held.slice(len(batch))
+        return batch
+
+    @property
+    def schema(self) -> "pa.Schema":
+        """Of the batches."""
+        return self._schema
+
+
+class StoredRows:
+    """A recording's rows in a shard, which are read as they are asked for, once.
+
+    Args:
+        reader: stands where they begin.
+        num_rows: how many they are.
+    """
+
+    def __init__(self, reader: ShardReader, num_rows: int):
+        self.num_rows = num_rows
+        self._reader = reader
+        self._left = num_rows
+
+    def to_batches(self, max_chunksize: int = _GROUP_ROWS) -> "Iterator[pa.RecordBatch]":
+        """As `pyarrow.Table.to_batches`."""
+        while self._left:
+            batch = self._reader.next_batch(min(self._left, max_chunksize))
+            self._left -= len(batch)
+            yield batch
+
+    def to_table(self) -> "pa.Table":
+        """All at once."""
+        import pyarrow as pa
+
+        return pa.Table.from_batches(list(self.to_batches()), self._reader.schema)
+
+    def skip(self) -> None:
+        """Passes what wasn't asked for."""
+        for _ in self.to_batches():
+            pass
+
+
+def _plain(schema: "pa.Schema") -> "pa.Schema":
+    """With texts in place of dictionaries."""
+    import pyarrow as pa
+
+    return pa.schema([x.with_type(pa.string()) if pa.types.is_dictionary(x.type) else x for x in schema])
