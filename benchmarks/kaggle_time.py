@@ -3,9 +3,9 @@
     python benchmarks/kaggle_time.py [DATA] [--recordings 70] [--model FILE]
 
 Links the recordings of DATA, again and again, to as many one-minute soundscapes, and scores them with `keras-birds
-predict --format birdclef` in a process of its own: start-up, decoding, mel, model and writing, all counted. The model is
-an untrained EfficientNet-B0 of 206 labels at 256×256. Prints seconds, processor-seconds, and what 700 soundscapes take
-at that rate.
+predict --format birdclef` in a process of its own: start-up, decoding, mel, model and writing, all counted. The model
+is an untrained EfficientNet-B0 of 206 labels at 256×256. Prints seconds, processor-seconds, and what 700 soundscapes
+take at that rate.
 """
 
 import argparse

@@ -144,8 +144,8 @@ def prepare(
         split = Split.load(run / SPLIT, catalog)
     else:
         split.save(run / SPLIT, catalog)
-    _make_manifest(run, catalog, config, reporter)
-    prepared = Prepared(run, catalog, split, _open_source(run, catalog, config), tuple(folds), pretrained)
+    source = _make_source(run, catalog, config, reporter)
+    prepared = Prepared(run, catalog, split, source, tuple(folds), pretrained)
     reporter.say(_describe(run, catalog, split, prepared.left_out))
     return prepared
 
@@ -224,31 +224,40 @@ def _open_run(out: Path | None, config: Config, digest: str, resume: bool) -> Pa
     return run
 
 
-def _make_manifest(run: Path, catalog: Catalog, config: Config, reporter: Reporter) -> None:
+def _make_source(run: Path, catalog: Catalog, config: Config, reporter: Reporter) -> MelSource:
     paths = list(catalog.recordings["path"])
     if config.data.store:
         store = MelStore(config.data.store, config, paths)
         statuses = np.where(store.usable, "ok", "left out")
         _save_manifest(run, pd.DataFrame({"path": paths, "status": statuses, "reason": store.reasons}))
-    elif _load_manifest(run, paths) is None:
+        return store
+    manifest = _load_manifest(run, paths)
+    if manifest is None:
+        workers = max(1, config.training.workers)
         manifest = check_recordings(
             paths,
             config.audio.sample_rate_hz,
-            max(1, config.training.workers),
+            workers,
             lambda done, total: reporter.progress("Checking recordings", done, total),
             config.audio.decoder,
         )
         reporter.progress("Checking recordings", 0, 0)
         _save_manifest(run, manifest)
+    return _live_source(paths, config, manifest)
 
 
 def _open_source(run: Path, catalog: Catalog, config: Config) -> MelSource:
+    """As `_make_source`, of a run whose manifest is written."""
     paths = list(catalog.recordings["path"])
     if config.data.store:
         return MelStore(config.data.store, config, paths)
     manifest = _load_manifest(run, paths)
     if manifest is None:
-        raise DataError(f"{run / MANIFEST} must list the recordings. Received: others, or no such file")
+        raise DataError(f"{run / MANIFEST} must list the data set's recordings. Received: none, or others")
+    return _live_source(paths, config, manifest)
+
+
+def _live_source(paths: list[str], config: Config, manifest: pd.DataFrame) -> MelSource:
     source = LiveSource(paths, config.audio, config.mel, manifest=manifest)
     return CachedSource(source) if config.audio.crop == "center" else source
 

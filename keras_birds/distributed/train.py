@@ -1,0 +1,199 @@
+"""Trains the folds of a run on the nodes of a Ray cluster, a task each, on storage that all nodes see.
+
+This process makes the run directory with settings, split and manifest; a task writes in its fold's folder only. Ray
+starts a task again whose process or node died, and it goes on after its last whole epoch.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_birds.config import Config
+from keras_birds.distributed.cluster import Node, cause_of, connect, nodes
+from keras_birds.errors import ConfigError, KerasBirdsError, TrainingError
+
+if TYPE_CHECKING:
+    from keras_birds.training.fold import FoldResult
+    from keras_birds.training.pretrained import PretrainedWeights
+    from keras_birds.training.train import Reporter, RunResult
+
+MAX_RETRIES = 10
+"""So often a fold's task is started again after its process died."""
+
+_TELL_AFTER_S = 30.0
+
+
+def train_on_cluster(
+    address: str,
+    config: Config,
+    data: str | Path,
+    fold: int | str | Sequence[int] = "all",
+    out: str | Path | None = None,
+    resume: bool = False,
+    reporter: "Reporter | None" = None,
+) -> "RunResult":
+    """Trains as `training.train.train` does, the folds side by side.
+
+    Args:
+        address: of the cluster, as for `connect`.
+        config: the settings.
+        data: the data set's folder, on storage that every node sees by this name; a relative one counts from this
+            process's folder, which the nodes must see as well.
+        fold: a number from 0, several, or `"all"`.
+        out: the run directory, on such storage too.
+        resume: as for `train`.
+        reporter: gets lines and progress.
+
+    Raises:
+        KerasBirdsError: if the cluster can't be reached, a node doesn't see the run, a fold's process died too
+            often, or as `train`.
+    """
+    from keras_birds.training.train import Reporter, RunResult, prepare
+
+    reporter = reporter or Reporter()
+    with connect(address):
+        prepared = prepare(config, data, fold, out, resume, reporter)
+        cpus, gpus = fold_resources(nodes())
+        each = f"{cpus} processors" + (" and a GPU" if gpus else "")
+        reporter.say(f"each fold takes {each} of a node")
+        arguments = (config, str(data), prepared.run, prepared.pretrained, os.environ["KERAS_BACKEND"])
+        results = _run_tasks(prepared.folds, (cpus, gpus), arguments, reporter)
+    return RunResult(prepared.run, tuple(results), prepared.left_out)
+
+
+def fold_resources(found: Sequence[Node]) -> tuple[int, int]:
+    """Processors and GPUs that each fold takes.
+
+    Where there are GPUs, one, with its share of the node's processors. Else all processors of a node, so that no two
+    folds share one: of the smallest node that has more than half of the largest one's.
+
+    Raises:
+        KerasBirdsError: if no node has processors.
+    """
+    if not found:
+        raise KerasBirdsError("The cluster must have nodes with processors. Received: none; see `ray status`")
+    with_gpus = [x for x in found if x.gpus]
+    if with_gpus:
+        return max(1, min(x.cpus // x.gpus for x in with_gpus)), 1
+    largest = max(x.cpus for x in found)
+    return min(x.cpus for x in found if 2 * x.cpus > largest), 0
+
+
+def _run_tasks(
+    folds: Sequence[int], resources: tuple[int, int], arguments: tuple[Any, ...], reporter: "Reporter"
+) -> "list[FoldResult]":
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    lines = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=_on_node(here)).remote()
+    cpus, gpus = resources
+    # A process of its own for each fold: what one leaves in memory doesn't reach the next.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MAX_RETRIES, max_calls=1)(_train_fold)
+    refs = {task.remote(k, Path.cwd(), lines, *arguments): k for k in folds}
+    found: dict[int, FoldResult] = {}
+    waiting, heard_at = list(refs), time.monotonic()
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=1.0)
+        for line in ray.get(lines.take.remote()):
+            reporter.say(line)
+            heard_at = time.monotonic()
+        for ref in done:
+            found[refs[ref]] = _result(ref, refs[ref])
+        if time.monotonic() - heard_at > _TELL_AFTER_S and not ray.get(lines.has_begun.remote()):
+            heard_at = time.monotonic()
+            reporter.say("waiting for the cluster's processors; `ray status` tells who holds them")
+    return [found[k] for k in folds]
+
+
+def _on_node(node_id: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=True)
+
+
+def _result(ref: Any, fold: int) -> "FoldResult":
+    import ray
+
+    try:
+        result: FoldResult = ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        raise cause_of(error) from None
+    except ray.exceptions.RayError:
+        raise TrainingError(
+            f"fold {fold}: a process must live until the fold is trained. Received: {MAX_RETRIES + 1} that died, "
+            "perhaps for want of memory; the same command with --resume goes on"
+        ) from None
+    return result
+
+
+class _Lines:
+    """Carries what the folds' processes say to this one; an actor, which dies with it."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._has_begun = False
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+        self._has_begun = True
+
+    def take(self) -> list[str]:
+        taken, self._lines = self._lines, []
+        return taken
+
+    def has_begun(self) -> bool:
+        return self._has_begun
+
+
+def _train_fold(
+    fold: int,
+    folder: Path,
+    lines: Any,
+    config: Config,
+    data: str,
+    run: Path,
+    pretrained: "PretrainedWeights | None",
+    backend: str,
+) -> "FoldResult":
+    """Runs in a process of the cluster."""
+    import ray
+
+    say = _sayer(fold, lines.add.remote)
+    say(f"on {socket.gethostname()}, process {os.getpid()}")
+    os.environ["KERAS_BACKEND"] = backend
+    try:
+        os.chdir(folder)  # relative names, those in the settings included, mean here what they mean there
+    except OSError:
+        _require_shared(folder, (Path(data), run))
+    _require_shared(folder, (Path(data), run / "config.toml"))
+    from keras_birds.training.memory import keep_freed_memory
+    from keras_birds.training.train import Reporter, open_prepared, train_prepared
+
+    class Remote(Reporter):
+        def say(self, line: str) -> None:
+            say(line)
+
+    keep_freed_memory()
+    result = train_prepared(open_prepared(run, config, data, pretrained), config, fold, Remote())
+    # Lines are on their way until then.
+    ray.get(lines.take.options(num_returns=1).remote() if False else lines.has_begun.remote())
+    return result
+
+
+def _sayer(fold: int, add: Callable[[str], Any]) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        add(line if line.startswith(f"fold {fold}") else f"fold {fold}: {line}")
+
+    return say
+
+
+def _require_shared(folder: Path, paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not (folder / path).exists():
+            raise ConfigError(
+                "The data set and the run must be on storage that every node sees under the same name. Received: "
+                f"{folder / path}, which {socket.gethostname()} doesn't have"
+            )
