@@ -15,11 +15,13 @@ from placeholder import LABELS, TONES_HZ
 from keras_birds.audio import ffmpeg, reader
 from keras_birds.audio.remote import stamp
 from keras_birds.errors import ConfigError, DataError
+from keras_birds.inference import segments as segments_module
 from keras_birds.inference.detections import DetectionRules
 from keras_birds.inference.outcome import Outcome, detection_schema
 from keras_birds.inference.results import Results, read_detections
 from keras_birds.inference.scorer import RecordingScores
-from keras_birds.inference.segments import SEGMENT_COLUMNS, SegmentPicker, check_new_folder, cut_segments
+from keras_birds.inference.segment_clips import SEGMENT_COLUMNS, check_new_folder, cut_segments
+from keras_birds.inference.segments import SegmentPicker
 from keras_birds.labels import Label, LabelSet
 
 ODD = LabelSet(
@@ -240,6 +242,33 @@ def test_labels_and_the_least_score():
     assert found("strix", "100000", "hawk") == ([("owl", 10)], ["100000", "hawk"])
     assert found("RANA PALMIPES", "1e5", min_score=0.8) == ([("1139490", 0), ("1e5", 15)], [])
     assert found(min_score=0.95) == ([], [])
+
+
+@pytest.mark.parametrize("pick", ["best", "random", "balanced"])
+def test_a_recording_may_come_in_pieces_and_be_longer_than_a_block(pick, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = [(2.5 * w, 2.5 * w + 5, x, rng.random()) for w in range(400) for x in ("x", "y", "z")]
+    table = table_of(rows)
+
+    def found(chunk):
+        picker = SegmentPicker(pick=pick, per_label=50, labels=("x", "z"))
+        picker.add(Outcome("a.wav", "ok"), pa.Table.from_batches(table.to_batches(max_chunksize=chunk)))
+        return [(x.label, x.start_s, x.score) for x in picker.picked()]
+
+    whole = found(5000)
+    assert found(7) == whole
+    monkeypatch.setattr(segments_module, "_BLOCK_ROWS", 100)
+    blocks = found(5000)
+    assert found(7) == blocks
+    assert len(blocks) == len(whole) == 100
+    for label in ("x", "z"):
+        starts = sorted(x[1] for x in blocks if x[0] == label)
+        assert np.diff(starts).min() >= 5
+        if pick == "best":
+            assert len({*blocks} & {*whole}) > 85
+        else:
+            assert starts[0] < 100
+            assert starts[-1] > 900
 
 
 @pytest.mark.parametrize("pick", ["best", "random", "balanced"])

@@ -142,7 +142,7 @@ class Reader:
         stop = start + count if count is not None else self.frames
         place = start
         try:
-            if start:
+            if self._file.tell() != start:
                 self._file.seek(start)
             for frames in self._raw_blocks(max(1, _BLOCK_SAMPLES // self.channels), start, stop):
                 place += len(frames)

@@ -42,6 +42,20 @@ def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def ray_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds `--ray`.
+
+    Args:
+        what: spreads over the cluster.
+    """
+    return click.option(
+        "--ray",
+        "ray_address",
+        metavar="ADDRESS",
+        help=f"Spread {what} over a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT.",
+    )
+
+
 def resolve_data_dir(data_dir: Path | None, config: Config) -> Path:
     """The data set's folder: the option, else the config's `data.dir`, else the current folder.
 

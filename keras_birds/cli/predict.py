@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from keras_birds.cli.options import ChannelType, ThresholdType
+from keras_birds.cli.options import ChannelType, ThresholdType, ray_option
 
 if TYPE_CHECKING:
     from keras_birds.inference.classifier import Classifier
@@ -23,7 +23,7 @@ _SUFFIX_FORMATS = {".csv": "csv", ".json": "json", ".txt": "table"}
 _ANSWER_TOP_K = 5
 _FOLDER_ONLY = (
     *("per_recording", "threshold", "species", "smooth", "merge", "keep_scores", "time_pattern"),
-    *("sample_submission",),
+    *("sample_submission", "ray_address"),
 )
 _ANSWER_ONLY = ("method", "figure")
 _FOREIGN = ("labels", "sample_rate_hz", "window_s")
@@ -161,6 +161,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="... what it gives.",
 )
+@ray_option("recordings")
 @click.option("--strict/--no-strict", default=True, show_default=True, help="Exit code 1 if any file fails.")
 @click.pass_context
 def predict(
@@ -191,6 +192,7 @@ def predict(
     sample_rate_hz: int | None,
     window_s: float | None,
     output: str,
+    ray_address: str | None,
     strict: bool,
 ) -> None:
     """Score recordings: one answer for each, or with --out FOLDER all detections of a disk of them.
@@ -203,6 +205,7 @@ def predict(
     keras-birds predict 'plots/*/2025*.wav' --out results --format raven --format csv
     find . -name '*.flac' -print0 | keras-birds predict - --out results
     keras-birds predict s3://bucket/season1/ --out results
+    keras-birds predict /shared/season1 --out results --ray auto  # on a cluster
 
     INPUTS are files, folders (searched at any depth), globs, a .csv list with a column file, path or filename,
     URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled by
@@ -233,6 +236,10 @@ def predict(
     if not in_folder:
         _check_place(out, "--out")
 
+    if ray_address is not None:
+        from keras_birds.distributed.cluster import check_address
+
+        check_address(ray_address)
     from keras_birds.audio.files import find_inputs
     from keras_birds.errors import DataError
     from keras_birds.inference.scorer import ScoreOptions
@@ -260,6 +267,8 @@ def predict(
             keep_scores=keep_scores,
             time_pattern=time_pattern,
             sample_submission=sample_submission,
+            ray_address=ray_address,
+            provider=provider,
         )
         failed = predict_into_folder(classifier, list(names), options, request)
     else:

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from keras_birds.evaluation.activity_figure import activity_figure
-from keras_birds.inference.batch import Listener, result_settings, score_into
+from keras_birds.inference.batch import Listener, Score, result_settings, score_into
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.detections import DetectionRules
 from keras_birds.inference.outcome import Outcome
@@ -18,7 +19,7 @@ from keras_birds.inference.outputs import write_outputs
 from keras_birds.inference.recording_time import check_time_pattern
 from keras_birds.inference.report import describe_problem
 from keras_birds.inference.results import Results
-from keras_birds.inference.scorer import ScoreOptions
+from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.inference.text import printable
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class FolderRequest:
     keep_scores: bool
     time_pattern: str | None
     sample_submission: Path | None
+    ray_address: str | None
+    provider: str | None
 
 
 def predict_into_folder(
@@ -62,11 +65,12 @@ def predict_into_folder(
     keep_scores = request.keep_scores or "birdclef" in request.forms
     settings = result_settings(classifier, options, rules, keep_scores)
     began = time.monotonic()
-    with Results(
-        request.out, classifier.labels, classifier.model_id, rules, settings, keep_scores
-    ) as results:
-        with _listener(len(names)) as listener:
-            failed = score_into(results, classifier, names, options, listener)
+    with (
+        _connection(request.ray_address),
+        Results(request.out, classifier.labels, classifier.model_id, rules, settings, keep_scores) as results,
+    ):
+        with _scorer(classifier, options, request) as score, _listener(len(names)) as listener:
+            failed = score_into(results, classifier, names, options, listener, score)
         manifest = results.finish()
         files, activity = write_outputs(
             results, classifier, request.forms, request.per_recording, request.sample_submission
@@ -81,6 +85,26 @@ def predict_into_folder(
     if len(files) > 20:
         click.echo(f"... and {len(files) - 20} more")
     return len(failed)
+
+
+def _connection(ray_address: str | None) -> AbstractContextManager[None]:
+    """First of all, so that a cluster out of reach leaves no folder behind."""
+    if ray_address is None:
+        return nullcontext()
+    from keras_birds.distributed.cluster import connect
+
+    return connect(ray_address)
+
+
+def _scorer(
+    classifier: Classifier, options: ScoreOptions, request: FolderRequest
+) -> AbstractContextManager[Score]:
+    if request.ray_address is None:
+        return nullcontext(score_recordings)
+    from keras_birds.distributed.predict import ClusterScorer
+
+    say = partial(click.echo, err=True)
+    return ClusterScorer(classifier, request.provider, options.workers, say)
 
 
 class _Counter(Listener):
@@ -133,4 +157,7 @@ def _describe(counter: _Counter, total: int, failed: int, seconds: float) -> str
     parts = [f"{total} recordings: {counter.files - failed} scored"]
     parts += [f"{counter.before} scored before"] if counter.before else []
     parts += [f"{failed} failed"] if failed else []
-    return f"{', '.join(parts)}; {counter.detections} detections; {counter.state()}; {seconds:.1f} s in all"
+    text = ", ".join(parts)
+    if counter.files > failed:
+        text += f"; {counter.detections} new detections; {counter.state()}; {seconds:.1f} s in all"
+    return text

@@ -105,7 +105,8 @@ def segments(
     from keras_birds.cli.reporting import progress_bar
     from keras_birds.errors import DataError
     from keras_birds.inference.results import read_detections
-    from keras_birds.inference.segments import SegmentPicker, check_new_folder, cut_segments
+    from keras_birds.inference.segment_clips import check_new_folder, cut_segments
+    from keras_birds.inference.segments import SegmentPicker
     from keras_birds.inference.text import printable
 
     check_new_folder(out)

@@ -1,11 +1,12 @@
 """`keras-birds train`: train one fold or all of them."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.cli.options import config_options, data_option, resolve_data_dir
+from keras_birds.cli.options import config_options, data_option, ray_option, resolve_data_dir
 from keras_birds.cli.reporting import make_reporter
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Go on with the run in --out, or the newest one, after its last whole epoch.",
 )
+@ray_option("folds")
 @config_options
 def train(
     data_dir: Path | None,
     fold: str,
     out: Path | None,
     resume: bool,
+    ray_address: str | None,
     config_name: str,
     overrides: tuple[str, ...],
 ) -> None:
@@ -42,6 +45,7 @@ def train(
     keras-birds train --data birdclef --fold all --out runs/baseline
     keras-birds train --data my-clips --config smoke --set training.epochs=20
     KERAS_BACKEND=jax keras-birds train --data birdclef --fold 0
+    keras-birds train --data /shared/birdclef --fold all --out /shared/run --ray auto
 
     The run directory gets the settings, the split, a manifest of all recordings, and for each fold
     model.keras, model.onnx, model.json, history.csv and oof.parquet (out-of-fold scores). The best epoch by
@@ -49,6 +53,10 @@ def train(
 
     After Ctrl-C or a kill, the same command with --resume goes on: at most the running epoch is lost, and the
     outcome is that of an uninterrupted run.
+
+    With --ray each fold is a task on a node of the cluster: one GPU where there are GPUs, else all processors of
+    a node. The data set and the run must be on storage that all nodes see. A task whose process dies is started
+    again and goes on from its last whole epoch.
     """
     from keras_birds.config import Config
     from keras_birds.errors import ConfigError
@@ -57,11 +65,17 @@ def train(
     data = resolve_data_dir(data_dir, config)
     if fold != "all" and not fold.isdecimal():
         raise ConfigError(f"--fold must be a number from 0, or all. Received: {fold}")
+    if ray_address is not None:
+        from keras_birds.distributed.cluster import check_address
+
+        check_address(ray_address)
     from keras_birds.quiet import import_tensorflow_quietly
 
     import_tensorflow_quietly()
-    from keras_birds.training.train import train as train_run
+    from keras_birds.distributed.train import train_on_cluster
+    from keras_birds.training.train import train as train_here
 
+    train_run = train_here if ray_address is None else partial(train_on_cluster, ray_address)
     with make_reporter() as reporter:
         try:
             result = train_run(config, data, fold if fold == "all" else int(fold), out, resume, reporter)

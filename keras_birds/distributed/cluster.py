@@ -121,10 +121,7 @@ def _init(address: str, init: Callable[[], Any]) -> None:
         with quiet():
             init()
     except Exception as error:  # RuntimeError, ConnectionError, ValueError, or those of gRPC
-        raise KerasBirdsError(
-            f"The Ray cluster at {address} can't be used. Received: {_one_line(error)}. Start one with `ray start "
-            "--head`, or pass --ray local"
-        ) from None
+        raise _out_of_reach(address, _one_line(error).rstrip(".")) from None
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> None:
@@ -161,10 +158,14 @@ def _probe(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
     if reason:
-        raise KerasBirdsError(
-            f"The Ray cluster at {address} must be running and within reach. Received: {reason}. Start it with `ray "
-            "start --head`, or check host and port: 6379 inside the cluster, ray://HOST:10001 from outside"
-        )
+        raise _out_of_reach(address, reason)
+
+
+def _out_of_reach(address: str, reason: str) -> KerasBirdsError:
+    return KerasBirdsError(
+        f"--ray must name a cluster that runs and answers. Received: {address} ({reason}). Start one with `ray start "
+        "--head`, pass HOST:6379 inside it and ray://HOST:10001 outside of it, or pass --ray local"
+    )
 
 
 def _keep_off_stdout(ray: Any) -> None:

@@ -4,10 +4,12 @@ This process makes the run directory with settings, split and manifest; a task w
 starts a task again whose process or node died, and it goes on after its last whole epoch.
 """
 
+import contextlib
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,31 +89,28 @@ def _run_tasks(
 ) -> "list[FoldResult]":
     import ray
 
-    here = ray.get_runtime_context().get_node_id()
-    lines = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=_on_node(here)).remote()
+    lines = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Lines).remote()
     cpus, gpus = resources
     # A process of its own for each fold: what one leaves in memory doesn't reach the next.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MAX_RETRIES, max_calls=1)(_train_fold)
-    refs = {task.remote(k, Path.cwd(), lines, *arguments): k for k in folds}
+    refs = {task.remote(k, lines, Path.cwd(), *arguments): k for k in folds}
     found: dict[int, FoldResult] = {}
-    waiting, heard_at = list(refs), time.monotonic()
-    while waiting:
-        done, waiting = ray.wait(waiting, timeout=1.0)
-        for line in ray.get(lines.take.remote()):
-            reporter.say(line)
-            heard_at = time.monotonic()
-        for ref in done:
-            found[refs[ref]] = _result(ref, refs[ref])
-        if time.monotonic() - heard_at > _TELL_AFTER_S and not ray.get(lines.has_begun.remote()):
-            heard_at = time.monotonic()
-            reporter.say("waiting for the cluster's processors; `ray status` tells who holds them")
+    waiting, tell_at = list(refs), time.monotonic() + _TELL_AFTER_S
+    try:
+        while waiting:
+            done, waiting = ray.wait(waiting, timeout=1.0)
+            for line in ray.get(lines.take.remote()):
+                reporter.say(line)
+                tell_at = math.inf
+            for ref in done:
+                found[refs[ref]] = _result(ref, refs[ref])
+            if time.monotonic() > tell_at:
+                tell_at += _TELL_AFTER_S
+                reporter.say("waiting for the cluster's processors; `ray status` tells who holds them")
+    finally:
+        for ref in waiting:
+            ray.cancel(ref, force=True)
     return [found[k] for k in folds]
-
-
-def _on_node(node_id: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node_id, soft=True)
 
 
 def _result(ref: Any, fold: int) -> "FoldResult":
@@ -123,77 +122,60 @@ def _result(ref: Any, fold: int) -> "FoldResult":
         raise cause_of(error) from None
     except ray.exceptions.RayError:
         raise TrainingError(
-            f"fold {fold}: a process must live until the fold is trained. Received: {MAX_RETRIES + 1} that died, "
-            "perhaps for want of memory; the same command with --resume goes on"
+            f"fold {fold}: its process must live until it is trained. Received: {MAX_RETRIES + 1} that died, perhaps "
+            "for want of memory; the same command with --resume goes on"
         ) from None
     return result
 
 
 class _Lines:
-    """Carries what the folds' processes say to this one; an actor, which dies with it."""
+    """An actor that carries what the folds' processes say to this one."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._has_begun = False
 
     def add(self, line: str) -> None:
         self._lines.append(line)
-        self._has_begun = True
 
     def take(self) -> list[str]:
         taken, self._lines = self._lines, []
         return taken
 
-    def has_begun(self) -> bool:
-        return self._has_begun
-
 
 def _train_fold(
     fold: int,
-    folder: Path,
     lines: Any,
+    folder: Path,
     config: Config,
     data: str,
     run: Path,
     pretrained: "PretrainedWeights | None",
     backend: str,
 ) -> "FoldResult":
-    """Runs in a process of the cluster."""
+    """Runs in a process of the cluster. `folder` is where the names of files count from."""
     import ray
 
-    say = _sayer(fold, lines.add.remote)
-    say(f"on {socket.gethostname()}, process {os.getpid()}")
     os.environ["KERAS_BACKEND"] = backend
-    try:
-        os.chdir(folder)  # relative names, those in the settings included, mean here what they mean there
-    except OSError:
-        _require_shared(folder, (Path(data), run))
-    _require_shared(folder, (Path(data), run / "config.toml"))
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+    for path in (folder / data, folder / run / "config.toml"):
+        if not path.exists():
+            raise ConfigError(
+                "The data set and the run must be on storage that every node sees under the same name. Received: "
+                f"{path}, which {socket.gethostname()} doesn't have"
+            )
     from keras_birds.training.memory import keep_freed_memory
     from keras_birds.training.train import Reporter, open_prepared, train_prepared
 
+    told = []
+
     class Remote(Reporter):
         def say(self, line: str) -> None:
-            say(line)
+            told.append(lines.add.remote(line if line.startswith("fold ") else f"fold {fold}: {line}"))
 
+    reporter = Remote()
+    reporter.say(f"fold {fold}: on {socket.gethostname()}, process {os.getpid()}")
     keep_freed_memory()
-    result = train_prepared(open_prepared(run, config, data, pretrained), config, fold, Remote())
-    # Lines are on their way until then.
-    ray.get(lines.take.options(num_returns=1).remote() if False else lines.has_begun.remote())
+    result = train_prepared(open_prepared(run, config, data, pretrained), config, fold, reporter)
+    ray.wait(told, num_returns=len(told), timeout=10)
     return result
-
-
-def _sayer(fold: int, add: Callable[[str], Any]) -> Callable[[str], None]:
-    def say(line: str) -> None:
-        add(line if line.startswith(f"fold {fold}") else f"fold {fold}: {line}")
-
-    return say
-
-
-def _require_shared(folder: Path, paths: Sequence[Path]) -> None:
-    for path in paths:
-        if not (folder / path).exists():
-            raise ConfigError(
-                "The data set and the run must be on storage that every node sees under the same name. Received: "
-                f"{folder / path}, which {socket.gethostname()} doesn't have"
-            )

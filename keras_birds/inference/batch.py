@@ -65,7 +65,8 @@ def score_into(
 
     def waiting() -> Iterable[str]:
         for name in names:
-            if results.is_done(name, *stamp(name)):
+            # On an object store a stamp is a request.
+            if name in results and results.is_done(name, *stamp(name)):
                 listener.on_done_before(name)
             else:
                 yield name

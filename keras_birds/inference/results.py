@@ -98,6 +98,9 @@ class Results:
         """Of every recording in the folder, in the order in which they were first done."""
         return (x.outcome for x in self._journal.entries.values())
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._journal.entries
+
     def is_done(self, name: str, size_bytes: int, mtime_ns: int) -> bool:
         """Whether a recording has been scored and hasn't changed since. Failed ones are tried again."""
         entry = self._journal.entries.get(name)
