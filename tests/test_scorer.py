@@ -1,6 +1,8 @@
 """The engine: every recording's scores, in order, however many threads there are."""
 
 import os
+import shutil
+import subprocess
 import threading
 import time
 
@@ -199,3 +201,22 @@ def test_progress_adds_up_to_the_audio(classifier, write_tone):
     assert sum(told) == pytest.approx(20)
     assert len(told) > 3
     assert len(LABELS) == 4
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_what_ffmpeg_reads_is_streamed_as_decode_reads_it(classifier, write_tone, tmp_path):
+    source = write_tone("a.wav", TONES_HZ[2], seconds=30, rate=44_100, channels=2)
+    command = ["ffmpeg", "-loglevel", "error", "-i", source, "-c:a", "aac", tmp_path / "a.m4a"]
+    subprocess.run(command, check=True)
+    whole = decode(tmp_path / "a.m4a", RATE)
+    with open_stream(tmp_path / "a.m4a", RATE) as stream:
+        blocks = list(stream.blocks)
+    assert len(blocks) > 3
+    np.testing.assert_allclose(np.concatenate(blocks)[:, 0], whole.samples, atol=1e-5)
+    assert (stream.status, stream.channels, stream.sample_rate_hz) == ("ok", 2, 44_100)
+    (found,) = score_recordings(classifier, [tmp_path / "a.m4a"], ScoreOptions(channel="all"))
+    assert set(found.scores.argmax(axis=1)) == {2}
+    assert set(found.channel) == {1, 2}
+    (tmp_path / "cut.m4a").write_bytes((tmp_path / "a.m4a").read_bytes()[:3000])
+    (broken,) = score_recordings(classifier, [tmp_path / "cut.m4a"])
+    assert broken.outcome.failed
