@@ -1,11 +1,8 @@
 """`keras-birds predict`: score recordings with a trained model."""
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +10,6 @@ from keras_birds.cli.options import ChannelType, ThresholdType, ray_option
 
 if TYPE_CHECKING:
     from keras_birds.inference.classifier import Classifier
-    from keras_birds.inference.predict import Prediction
-    from keras_birds.inference.report import Writer
-    from keras_birds.inference.scorer import ScoreOptions
 
 _ANSWER_FORMATS = ("table", "csv", "json")
 _FOLDER_FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet", "birdclef")
@@ -272,8 +266,12 @@ def predict(
         )
         failed = predict_into_folder(classifier, list(names), options, request)
     else:
+        from keras_birds.cli.predict_answers import predict_answers
+
         form = forms[0] if forms else (_SUFFIX_FORMATS.get(out.suffix.lower(), "table") if out else "table")
-        failed = _answer(classifier, list(names), options, method, top_k or _ANSWER_TOP_K, form, out, figure)
+        failed = predict_answers(
+            classifier, list(names), options, method, top_k or _ANSWER_TOP_K, form, out, figure
+        )
     if failed and strict:
         ctx.exit(1)
 
@@ -340,85 +338,3 @@ def _warn(name: str, reason: str) -> None:
     from keras_birds.inference.text import printable
 
     click.echo(f"Warning: {printable(name)}: {reason}", err=True)
-
-
-def _answer(
-    classifier: "Classifier",
-    names: list[str],
-    options: "ScoreOptions",
-    method: str,
-    top_k: int,
-    form: str,
-    out: Path | None,
-    figure: Path | None,
-) -> int:
-    """Writes the most probable labels of each recording; how many recordings failed."""
-    from keras_birds.inference.predict import predict as predict_all
-    from keras_birds.inference.report import describe_problem
-    from keras_birds.inference.text import printable
-
-    if figure is not None and len(names) > 1:
-        raise click.BadParameter(
-            f"draws one recording. Received: {len(names)} recordings", param_hint="--figure"
-        )
-    answers = predict_all(classifier, names, options, method, top_k)
-    failed = 0
-    with _output(out, form) as stream:
-        writer = _writer(form, stream, classifier)
-        for answer in _with_progress(answers, len(names), stream):
-            if problem := describe_problem(answer.outcome):
-                click.echo(problem, err=True)
-            writer.add(answer)
-            failed += answer.outcome.failed
-        writer.close()
-    if out is not None:
-        scored = len(names) - failed
-        click.echo(f"{scored} recording{'s' * (scored != 1)} scored: {printable(out)}", err=True)
-    if figure is not None and not failed:
-        from keras_birds.evaluation.prediction_figure import prediction_figure
-
-        prediction_figure(classifier, answer, figure)
-        click.echo(f"Figure: {printable(figure)}", err=True)
-    if failed:
-        click.echo(f"{failed} of {len(names)} files failed.", err=True)
-    return failed
-
-
-def _writer(form: str, stream: TextIO, classifier: "Classifier") -> "Writer":
-    from keras_birds.inference.report import CsvWriter, JsonWriter, TableWriter
-
-    if form == "csv":
-        return CsvWriter(stream)
-    if form == "json":
-        return JsonWriter(stream, classifier.model_id)
-    return TableWriter(stream)
-
-
-@contextmanager
-def _output(out: Path | None, form: str) -> Iterator[TextIO]:
-    # File names may hold bytes that aren't UTF-8: CSV gives them back, in JSON they become \udcXX escapes.
-    errors = {"csv": "surrogateescape", "json": "backslashreplace"}.get(form, "replace")
-    if out is None:
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(encoding=None if form == "table" else "utf-8", errors=errors)
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    from keras_birds.atomic import atomic_path
-
-    with (
-        atomic_path(out) as temporary,
-        temporary.open("w", encoding="utf-8", errors=errors, newline="") as file,
-    ):
-        yield file
-
-
-def _with_progress(answers: Iterable["Prediction"], total: int, stream: TextIO) -> Iterator["Prediction"]:
-    """A bar on stderr where it is a terminal, unless tables go to the same screen."""
-    if total == 1 or not sys.stderr.isatty() or stream.isatty():
-        yield from answers
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(answers, "Scoring", total, console=Console(stderr=True), transient=True)

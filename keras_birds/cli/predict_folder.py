@@ -25,7 +25,7 @@ from keras_birds.inference.text import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_LINE_EVERY_S = 30.0
+_BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,13 @@ class _Counter(Listener):
 
     def _show(self) -> None:
         done = self.files + self.before
-        self._bar.update(self._task, description=self.state(), completed=done)
         now = time.monotonic()
-        if self._bar.disable and now - self._said > _LINE_EVERY_S:
-            self._said = now
+        if now - self._said < (_LINE_EVERY_S if self._bar.disable else _BAR_EVERY_S):
+            return
+        self._said = now
+        if not self._bar.disable:
+            self._bar.update(self._task, description=self.state(), completed=done)
+        else:
             click.echo(f"{done} of {self._total} files, {self.state()}", err=True)
 
 

@@ -6,6 +6,7 @@ which the recordings were named. It alone writes results, so a worker that dies 
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ _TELL_AFTER_S = 20.0
 _GIVE_UP_S = 300.0
 _RESTART_AFTER_S = 5.0
 _MAX_START_FAILURES = 3
+_MISSING_MODULE = re.compile(r"No module named '[^']+'")
 
 
 @dataclass(eq=False)
@@ -211,7 +213,7 @@ class ClusterScorer:
         """Takes what came of a call."""
         import ray
 
-        if ref is not place.loading and ref not in place.groups:  # its worker died meanwhile
+        if ref != place.loading and ref not in place.groups:  # its worker died meanwhile
             return []
         try:
             answer = ray.get(ref)
@@ -220,7 +222,7 @@ class ClusterScorer:
         except ray.exceptions.RayError as error:
             self._bury(place, groups, error)
             return []
-        if ref is place.loading:
+        if ref == place.loading:
             place.loading, place.pid, place.failures = None, answer, 0
             return []
         group = place.groups.pop(ref)
@@ -234,9 +236,10 @@ class ClusterScorer:
 
         if place.loading is not None:
             place.failures += 1
-            if "ModuleNotFoundError" in str(error) or place.failures >= _MAX_START_FAILURES:
-                self._say(f"No worker can be started on node {place.node.address}: {_why(error)}")
+            if _MISSING_MODULE.search(str(error)):
                 place.failures = _MAX_START_FAILURES
+            if place.failures >= _MAX_START_FAILURES:
+                self._say(f"No worker can be started on node {place.node.address}: {_why(error)}")
         else:
             count = sum(len(x.names) for x in place.groups.values())
             what = f"; {count} recording{'s' * (count != 1)} will be scored again" if count else ""
@@ -312,8 +315,8 @@ def _divide(node: Node, cpus: int | None, uses_gpus: bool) -> list[_Place]:
 
 def _why(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if "ModuleNotFoundError" in text:
-        return "keras-birds isn't installed there"
+    if missing := _MISSING_MODULE.search(text):
+        return f"{missing[0]}; install keras-birds there"
     if "running low on memory" in text or "OutOfMemory" in type(error).__name__:
         return "out of memory"
     return "its node has gone" if "its node has died" in text else "killed or crashed"

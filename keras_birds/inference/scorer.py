@@ -267,7 +267,8 @@ class _Pipeline:
             with self._changed:
                 for item, row in zip(batch, scores, strict=True):
                     item.pending.scores[item.index] = row
-                self._changed.notify_all()
+                if any(x.pending.is_complete for x in batch):
+                    self._changed.notify_all()
 
 
 def _outcome(outcome: Outcome, stream: RecordingStream, pending: _Pending, rate_hz: int) -> Outcome:

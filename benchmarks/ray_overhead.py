@@ -1,0 +1,75 @@
+"""What `predict --ray local` costs beside plain `predict`, on one machine and with its start-up excluded.
+
+    python benchmarks/ray_overhead.py [DATA] [--minutes 60] [--rounds 3]
+
+As many one-minute OGG files of real recordings are scored into a folder of results by an untrained EfficientNet-B0 of
+206 labels at 256×256, by the plain engine and by a Ray cluster of this machine alone, by turns in the same process.
+Both have scored two recordings before the clock starts. Prints medians over rounds and their range.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from predict_speed import SHARED, show, write_model, write_recording
+
+
+def seconds(classifier, names, out: Path, score) -> float:
+    """Scoring, with everything on the disk at the end."""
+    from keras_birds.inference.batch import score_into
+    from keras_birds.inference.detections import DetectionRules
+    from keras_birds.inference.results import Results
+
+    rules = DetectionRules.of(classifier.labels)
+    began = time.perf_counter()
+    with Results(out, classifier.labels, classifier.model_id, rules, {}) as results:
+        failed = score_into(results, classifier, names, score=score)
+    assert not failed
+    taken = time.perf_counter() - began
+    shutil.rmtree(out)
+    return taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", default=SHARED / "soundscapes")
+    parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        names = [str(folder / f"{k}.ogg") for k in range(args.minutes)]
+        write_recording(args.data, folder / "0.ogg", 1)
+        for name in names[1:]:
+            shutil.copyfile(names[0], name)
+        model = write_model(folder)
+
+        import keras_birds
+        from keras_birds.distributed.cluster import connect
+        from keras_birds.distributed.predict import ClusterScorer
+        from keras_birds.inference.scorer import score_recordings
+
+        classifier = keras_birds.load(model)
+        plain, ray, starts = [], [], []
+        for _ in range(args.rounds):
+            seconds(classifier, names[:2], folder / "warm", score_recordings)
+            plain.append(seconds(classifier, names, folder / "plain", score_recordings))
+            began = time.perf_counter()
+            with connect("local"), ClusterScorer(classifier) as score:
+                starts.append(time.perf_counter() - began)
+                seconds(classifier, names[:2], folder / "warm", score)
+                ray.append(seconds(classifier, names, folder / "ray", score))
+        cpus = len(os.sched_getaffinity(0))
+        print(f"{args.minutes} recordings of a minute, {cpus} processors, {args.rounds} rounds")
+        show("plain, s", plain, 1)
+        show("--ray local, s", ray, 1)
+        show("--ray local / plain", [b / a for a, b in zip(plain, ray, strict=True)])
+        print(f"{'start-up of Ray, not counted, s':<33}{statistics.median(starts):.1f}")
+
+
+if __name__ == "__main__":
+    main()
