@@ -420,7 +420,6 @@ def test_a_node_that_goes_loses_nothing_and_one_that_comes_gets_a_worker(
         calls = {20: lambda: two_nodes.remove_node(node, allow_graceful=False)}
         tables, _, _ = score_batch(batch, tmp_path / "out", scorer, calls)
         assert_same(tables, plain[0])
-        print(said)
         assert said
         assert all(" died (" in x or "No worker can be started" in x for x in said)
         wait_for_workers(scorer, 2)
@@ -550,26 +549,32 @@ def command_lines():
 @pytest.mark.slow
 def test_a_fold_s_task_that_is_killed_goes_on_and_ends_as_without_ray(tmp_path, two_nodes):
     import test_nn_training as small
+    import torch
 
     from keras_birds.training.oof import OutOfFold
     from keras_birds.training.train import train
 
-    data, config = small.make_data(tmp_path / "birds"), small.make_config()
-    here = train(config, data, "all", tmp_path / "here")
+    data, config = small.make_data(tmp_path / "birds"), small.make_config(epochs=6)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as on a node with one processor: sums are of another order with two
+    try:
+        here = train(config, data, "all", tmp_path / "here")
+    finally:
+        torch.set_num_threads(threads)
 
     class Killer(small.Watcher):
         def say(self, line):
             super().say(line)
             if found := re.match(r"fold 1: on \S+, process (\d+)", line):
                 self.pid = int(found[1])
-            if line.startswith("fold 1: epoch 2/") and self.pid:
+            if line.startswith("fold 1: epoch 1/") and self.pid:
                 os.kill(self.pid, signal.SIGKILL)
                 self.pid = None
 
     killer = Killer()
     there = train_on_cluster(two_nodes.address, config, data, "all", tmp_path / "there", reporter=killer)
     assert killer.pid is not None
-    goes_on = [x for x in killer.lines if re.match(r"fold 1: goes on after epoch [23]", x)]
+    goes_on = [x for x in killer.lines if re.match(r"fold 1: goes on after epoch [1-5]", x)]
     assert len(goes_on) == 1, killer.lines
     assert "each fold takes 1 processors of a node" in killer.lines
     assert small.files_below(tmp_path / "there") == small.files_below(tmp_path / "here")

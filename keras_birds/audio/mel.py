@@ -1,5 +1,7 @@
 """Clips become log-mel or MFCC images: librosa's arithmetic, batched, without librosa."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.fft
 import scipy.sparse
@@ -98,11 +100,11 @@ class MelTransform:
         """Frames in a recording of `n_samples`."""
         return 1 + (n_samples + 2 * self.context_samples - self.mel.n_fft) // self.mel.hop_samples
 
-    def native(self, clips: np.ndarray, has_context: bool = False) -> np.ndarray:
+    def native(self, clips: np.ndarray | Sequence[np.ndarray], has_context: bool = False) -> np.ndarray:
         """Computes images at their own resolution.
 
         Args:
-            clips: float32 `[n, samples]` in time order, at the configured rate. NaN gives NaN: decode refuses
+            clips: float32 `[n, samples]`, in time order, at the configured rate. NaN gives NaN: decode refuses
                 it.
             has_context: whether `clips` hold `context_samples` more at either end. Otherwise zeros stand for
                 them.
@@ -110,13 +112,15 @@ class MelTransform:
         Returns:
             float32 `[n, n_mels or n_mfcc, frames]` in [0, 1].
         """
-        n_samples = clips.shape[1] - (2 * self.context_samples if has_context else 0)
+        n_samples = (len(clips[0]) if len(clips) else self.audio.clip_samples) - (
+            2 * self.context_samples if has_context else 0
+        )
         out = np.empty((len(clips), self.num_rows, self.frames_of(n_samples)), np.float32)
         for image, clip in zip(out, clips, strict=True):
             image[:] = self.normalise(self.decibels(clip, has_context))
         return out
 
-    def images(self, clips: np.ndarray) -> np.ndarray:
+    def images(self, clips: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Computes model input.
 
         Args:

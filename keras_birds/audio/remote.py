@@ -21,6 +21,8 @@ from keras_birds.errors import AudioError, ConfigError, DataError, KerasBirdsErr
 
 # One request brings so much: half a minute of 32 kHz 16-bit sound, a tenth of a second of a fast line.
 _BLOCK_BYTES = 1 << 21
+# The next block is fetched while one is decoded.
+_BLOCKS = 4
 _TIMEOUT_S = 30.0
 # Two letters at least, so that C:\ is none; `::` chains file systems, as in `zip://a.wav::s3://bucket/b.zip`.
 _URL = re.compile(r"((?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)://)(.*?)(::.*)?", re.IGNORECASE | re.DOTALL)
@@ -60,7 +62,9 @@ def open_url(url: str) -> BinaryIO:
     """
     try:
         files, path = _file_system(url)
-        file = files.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+        file = files.open(
+            path, "rb", block_size=_BLOCK_BYTES, cache_type="background", cache_options={"maxblocks": _BLOCKS}
+        )
         if not hasattr(file, "fs"):  # an archive closes with the last reference to its file system
             file.fs = files
         # A web server without ranges, a folder and an empty file all open as something that has no length.

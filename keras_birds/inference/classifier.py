@@ -63,16 +63,16 @@ class Classifier:
         """Threads that may ask for probabilities at once; `None` for as many as there are processors."""
         return min((x.workers for x in self.engines if x.workers is not None), default=None)
 
-    def inputs(self, clips: np.ndarray) -> np.ndarray:
+    def inputs(self, clips: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """What the members take: the mel images of clips, or the clips themselves.
 
         Args:
-            clips: float32 `[n, clip_samples]`.
+            clips: float32 `[n, clip_samples]`; a list of clips isn't copied.
 
         Returns:
             float32 `[n, height, width, 1]` in [0, 1], or `clips`.
         """
-        return clips if self._transform is None else self._transform.images(clips)
+        return np.asarray(clips) if self._transform is None else self._transform.images(clips)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Scores inputs.
@@ -130,7 +130,7 @@ class Classifier:
             while chunk := list(islice(windows, _CHUNK_WINDOWS)):
                 start_s = np.array([x.start_samples for x in chunk]) / audio.sample_rate_hz
                 end_s = start_s + np.array([x.n_samples for x in chunk]) / audio.sample_rate_hz
-                yield start_s, end_s, self.probabilities(self.inputs(np.stack([x.clip for x in chunk])))
+                yield start_s, end_s, self.probabilities(self.inputs([x.clip for x in chunk]))
 
     def score_file(self, path: str | Path, overlap_s: float = 0.0) -> RecordingScores:
         """As `scores`, with what became of the file.
