@@ -51,7 +51,7 @@ def run_groups(names, rng, workers=4, deadly=(), limit=8, seconds=0.0):
             group = in_flight.pop(rng.integers(len(in_flight)))
             if any(x in deadly for x in group.names):
                 for given_up in batch.lost(group):
-                    batch.done(given_up, [f"{x} failed" for x in given_up.names], 0)
+                    batch.done(given_up, [f"{x} failed" for x in given_up.names])
             else:
                 batch.done(group, list(group.names), seconds * len(group.names))
         found += batch.in_order()
@@ -576,7 +576,7 @@ def test_a_fold_s_task_that_is_killed_goes_on_and_ends_as_without_ray(tmp_path, 
     assert killer.pid is not None
     goes_on = [x for x in killer.lines if re.match(r"fold 1: goes on after epoch [1-5]", x)]
     assert len(goes_on) == 1, killer.lines
-    assert "each fold takes 1 processors of a node" in killer.lines
+    assert "each fold takes 1 processor of a node" in killer.lines
     assert small.files_below(tmp_path / "there") == small.files_below(tmp_path / "here")
     assert there.left_out == here.left_out == 2
     for a, b in zip(here.folds, there.folds, strict=True):

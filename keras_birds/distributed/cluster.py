@@ -121,7 +121,8 @@ def _init(address: str, init: Callable[[], Any]) -> None:
         with quiet():
             init()
     except Exception as error:  # RuntimeError, ConnectionError, ValueError, or those of gRPC
-        raise _out_of_reach(address, _one_line(error).rstrip(".")) from None
+        token = "" if address in ("auto", "local") else "; RAY_AUTH_MODE=token may be missing"
+        raise _out_of_reach(address, _one_line(error).rstrip(".") + token) from None
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> None:

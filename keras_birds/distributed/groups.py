@@ -85,11 +85,18 @@ class Groups(Generic[Result]):
         """Whether the next group is one that a worker died with."""
         return bool(self._again)
 
-    def done(self, group: Group, results: Sequence[Result], seconds: float) -> None:
-        """Takes a group's results, and learns from the time it took how many recordings a group should hold."""
+    def done(self, group: Group, results: Sequence[Result], seconds: float | None = None) -> None:
+        """Takes a group's results.
+
+        Args:
+            group: of the recordings.
+            results: one for each.
+            seconds: that they took, from which the next groups' size is learned; `None` if nobody scored them.
+        """
         self._done[group.first] = len(group.names), results
-        fitting = int(GROUP_S * len(group.names) / max(seconds, 1e-6))
-        self._size = max(1, min(fitting, 2 * self._size, _MAX_RECORDINGS))
+        if seconds is not None:
+            fitting = int(GROUP_S * len(group.names) / max(seconds, 1e-6))
+            self._size = max(1, min(fitting, 2 * self._size, _MAX_RECORDINGS))
 
     def lost(self, group: Group) -> list[Group]:
         """Takes back a group whose worker died.

@@ -82,6 +82,7 @@ class ClusterScorer:
         say: Callable[[str], None] = lambda _: None,
     ):
         self._classifier, self._provider, self._cpus, self._say = classifier, provider, cpus, say
+        self._uses_gpus = (provider or "").lower() != "cpu"
         self._places: list[_Place] = []
         self._known: dict[str, Node] = {}
         self._looked_at = self._worked_at = self._told_at = -math.inf
@@ -140,10 +141,14 @@ class ClusterScorer:
         hop_s = window_hop_samples(classifier.audio, options.overlap_s) / classifier.audio.sample_rate_hz
         groups: Groups[RecordingScores] = Groups(names)
         self._worked_at = self._told_at = time.monotonic()
-        while not groups.is_over:
+        for place in self._places:  # what an earlier batch left behind when it was interrupted
+            place.groups = {}
+        while True:
             self._look()
             self._hand_out(groups, options)
             yield from groups.in_order()
+            if groups.is_over:
+                return
             for found in self._wait(groups):
                 on_scored(hop_s * sum(x.outcome.windows for x in found.recordings))
 
@@ -155,7 +160,7 @@ class ClusterScorer:
             found = {x.id: x for x in nodes()}
             for node in found.values():
                 if node.id not in self._known:
-                    self._places += _divide(node, self._cpus, self._provider != "cpu")
+                    self._places += _divide(node, self._cpus, self._uses_gpus)
             self._places = [x for x in self._places if x.node.id in found or x.groups]
             self._known = found
         for place in self._places:
@@ -251,7 +256,7 @@ class ClusterScorer:
         self._looked_at = -math.inf
         for group in lost:
             for given_up in groups.lost(group):
-                groups.done(given_up, [self._failed(given_up.names[0])], math.inf)
+                groups.done(given_up, [self._failed(given_up.names[0])])
 
     def _failed(self, name: str) -> RecordingScores:
         reason = f"{MAX_LOSSES} worker processes died while they read it"

@@ -59,7 +59,7 @@ def train_on_cluster(
     with connect(address):
         prepared = prepare(config, data, fold, out, resume, reporter)
         cpus, gpus = fold_resources(nodes())
-        each = f"{cpus} processors" + (" and a GPU" if gpus else "")
+        each = f"{cpus} processor{'s' * (cpus != 1)}" + (" and a GPU" if gpus else "")
         reporter.say(f"each fold takes {each} of a node")
         arguments = (config, str(data), prepared.run, prepared.pretrained, os.environ["KERAS_BACKEND"])
         results = _run_tasks(prepared.folds, (cpus, gpus), arguments, reporter)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _RECORDINGS_IN_FLIGHT = 64
 _THREADS_PER_CUTTER = 4  # decoding and resampling take a third of what mel and model take, at most
+_CLIPS_A_JOB = (
+    4  # mel and model in turns push each other out of the cache: 3 % slower if they change more often
+)
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ class _Pipeline:
         self._threads = options.workers or available_cpus()
         self._slots = threading.Semaphore(classifier.workers or self._threads)
         self._batch_size = options.batch_size or classifier.batch_size
+        self._job_size = max(self._batch_size, _CLIPS_A_JOB)
         self._hop_s = classifier.audio.clip_s - options.overlap_s
         self._take = threading.Lock()
         self._order: Queue[_Pending | None] = Queue()
@@ -281,7 +285,7 @@ class _Pipeline:
                 for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.numbers):
                     pending.windows.append((window.start_samples, window.n_samples, window.channel))
                     batch.append(_Item(pending, len(pending.windows) - 1, window.clip))
-                    if len(batch) >= self._batch_size:
+                    if len(batch) >= self._job_size:
                         yield batch
                         batch = []
                 outcome = _outcome(outcome, stream, pending, audio.sample_rate_hz)
@@ -302,7 +306,12 @@ class _Pipeline:
     def _compute(self, batch: list[_Item]) -> None:
         inputs = self._classifier.inputs([x.clip for x in batch])
         with self._slots:
-            scores = self._classifier.probabilities(inputs)
+            scores = np.concatenate(
+                [
+                    self._classifier.probabilities(inputs[x : x + self._batch_size])
+                    for x in range(0, len(inputs), self._batch_size)
+                ]
+            )
         self._on_scored(len(batch) * self._hop_s)
         with self._changed:
             for item, row in zip(batch, scores, strict=True):
