@@ -1,6 +1,6 @@
 """How near prediction comes to what the processors can do, and the published style beside it, in one run.
 
-    python benchmarks/predict_speed.py [DATA] [--minutes 60] [--rounds 3]
+    python benchmarks/predict_speed.py [DATA] [--minutes 60] [--rounds 5]
 
 One long OGG of real recordings is scored by an untrained EfficientNet-B0 of 206 labels at 256×256 in ONNX Runtime.
 "Ideal" is processors × 1000 / (decode + mel + model core-milliseconds of a clip), each measured alone on one thread in
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", default=SHARED / "soundscapes")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--published-style", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.published_style:
@@ -152,6 +152,7 @@ def main() -> None:
         cpus = len(os.sched_getaffinity(0))
         parts: dict[str, list[float]] = {"decode": [], "mel": [], "model": []}
         ideals, engines, published, shares, ratios = [], [], [], [], []
+        engine_clips_per_s(classifier, folder / "long.ogg")  # a virtual machine's processors wake slowly
         for _ in range(args.rounds):
             found = core_ms(classifier, folder / "long.ogg")
             for name, value in found.items():
