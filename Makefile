@@ -60,6 +60,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/mel_speed.py
 	$(BIN)/python benchmarks/train_speed.py
 	$(BIN)/python benchmarks/epoch_speed.py
+	$(BIN)/python benchmarks/predict_speed.py
+	$(BIN)/python benchmarks/predict_files.py
+	$(BIN)/python benchmarks/predict_memory.py
 
 clean:
 	rm -rf $(VENV) .venv-tfio build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -37,6 +37,10 @@ from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.inference.waveform_engine import WaveformEngine
 from keras_birds.labels import LabelSet
 
+# Ray's own lock on the tests' clusters, with a key that nobody keeps; read when Ray is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
 # --- groups ---------------------------------------------------------------------------------------------------------
 
 
@@ -282,16 +286,7 @@ COUNT = 120
 
 
 @pytest.fixture(scope="module")
-def auth():
-    """Ray's own lock on the cluster, with a key that nobody keeps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        yield
-
-
-@pytest.fixture(scope="module")
-def two_nodes(auth):
+def two_nodes():
     """A cluster of two nodes with a processor each, and this process connected to it."""
     check_address("local")
     from ray.cluster_utils import Cluster
@@ -497,7 +492,7 @@ def command(*arguments, **options):
 
 
 @pytest.mark.slow
-def test_ray_local_on_the_command_line_is_quiet_and_gives_the_same_files(auth, batch, tmp_path):
+def test_ray_local_on_the_command_line_is_quiet_and_gives_the_same_files(batch, tmp_path):
     printed = []
     for more in ((), ("--ray", "local")):
         out = tmp_path / f"out{len(more)}"
@@ -512,7 +507,7 @@ def test_ray_local_on_the_command_line_is_quiet_and_gives_the_same_files(auth, b
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_was_scored_and_the_same_command_goes_on(auth, batch, tmp_path):
+def test_ctrl_c_keeps_what_was_scored_and_the_same_command_goes_on(batch, tmp_path):
     arguments = ("predict", "disk", "--model", "model.onnx", "--out", tmp_path / "out", "--ray", "local")
     code = "import keras_birds.distributed.groups as g; g.GROUP_S = 0.05; from keras_birds.cli.main import main; main()"
     process = subprocess.Popen(
