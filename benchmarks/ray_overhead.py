@@ -4,7 +4,8 @@
 
 As many one-minute OGG files of real recordings are scored into a folder of results by an untrained EfficientNet-B0 of
 206 labels at 256×256, by the plain engine and by a Ray cluster of this machine alone, by turns in the same process.
-Both have scored two recordings before the clock starts. Prints medians over rounds and their range.
+Both have scored two recordings before the clock starts. Prints medians over rounds and their range, and how many
+recordings a second the command can write, which limits a cluster, when their scores cost nothing.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from predict_speed import SHARED, show, write_model, write_recording
 
 
@@ -32,6 +34,24 @@ def seconds(classifier, names, out: Path, score) -> float:
     taken = time.perf_counter() - began
     shutil.rmtree(out)
     return taken
+
+
+def written_per_s(classifier, out: Path, minutes: int, count: int) -> float:
+    """Recordings a second, some five detections in each window."""
+    from keras_birds.inference.outcome import Outcome
+    from keras_birds.inference.scorer import RecordingScores
+
+    num_windows = 12 * minutes
+    scores = np.random.default_rng(0).random((num_windows, len(classifier.labels)), np.float32) ** 60
+    start_s, channel = 5.0 * np.arange(num_windows), np.zeros(num_windows, np.int16)
+
+    def score(_classifier, names, _options, _on_scored):
+        for name in names:
+            outcome = Outcome(name, "ok", seconds=60.0 * minutes, windows=num_windows)
+            yield RecordingScores(outcome, start_s, start_s + 5, channel, scores)
+
+    names = [f"/shared/plot/REC_{k:06d}_20250601_050000.flac" for k in range(count)]
+    return count / seconds(classifier, names, out, score)
 
 
 def main() -> None:
@@ -69,6 +89,9 @@ def main() -> None:
         show("--ray local, s", ray, 1)
         show("--ray local / plain", [b / a for a, b in zip(plain, ray, strict=True)])
         print(f"{'start-up of Ray, not counted, s':<33}{statistics.median(starts):.1f}")
+        for minutes, count in ((1, 3000), (60, 200)):
+            rate = written_per_s(classifier, folder / "written", minutes, count)
+            print(f"{f'written a second, {minutes} min each':<33}{rate:.0f}")
 
 
 if __name__ == "__main__":

@@ -542,6 +542,7 @@ def command_lines():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_fold_s_task_that_is_killed_goes_on_and_ends_as_without_ray(tmp_path, two_nodes):
     import test_nn_training as small
     import torch
