@@ -9,7 +9,8 @@ import soxr
 
 from keras_birds.audio import ffmpeg
 from keras_birds.audio.clips import center, crop_start, fill
-from keras_birds.audio.decode import MIN_SECONDS, decode, decode_clip, probe
+from keras_birds.audio.decode import decode, decode_clip, probe
+from keras_birds.audio.reader import MIN_SECONDS
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
 

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from keras_birds.audio import remote
-from keras_birds.audio.files import find_inputs, find_recordings
+from keras_birds.audio.files import find_inputs, recordings_in
 from keras_birds.audio.remote import is_url, list_url, open_url, stamp, url_path
 from keras_birds.errors import AudioError, ConfigError, DataError
 
@@ -69,7 +69,7 @@ def test_named_files_are_taken_whatever_they_are_called(here):
     assert inputs(*names) == names
 
 
-def test_a_folder_gives_what_find_recordings_finds(here):
+def test_a_folder_gives_its_audio_files_folder_by_folder(here):
     touch(
         here,
         "rec/b.WAV",
@@ -86,9 +86,10 @@ def test_a_folder_gives_what_find_recordings_finds(here):
     (here / "rec/broken.wav").symlink_to(here / "gone")
     (here / "rec/loop.wav").symlink_to(here / "rec/loop.wav")
     found = inputs("rec")
-    assert found == [str(x) for x in find_recordings([Path("rec")])]
+    assert found == recordings_in(Path("rec"))
     assert found[:5] == ["rec/a.flac", "rec/b.WAV", "rec/broken.wav", "rec/c.wav", "rec/loop.wav"]
-    assert len(found) == 8 + len(ODD_NAMES)
+    assert sorted(found[5:-2]) == sorted(["rec/c/3.mp3", *(f"rec/odd/{x}" for x in ODD_NAMES)])
+    assert found[-2:] == ["rec/z/1.ogg", "rec/z/y/2.ogg"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names that aren't UTF-8")

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from odd_names import ODD_NAMES
 
 from keras_birds.inference.aggregate import RankedLabel
 from keras_birds.inference.outcome import Outcome
@@ -25,15 +26,6 @@ from keras_birds.labels import Label
 FROG = Label("1139490", "Lithobates palmipes", "Amazon River Frog", "Amphibia")
 ODD = Label("odd,1", 'Avis "rara"', "Ñandú, 鳥\nof two lines", "")
 TOP = (RankedLabel(1, FROG, 0.876543219), RankedLabel(2, ODD, 1.25e-7))
-NAMES = {
-    "plain": b"birds/a b.wav",
-    "commas": b"a,b;c\td.wav",
-    "quotes": b'say "who"\'s.wav',
-    "newlines": b"two\nlines.wav",
-    "carriage returns": b"two\rlines.wav",
-    "non-Latin": "鳥/ñandú 🐦.ogg".encode(),
-    "not UTF-8": b"caf\xe9/\xff\xfe.wav",
-}
 
 
 def prediction(path="a.wav", top=TOP, **fields):
@@ -59,7 +51,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
 def test_csv_parses_back_whatever_the_file_is_called(tmp_path, name):
     path = tmp_path / "answers.csv"
     write(path, "surrogateescape", CsvWriter, prediction(os.fsdecode(name)), prediction("next.wav"))
@@ -93,7 +85,7 @@ def test_csv_has_its_header_without_rows_and_no_row_of_a_failed_file(tmp_path):
     assert [x["file"] for x in read_csv(path)] == ["good.wav", "good.wav"]
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
 def test_json_parses_back_whatever_the_file_is_called(tmp_path, name):
     path = tmp_path / "answers.json"
     answers = prediction(os.fsdecode(name)), failed(os.fsdecode(name)), prediction()

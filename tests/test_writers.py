@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from odd_names import ODD_NAMES
 
 from keras_birds.errors import DataError, KerasBirdsError, ModelError
 from keras_birds.inference.outcome import Outcome, detection_schema
@@ -32,14 +33,7 @@ ENDINGS = {
     "kaleidoscope": ".kaleidoscope.csv",
     "birdnet": ".BirdNET.results.csv",
 }
-NAMES = {
-    "plain": b"birds/a b.wav",
-    "commas": b"a,b;c\td.wav",
-    "quotes": b'say "who"\'s.wav',
-    "newlines": b"two\nlines.wav",
-    "carriage returns": b"two\rlines.wav",
-    "non-Latin": "鳥/ñandú 🐦.ogg".encode(),
-    "not UTF-8": b"caf\xe9/\xff\xfe.wav",
+NAMES = ODD_NAMES | {
     "long": b"/disk/" + b"x" * 255,
     "URL": b"https://host.org/a%20b.wav?sig=" + b"A/b" * 200,
     "upwards": b"../../../etc/passwd",

@@ -54,29 +54,6 @@ def crop_start(
     return min(int(position * starts), starts - 1) * snap_samples
 
 
-def window_starts(n_samples: int, clip_samples: int, hop_samples: int, min_tail_samples: int) -> np.ndarray:
-    """Starts of sliding windows over a recording, in samples.
-
-    All windows are full but the last, which may reach past the end. That one is there when it holds samples
-    that no full window holds and at least `min_tail_samples` of them or of overlap; a recording shorter than
-    a clip always has one window.
-
-    Returns:
-        int64 `[windows]`; empty for an empty recording.
-    """
-    if hop_samples < 1:
-        raise ValueError(f"hop_samples must be at least 1. Received: hop_samples={hop_samples}")
-    if n_samples <= 0:
-        return np.zeros(0, np.int64)
-    if n_samples < clip_samples:
-        return np.zeros(1, np.int64)
-    starts = np.arange(0, n_samples - clip_samples + 1, hop_samples, dtype=np.int64)
-    covered, tail = int(starts[-1]) + clip_samples, int(starts[-1]) + hop_samples
-    if covered < n_samples and n_samples - tail >= max(1, min_tail_samples):
-        starts = np.append(starts, tail)
-    return starts
-
-
 def window_hop_samples(audio: AudioConfig, overlap_s: float = 0.0) -> int:
     """Samples from the start of one window to the next.
 
@@ -116,9 +93,9 @@ def sliding_windows(
 ) -> Iterator[Window]:
     """Cuts a recording into windows as prediction scores them, while it is being decoded.
 
-    The windows are those of `window_starts`: a last partial one is filled by repeating what it holds, as in training;
-    under `MIN_TAIL_S` it is dropped when the recording holds a full window. At most a window and a block are in
-    memory.
+    All windows are full but the last, which is filled by repeating what it holds, as in training. That one is there
+    when it holds samples that no full window holds, and is `MIN_TAIL_S` long or the only one. At most a window and a
+    block are in memory.
 
     Args:
         blocks: float32 `[n, channels]` at `audio.sample_rate_hz`, in order.

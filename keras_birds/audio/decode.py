@@ -12,21 +12,20 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from keras_birds.audio import ffmpeg, tfio
+from keras_birds.audio import ffmpeg
 from keras_birds.audio.clips import crop_start, fill
-from keras_birds.audio.reader import (
-    MIN_SECONDS,
-    SHORTFALL_S,
-    NeedsFfmpeg,
-    Reader,
-    check_file,
-    check_length,
-    cut_off,
+from keras_birds.audio.reader import NeedsFfmpeg, Reader, check_file
+from keras_birds.audio.stream import (
+    NAN_REASON,
+    SILENT_REASON,
+    RecordingStream,
+    open_stream,
+    partial_reason,
+    stream_of,
 )
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
 
-NAN_REASON, SILENT_REASON = "holds NaN samples", "all samples are zero"
 _RESAMPLE_MARGIN_S = 0.05
 
 
@@ -109,23 +108,21 @@ def decode(
     count = None if duration_s is None else round(duration_s * sample_rate_hz)
     if start < 0 or (count is not None and count < 1):
         raise ValueError(f"a part must begin at 0 or later and last. Received: {start_s=}, {duration_s=}")
-    if decoder == "soundfile":
+    is_part = start > 0 or count is not None
+    if is_part and decoder == "soundfile":
         try:
             with Reader(path) as reader:
                 return _read_part(reader, sample_rate_hz, start, count)
         except NeedsFfmpeg:
-            native, rate_hz, expected_s = ffmpeg.read(Path(path))
-    else:
-        native, rate_hz = tfio.read(Path(path))
-        expected_s = len(native) / rate_hz
-    check_length(path, len(native), rate_hz)
-    samples = _resample(native, rate_hz, sample_rate_hz)
-    read_s = len(native) / rate_hz
-    reason = partial_reason(expected_s, read_s, cut_off(Path(path)))
-    if start or count is not None:
-        samples = samples[start:][:count]
-        expected_s = read_s = len(samples) / sample_rate_hz
-    return _checked(path, Decoded(samples, sample_rate_hz, expected_s, read_s, reason=reason))
+            pass
+    with open_stream(path, sample_rate_hz, decoder) as stream:
+        whole = _gather(stream, sample_rate_hz)
+    if not is_part:
+        return whole
+    samples = whole.samples[start:][:count]
+    seconds = len(samples) / sample_rate_hz
+    reason = whole.reason if whole.status == "partial" else ""
+    return _checked(path, Decoded(samples, sample_rate_hz, seconds, seconds, reason=reason))
 
 
 def decode_clip(
@@ -175,56 +172,35 @@ def decode_clip(
     return replace(whole, samples=padded)
 
 
+def _gather(stream: RecordingStream, sample_rate_hz: int) -> Decoded:
+    blocks = [x[:, 0] for x in stream.blocks]
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    lengths_s = stream.seconds_expected, stream.seconds_read
+    return Decoded(samples, sample_rate_hz, *lengths_s, stream.status, stream.reason)
+
+
 def _read_part(reader: Reader, sample_rate_hz: int, start: int, count: int | None) -> Decoded:
     """Reads `count` samples from `start`, both at the asked rate; a part equals that part of the whole."""
-    rate_hz, path = reader.rate_hz, reader.name
+    rate_hz = reader.rate_hz
     n_samples = reader.length_at(sample_rate_hz)
-    is_whole = start == 0 and (count is None or (n_samples is not None and count >= n_samples))
-    if is_whole:
-        native = reader.read(0, None)
-        samples = _resample(native, rate_hz, sample_rate_hz)
-        read_s = len(native) / rate_hz
-        expected_s = math.nan if reader.frames_promised is None else reader.frames_promised / rate_hz
-        if read_s < MIN_SECONDS:
-            promised = "" if math.isnan(expected_s) else f" of {expected_s:.1f}"
-            raise AudioError(path, f"nothing decodes: read {read_s:.2f}{promised} s", "corrupt")
-    else:
-        # Both rates share every `period`-th native frame: parts that begin there fall on the whole's samples.
-        period = rate_hz // math.gcd(rate_hz, sample_rate_hz)
-        margin = 0 if rate_hz == sample_rate_hz else math.ceil(_RESAMPLE_MARGIN_S * rate_hz)
-        begin = max(0, start * rate_hz // sample_rate_hz - margin) // period * period
-        skip = start - begin * sample_rate_hz // rate_hz
-        wanted = None if count is None else math.ceil((skip + count) * rate_hz / sample_rate_hz) + margin
-        native = reader.read(min(begin, reader.frames or begin), wanted)
-        samples = _resample(native, rate_hz, sample_rate_hz)[skip:][:count]
-        read_s = len(samples) / sample_rate_hz
-        available = n_samples if n_samples is not None else start + len(samples)
-        expected_s = max(0, min(start + count if count is not None else available, available) - start)
-        expected_s /= sample_rate_hz
+    if start == 0 and (count is None or (n_samples is not None and count >= n_samples)):
+        return _gather(stream_of(reader, sample_rate_hz), sample_rate_hz)
+    # Both rates share every `period`-th native frame: parts that begin there fall on the whole's samples.
+    period = rate_hz // math.gcd(rate_hz, sample_rate_hz)
+    margin = 0 if rate_hz == sample_rate_hz else math.ceil(_RESAMPLE_MARGIN_S * rate_hz)
+    begin = max(0, start * rate_hz // sample_rate_hz - margin) // period * period
+    skip = start - begin * sample_rate_hz // rate_hz
+    wanted = None if count is None else math.ceil((skip + count) * rate_hz / sample_rate_hz) + margin
+    native = reader.read(min(begin, reader.frames or begin), wanted)
+    if rate_hz != sample_rate_hz and len(native):
+        native = soxr.resample(native, rate_hz, sample_rate_hz, quality="HQ")
+    samples = native[skip:][:count]
+    available = n_samples if n_samples is not None else start + len(samples)
+    end = min(start + count if count is not None else available, available)
+    expected_s = max(0, end - start) / sample_rate_hz
+    read_s = len(samples) / sample_rate_hz
     reason = partial_reason(expected_s, read_s, reader.cut_off)
-    if is_whole and reader.cut_off and reader.frames_promised == reader.frames:
-        expected_s = math.nan
-    return _checked(path, Decoded(samples, sample_rate_hz, expected_s, read_s, reason=reason))
-
-
-def partial_reason(expected_s: float, read_s: float, cut_off: str) -> str:
-    """Why a recording is partial; empty where it is whole.
-
-    Args:
-        expected_s: what the header promises; NaN where it doesn't say.
-        read_s: what decoded.
-        cut_off: what the reader found.
-    """
-    if expected_s - read_s > SHORTFALL_S:
-        return f"read {read_s:.1f} of {expected_s:.1f} s"
-    return f"read {read_s:.1f} s: {cut_off}" if cut_off else ""
-
-
-def _resample(native: np.ndarray, rate_hz: int, sample_rate_hz: int) -> np.ndarray:
-    if rate_hz == sample_rate_hz or len(native) == 0:
-        return native
-    resampled: np.ndarray = soxr.resample(native, rate_hz, sample_rate_hz, quality="HQ")
-    return resampled
+    return _checked(reader.name, Decoded(samples, sample_rate_hz, expected_s, read_s, reason=reason))
 
 
 def _checked(path: str | Path, decoded: Decoded) -> Decoded:

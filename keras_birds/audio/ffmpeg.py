@@ -44,31 +44,16 @@ def probe(path: Path) -> tuple[float, int, int]:
     return expected_s, rate_hz, samples.shape[1]
 
 
-def read(path: Path) -> tuple[np.ndarray, int, float]:
-    """Decodes the first audio stream.
-
-    Returns:
-        Mono float32 `[n]` (the mean over channels), its rate in Hz, and the seconds that the header promises
-        (those read, where it doesn't say).
-
-    Raises:
-        AudioError: if ffmpeg is not installed or nothing decodes.
-    """
-    samples, rate_hz, expected_s = _run(path)
-    mono = samples.mean(axis=1, dtype=np.float32)
-    return mono, rate_hz, len(mono) / rate_hz if np.isnan(expected_s) else expected_s
-
-
 @contextmanager
 def stream(path: Path) -> Iterator[tuple[Iterator[np.ndarray], int, int, float]]:
-    """As `read`, in blocks, so that memory stays flat.
+    """Decodes the first audio stream in blocks, so that memory stays flat.
 
     Yields:
         Blocks of float32 `[n, channels]`, the rate in Hz, the channels, and the seconds that the header promises
         (NaN where it doesn't say).
 
     Raises:
-        AudioError: as `read`.
+        AudioError: as `probe`.
     """
     expected_s, rate_hz, channels = probe(path)
     command = [*_command(path), "-loglevel", "error", "-f", "f32le", "-c:a", "pcm_f32le", "-"]

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from keras_birds.audio.listing import AUDIO_SUFFIXES, Kind, OnProblem, Tree, has_magic
+from keras_birds.audio.listing import Kind, OnProblem, Tree, has_magic
 from keras_birds.audio.remote import is_url, list_url
 from keras_birds.errors import DataError
 
@@ -17,29 +17,17 @@ LIST_COLUMNS = ("file", "path", "filename")
 _LIST_BLOCK_BYTES = 1 << 16
 
 
-def find_recordings(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are named, and the audio files in folders, sorted, at any depth, each once.
-
-    In folders, hidden files and folders are left out and links to folders aren't followed.
+def recordings_in(folder: Path) -> list[str]:
+    """The audio files in a folder, sorted, at any depth, without hidden ones; links to folders aren't followed.
 
     Raises:
-        OSError: if a folder can't be read.
+        DataError: if a folder can't be read.
     """
-    found: dict[Path, None] = {}
-    for path in paths:
-        if not path.is_dir():
-            found[path] = None
-            continue
-        for folder, folders, files in os.walk(path, onerror=_raise):
-            folders[:] = sorted(x for x in folders if not x.startswith("."))
-            for name in sorted(files):
-                if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                    found[Path(folder, name)] = None
-    return list(found)
 
+    def refuse(name: str, reason: str) -> None:
+        raise DataError(f"{name!r} {reason}")
 
-def _raise(error: OSError) -> None:
-    raise error
+    return list(Tree(_entries, refuse).walk(str(folder)))
 
 
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO | None, on_problem: OnProblem) -> Iterator[str]:

@@ -10,10 +10,20 @@ import numpy as np
 import soxr
 
 from keras_birds.audio import ffmpeg, tfio
-from keras_birds.audio.decode import NAN_REASON, SILENT_REASON, partial_reason
-from keras_birds.audio.reader import MIN_SECONDS, NeedsFfmpeg, Reader, check_file, mix
+from keras_birds.audio.reader import (
+    MIN_SECONDS,
+    SHORTFALL_S,
+    NeedsFfmpeg,
+    Reader,
+    check_file,
+    check_length,
+    cut_off,
+    mix,
+)
 from keras_birds.audio.remote import is_url
 from keras_birds.errors import AudioError
+
+NAN_REASON, SILENT_REASON = "holds NaN samples", "all samples are zero"
 
 Channel = str | int
 """`"mix"` (the mean over channels), `"all"` (each by itself) or a number from 1."""
@@ -51,8 +61,6 @@ def open_stream(
 ) -> Iterator[RecordingStream]:
     """Opens a recording; its `blocks` are float32 `[n, len(numbers)]` at `sample_rate_hz`.
 
-    Together the blocks equal what `decode` gives of the whole recording.
-
     Args:
         name: a path or a URL.
         sample_rate_hz: rate of the blocks; other rates are resampled by soxr (HQ).
@@ -69,9 +77,9 @@ def open_stream(
         if is_url(name):
             raise AudioError(name, "the decoder tfio reads local files only", "unreadable")
         native, rate_hz = tfio.read(Path(name))
-        yield _stream(
-            name, rate_hz, 1, len(native) / rate_hz, iter([native[:, None]]), sample_rate_hz, channel
-        )
+        check_length(name, len(native), rate_hz)
+        blocks, seconds = iter([native[:, None]]), len(native) / rate_hz
+        yield _stream(name, rate_hz, 1, seconds, blocks, sample_rate_hz, channel, cut_off(Path(name)))
         return
     try:
         reader = Reader(name)
@@ -80,20 +88,25 @@ def open_stream(
             yield _stream(name, rate_hz, channels, expected_s, blocks, sample_rate_hz, channel)
         return
     with reader:
-        promised = reader.frames_promised
-        # Where an OGG is cut off, its header's length is only what is there.
-        is_known = promised is not None and not (reader.cut_off and promised == reader.frames)
-        expected_s = promised / reader.rate_hz if is_known and promised is not None else math.nan
-        yield _stream(
-            name,
-            reader.rate_hz,
-            reader.channels,
-            expected_s,
-            reader.blocks(),
-            sample_rate_hz,
-            channel,
-            reader.cut_off,
-        )
+        yield stream_of(reader, sample_rate_hz, channel)
+
+
+def stream_of(reader: Reader, sample_rate_hz: int, channel: Channel = "mix") -> RecordingStream:
+    """As `open_stream`, of a recording that is open."""
+    promised = reader.frames_promised
+    # Where an OGG is cut off, its header's length is only what is there.
+    is_known = promised is not None and not (reader.cut_off and promised == reader.frames)
+    expected_s = promised / reader.rate_hz if is_known and promised is not None else math.nan
+    return _stream(
+        reader.name,
+        reader.rate_hz,
+        reader.channels,
+        expected_s,
+        reader.blocks(),
+        sample_rate_hz,
+        channel,
+        reader.cut_off,
+    )
 
 
 def _stream(
@@ -104,7 +117,7 @@ def _stream(
     native: Iterator[np.ndarray],
     sample_rate_hz: int,
     channel: Channel,
-    cut_off: str = "",
+    cut: str = "",
 ) -> RecordingStream:
     if channel == "all":
         numbers = tuple(range(1, channels + 1))
@@ -115,12 +128,12 @@ def _stream(
         if not 1 <= numbers[0] <= channels:
             raise AudioError(name, f"has no channel {channel}: it has {channels}", "unreadable")
     stream = RecordingStream(name, rate_hz, channels, numbers, expected_s, iter(()))
-    stream.blocks = _blocks(stream, native, sample_rate_hz, cut_off)
+    stream.blocks = _blocks(stream, native, sample_rate_hz, cut)
     return stream
 
 
 def _blocks(
-    stream: RecordingStream, native: Iterator[np.ndarray], sample_rate_hz: int, cut_off: str
+    stream: RecordingStream, native: Iterator[np.ndarray], sample_rate_hz: int, cut: str
 ) -> Iterator[np.ndarray]:
     rate_hz, numbers = stream.sample_rate_hz, stream.numbers
     resampler = None
@@ -146,11 +159,24 @@ def _blocks(
     if frames / rate_hz < MIN_SECONDS:
         expected = "" if math.isnan(stream.seconds_expected) else f" of {stream.seconds_expected:.1f}"
         raise AudioError(stream.name, f"nothing decodes: read {frames / rate_hz:.2f}{expected} s", "corrupt")
-    stream.reason = partial_reason(stream.seconds_expected, stream.seconds_read, cut_off)
+    stream.reason = partial_reason(stream.seconds_expected, stream.seconds_read, cut)
     if stream.reason:
         stream.status = "partial"
     elif is_silent:
         stream.status, stream.reason = "silent", SILENT_REASON
+
+
+def partial_reason(expected_s: float, read_s: float, cut: str) -> str:
+    """Why a recording is partial; empty where it is whole.
+
+    Args:
+        expected_s: what the header promises; NaN where it doesn't say.
+        read_s: what decoded.
+        cut: what the reader found at the file's end.
+    """
+    if expected_s - read_s > SHORTFALL_S:
+        return f"read {read_s:.1f} of {expected_s:.1f} s"
+    return f"read {read_s:.1f} s: {cut}" if cut else ""
 
 
 def _pick(frames: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:

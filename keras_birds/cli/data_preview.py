@@ -70,7 +70,7 @@ def preview(
 
 
 def _from_file(file: Path, config: "Config") -> list[tuple[Path, "np.ndarray"]]:
-    from keras_birds.audio.files import AUDIO_SUFFIXES
+    from keras_birds.audio.listing import AUDIO_SUFFIXES
     from keras_birds.evaluation.augmentation_preview import clip_image
 
     found = [(file, clip_image(file, config))]

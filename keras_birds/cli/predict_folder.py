@@ -1,5 +1,6 @@
 """`keras-birds predict --out FOLDER`: detections of many recordings, resumable."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -112,12 +113,13 @@ class _Counter(Listener):
 
     def __init__(self, total: int, bar: "Progress"):
         self.scored_s, self.files, self.before, self.detections = 0.0, 0, 0, 0
-        self._total, self._bar = total, bar
+        self._total, self._bar, self._lock = total, bar, threading.Lock()
         self._began = self._said = time.monotonic()
         self._task = bar.add_task("", total=total)
 
     def on_scored(self, seconds: float) -> None:
-        self.scored_s += seconds
+        with self._lock:
+            self.scored_s += seconds
         self._show()
 
     def on_done_before(self, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_birds.audio.files import find_recordings
+from keras_birds.audio.files import recordings_in
 from keras_birds.config import DataConfig
 from keras_birds.data.tables import (
     Problems,
@@ -309,9 +309,7 @@ def _from_folders(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.
     folders = sorted(item for item in base.iterdir() if item.is_dir() and not item.name.startswith("."))
     rest = {"secondary": (), "collection": "", "author": "", "row": 0, **dict.fromkeys(_LIMITS, float("nan"))}
     records: list[dict[str, Any]] = [
-        {"path": str(path), "label": folder.name, **rest}
-        for folder in folders
-        for path in find_recordings([folder])
+        {"path": path, "label": folder.name, **rest} for folder in folders for path in recordings_in(folder)
     ]
     if not records:
         raise DataError(

@@ -14,6 +14,8 @@ from keras_birds.labels import LabelSet
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from keras_birds.inference.shards import StoredRows
+
 COLUMNS = ("label", "scientific_name", "common_name", "hour", "detections", "recorded_h")
 """Of `activity.csv`, a row for each detected label and hour of day in which something was recorded."""
 
@@ -34,13 +36,13 @@ class Activity:
         """`[hour]`, of recordings whose names tell the time."""
         self._time_pattern = time_pattern
 
-    def add(self, outcome: Outcome, table: "pa.Table") -> None:
+    def add(self, outcome: Outcome, rows: "pa.Table | StoredRows") -> None:
         """Counts one recording; nothing where its name doesn't tell when it began."""
         began = start_time(outcome.file, self._time_pattern)
         if began is None:
             return
         self.recorded_s += _seconds_by_hour(began, outcome.seconds)
-        for batch in table.to_batches():
+        for batch in rows.to_batches():
             labels = batch["label"].dictionary_encode()
             known = np.array([self.labels.index(x) for x in labels.dictionary.to_pylist()], np.int64)
             hours = (
@@ -76,10 +78,12 @@ def _seconds_by_hour(began: datetime, seconds: float) -> np.ndarray:
 
 
 def count_activity(
-    recordings: "Iterable[tuple[Outcome, pa.Table]]", labels: LabelSet, time_pattern: str | None = None
+    recordings: "Iterable[tuple[Outcome, pa.Table | StoredRows]]",
+    labels: LabelSet,
+    time_pattern: str | None = None,
 ) -> Activity:
     """The activity in a stream of recordings."""
     activity = Activity(labels, time_pattern)
-    for outcome, table in recordings:
-        activity.add(outcome, table)
+    for outcome, rows in recordings:
+        activity.add(outcome, rows)
     return activity

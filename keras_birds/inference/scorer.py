@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 _RECORDINGS_IN_FLIGHT = 64
 _THREADS_PER_CUTTER = 4  # decoding and resampling take a third of what mel and model take, at most
-_CLIPS_A_JOB = (
-    4  # mel and model in turns push each other out of the cache: 3 % slower if they change more often
-)
+# Mel and model in turns push each other out of the cache: 3 % slower if they change more often.
+_CLIPS_A_JOB = 4
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from keras_birds.export.metadata import ModelMetadata, open_session
 from keras_birds.inference.engines import choose_provider
 from keras_birds.labels import Label, LabelSet
 
-OUTPUTS = ("logits", "probabilities")
 _LATIN_AND_COMMON = re.compile(r"([A-Z][a-z-]+ [a-z-]+(?: [a-z-]+)?)_(.+)")
 _EPSILON = 1e-7
 

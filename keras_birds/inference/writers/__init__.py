@@ -56,7 +56,8 @@ def write_tables(
 
     Args:
         form: one of `FORMATS`.
-        recordings: each with its table of `detection_schema()`; read once, in order.
+        recordings: each with its rows of `detection_schema()`, a table or what reads like one in
+            batches (`StoredRows`); read once, in order.
         out: a folder, made if missing.
         per_recording: write `out/<form>/<path of the recording><ending>` for each (see `recording_path`) instead
             of `out/detections<ending>` for all. The ending is `.parquet`, `.csv`, `.json`,
