@@ -90,12 +90,19 @@ def test_every_format_is_written_combined_and_per_recording(predict, disk, tmp_p
 def test_a_submission_holds_every_full_window_of_every_soundscape(predict, tmp_path, write_tone):
     for k in range(3):
         write_tone(f"soundscapes/soundscape_{k}.ogg", TONES_HZ[k], seconds=20.4)
-    (tmp_path / "sample.csv").write_text("row_id,amakin1,1139490,whtdov\nsoundscape_0_2,0,0,0\n")
+    for k in (3, 4):
+        (tmp_path / "soundscapes" / f"soundscape_{k}.ogg").write_text("no sound")
+    rows = ["row_id,amakin1,1139490,whtdov", "soundscape_0_2,0,0,0", "soundscape_3_2,0.1,0.1,0.1"]
+    (tmp_path / "sample.csv").write_text("\n".join(rows))
     sample = ("--sample-submission", tmp_path / "sample.csv")
-    predict(tmp_path / "soundscapes", "--out", tmp_path / "out", "--format", "birdclef", *sample)
+    command = (tmp_path / "soundscapes", "--out", tmp_path / "out", "--format", "birdclef")
+    _, err = predict(*command, *sample, code=1)
+    assert "submission.csv: 1 row has no scores and holds what the sample submission has there" in err
+    assert f"no row for {tmp_path / 'soundscapes' / 'soundscape_4.ogg'}, which can't be read" in err
     table = read(tmp_path / "out", "submission.csv")
     assert list(table.columns) == ["row_id", "amakin1", "1139490", "whtdov"]
-    assert table["row_id"].tolist() == [f"soundscape_{k}_{s}" for k in range(3) for s in range(2, 21, 2)]
+    expected = [f"soundscape_{k}_{s}" for k in range(3) for s in range(2, 21, 2)]
+    assert table["row_id"].tolist() == [*expected, "soundscape_3_2"]
     assert table.iloc[:10]["1139490"].min() > 0.7
 
 

@@ -411,7 +411,7 @@ def windows(file, *ends_s, window_s=5.0, labels=("b", "a"), status="ok", dtype=n
 
 
 def submit(recordings, out, labels=("b", "a"), **options):
-    path = write_submission(iter(recordings), labels, out, **options)
+    path = write_submission(iter(recordings), labels, out, **options).path
     assert path == out / "submission.csv"
     assert list(out.iterdir()) == [path]
     return path.read_text()
@@ -513,6 +513,30 @@ def test_what_is_no_sample_submission_is_refused(content, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_without_scores_are_those_of_the_sample(tmp_path):
+    sample = tmp_path / "sample.csv"
+    rows = ["s_1_5,0.005,0.004", "s_1_10,0.005,0.004", "s_2_5,0.003,0.004", "other_5,1,1", "s_3_5,0,0", ""]
+    sample.write_text("\n".join(["row_id,b,a", *rows]))
+    recordings = [
+        windows("x/s_1.ogg", 4.0, window_s=4.0),  # shows to be a partial window as soon as a longer one comes
+        windows("x/s_3.ogg", 5.0),
+    ]
+    unscored = ["x/s_2.ogg", "x/s_4.ogg"]
+    submission = write_submission(iter(recordings), "ba", tmp_path / "out", sample, unscored)
+    assert submission.path.read_text().splitlines()[1:] == [
+        "s_3_5,0.0999756,0.109985",
+        "s_1_5,0.005,0.004",
+        "s_1_10,0.005,0.004",
+        "s_2_5,0.003,0.004",
+    ]
+    assert (submission.unscored_rows, submission.absent) == (3, ("x/s_4.ogg",))
+    assert write_submission(iter(recordings), "ba", tmp_path, None, unscored).absent == tuple(unscored)
+    sample.write_text("row_id,b,a\ns_2_5,0.003\n")
+    with pytest.raises(DataError, match=r"sample\.csv: s_2_5 has 1 for 2 labels"):
+        write_submission(iter(recordings), "ba", tmp_path / "new", sample, unscored)
+    assert not (tmp_path / "new" / "submission.csv").exists()
+
+
 def test_submission_reads_once_and_holds_no_recording(tmp_path):
     alive: list[weakref.ref] = []
 
@@ -528,7 +552,7 @@ def test_submission_reads_once_and_holds_no_recording(tmp_path):
 
 
 def test_a_name_that_is_not_utf8_or_has_a_comma_survives_in_a_submission(tmp_path):
-    path = write_submission([windows(os.fsdecode(b'caf\xe9,"\r1.ogg'), 5.0)], "ba", tmp_path)
+    path = write_submission([windows(os.fsdecode(b'caf\xe9,"\r1.ogg'), 5.0)], "ba", tmp_path).path
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         assert next(csv.DictReader(file))["row_id"].encode("utf-8", "surrogateescape") == b'caf\xe9,"\r1_5'
 

@@ -121,7 +121,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--sample-submission",
     type=_EXISTING,
     metavar="FILE",
-    help="Folder, --format birdclef: a CSV whose columns give the labels' order.",
+    help="Folder, --format birdclef: the competition's file, for the order of columns and rows that have no scores.",
 )
 @click.option(
     "--engine", type=click.Choice(("onnx", "keras")), help="[default: onnx, unless --model is a .keras file]"

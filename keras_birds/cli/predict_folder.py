@@ -22,6 +22,7 @@ from keras_birds.inference.report import describe_problem
 from keras_birds.inference.results import Results
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.inference.text import printable
+from keras_birds.inference.writers import Submission
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -73,14 +74,17 @@ def predict_into_folder(
         with _scorer(classifier, options, request) as score, _listener(len(names)) as listener:
             failed = score_into(results, classifier, names, options, listener, score)
         manifest = results.finish()
-        files, activity = write_outputs(
+        outputs = write_outputs(
             results, classifier, request.forms, request.per_recording, request.sample_submission
         )
-    if not activity.is_empty:
+    files = [manifest, *outputs.files]
+    if not outputs.activity.is_empty:
         files.append(request.out / "activity.png")
-        activity_figure(activity, files[-1])
+        activity_figure(outputs.activity, files[-1])
     click.echo(_describe(listener, len(names), len(failed), time.monotonic() - began), err=True)
-    files = [manifest, *files]
+    if outputs.submission:
+        for line in _describe_gaps(outputs.submission):
+            click.echo(line, err=True)
     for path in files[:20]:
         click.echo(printable(path))
     if len(files) > 20:
@@ -156,6 +160,18 @@ def _listener(total: int) -> Iterator[_Counter]:
 
     with progress_bar() as bar:
         yield _Counter(total, bar)
+
+
+def _describe_gaps(submission: Submission) -> Iterator[str]:
+    if count := submission.unscored_rows:
+        rows = "row has no scores and holds" if count == 1 else "rows have no scores and hold"
+        yield f"submission.csv: {count} {rows} what the sample submission has there"
+    if count := len(submission.absent):
+        named = ", ".join(map(printable, submission.absent[:3])) + (", ..." if count > 3 else "")
+        yield (
+            f"submission.csv: no row for {named}, which can't be read; --sample-submission gives the rows that "
+            "judges expect, if it lists them"
+        )
 
 
 def _describe(counter: _Counter, total: int, failed: int, seconds: float) -> str:

@@ -1,17 +1,33 @@
 """Writes the tables that people open, from a folder of results, a recording at a time."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from keras_birds.inference.activity import Activity, count_activity
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.results import Results
 from keras_birds.inference.text import csv_writer
-from keras_birds.inference.writers import write_submission, write_tables
+from keras_birds.inference.writers import Submission, write_submission, write_tables
 from keras_birds.inference.writers.files import new_text
 
 SUMMARY_COLUMNS = ("file", "label", "scientific_name", "common_name", "max", "mean_top2", "windows")
 """Of `summary.csv`: a row for each recording and label detected in it, by `detections.summarise`."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What was written.
+
+    Args:
+        files: in the order in which they were written.
+        activity: for a figure.
+        submission: where one was asked for.
+    """
+
+    files: list[Path]
+    activity: Activity
+    submission: Submission | None
 
 
 def write_outputs(
@@ -20,7 +36,7 @@ def write_outputs(
     forms: Sequence[str],
     per_recording: bool = False,
     sample_submission: Path | None = None,
-) -> tuple[list[Path], Activity]:
+) -> Outputs:
     """Writes detections in each of `forms`, the summary and the activity.
 
     Args:
@@ -30,19 +46,18 @@ def write_outputs(
         per_recording: one table for each recording instead of one for all.
         sample_submission: for `"birdclef"`, as `write_submission` has it.
 
-    Returns:
-        The files, and the activity for a figure.
-
     Raises:
         DataError: if a submission can't be written from these recordings.
         KerasBirdsError: if the disk is full.
     """
-    files = []
+    files, submission = [], None
     for form in forms:
         if form == "birdclef":
-            files.append(
-                write_submission(results.read("scores"), classifier.labels, results.folder, sample_submission)
+            unscored = [x.file for x in results.outcomes if x.failed]
+            submission = write_submission(
+                results.read("scores"), classifier.labels, results.folder, sample_submission, unscored
             )
+            files.append(submission.path)
         else:
             files += write_tables(
                 form,
@@ -67,4 +82,4 @@ def write_outputs(
         files.append(results.folder / "activity.csv")
         with new_text(files[-1]) as stream:
             activity.write_csv(stream)
-    return files, activity
+    return Outputs(files, activity, submission)

@@ -17,13 +17,13 @@ from keras_birds.inference.writers.programs import (
     write_kaleidoscope,
     write_raven,
 )
-from keras_birds.inference.writers.submission import write_submission
+from keras_birds.inference.writers.submission import Submission, write_submission
 from keras_birds.inference.writers.tables import write_csv, write_json, write_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMATS", "write_submission", "write_tables"]
+__all__ = ["FORMATS", "Submission", "write_submission", "write_tables"]
 
 # Raven's and BirdNET-Analyzer's own endings, by which people and scripts find their files.
 _SUFFIXES = {

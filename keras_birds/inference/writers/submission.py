@@ -2,6 +2,8 @@
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -22,17 +24,34 @@ _TOLERANCE_S = 1e-4
 _ROWS_AT_ONCE = 512
 
 
+@dataclass(frozen=True)
+class Submission:
+    """What was written.
+
+    Args:
+        path: of `submission.csv`.
+        unscored_rows: how many rows have no scores and hold what the sample submission has for them.
+        absent: recordings without scores that the sample submission doesn't list either: they have no row.
+    """
+
+    path: Path
+    unscored_rows: int
+    absent: tuple[str, ...]
+
+
 def write_submission(
     recordings: Iterable[tuple[Outcome, "pa.Table"]],
     labels: Sequence[str],
     out: Path,
     sample_submission: Path | None = None,
-) -> Path:
-    """Writes `submission.csv` into the folder `out`; read once, never held in memory.
+    unscored: Iterable[str] = (),
+) -> Submission:
+    """Writes `submission.csv` into the folder `out`; recordings are read once, never held in memory.
 
     A row is named `{stem}_{end_second}`, as in the sample_submission.csv of BirdCLEF 2025, the second being where
-    the window ends. Only full windows have one: those as long as the longest of all. Recordings without scores have
-    none. Scores are probabilities with 6 significant digits.
+    the window ends. Only full windows are scored: those as long as the longest of all. Scores are probabilities
+    with 6 significant digits. Judges refuse a table that lacks a row: what the sample lists of a recording and has
+    no score, because the recording can't be read or breaks off, comes last, as it stands in the sample.
 
     Args:
         recordings: each with a table of its windows: start_s and end_s, then a column for each label.
@@ -40,6 +59,10 @@ def write_submission(
         out: a folder, made if missing.
         sample_submission: a file whose header gives the columns and their order; without one, `labels` does.
             Labels that it lacks are left out.
+        unscored: recordings that have no scores.
+
+    Returns:
+        Where it is, and what of it has no scores.
 
     Raises:
         ModelError: if the sample has labels that the model lacks.
@@ -53,9 +76,12 @@ def write_submission(
         for outcome, table in recordings:
             if not outcome.failed:
                 rows.add(outcome.file, table)
+        for file in unscored:
+            rows.add_unscored(file)
         if rows.problem:
             raise DataError(rows.problem)
-    return path
+        unscored_rows = 0 if sample_submission is None else rows.fill_from(sample_submission)
+    return Submission(path, unscored_rows, rows.absent())
 
 
 class _Rows:
@@ -64,6 +90,9 @@ class _Rows:
     def __init__(self, stream: TextIO, columns: Sequence[str]):
         self._stream = stream
         self._columns = columns
+        # By a recording's name without folder and extension: the seconds that have a row.
+        self._seconds: dict[str, set[int]] = {}
+        self._unscored: dict[str, str] = {}
         self._begin(0.0)
 
     def _begin(self, window_s: float) -> None:
@@ -73,9 +102,16 @@ class _Rows:
         self._writer = csv_writer(self._stream)
         self._writer.writerow(["row_id", *self._columns])
         self._files: dict[str, str] = {}
+        for seconds in self._seconds.values():
+            seconds.clear()
         self.problem = ""
 
+    def add_unscored(self, file: str) -> None:
+        self._unscored[_stem(file)] = file
+        self._seconds.setdefault(_stem(file), set())
+
     def add(self, file: str, table: "pa.Table") -> None:
+        seconds = self._seconds.setdefault(_stem(file), set())
         longest_s = np.max(table["end_s"].to_numpy() - table["start_s"].to_numpy(), initial=0.0)
         if longest_s < self._window_s - _TOLERANCE_S or not table.num_rows:
             return
@@ -91,19 +127,39 @@ class _Rows:
             )
             return
         self._files[stem] = file
-        seen = set()
         for end_s, row in self._full_windows(table):
             second = round(end_s)
             is_whole = abs(end_s - second) < _TOLERANCE_S
-            if not is_whole or second in seen:
+            if not is_whole or second in seconds:
                 self.problem = (
                     "BirdCLEF names rows by the whole second at which a window ends, one row a second. Received: "
                     f"{printable(file)} has {'two windows that end' if is_whole else 'a window that ends'} "
                     f"at {decimal(end_s)} s. Choose an overlap of whole seconds, and one channel or their mean"
                 )
                 return
-            seen.add(second)
+            seconds.add(second)
             self._writer.writerow([f"{stem}_{second}", *map(six_digits, row)])
+
+    def fill_from(self, sample: Path) -> int:
+        """Adds what the sample lists of these recordings and has no row yet; how many rows."""
+        filled = 0
+        for line in islice(_sample_lines(sample), 1, None):
+            stem, _, second = line[0].rpartition("_") if line else ("", "", "")
+            if stem not in self._seconds or not second.isdecimal() or int(second) in self._seconds[stem]:
+                continue
+            if len(line) != len(self._columns) + 1:
+                raise DataError(
+                    f"a sample submission has a value for each label. Received: {printable(sample)}: {line[0]} has "
+                    f"{len(line) - 1} for {len(self._columns)} labels"
+                )
+            self._seconds[stem].add(int(second))
+            self._writer.writerow(line)
+            filled += 1
+        return filled
+
+    def absent(self) -> tuple[str, ...]:
+        """Recordings without scores and without a row."""
+        return tuple(file for stem, file in self._unscored.items() if not self._seconds[stem])
 
     def _full_windows(self, table: "pa.Table") -> Iterator[tuple[float, list[float]]]:
         """End and scores, the latter in the order of the submission's columns."""
@@ -119,15 +175,20 @@ def _stem(file: str) -> str:
     return Path(path).stem
 
 
-def _sample_labels(path: Path, labels: Sequence[str]) -> list[str]:
+def _sample_lines(path: Path) -> Iterator[list[str]]:
+    """The header first."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
+            yield from csv.reader(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "it isn't a table"
         raise DataError(
             f"the sample submission can't be read. Received: {printable(path)}: {reason}. Check the path"
         ) from None
+
+
+def _sample_labels(path: Path, labels: Sequence[str]) -> list[str]:
+    header = next(_sample_lines(path), [])
     if len(header) < 2 or header[0] != "row_id":
         raise DataError(
             "a sample submission's first line is row_id and the labels. Received: "
