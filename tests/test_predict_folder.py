@@ -290,11 +290,14 @@ def test_files_without_permission_are_unreadable(placeholder_run, disk, tmp_path
         path.chmod(path.stat().st_mode | 0o005)
     (tmp_path / "out").mkdir()
     (tmp_path / "out").chmod(0o777)
-    # The interpreter may lie where only root may read: all is imported by a first run.
+    empty = tmp_path / "empty.wav"
+    empty.touch()
+    # The interpreter may lie where only root may read: all is imported by a first run, which tells of a failure too.
     code = f"""
 import os, sys
 from keras_birds.cli.main import main
-sys.argv = ["keras-birds", "predict", {str(disk)!r}, "--model", {str(tmp_path / "model")!r}, "--out", "first"]
+sys.argv = ["keras-birds", "predict", {str(disk)!r}, {str(empty)!r}]
+sys.argv += ["--model", {str(tmp_path / "model")!r}, "--out", "first"]
 try:
     main()
 except SystemExit:
@@ -309,7 +312,7 @@ main()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 1, done.stderr
     manifest = read(tmp_path / "out" / "results", "manifest.csv")
-    assert manifest["status"].value_counts().to_dict() == {"ok": 5, "unreadable": 1}
+    assert manifest["status"].value_counts().to_dict() == {"ok": 5, "unreadable": 1, "empty": 1}
     assert "Permission denied" in "".join(manifest["reason"])
 
 

@@ -16,7 +16,8 @@ def progress_bar() -> Iterator["Progress"]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = Console(stderr=True, highlight=False)
+    # Paths may hold `:bird:`, which isn't meant as an emoji.
+    console = Console(stderr=True, highlight=False, emoji=False)
     columns = (
         "[progress.description]{task.description}",
         BarColumn(),

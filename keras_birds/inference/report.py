@@ -111,7 +111,7 @@ class TableWriter:
         from rich.table import Table
         from rich.text import Text
 
-        console = Console(file=self._stream, highlight=False)
+        console = Console(file=self._stream, highlight=False, emoji=False)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(header):
             is_number = i in (0, len(header) - 1)
