@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 import soundfile
 
 import keras_birds  # noqa: F401 - chooses the backend before a test module imports keras
+
+# A shell lets its background jobs ignore Ctrl-C, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
