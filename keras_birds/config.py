@@ -79,6 +79,16 @@ class DataConfig(_Section):
     collections: tuple[str, ...] = ()
     secondary: Literal["positive", "mask", "ignore"] = "positive"
     secondary_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    background: str = ""
+    background_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _negatives(self) -> "DataConfig":
+        if self.background_fraction and not self.background:
+            raise ValueError(
+                "background must name a folder of recordings when background_fraction is above 0"
+            )
+        return self
 
 
 class FoldsConfig(_Section):
@@ -100,6 +110,7 @@ class FoldsConfig(_Section):
 class ModelConfig(_Section):
     """The network."""
 
+    head: Literal["pool", "attention"] = "pool"
     pretrained: str = "imagenet"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -136,6 +147,12 @@ class GainConfig(_Section):
     bias: tuple[float, float] = (-0.1, 0.1)
 
 
+class TimeShiftConfig(_Section):
+    """Rotation in time by any number of columns: what leaves at one end comes in at the other."""
+
+    probability: Probability = 0.0
+
+
 class StretchConfig(_Section):
     """Time stretch by a rate drawn from a range; above 1 is faster."""
 
@@ -157,6 +174,13 @@ class VolumeConfig(_Section):
     gain_db: tuple[float, float] = (-12.0, 6.0)
 
 
+class BackgroundConfig(_Section):
+    """Sound of a clip from `data.background` under the clip's own, its maximum that many dB below the clip's."""
+
+    probability: Probability = 0.0
+    snr_db: tuple[float, float] = (0.0, 20.0)
+
+
 class AugmentConfig(_Section):
     """Augmentation of training clips; `probability` gates the masks and the gain together, per clip."""
 
@@ -165,22 +189,37 @@ class AugmentConfig(_Section):
     time_mask: MaskConfig = MaskConfig()
     frequency_mask: MaskConfig = MaskConfig()
     gain: GainConfig = GainConfig()
+    time_shift: TimeShiftConfig = TimeShiftConfig()
     time_stretch: StretchConfig = StretchConfig()
     pitch_shift: PitchConfig = PitchConfig()
     volume: VolumeConfig = VolumeConfig()
+    background: BackgroundConfig = BackgroundConfig()
 
 
 class TrainingConfig(_Section):
     """The optimisation."""
 
     epochs: Count = 10
+    keep: Literal["best", "last"] = "best"
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 5e-4
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
+    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
     seed: int = 42
+
+    @model_validator(mode="after")
+    def _together(self) -> "TrainingConfig":
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be below epochs ({self.epochs})")
+        if self.ema_momentum and self.keep != "last":
+            raise ValueError('keep must be "last" with ema_momentum: the average is worth most at the end')
+        return self
 
 
 class Config(_Section):
@@ -206,6 +245,10 @@ class Config(_Section):
             )
         if self.mel.n_fft > self.audio.clip_samples:
             raise ValueError(f"mel.n_fft must not exceed the clip's {self.audio.clip_samples} samples")
+        if self.augment.background.probability and not self.data.background:
+            raise ValueError(
+                "data.background must name a folder of recordings when augment.background.probability is above 0"
+            )
         return self
 
     @classmethod

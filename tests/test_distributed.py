@@ -576,7 +576,7 @@ def test_a_fold_s_task_that_is_killed_goes_on_and_ends_as_without_ray(tmp_path, 
     assert small.files_below(tmp_path / "there") == small.files_below(tmp_path / "here")
     assert there.left_out == here.left_out == 2
     for a, b in zip(here.folds, there.folds, strict=True):
-        assert (a.fold, a.best_epoch, a.epochs) == (b.fold, b.best_epoch, b.epochs)
+        assert (a.fold, a.kept_epoch, a.epochs) == (b.fold, b.kept_epoch, b.epochs)
         assert a.macro_auc == pytest.approx(b.macro_auc, abs=1e-5)
         scores = [OutOfFold.read(x.folder / "oof.parquet").scores for x in (a, b)]
         np.testing.assert_allclose(*scores, atol=1e-5)

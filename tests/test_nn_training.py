@@ -368,7 +368,7 @@ def test_a_model_says_what_it_is(fold):
     assert metadata.model_id == f"first/fold{result.fold}"
     assert (metadata.audio, metadata.mel) == (config.audio, config.mel)
     assert tuple(metadata.labels) == LABELS
-    assert metadata.metrics["best_epoch"] == result.best_epoch
+    assert metadata.metrics["kept_epoch"] == result.kept_epoch
     assert metadata.metrics["epochs"] == result.epochs == EPOCHS
 
 
@@ -384,16 +384,16 @@ def validation_loss(oof):
     return np.average(means, weights=sizes)
 
 
-def test_the_saved_model_is_that_of_the_best_epoch(fold):
+def test_the_saved_model_is_that_of_the_kept_epoch(fold):
     result, history, oof = fold
     best = int(np.argmax(history["val_macro_auc"]))
-    assert result.best_epoch == best + 1
+    assert result.kept_epoch == best + 1
     loss = validation_loss(oof)
     assert loss == pytest.approx(history["val_loss"][best], rel=1e-4)
     assert int(np.argmin(np.abs(history["val_loss"] - loss))) == best
 
 
-def test_the_best_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
+def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
     """Of equals the first is best; while the macro-AUC isn't defined, the last."""
     model, other = make_dense(), make_dense()
     progress = Progress()
@@ -406,7 +406,7 @@ def test_the_best_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
         6: (0.9, 4),
         7: (math.nan, 4),
     }
-    for epoch, (macro_auc, best_epoch) in best.items():
+    for epoch, (macro_auc, kept_epoch) in best.items():
         model.train_on_batch(np.ones((2, 4)), np.eye(3)[:2])
         model.set_weights([np.full_like(x, epoch) for x in model.get_weights()])
         callback = Checkpoint(tmp_path, progress)
@@ -414,9 +414,9 @@ def test_the_best_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
         callback.on_epoch_begin(epoch - 1)
         callback.on_epoch_end(epoch - 1, {"loss": 0.1 * epoch, MONITOR: macro_auc})
         load_best(tmp_path, other)
-        assert {x.mean() for x in other.get_weights()} == {best_epoch}
+        assert {x.mean() for x in other.get_weights()} == {kept_epoch}
         progress = load_checkpoint(tmp_path, other)
-        assert (progress.epochs, progress.best_epoch) == (epoch, best_epoch)
+        assert (progress.epochs, progress.kept_epoch) == (epoch, kept_epoch)
         assert {x.mean() for x in other.get_weights()} == {epoch}
         assert [x["loss"] for x in progress.history] == [0.1 * e for e in range(1, epoch + 1)]
         for a, b in zip(model.optimizer.variables, other.optimizer.variables, strict=True):
@@ -439,7 +439,7 @@ def test_prediction_gives_the_out_of_fold_scores(fold, data, engine):
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole, resumed):
     """Also shows that a second call gives the same, and that neither threads nor a mel store change anything."""
     for a, b in zip(whole[0].folds, resumed[0].folds, strict=True):
-        assert (a.fold, a.best_epoch, a.epochs) == (b.fold, b.best_epoch, b.epochs)
+        assert (a.fold, a.kept_epoch, a.epochs) == (b.fold, b.kept_epoch, b.epochs)
         assert a.macro_auc == pytest.approx(b.macro_auc, abs=1e-6)
         histories = [pd.read_csv(x.folder / "history.csv").drop(columns="seconds") for x in (a, b)]
         pd.testing.assert_frame_equal(*histories, rtol=1e-5, atol=1e-6)
@@ -474,10 +474,10 @@ def test_a_finished_run_stays_as_it_is(whole, data):
     assert watcher.lines[1:] == [f"fold {k}: finished before" for k in range(NUM_FOLDS)]
     assert {x: x.stat().st_mtime_ns for x in result.out.rglob("*") if x.is_file()} == before
     for a, b in zip(again.folds, result.folds, strict=True):
-        assert (a.folder, a.macro_auc, a.best_epoch, a.epochs) == (
+        assert (a.folder, a.macro_auc, a.kept_epoch, a.epochs) == (
             b.folder,
             b.macro_auc,
-            b.best_epoch,
+            b.kept_epoch,
             b.epochs,
         )
 

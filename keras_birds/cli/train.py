@@ -49,7 +49,7 @@ def train(
 
     The run directory gets the settings, the split, a manifest of all recordings, and for each fold
     model.keras, model.onnx, model.json, history.csv and oof.parquet (out-of-fold scores). The best epoch by
-    validation macro-AUC is kept.
+    validation macro-AUC is kept (training.keep = "last": the last one).
 
     After Ctrl-C or a kill, the same command with --resume goes on: at most the running epoch is lost, and the
     outcome is that of an uninterrupted run.
@@ -86,8 +86,8 @@ def train(
 
 
 def _summary(result: "RunResult") -> str:
-    lines = [f"{'fold':<6}{'macro AUC':>10}{'best epoch':>12}"]
-    lines += [f"{x.fold:<6}{x.macro_auc:>10.4f}{f'{x.best_epoch}/{x.epochs}':>12}" for x in result.folds]
+    lines = [f"{'fold':<6}{'macro AUC':>10}{'kept epoch':>12}"]
+    lines += [f"{x.fold:<6}{x.macro_auc:>10.4f}{f'{x.kept_epoch}/{x.epochs}':>12}" for x in result.folds]
     if len(result.folds) > 1:
         lines.append(f"{'mean':<6}{result.mean_macro_auc:>10.4f}")
     lines.append(f"Run: {result.out}")

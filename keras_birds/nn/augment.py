@@ -9,9 +9,21 @@ from keras_birds.errors import ConfigError
 from keras_birds.nn.clip_augmentation import ClipAugmentation
 from keras_birds.nn.mixup import MelMixUp
 from keras_birds.nn.spec_augment import SpecAugment, Volume
-from keras_birds.nn.warp import PitchShift, TimeStretch
+from keras_birds.nn.warp import PitchShift, TimeShift, TimeStretch
 
-__all__ = ["MelMixUp", "PitchShift", "SpecAugment", "TimeStretch", "Volume", "build_augment", "clip_layers"]
+__all__ = [
+    "MelMixUp",
+    "PitchShift",
+    "SpecAugment",
+    "TimeShift",
+    "TimeStretch",
+    "Volume",
+    "build_augment",
+    "clip_layers",
+]
+
+# After the four layers of the published recipe: those that came later leave its draws as they were.
+_MIXUP_STREAM = 4
 
 
 def build_augment(
@@ -45,9 +57,10 @@ def build_augment(
     ) -> tuple[np.ndarray, np.ndarray]:
         # A stream for each layer: switching one off doesn't change what the others draw.
         streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(layers) + 1)]
-        for layer, rng in zip(layers, streams, strict=False):
+        mixup_stream = streams.pop(_MIXUP_STREAM)
+        for layer, rng in zip(layers, streams, strict=True):
             images = layer.augment_arrays(images, rng)
-        return mixup.augment_arrays(images, targets, streams[-1])
+        return mixup.augment_arrays(images, targets, mixup_stream)
 
     return augment
 
@@ -77,4 +90,5 @@ def clip_layers(config: Config) -> list[ClipAugmentation]:
             settings.gain.gain,
             settings.gain.bias,
         ),
+        TimeShift(settings.time_shift.probability),
     ]

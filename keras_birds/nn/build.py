@@ -6,7 +6,7 @@ import keras
 
 from keras_birds.config import Config
 from keras_birds.nn.efficientnet import EfficientNetB0
-from keras_birds.nn.heads import pooled_logits
+from keras_birds.nn.heads import attention_logits, pooled_logits
 
 if TYPE_CHECKING:
     from keras import Model
@@ -16,7 +16,7 @@ def build_model(config: Config, num_labels: int) -> "Model":
     """Builds the uncompiled network with random weights.
 
     Args:
-        config: its `mel` section gives the input's size, its `model` section the regularisation.
+        config: its `mel` section gives the input's size, its `model` section the head and the regularisation.
         num_labels: number of outputs.
 
     Returns:
@@ -25,5 +25,6 @@ def build_model(config: Config, num_labels: int) -> "Model":
     shape = (config.mel.height, config.mel.width, 1)
     backbone = EfficientNetB0(shape, drop_path=config.model.drop_path)
     inputs = keras.Input(shape, name="mel")
-    logits = pooled_logits(backbone(inputs), num_labels, config.model.dropout)
+    head = {"pool": pooled_logits, "attention": attention_logits}[config.model.head]
+    logits = head(backbone(inputs), num_labels, config.model.dropout)
     return keras.Model(inputs, logits, name="keras_birds")

@@ -3,7 +3,10 @@
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
+
+FRAME_LOGITS = "frame_logits"
+"""Name of the layer, and of the exported output, with a logit for each moment and label."""
 
 
 def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
@@ -19,11 +22,59 @@ def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
     """
     x = layers.GlobalAveragePooling2D(name="pool")(features)
     x = layers.Dropout(dropout, name="dropout")(x)
-    return layers.Dense(
-        num_labels,
-        dtype="float32",
-        kernel_initializer=keras.initializers.RandomUniform(
-            -(features.shape[-1] ** -0.5), features.shape[-1] ** -0.5
-        ),
-        name="logits",
-    )(x)
+    return _dense(x, num_labels, "logits")
+
+
+def attention_logits(features: Any, num_labels: int, dropout: float) -> Any:
+    """A logit for each moment of a clip, and their mean weighted by an attention of each label's own.
+
+    The moments are the feature map's columns, averaged over frequency. At first all weigh the same: then the
+    answer is that of `pooled_logits`. The layer `frame_logits` gives the moments' logits `[batch, frame, label]`.
+    After Kong et al. 2020, "PANNs", arXiv:1912.10211 (decision-level attention), with the mean taken of logits.
+
+    Args:
+        features: `[batch, height, width, channels]`, time along the width.
+        num_labels: number of outputs.
+        dropout: rate; a channel is dropped at all moments of a clip.
+
+    Returns:
+        Logits `[batch, label]`, float32 under every dtype policy.
+    """
+    x = FrequencyMean(name="frames")(features)
+    x = layers.Dropout(dropout, noise_shape=(None, 1, None), name="dropout")(x)
+    frames = _dense(x, num_labels, FRAME_LOGITS)
+    attention = layers.Dense(num_labels, dtype="float32", kernel_initializer="zeros", name="attention")(x)
+    return AttentionMean(dtype="float32", name="logits")([frames, attention])
+
+
+def _dense(x: Any, num_labels: int, name: str) -> Any:
+    limit = x.shape[-1] ** -0.5
+    initializer = keras.initializers.RandomUniform(-limit, limit)
+    return layers.Dense(num_labels, dtype="float32", kernel_initializer=initializer, name=name)(x)
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class FrequencyMean(layers.Layer):
+    """Averages feature maps `[batch, height, width, channels]` over the height, to `[batch, width, channels]`."""
+
+    def call(self, features: Any) -> Any:
+        """Averages over axis 1."""
+        return ops.mean(features, axis=1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Without the height."""
+        return (input_shape[0], *input_shape[2:])
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class AttentionMean(layers.Layer):
+    """Averages values `[batch, frame, label]` over frames, weighted by the softmax of attentions of that shape."""
+
+    def call(self, inputs: Any) -> Any:
+        """Takes `[values, attentions]`, returns `[batch, label]`."""
+        values, attentions = inputs
+        return ops.sum(values * ops.softmax(attentions, axis=1), axis=1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Without the frames."""
+        return (input_shape[0][0], input_shape[0][2])

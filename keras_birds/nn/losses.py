@@ -19,31 +19,54 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
     Args:
         from_logits: whether predictions are logits (stable at any magnitude) or probabilities (clipped to
             [1e-7, 1 - 1e-7]).
+        label_smoothing: moves targets to 0.5 by this share (Szegedy et al. 2016, arXiv:1512.00567).
+        focal_gamma: above 0, each loss is scaled by `|target - probability| ** focal_gamma`, so that what is
+            well told counts less (Lin et al. 2017, arXiv:1708.02002, without its class weight).
         name: of the loss.
         reduction: `"sum_over_batch_size"` gives the mean over all unmasked targets of a batch; others are as for
             `keras.losses.Loss`, on values `[batch]` whose mean is that mean.
         dtype: of the arithmetic.
+
+    Raises:
+        ValueError: if an argument is out of range.
     """
 
     def __init__(
         self,
         from_logits: bool = True,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
         name: str = "masked_binary_crossentropy",
         reduction: str = "sum_over_batch_size",
         dtype: Any = None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"`label_smoothing` must be in [0, 1). Received: label_smoothing={label_smoothing}"
+            )
+        if focal_gamma < 0:
+            raise ValueError(f"`focal_gamma` must be at least 0. Received: focal_gamma={focal_gamma}")
         self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+        self.focal_gamma = focal_gamma
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Losses `[batch]`, each a clip's sum over its unmasked labels times batch / unmasked targets."""
         unmasked = ops.cast(y_true >= 0, y_pred.dtype)
         targets = ops.maximum(y_true, 0)
+        if self.label_smoothing:
+            targets = targets * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
         if self.from_logits:
             losses = ops.binary_crossentropy(targets, y_pred, from_logits=True)
         else:
             likely = ops.clip(y_pred, _LEAST, 1 - _LEAST)
             losses = -targets * ops.log(likely) - (1 - targets) * ops.log1p(-likely)
+        if self.focal_gamma:
+            probabilities = ops.sigmoid(y_pred) if self.from_logits else y_pred
+            # The gradient of a power below 1 has no end at 0.
+            distance = ops.maximum(ops.abs(targets - probabilities), _LEAST)
+            losses = losses * distance**self.focal_gamma
         # Multiplied, not selected: 0 times "not a number" stays not a number.
         totals = ops.sum(losses * unmasked, axis=-1)
         batch_size = ops.cast(ops.shape(y_pred)[0], y_pred.dtype)
@@ -51,4 +74,10 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""
-        return {**super().get_config(), "from_logits": self.from_logits, "dtype": self.dtype}
+        return {
+            **super().get_config(),
+            "from_logits": self.from_logits,
+            "label_smoothing": self.label_smoothing,
+            "focal_gamma": self.focal_gamma,
+            "dtype": self.dtype,
+        }

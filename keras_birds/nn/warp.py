@@ -1,4 +1,4 @@
-"""Layers that move the content of a mel image: time stretch and pitch shift."""
+"""Layers that move the content of a mel image: time shift, time stretch and pitch shift."""
 
 import math
 from typing import Any
@@ -15,6 +15,7 @@ from keras_birds.nn.clip_augmentation import (
     num_clips,
     require_range,
     to_float,
+    whole,
 )
 
 # The Slaney mel scale: linear up to 1 kHz, logarithmic from there.
@@ -27,6 +28,30 @@ _LOG_STEP = math.log(6.4) / 27.0
 def _mel(xp: Any, hz: Any) -> Any:
     logarithmic = xp.log(xp.maximum(hz, _LOG_START_HZ) / _LOG_START_HZ) / _LOG_STEP + _LOG_START_MEL
     return xp.where(hz < _LOG_START_HZ, hz / _LINEAR_HZ_PER_MEL, logarithmic)
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class TimeShift(ClipAugmentation):
+    """Rotates clips in time by any number of columns, all equally likely.
+
+    A sound may lie anywhere in a clip, so a clip that begins elsewhere has the same labels.
+
+    Args:
+        probability: that a clip is changed.
+        seed: of the draws when called as a layer.
+        kwargs: as for `keras.layers.Layer`.
+
+    Input and output `[batch, height, width, channels]`, time along the width.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
+        batch, width = num_clips(xp, images), images.shape[2]
+        shift = whole(xp, uniform(batch, 1), (0, width - 1))
+        places = xp.mod(xp.array(np.arange(width, dtype=np.float32)[None]) + shift, float(width))
+        return gather(xp, images, xp.reshape(places, (-1, 1, width, 1)), 2)
 
 
 @keras.saving.register_keras_serializable(package="keras_birds")

@@ -63,7 +63,7 @@ class StopAtNaN(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the state after each epoch, and the weights of the best one so far.
+    """Saves the state after each epoch, and the weights of the best one so far if those are to be kept.
 
     The best epoch is the one with the highest macro-AUC on the validation recordings, the first of equals;
     while that isn't defined (no label with a positive and a negative), the last one.
@@ -71,12 +71,14 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: of the fold.
         progress: what a checkpoint held, to go on from.
+        keep: `"best"` or `"last"` epoch.
     """
 
-    def __init__(self, folder: Path, progress: Progress):
+    def __init__(self, folder: Path, progress: Progress, keep: str = "best"):
         super().__init__()
         self.folder = folder
         self.progress = progress
+        self.keep = keep
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -88,12 +90,15 @@ class Checkpoint(keras.callbacks.Callback):
         row = {"epoch": float(epoch + 1), **{k: float(v) for k, v in (logs or {}).items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.perf_counter() - self._started
-        history, best_epoch = (*self.progress.history, row), self.progress.best_epoch
-        best = history[best_epoch - 1][MONITOR] if best_epoch else math.nan
-        if math.isnan(best) or row[MONITOR] > best:
-            best_epoch = epoch + 1
-            save_best(self.folder, self.model)
-        self.progress = Progress(history, best_epoch)
+        history, kept_epoch = (*self.progress.history, row), self.progress.kept_epoch
+        if self.keep == "last":
+            kept_epoch = epoch + 1
+        else:
+            best = history[kept_epoch - 1][MONITOR] if kept_epoch else math.nan
+            if math.isnan(best) or row[MONITOR] > best:
+                kept_epoch = epoch + 1
+                save_best(self.folder, self.model)
+        self.progress = Progress(history, kept_epoch)
         save_checkpoint(self.folder, self.model, self.progress)
 
 
@@ -127,11 +132,11 @@ class EpochLine(keras.callbacks.Callback):
         progress = self._checkpoint.progress
         row = progress.history[-1]
         left_s = (self._epochs - epoch - 1) * row["seconds"]
-        best = "  best so far" if progress.best_epoch == epoch + 1 else ""
+        is_best = self._checkpoint.keep == "best" and progress.kept_epoch == epoch + 1
         self._say(
             f"epoch {epoch + 1:>{len(str(self._epochs))}}/{self._epochs}  loss {row['loss']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_macro_auc {row[MONITOR]:.4f}  {duration(row['seconds'])}"
-            f"{f', {duration(left_s)} left' if left_s else ''}{best}"
+            f"{f', {duration(left_s)} left' if left_s else ''}{'  best so far' if is_best else ''}"
         )
 
 

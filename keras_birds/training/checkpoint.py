@@ -22,11 +22,11 @@ class Progress:
 
     Args:
         history: one row an epoch, in order.
-        best_epoch: from 1; 0 before the first.
+        kept_epoch: whose weights are kept, from 1; 0 before the first.
     """
 
     history: tuple[dict[str, float], ...] = ()
-    best_epoch: int = 0
+    kept_epoch: int = 0
 
     @property
     def epochs(self) -> int:
@@ -36,7 +36,7 @@ class Progress:
 
 def save_checkpoint(folder: Path, model: keras.Model, progress: Progress) -> None:
     """Writes the state after an epoch; a kill meanwhile leaves the one before."""
-    state = {"history": json.dumps(progress.history), "best_epoch": progress.best_epoch}
+    state = {"history": json.dumps(progress.history), "kept_epoch": progress.kept_epoch}
     arrays = {**_numbered("weight", model.weights), **_numbered("optimizer", model.optimizer.variables)}
     _save(folder / CHECKPOINT, {"state": np.array(json.dumps(state)), **arrays})
 
@@ -54,7 +54,7 @@ def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
     _assign(path, model.weights, saved, "weight")
     _assign(path, model.optimizer.variables, saved, "optimizer")
     state = json.loads(str(saved["state"]))
-    return Progress(tuple(json.loads(state["history"])), state["best_epoch"])
+    return Progress(tuple(json.loads(state["history"])), state["kept_epoch"])
 
 
 def save_best(folder: Path, model: keras.Model) -> None:

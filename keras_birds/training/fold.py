@@ -68,8 +68,8 @@ class FoldResult:
     Args:
         fold: its number.
         folder: where its files are.
-        macro_auc: exact macro ROC-AUC of the best epoch's out-of-fold scores.
-        best_epoch: from 1.
+        macro_auc: exact macro ROC-AUC of the kept epoch's out-of-fold scores.
+        kept_epoch: from 1; whose weights the model has.
         epochs: trained in all.
         seconds: that the epochs took.
     """
@@ -77,7 +77,7 @@ class FoldResult:
     fold: int
     folder: Path
     macro_auc: float
-    best_epoch: int
+    kept_epoch: int
     epochs: int
     seconds: float
 
@@ -122,10 +122,15 @@ def train_fold(
         reporter.say(f"fold {fold}: goes on after epoch {progress.epochs}")
     if progress.epochs < settings.epochs:
         progress = _fit(model, training, validation, folder, config, progress, reporter)
+    if settings.ema_momentum:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
     with _precision("float32"):
-        best = build_model(config, len(data.labels))
-    load_best(folder, best)
-    return _finish(best, folder, data, validation, config, fold, progress)
+        kept = build_model(config, len(data.labels))
+    if settings.keep == "best":
+        load_best(folder, kept)
+    else:
+        kept.set_weights(model.get_weights())
+    return _finish(kept, folder, data, validation, config, fold, progress)
 
 
 def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDataset]:
@@ -151,7 +156,7 @@ def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDatase
 
 
 def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> None:
-    """AdamW on a cosine that falls step by step, masked BCE from logits, masked macro-AUC.
+    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC.
 
     Args:
         model: from `build_model`.
@@ -159,14 +164,25 @@ def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> N
         steps_per_epoch: batches in an epoch.
     """
     settings = config.training
+    warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate,
-        settings.epochs * steps_per_epoch,
+        0.0 if warmup_steps else settings.learning_rate,
+        settings.epochs * steps_per_epoch - warmup_steps,
         alpha=settings.final_learning_rate / settings.learning_rate,
+        warmup_target=settings.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=settings.weight_decay,
+        use_ema=settings.ema_momentum > 0,
+        ema_momentum=settings.ema_momentum,
     )
     model.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay),
-        loss=MaskedBinaryCrossentropy(from_logits=True),
+        optimizer=optimizer,
+        loss=MaskedBinaryCrossentropy(
+            from_logits=True, label_smoothing=settings.label_smoothing, focal_gamma=settings.focal_gamma
+        ),
         metrics=[MaskedMacroAUC(model.output_shape[-1], from_logits=True, name="macro_auc")],
         # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
         jit_compile=False if keras.config.backend() == "torch" else "auto",
@@ -186,7 +202,9 @@ def _fit(
 ) -> Progress:
     settings = config.training
     training.epoch = progress.epochs
-    checkpoint = callbacks.Checkpoint(folder, progress)
+    checkpoint = callbacks.Checkpoint(folder, progress, settings.keep)
+    # Validation measures the averaged weights, which are what is kept.
+    averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
     line = callbacks.EpochLine(
         reporter.say, lambda done, total: reporter.progress("Epoch", done, total), checkpoint, settings.epochs
     )
@@ -198,7 +216,13 @@ def _fit(
         # The data set shuffles by (seed, epoch); Keras would reorder its batches by a global state.
         shuffle=False,
         verbose=0,
-        callbacks=[callbacks.SeedEachEpoch(settings.seed), callbacks.StopAtNaN(), checkpoint, line],
+        callbacks=[
+            callbacks.SeedEachEpoch(settings.seed),
+            callbacks.StopAtNaN(),
+            *averaging,
+            checkpoint,
+            line,
+        ],
     )
     return checkpoint.progress
 
@@ -237,7 +261,7 @@ def _finish(
         mel=config.mel,
         metrics={
             "macro_auc": exact,
-            "best_epoch": progress.best_epoch,
+            "kept_epoch": progress.kept_epoch,
             "epochs": progress.epochs,
             "train_seconds": round(seconds, 1),
         },
@@ -245,13 +269,13 @@ def _finish(
     metadata.write_json(folder / "model.json")
     export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
     remove_checkpoints(folder)
-    return FoldResult(fold, folder, exact, progress.best_epoch, progress.epochs, seconds)
+    return FoldResult(fold, folder, exact, progress.kept_epoch, progress.epochs, seconds)
 
 
 def _read_result(folder: Path, fold: int) -> FoldResult:
     metrics = ModelMetadata.read_onnx(folder / "model.onnx").metrics
-    best_epoch, epochs = int(metrics["best_epoch"]), int(metrics["epochs"])
-    return FoldResult(fold, folder, metrics["macro_auc"], best_epoch, epochs, metrics["train_seconds"])
+    kept_epoch, epochs = int(metrics["kept_epoch"]), int(metrics["epochs"])
+    return FoldResult(fold, folder, metrics["macro_auc"], kept_epoch, epochs, metrics["train_seconds"])
 
 
 def _require_batches(data: FoldData, config: Config, fold: int) -> None:
