@@ -57,6 +57,10 @@ def test_wrong_values_and_wrong_keys_come_together_with_what_was_received():
     [
         ({"mel": {"f_max_hz": 20_000}}, r"f_max_hz must not exceed half of audio\.sample_rate_hz \(16000\)"),
         ({"mel": {"f_min_hz": 14_000}}, r"f_min_hz must be below f_max_hz \(14000\)"),
+        ({"training": {"epochs": 5, "warmup_epochs": 5}}, r"warmup_epochs must be below epochs \(5\)"),
+        ({"training": {"ema_momentum": 0.9}}, r'keep must be "last" with ema_momentum'),
+        ({"data": {"background_fraction": 0.2}}, r"background must name a folder"),
+        ({"augment": {"background": {"probability": 0.2}}}, r"data\.background must name a folder"),
         ({"mel": {"n_mfcc": 129}}, r"n_mfcc must not exceed n_mels \(128\)"),
         ({"mel": {"n_fft": 200_000}}, "n_fft must not exceed the clip's 160000 samples"),
         ({"folds": {"strategy": "column"}}, r'folds\.column must name a column when strategy = "column"'),

@@ -9,9 +9,18 @@ from layer_test import as_array, run_layer_test
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
-from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeStretch, Volume, build_augment
+from keras_birds.nn.augment import (
+    MelMixUp,
+    PitchShift,
+    SpecAugment,
+    TimeShift,
+    TimeStretch,
+    Volume,
+    build_augment,
+)
+from keras_birds.nn.background import BackgroundMix, mix_power
 
-LAYERS = (SpecAugment, TimeStretch, PitchShift, Volume)
+LAYERS = (SpecAugment, TimeShift, TimeStretch, PitchShift, Volume)
 ALWAYS = {
     "probability": 1.0,
     "time_mask_probability": 1.0,
@@ -83,8 +92,10 @@ def test_probability_is_a_share_of_clips(cls):
     for probability, low, high in ((0.0, 0, 0), (0.3, 60, 120)):
         layer = cls(probability=probability, seed=7, **extra)
         for changed in (_apply(layer, images), as_array(layer(images))):
+            # A shift by no column at all, one in eight, changes nothing.
+            least = low * 7 / 8 if cls is TimeShift else low
             count = sum(not np.array_equal(a, b) for a, b in zip(images, changed, strict=True))
-            assert low <= count <= high
+            assert least <= count <= high
 
 
 @pytest.mark.parametrize(("axis", "name"), [(0, "frequency_mask"), (1, "time_mask")])
@@ -203,6 +214,17 @@ def test_pitch_shift_fills_with_the_floor():
     np.testing.assert_array_equal(down[hz < 6800], 1)
 
 
+def test_a_time_shift_rotates_by_every_number_of_columns():
+    images = np.broadcast_to(np.arange(8, dtype=np.float32)[:, None] / 8, (400, 4, 8, 1))
+    shifted = _apply(TimeShift(probability=1.0), images)
+    firsts = []
+    for image in shifted:
+        first = round(float(image[0, 0, 0] * 8))
+        np.testing.assert_array_equal(image, np.roll(images[0], -first, axis=1))
+        firsts.append(first)
+    assert np.bincount(firsts, minlength=8).min() > 25
+
+
 @pytest.mark.parametrize("rate", [0.8, 1.25])
 def test_time_stretch_ends_where_librosas_ends(rate):
     import librosa
@@ -305,6 +327,69 @@ def test_build_augment_repeats_with_the_seed_and_leaves_its_arguments_alone():
     np.testing.assert_array_equal(labels, kept_labels)
 
 
+def test_background_is_mixed_as_sound_is():
+    """The mel image of a sum of two signals that don't overlap in frequency, from the images of either."""
+    config = Config.parse({"mel": {"height": 128, "width": 313}})
+    transform = MelTransform(config.audio, config.mel)
+    t = np.arange(config.audio.clip_samples) / config.audio.sample_rate_hz
+    rng = np.random.default_rng(0)
+    # A little noise: the range of each image is then that of its decibels, all 80.
+    clip, noise = (
+        np.sin(2 * np.pi * hz * t) * (t < 2.5) + rng.normal(0, 1e-7, len(t)) for hz in (1000.0, 6000.0)
+    )
+    images = transform.images(np.stack([clip, noise]).astype(np.float32))
+    levels = transform.native(np.stack([clip, noise]).astype(np.float32))
+    assert levels.min() == 0
+    for snr_db in (0.0, 12.0):
+        wanted = transform.images((clip + noise * 10 ** (-snr_db / 20))[None].astype(np.float32))[0]
+        # Both tones have the same level in their band, but for the filters' widths.
+        heights = [transform.decibels(x.astype(np.float32)).max() for x in (clip, noise)]
+        distance_db = np.array([snr_db + heights[0] - heights[1]])
+        mixed = mix_power(images[:1], images[1:], distance_db, config.mel.top_db)[0]
+        assert np.abs(mixed - wanted).max() < 0.02
+
+
+def test_backgrounds_are_drawn_for_a_share_of_clips_and_labels_stay():
+    backgrounds, asked = _images(5, 16, 16, seed=9), []
+
+    def images_of(numbers):
+        asked.extend(numbers.tolist())
+        return backgrounds[numbers]
+
+    mix = BackgroundMix(images_of, 5, (0.0, 10.0), 80.0, 0.3)
+    images = _images(300, 16, 16)
+    changed = _apply(mix, images)
+    count = sum(not np.array_equal(a, b) for a, b in zip(images, changed, strict=True))
+    assert 60 <= count <= 120
+    assert count == len(asked)
+    assert set(asked) == set(range(5))
+    assert changed.dtype == np.float32
+    assert 0 <= changed.min() <= changed.max() <= 1
+    np.testing.assert_array_equal(changed, _apply(mix, images))
+
+
+def test_a_background_far_below_changes_nothing_and_silence_stays_silence():
+    images = _images(2, 16, 16)
+    images[:, 0, 0], images[:, 0, 1] = 0, 1
+    unchanged = mix_power(images, _images(2, 16, 16, seed=1), np.array([300.0, 300.0]), 80.0)
+    np.testing.assert_allclose(unchanged, images, atol=1e-6)
+    silence = np.zeros((1, 16, 16, 1), np.float32)
+    np.testing.assert_array_equal(mix_power(silence, silence, np.array([0.0]), 80.0), silence)
+    with pytest.raises(ValueError, match="number=0"):
+        BackgroundMix(lambda numbers: images, 0, (0.0, 1.0), 80.0, 0.5)
+
+
+def test_later_layers_leave_the_draws_of_the_published_recipe_as_they_are():
+    config, images, labels = Config(), _images(8, 64, 64), np.eye(8, dtype="float32")
+    shift = config.augment.time_shift.model_copy(update={"probability": 1.0})
+    with_shift = config.model_copy(
+        update={"augment": config.augment.model_copy(update={"time_shift": shift})}
+    )
+    plain, shifted = build_augment(config)(images, labels, 3), build_augment(with_shift)(images, labels, 3)
+    np.testing.assert_array_equal(plain[1], shifted[1])
+    assert not np.array_equal(plain[0], shifted[0])
+
+
 def test_build_augment_gives_the_same_on_every_backend():
     """The value was computed on torch: nothing of a backend enters."""
     images, labels = build_augment(_all_on())(_images(8, 64, 64), _labels(8), 7)
@@ -335,7 +420,7 @@ def test_build_augment_follows_the_settings():
     same_images, same_labels = off(images, labels, 1)
     np.testing.assert_array_equal(same_images, images)
     np.testing.assert_array_equal(same_labels, labels)
-    for name in ("time_stretch", "pitch_shift", "volume"):
+    for name in ("time_shift", "time_stretch", "pitch_shift", "volume"):
         one = {name: getattr(config.augment, name).model_copy(update={"probability": 1.0})}
         augment = build_augment(
             config.model_copy(update={"augment": config.augment.model_copy(update=nothing | one)})
@@ -344,9 +429,15 @@ def test_build_augment_follows_the_settings():
         assert all(not np.array_equal(a, b) for a, b in zip(changed, images, strict=True)), name
 
 
-@pytest.mark.parametrize("name", ["pitch_shift", "volume"])
+@pytest.mark.parametrize("name", ["pitch_shift", "volume", "background"])
 def test_what_has_no_meaning_for_mfcc_is_refused(name):
-    config = Config.parse({"mel": {"feature": "mfcc"}, "augment": {name: {"probability": 0.5}}})
+    config = Config.parse(
+        {
+            "mel": {"feature": "mfcc"},
+            "data": {"background": "noise"},
+            "augment": {name: {"probability": 0.5}},
+        }
+    )
     with pytest.raises(ConfigError, match=rf"augment\.{name}\.probability must be 0.*Received: 0\.5"):
         build_augment(config)
 

@@ -91,6 +91,32 @@ def test_drop_remainder_leaves_out_what_does_not_fill_a_batch(paths):
     assert [len(images) for images, _ in _epochs(_dataset(paths, drop_remainder=True))] == [4, 4, 4]
 
 
+def test_negatives_are_a_share_of_every_epoch_and_drawn_anew(paths):
+    rows, negatives = np.arange(6), np.arange(6, NUM)
+    dataset = _dataset(
+        paths, rows=rows, negative_rows=negatives, negative_fraction=0.4, shuffle=True, batch_size=5
+    )
+    drawn = []
+    for _ in range(7):
+        found = np.concatenate([t for _, t in _epochs(dataset)]).argmax(1)
+        assert sorted(x for x in found if x < 6) == list(rows)
+        drawn.append(tuple(sorted(x for x in found if x >= 6)))
+        assert len(set(drawn[-1])) == 4
+    assert len(dataset) == 2
+    assert len(set(drawn)) > 1
+    assert set(sum(drawn, ())) == set(negatives)
+
+
+def test_few_negatives_are_repeated_evenly_and_none_are_refused(paths):
+    dataset = _dataset(
+        paths, rows=np.arange(9), negative_rows=np.array([10, 11]), negative_fraction=0.5, batch_size=18
+    )
+    found = np.concatenate([t for _, t in _epochs(dataset)]).argmax(1)
+    assert sorted(np.bincount(found)[[10, 11]]) == [4, 5]
+    with pytest.raises(DataError, match="negatives must have at least one usable recording"):
+        _dataset(paths, negative_fraction=0.5)
+
+
 @pytest.mark.parametrize("crop", ["center", "random"])
 def test_repeats_exactly_whatever_the_number_of_threads(paths, crop):
     config = CONFIG.model_copy(update={"audio": CONFIG.audio.model_copy(update={"crop": crop})})

@@ -21,6 +21,7 @@ def batch():
 
 def test_passes_the_shared_test(tmp_path):
     run_loss_test(MaskedBinaryCrossentropy(), tmp_path)
+    run_loss_test(MaskedBinaryCrossentropy(label_smoothing=0.1, focal_gamma=1.5), tmp_path)
 
 
 def test_is_the_mean_over_unmasked_targets(batch):
@@ -43,6 +44,35 @@ def test_equals_the_stock_loss_without_masks(batch):
     targets, logits = np.abs(batch[0]), batch[1]
     stock = keras.losses.BinaryCrossentropy(from_logits=True)(targets, logits)
     assert float(MaskedBinaryCrossentropy()(targets, logits)) == pytest.approx(float(stock), rel=1e-6)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_smoothing_and_focus_equal_the_stock_losses_without_masks(batch, from_logits):
+    targets, logits = np.abs(batch[0]), batch[1]
+    predictions = logits if from_logits else 1 / (1 + np.exp(-logits))
+    stock = keras.losses.BinaryCrossentropy(from_logits=from_logits, label_smoothing=0.2)
+    smooth = MaskedBinaryCrossentropy(from_logits=from_logits, label_smoothing=0.2)
+    assert float(smooth(targets, predictions)) == pytest.approx(float(stock(targets, predictions)), rel=1e-4)
+    hard = (targets > 0.5).astype("float32")
+    stock = keras.losses.BinaryFocalCrossentropy(from_logits=from_logits, gamma=2.0)
+    focal = MaskedBinaryCrossentropy(from_logits=from_logits, focal_gamma=2.0)
+    assert float(focal(hard, predictions)) == pytest.approx(float(stock(hard, predictions)), rel=1e-4)
+
+
+def test_smoothing_and_focus_leave_masked_targets_out(batch):
+    targets, logits = batch
+    loss = MaskedBinaryCrossentropy(label_smoothing=0.2, focal_gamma=1.5)
+    other = np.where(targets < 0, 7.0, logits).astype("float32")
+    assert float(loss(targets, other)) == float(loss(targets, logits))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"focal_gamma": -1.0}]
+)
+def test_wrong_arguments_are_named(wrong):
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        MaskedBinaryCrossentropy(**wrong)
 
 
 def test_huge_logits_stay_exact():

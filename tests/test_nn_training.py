@@ -349,6 +349,18 @@ def test_the_learning_rate_falls_at_every_step():
     np.testing.assert_allclose(rates, [1e-6 + (5e-3 - 1e-6) * x for x in cosine], rtol=1e-4)
 
 
+def test_the_learning_rate_rises_before_it_falls():
+    steps = 4
+    model = make_dense(steps, epochs=3, warmup_epochs=0.5)
+    rates = []
+    for _ in range(3 * steps + 1):
+        rates.append(float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)))
+        model.train_on_batch(np.ones((2, 4)), np.array([[1.0, 0, -1], [0, 1, 1]]))
+    fall = [(1 + math.cos(math.pi * k / (3 * steps - 2))) / 2 for k in range(3 * steps - 1)]
+    expected = [0, 2.5e-3, *[1e-6 + (5e-3 - 1e-6) * x for x in fall]]
+    np.testing.assert_allclose(rates, expected, rtol=1e-4, atol=1e-9)
+
+
 def test_the_models_macro_auc_is_scikit_learns_on_the_out_of_fold_scores(fold, whole):
     result, _, oof = fold
     areas = []
@@ -423,6 +435,81 @@ def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
             np.testing.assert_array_equal(as_array(a), as_array(b))
     assert int(as_array(other.optimizer.iterations)) == len(best)
     assert files_below(tmp_path) == {CHECKPOINT, BEST}
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.8], ids=["last", "averaged"])
+def last(request, data, tmp_path_factory):
+    """Runs that keep the last epoch: as it is, and as an average of the weights; interrupted and gone on with."""
+    config = make_config(keep="last", ema_momentum=request.param, label_smoothing=0.1)
+    whole, parted = (tmp_path_factory.mktemp(name) / "run" for name in ("whole", "parted"))
+    result = train(config, data, 0, whole).folds[0]
+    interrupt(config, data, 0, parted, lambda lines, done: lines[-1].startswith("epoch 1/") and done == 2)
+    assert files_below(parted / "fold0") == {CHECKPOINT}
+    return request.param, result, train(config, data, 0, parted, resume=True).folds[0]
+
+
+@torch_only
+def test_the_last_epoch_is_kept_and_resumed(last):
+    momentum, result, resumed = last
+    assert result.kept_epoch == resumed.kept_epoch == EPOCHS
+    history = pd.read_csv(result.folder / "history.csv")
+    oof, again = (OutOfFold.read(x.folder / "oof.parquet") for x in (result, resumed))
+    # Validation measures what is kept: with an average, the average.
+    assert history["val_macro_auc"].iloc[-1] == pytest.approx(result.macro_auc, abs=0.01)
+    np.testing.assert_allclose(again.scores, oof.scores, atol=1e-5)
+    assert files_below(result.folder) == FOLD_FILES
+    if momentum:
+        plain = pd.read_csv(result.folder / "history.csv")["val_loss"]
+        assert np.isfinite(plain).all()
+
+
+@torch_only
+def test_an_average_of_the_weights_is_what_is_kept(data, tmp_path):
+    """The same training twice: averaged weights are others than the last, and their loss is that of the last row."""
+    losses = {}
+    for momentum in (0.0, 0.8):
+        config = make_config(keep="last", ema_momentum=momentum)
+        result = train(config, data, 0, tmp_path / str(momentum)).folds[0]
+        history = pd.read_csv(result.folder / "history.csv")
+        oof = OutOfFold.read(result.folder / "oof.parquet")
+        assert validation_loss(oof) == pytest.approx(history["val_loss"].iloc[-1], rel=1e-4)
+        losses[momentum] = history
+    np.testing.assert_allclose(losses[0.0]["loss"], losses[0.8]["loss"], rtol=1e-4)
+    assert abs(losses[0.0]["val_loss"] - losses[0.8]["val_loss"]).max() > 1e-3
+
+
+@torch_only
+def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
+    folder, rng = tmp_path / "background", np.random.default_rng(5)
+    (folder / "rain").mkdir(parents=True)
+    for i in range(5):
+        soundfile.write(folder / "rain" / f"{i}.wav", rng.normal(0, 0.2, RATE_HZ), RATE_HZ)
+    (folder / "rain" / "broken.wav").write_bytes(b"RIFF nothing")
+    settings = make_config({"background": str(folder), "background_fraction": 0.3}).model_dump(mode="json")
+    settings["augment"]["background"]["probability"] = 0.5
+    config, watcher = Config.parse(settings), Watcher()
+    result = train(config, data, 0, tmp_path / "run", reporter=watcher).folds[0]
+    assert "6 of background, 1 of them left out (see background.csv)" in watcher.lines[0]
+    manifest = pd.read_csv(tmp_path / "run" / "background.csv")
+    assert (manifest["status"] == "ok").sum() == 5
+    oof = OutOfFold.read(result.folder / "oof.parquet")
+    assert len(oof.paths) == NUM_VALIDATE[0]
+    # The network has learnt that noise is none of the labels.
+    noise = keras_birds.load(result.folder).scores(folder / "rain" / "0.wav")[list(LABELS)].to_numpy()
+    assert noise.max() < 0.5
+
+
+@torch_only
+@pytest.mark.parametrize("content", ["nothing", "text"])
+def test_a_background_without_recordings_is_refused(data, tmp_path, content):
+    folder = tmp_path / "background"
+    folder.mkdir()
+    if content == "text":
+        (folder / "a.wav").write_text("no sound")
+    config = make_config({"background": str(folder), "background_fraction": 0.3})
+    with pytest.raises(DataError, match=r"data\.background must"):
+        train(config, data, 0, tmp_path / "run")
+    assert (tmp_path / "run").exists() == (content == "text")
 
 
 @pytest.mark.parametrize("engine", ["onnx", "keras"])

@@ -6,7 +6,8 @@ import soundfile
 from keras_birds.audio.decode import decode, decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, MelConfig
-from keras_birds.data.source import LiveSource, native_clip
+from keras_birds.data.cache import CachedSource
+from keras_birds.data.source import JoinedSource, LiveSource, native_clip
 from keras_birds.errors import AudioError, DataError
 
 AUDIO = AudioConfig(sample_rate_hz=16_000, clip_s=1.0)
@@ -38,6 +39,20 @@ def test_rows_in_any_order_and_repeated(paths):
     np.testing.assert_array_equal(source.images(np.array([2, 0, 2])), every[[2, 0, 2]])
     assert source.images(np.array([], int)).shape == (0, 48, 40, 1)
     assert len(source) == 4
+
+
+def test_joined_sources_count_on(paths):
+    first, second = CachedSource(LiveSource(paths[:1], RANDOM, MEL)), LiveSource(paths[1:], RANDOM, MEL)
+    joined, whole = JoinedSource(first, second), LiveSource(paths, RANDOM, MEL)
+    assert len(joined) == len(joined.usable) == len(joined.reasons) == 4
+    for rows in ([2, 0, 3, 0], [0], [3, 1], []):
+        positions = np.linspace(0, 1, len(rows))
+        expected = whole.images(np.array(rows, int), positions)
+        np.testing.assert_array_equal(joined.images(np.array(rows, int), positions), expected)
+    second.usable[1], second.reasons[1] = False, "noise"
+    late = JoinedSource(first, second)
+    assert late.usable.tolist() == [True, True, False, True]
+    assert late.reasons[2] == "noise"
 
 
 def test_threads_do_not_change_the_images(paths):

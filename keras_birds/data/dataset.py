@@ -14,7 +14,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 Augment = Callable[[np.ndarray, np.ndarray, Sequence[int]], Batch]
 
 # Streams of random numbers drawn from one (seed, epoch, index).
-_ORDER, _CROP = 0, 1
+_ORDER, _CROP, _NEGATIVES = 0, 1, 2
 
 
 class MelDataset(keras.utils.PyDataset):
@@ -38,6 +38,8 @@ class MelDataset(keras.utils.PyDataset):
         random_crop: whether crops lie anywhere in a recording instead of in its middle.
         drop_remainder: whether an incomplete last batch is left out.
         workers: threads that compute batches ahead; 0 computes each when it is asked for.
+        negative_rows: int, catalog rows of which each epoch takes some more, drawn anew.
+        negative_fraction: of an epoch's clips that are such rows.
 
     Raises:
         DataError: if there is no row, no full batch with `drop_remainder`, a row that isn't usable, or a number of
@@ -56,6 +58,8 @@ class MelDataset(keras.utils.PyDataset):
         random_crop: bool = False,
         drop_remainder: bool = False,
         workers: int = 1,
+        negative_rows: np.ndarray | None = None,
+        negative_fraction: float = 0.0,
     ):
         super().__init__()
         if len(targets) != len(source):
@@ -66,7 +70,11 @@ class MelDataset(keras.utils.PyDataset):
         self.rows = np.asarray(rows, np.intp)
         if not len(self.rows):
             raise DataError("a data set needs at least one usable recording. Received: none")
-        require_usable(source, self.rows)
+        self.negative_rows = np.asarray([] if negative_rows is None else negative_rows, np.intp)
+        self._num_negatives = round(len(self.rows) * negative_fraction / (1 - negative_fraction))
+        if self._num_negatives and not len(self.negative_rows):
+            raise DataError("negatives must have at least one usable recording. Received: none")
+        require_usable(source, np.concatenate([self.rows, self.negative_rows]))
         if drop_remainder and len(self.rows) < batch_size:
             raise DataError(
                 f"training needs at least one full batch. Received: {len(self.rows)} recordings for batches of "
@@ -89,7 +97,7 @@ class MelDataset(keras.utils.PyDataset):
         self._order = self._order_of(0)
 
     def __len__(self) -> int:
-        n, size = len(self.rows), self.batch_size
+        n, size = len(self.rows) + self._num_negatives, self.batch_size
         return n // size if self.drop_remainder else -(-n // size)
 
     @property
@@ -136,9 +144,14 @@ class MelDataset(keras.utils.PyDataset):
         self._order = self._order_of(epoch)
 
     def _order_of(self, epoch: int) -> np.ndarray:
-        if not self.shuffle:
-            return self.rows
-        return self._rng(_ORDER, epoch).permutation(self.rows)
+        rows = self.rows
+        if self._num_negatives:
+            draws = self._rng(_NEGATIVES, epoch)
+            # Each as often as any other, give or take one.
+            rounds = -(-self._num_negatives // len(self.negative_rows))
+            drawn = np.concatenate([draws.permutation(self.negative_rows) for _ in range(rounds)])
+            rows = np.concatenate([rows, drawn[: self._num_negatives]])
+        return self._rng(_ORDER, epoch).permutation(rows) if self.shuffle else rows
 
     def _rng(self, stream: int, *key: int) -> np.random.Generator:
         sequence = np.random.SeedSequence((self._nonnegative_seed, *key), spawn_key=(stream,))

@@ -44,6 +44,40 @@ class MelSource(Protocol):
         ...
 
 
+class JoinedSource:
+    """Two sources as one: the second's rows follow the first's.
+
+    Args:
+        first: has the rows from 0.
+        second: has the rows from `len(first)`.
+    """
+
+    def __init__(self, first: MelSource, second: MelSource):
+        self.first, self.second = first, second
+        self.usable = np.concatenate([first.usable, second.usable])
+        self.reasons = [*first.reasons, *second.reasons]
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """Images of some recordings, as `MelSource.images`."""
+        rows = np.asarray(rows, np.intp)
+        is_second = rows >= len(self.first)
+        parts = []
+        for source, chosen, offset in (
+            (self.first, ~is_second, 0),
+            (self.second, is_second, len(self.first)),
+        ):
+            if chosen.any() or not len(rows):
+                where = None if positions is None else positions[chosen]
+                parts.append((chosen, source.images(rows[chosen] - offset, where)))
+        out = np.empty((len(rows), *parts[0][1].shape[1:]), np.float32)
+        for chosen, images in parts:
+            out[chosen] = images
+        return out
+
+
 class LiveSource:
     """Decodes and transforms at every call.
 

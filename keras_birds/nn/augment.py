@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_birds.config import Config
+from keras_birds.data.source import MelSource
 from keras_birds.errors import ConfigError
+from keras_birds.nn.background import BackgroundMix
 from keras_birds.nn.clip_augmentation import ClipAugmentation
 from keras_birds.nn.mixup import MelMixUp
 from keras_birds.nn.spec_augment import SpecAugment, Volume
@@ -27,12 +29,13 @@ _MIXUP_STREAM = 4
 
 
 def build_augment(
-    config: Config,
+    config: Config, background: MelSource | None = None
 ) -> Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]:
     """Builds what `MelDataset` applies to its batches, from the settings' `augment` section.
 
     Args:
         config: `augment` says what; `mel` says what a row, a column and a unit of the images are.
+        background: what `augment.background` mixes in; needed where its probability is above 0.
 
     Returns:
         `augment(images, targets, seed)`, from float32 `[batch, height, width, 1]` and `[batch, label]` to the
@@ -40,16 +43,18 @@ def build_augment(
         equal results on every backend. Safe to call from several threads.
 
     Raises:
-        ConfigError: if pitch shift or volume is on for MFCC, which have neither frequencies nor decibels.
+        ConfigError: if pitch shift, volume or background is on for MFCC, which have neither frequencies nor decibels.
     """
     settings, mel = config.augment, config.mel
-    on = [name for name in ("pitch_shift", "volume") if getattr(settings, name).probability]
+    on = [name for name in ("pitch_shift", "volume", "background") if getattr(settings, name).probability]
     if mel.feature == "mfcc" and on:
         raise ConfigError(
             f'augment.{on[0]}.probability must be 0 with mel.feature = "mfcc". '
             f"Received: {getattr(settings, on[0]).probability:g}"
         )
-    layers = clip_layers(config)
+    layers: list[ClipAugmentation | BackgroundMix] = [*clip_layers(config)]
+    if settings.background.probability and background is not None:
+        layers.append(_background_mix(config, background))
     mixup = MelMixUp(settings.mixup.alpha, settings.mixup.probability)
 
     def augment(
@@ -92,3 +97,14 @@ def clip_layers(config: Config) -> list[ClipAugmentation]:
         ),
         TimeShift(settings.time_shift.probability),
     ]
+
+
+def _background_mix(config: Config, background: MelSource) -> BackgroundMix:
+    rows, settings = np.flatnonzero(background.usable), config.augment.background
+    return BackgroundMix(
+        lambda chosen: background.images(rows[chosen]),
+        len(rows),
+        settings.snr_db,
+        config.mel.top_db,
+        settings.probability,
+    )

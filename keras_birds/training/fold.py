@@ -14,7 +14,7 @@ import pandas as pd
 from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
-from keras_birds.data.source import MelSource
+from keras_birds.data.source import JoinedSource, MelSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.export.metadata import ModelMetadata
 from keras_birds.export.onnx import export_onnx
@@ -51,6 +51,7 @@ class FoldData:
         labels: of the columns.
         train_rows: usable recordings to train on.
         validation_rows: usable recordings to measure on.
+        background: recordings of `data.background`, which hold none of the labels.
     """
 
     source: MelSource
@@ -59,6 +60,7 @@ class FoldData:
     labels: LabelSet
     train_rows: np.ndarray
     validation_rows: np.ndarray
+    background: MelSource | None = None
 
 
 @dataclass(frozen=True)
@@ -137,17 +139,25 @@ def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDatase
     """The shuffled, augmented training set and the plain validation set."""
     settings = config.training
     random_crop = config.audio.crop == "random"
+    source, targets, negative_rows = data.source, data.targets, None
+    if data.background is not None and config.data.background_fraction:
+        source = JoinedSource(source, data.background)
+        absent = np.zeros((len(data.background), targets.shape[1]), np.float32)
+        targets = np.concatenate([targets, absent])
+        negative_rows = len(data.source) + np.flatnonzero(data.background.usable)
     training = MelDataset(
-        data.source,
-        data.targets,
+        source,
+        targets,
         data.train_rows,
         settings.batch_size,
         seed=settings.seed,
         shuffle=True,
-        augment=build_augment(config),
+        augment=build_augment(config, data.background),
         random_crop=random_crop,
         drop_remainder=True,
         workers=settings.workers,
+        negative_rows=negative_rows,
+        negative_fraction=config.data.background_fraction,
     )
     validation = MelDataset(
         data.source, data.targets, data.validation_rows, settings.batch_size, workers=settings.workers

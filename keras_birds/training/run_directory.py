@@ -25,7 +25,8 @@ from keras_birds.config import Config
 from keras_birds.errors import ConfigError
 from keras_birds.resources import RUNS_DIR
 
-CONFIG, ENVIRONMENT, SPLIT, MANIFEST = "config.toml", "environment.json", "split.csv", "manifest.csv"
+CONFIG, ENVIRONMENT, SPLIT = "config.toml", "environment.json", "split.csv"
+MANIFEST, BACKGROUND = "manifest.csv", "background.csv"
 
 # What `atomic_path` calls a file before it is whole; Keras insists on its own suffix.
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|keras)")

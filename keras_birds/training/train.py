@@ -2,24 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
-from keras_birds.data.cache import CachedSource
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
-from keras_birds.data.check import check_recordings
 from keras_birds.data.folds import Split, make_split
-from keras_birds.data.mel_store import MelStore
-from keras_birds.data.source import LiveSource, MelSource
+from keras_birds.data.source import MelSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import (
+    BACKGROUND,
     MANIFEST,
     SPLIT,
     create_run,
@@ -27,6 +24,13 @@ from keras_birds.training.run_directory import (
     remove_leftovers,
     reopen_run,
     write_environment,
+)
+from keras_birds.training.sources import (
+    background_paths,
+    make_background,
+    make_source,
+    open_background,
+    open_source,
 )
 
 if TYPE_CHECKING:
@@ -106,6 +110,7 @@ class Prepared:
         source: their images.
         folds: that were asked for.
         pretrained: weights to begin with; `None` from scratch.
+        background: recordings without any of the labels; `None` where the settings need none.
     """
 
     run: Path
@@ -114,6 +119,7 @@ class Prepared:
     source: MelSource
     folds: tuple[int, ...]
     pretrained: PretrainedWeights | None
+    background: MelSource | None = None
 
     @property
     def left_out(self) -> int:
@@ -137,6 +143,7 @@ def prepare(
     catalog.require_clean()
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split)
+    backgrounds = background_paths(config)
     pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
     digest = data_hash(catalog)
     run = _open_run(None if out is None else Path(out), config, digest, resume)
@@ -144,9 +151,11 @@ def prepare(
         split = Split.load(run / SPLIT, catalog)
     else:
         split.save(run / SPLIT, catalog)
-    source = _make_source(run, catalog, config, reporter)
-    prepared = Prepared(run, catalog, split, source, tuple(folds), pretrained)
-    reporter.say(_describe(run, catalog, split, prepared.left_out))
+    progress = partial(reporter.progress, "Checking recordings")
+    source = make_source(run, catalog, config, progress)
+    background = make_background(run, backgrounds, config, progress)
+    prepared = Prepared(run, catalog, split, source, tuple(folds), pretrained, background)
+    reporter.say(_describe(prepared))
     return prepared
 
 
@@ -166,7 +175,8 @@ def open_prepared(
     """
     catalog = read_catalog(Path(data), config.data)
     split = Split.load(run / SPLIT, catalog)
-    return Prepared(run, catalog, split, _open_source(run, catalog, config), (), pretrained)
+    source, background = open_source(run, catalog, config), open_background(run, config)
+    return Prepared(run, catalog, split, source, (), pretrained, background)
 
 
 def train_prepared(prepared: Prepared, config: Config, fold: int, reporter: Reporter) -> "FoldResult":
@@ -191,6 +201,7 @@ def train_prepared(prepared: Prepared, config: Config, fold: int, reporter: Repo
         catalog.labels,
         train_rows,
         validation_rows,
+        prepared.background,
     )
     return train_fold(prepared.run / f"fold{fold}", data, config, fold, prepared.pretrained, reporter)
 
@@ -224,64 +235,18 @@ def _open_run(out: Path | None, config: Config, digest: str, resume: bool) -> Pa
     return run
 
 
-def _make_source(run: Path, catalog: Catalog, config: Config, reporter: Reporter) -> MelSource:
-    paths = list(catalog.recordings["path"])
-    if config.data.store:
-        store = MelStore(config.data.store, config, paths)
-        statuses = np.where(store.usable, "ok", "left out")
-        _save_manifest(run, pd.DataFrame({"path": paths, "status": statuses, "reason": store.reasons}))
-        return store
-    manifest = _load_manifest(run, paths)
-    if manifest is None:
-        workers = max(1, config.training.workers)
-        manifest = check_recordings(
-            paths,
-            config.audio.sample_rate_hz,
-            workers,
-            lambda done, total: reporter.progress("Checking recordings", done, total),
-            config.audio.decoder,
-        )
-        reporter.progress("Checking recordings", 0, 0)
-        _save_manifest(run, manifest)
-    return _live_source(paths, config, manifest)
-
-
-def _open_source(run: Path, catalog: Catalog, config: Config) -> MelSource:
-    """As `_make_source`, of a run whose manifest is written."""
-    paths = list(catalog.recordings["path"])
-    if config.data.store:
-        return MelStore(config.data.store, config, paths)
-    manifest = _load_manifest(run, paths)
-    if manifest is None:
-        raise DataError(f"{run / MANIFEST} must list the data set's recordings. Received: none, or others")
-    return _live_source(paths, config, manifest)
-
-
-def _live_source(paths: list[str], config: Config, manifest: pd.DataFrame) -> MelSource:
-    source = LiveSource(paths, config.audio, config.mel, manifest=manifest)
-    return CachedSource(source) if config.audio.crop == "center" else source
-
-
-def _load_manifest(run: Path, paths: list[str]) -> pd.DataFrame | None:
-    """What an earlier part of the run found out; `None` where there is none, or the data set lay elsewhere."""
-    if not (run / MANIFEST).is_file():
-        return None
-    manifest = pd.read_csv(run / MANIFEST, dtype={"path": str, "reason": str}, keep_default_na=False)
-    return manifest if list(manifest["path"]) == paths else None
-
-
-def _save_manifest(run: Path, manifest: pd.DataFrame) -> None:
-    with atomic_path(run / MANIFEST) as temporary:
-        manifest.to_csv(temporary, index=False)
-
-
-def _describe(run: Path, catalog: Catalog, split: Split, left_out: int) -> str:
-    hidden = len(split.hidden_rows)
+def _describe(prepared: Prepared) -> str:
+    catalog, split, background = prepared.catalog, prepared.split, prepared.background
     parts = [
         f"{len(catalog.recordings)} recordings",
         f"{len(catalog.labels)} labels",
         f"{split.n_folds} folds",
     ]
+    hidden = len(split.hidden_rows)
     parts += [f"{hidden} hidden"] if hidden else []
-    parts += [f"{left_out} left out (see {MANIFEST})"] if left_out else []
-    return f"{run}: {', '.join(parts)}"
+    parts += [f"{prepared.left_out} left out (see {MANIFEST})"] if prepared.left_out else []
+    if background is not None:
+        unusable = int((~background.usable).sum())
+        parts += [f"{len(background)} of background"]
+        parts += [f"{unusable} of them left out (see {BACKGROUND})"] if unusable else []
+    return f"{prepared.run}: {', '.join(parts)}"
