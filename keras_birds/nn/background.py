@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 _NEPER_PER_DB = np.float32(np.log(10) / 10)
+# Finite, so that two silences have a difference.
+_NOTHING = np.float32(-1e4)
 
 
 class BackgroundMix:
@@ -71,7 +73,9 @@ def mix_power(images: np.ndarray, backgrounds: np.ndarray, snr_db: np.ndarray, t
     """
     scale = np.float32(top_db) * _NEPER_PER_DB
     quieter = snr_db[:, None, None, None].astype(np.float32) * _NEPER_PER_DB
-    power = np.logaddexp((images - 1) * scale, (backgrounds - 1) * scale - quieter)
+    # 0 is the floor or anything below it: taken as no power, floors don't add up.
+    clips, noises = (np.where(x > 0, (x - 1) * scale, _NOTHING) for x in (images, backgrounds))
+    power = np.logaddexp(clips, noises - quieter)
     power -= power.max(axis=(1, 2, 3), keepdims=True)
     np.maximum(power, -scale, out=power)
     low = power.min(axis=(1, 2, 3), keepdims=True)
