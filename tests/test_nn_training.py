@@ -440,40 +440,34 @@ def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
 @pytest.fixture(scope="module", params=[0.0, 0.8], ids=["last", "averaged"])
 def last(request, data, tmp_path_factory):
     """Runs that keep the last epoch: as it is, and as an average of the weights; interrupted and gone on with."""
-    config = make_config(keep="last", ema_momentum=request.param, label_smoothing=0.1)
+    config = make_config(keep="last", ema_momentum=request.param)
     whole, parted = (tmp_path_factory.mktemp(name) / "run" for name in ("whole", "parted"))
     result = train(config, data, 0, whole).folds[0]
     interrupt(config, data, 0, parted, lambda lines, done: lines[-1].startswith("epoch 1/") and done == 2)
     assert files_below(parted / "fold0") == {CHECKPOINT}
-    return request.param, result, train(config, data, 0, parted, resume=True).folds[0]
+    return result, train(config, data, 0, parted, resume=True).folds[0]
 
 
 @torch_only
 def test_the_last_epoch_is_kept_and_resumed(last):
-    momentum, result, resumed = last
+    result, resumed = last
     assert result.kept_epoch == resumed.kept_epoch == EPOCHS
     history = pd.read_csv(result.folder / "history.csv")
     oof, again = (OutOfFold.read(x.folder / "oof.parquet") for x in (result, resumed))
-    # Validation measures what is kept: with an average, the average.
-    assert history["val_macro_auc"].iloc[-1] == pytest.approx(result.macro_auc, abs=0.01)
     np.testing.assert_allclose(again.scores, oof.scores, atol=1e-5)
+    # Validation measures what is kept: with an average, the average.
+    assert validation_loss(oof) == pytest.approx(history["val_loss"].iloc[-1], rel=1e-4)
     assert files_below(result.folder) == FOLD_FILES
-    if momentum:
-        plain = pd.read_csv(result.folder / "history.csv")["val_loss"]
-        assert np.isfinite(plain).all()
 
 
 @torch_only
 def test_an_average_of_the_weights_is_what_is_kept(data, tmp_path):
-    """The same training twice: averaged weights are others than the last, and their loss is that of the last row."""
+    """The same training twice: the average changes what is measured, not what is learnt."""
     losses = {}
     for momentum in (0.0, 0.8):
         config = make_config(keep="last", ema_momentum=momentum)
         result = train(config, data, 0, tmp_path / str(momentum)).folds[0]
-        history = pd.read_csv(result.folder / "history.csv")
-        oof = OutOfFold.read(result.folder / "oof.parquet")
-        assert validation_loss(oof) == pytest.approx(history["val_loss"].iloc[-1], rel=1e-4)
-        losses[momentum] = history
+        losses[momentum] = pd.read_csv(result.folder / "history.csv")
     np.testing.assert_allclose(losses[0.0]["loss"], losses[0.8]["loss"], rtol=1e-4)
     assert abs(losses[0.0]["val_loss"] - losses[0.8]["val_loss"]).max() > 1e-3
 

@@ -1,0 +1,92 @@
+"""How much a figure would change with other recordings: the bootstrap over recordings.
+
+Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13 (percentile intervals).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+SEED = 42
+SAMPLES = 1000
+LEVEL = 0.95
+"""Share of the samples inside an interval."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % interval; not a number where undefined."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
+
+
+def interval(value: float, draws: np.ndarray) -> Interval:
+    """The percentile interval of a figure.
+
+    Args:
+        value: the figure itself.
+        draws: float `[samples]`, the figure of each resample; what isn't a number is left out.
+    """
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return Interval(value, math.nan, math.nan)
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def resamples(n: int, samples: int = SAMPLES) -> np.ndarray:
+    """How often each of `n` recordings is drawn, in each of some samples of `n` with replacement.
+
+    Equal for equal arguments: figures of two models over the same recordings are paired.
+
+    Returns:
+        int `[samples, n]`.
+    """
+    rng = np.random.default_rng(SEED)
+    return rng.multinomial(n, np.full(n, 1 / n), size=samples) if n else np.zeros((samples, 0), int)
+
+
+def macro_auc_draws(targets: np.ndarray, scores: np.ndarray, samples: int = SAMPLES) -> np.ndarray:
+    """Macro ROC-AUC of each resample, over the labels that have a positive and a negative in it.
+
+    Equal to scikit-learn's `roc_auc_score` with the numbers of draws as weights, for all samples at once.
+
+    Args:
+        targets: `[recording, label]` in 0 to 1; from 0.5 up is a positive; -1 is left out.
+        scores: `[recording, label]`.
+        samples: how many.
+
+    Returns:
+        float `[samples]`, not a number where no label qualifies.
+    """
+    counts = resamples(len(targets), samples)
+    total, qualified = np.zeros(samples), np.zeros(samples, int)
+    for label in range(targets.shape[1]):
+        used = np.flatnonzero(targets[:, label] >= 0)
+        areas = _weighted_auc(targets[used, label] >= 0.5, scores[used, label], counts[:, used])
+        defined = np.isfinite(areas)
+        total[defined] += areas[defined]
+        qualified += defined
+    return np.where(qualified > 0, total / np.maximum(qualified, 1), np.nan)
+
+
+def _weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Areas `[samples]` of one label, for weights `[samples, recording]`."""
+    if positive.all() or not positive.any():
+        return np.full(len(weights), np.nan)
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
+    positives, negatives = (
+        np.add.reduceat(weights[:, order] * mask[order], starts, axis=1) for mask in (positive, ~positive)
+    )
+    # A positive beats all negatives below it, and half of those at its own score.
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (positives * below).sum(axis=1) / pairs

@@ -1,0 +1,133 @@
+"""Everything that a run knows about how good it is: settings, out-of-fold scores, histories."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_birds.config import Config
+from keras_birds.errors import ModelError
+from keras_birds.export.metadata import ModelMetadata, check_labels
+from keras_birds.labels import LabelSet
+from keras_birds.training.fold import HISTORY, OOF
+from keras_birds.training.oof import OutOfFold
+from keras_birds.training.run_directory import CONFIG
+
+_FOLD = re.compile(r"fold(\d+)")
+
+
+@dataclass(frozen=True, eq=False)
+class FoldScores:
+    """A finished fold.
+
+    Args:
+        fold: its number.
+        folder: where its files are.
+        oof: its out-of-fold scores.
+        metadata: of its model.
+        history: a row an epoch.
+    """
+
+    fold: int
+    folder: Path
+    oof: OutOfFold
+    metadata: ModelMetadata
+    history: pd.DataFrame
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch, from 1, whose weights the model has."""
+        return int(self.metadata.metrics["kept_epoch"])
+
+
+@dataclass(frozen=True, eq=False)
+class RunScores:
+    """A run's finished folds, in order.
+
+    Args:
+        run: its directory.
+        config: its settings.
+        folds: at least one.
+    """
+
+    run: Path
+    config: Config
+    folds: tuple[FoldScores, ...]
+
+    @property
+    def labels(self) -> LabelSet:
+        """Of the columns, with what the taxonomy says of them."""
+        return self.folds[0].metadata.labels
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Recordings of all folds, below the data set's folder."""
+        return tuple(path for x in self.folds for path in x.oof.paths)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float32 `[recording, label]` of all folds."""
+        return np.concatenate([x.oof.scores for x in self.folds])
+
+    @property
+    def targets(self) -> np.ndarray:
+        """float32 `[recording, label]` of all folds, in 0 to 1 or -1."""
+        return np.concatenate([x.oof.targets for x in self.folds])
+
+
+def read_run(run: str | Path) -> RunScores:
+    """Reads a run directory.
+
+    Args:
+        run: that `keras-birds train` wrote.
+
+    Raises:
+        ModelError: if it isn't a run, has no finished fold, or a file is damaged.
+    """
+    run = Path(run)
+    config = read_config(run)
+    folds = tuple(_read_fold(k, folder) for k, folder in finished_folds(run))
+    for other in folds[1:]:
+        check_labels(folds[0].metadata.labels, other.metadata.labels, str(folds[0].folder), str(other.folder))
+    return RunScores(run, config, folds)
+
+
+def read_config(run: Path) -> Config:
+    """The settings of a run.
+
+    Raises:
+        ModelError: if the folder isn't a run.
+    """
+    if not (run / CONFIG).is_file():
+        raise ModelError(
+            f"{run}: must be a run directory that `keras-birds train` wrote. Received: no {CONFIG} in it"
+        )
+    return Config.load(run / CONFIG)
+
+
+def finished_folds(run: Path) -> list[tuple[int, Path]]:
+    """Number and folder of each fold whose model is there, in order.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    found = [(int(m[1]), x) for x in run.iterdir() if (m := _FOLD.fullmatch(x.name))]
+    finished = sorted((k, x) for k, x in found if (x / "model.onnx").is_file() and (x / OOF).is_file())
+    if not finished:
+        raise ModelError(
+            f"{run}: a run must have a finished fold. Received: {len(found)} unfinished ones. Go on with "
+            f"`keras-birds train --resume --out {run}`"
+        )
+    return finished
+
+
+def _read_fold(k: int, folder: Path) -> FoldScores:
+    metadata, oof = ModelMetadata.read_onnx(folder / "model.onnx"), OutOfFold.read(folder / OOF)
+    check_labels(oof.labels, metadata.labels, str(folder / OOF), str(folder / "model.onnx"))
+    try:
+        history = pd.read_csv(folder / HISTORY)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / HISTORY}: must be a training history. Received: {error}") from None
+    return FoldScores(k, folder, oof, metadata, history)
