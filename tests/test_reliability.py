@@ -8,8 +8,8 @@ from keras_birds.evaluation.reliability import calibration_error, reliability, r
 @pytest.fixture
 def example():
     rng = np.random.default_rng(0)
-    scores = rng.random((500, 4)).astype("float32")
-    targets = (rng.random((500, 4)) < scores**2).astype("float32")
+    scores = rng.random((5000, 4)).astype("float32")
+    targets = (rng.random((5000, 4)) < scores**2).astype("float32")
     targets[:50, 1] = -1
     return targets, scores
 
@@ -21,7 +21,7 @@ def test_bins_are_scikit_learns(example):
     found = reliability(targets, scores)
     np.testing.assert_allclose(found.positive, positive)
     np.testing.assert_allclose(found.score, score, rtol=1e-5)
-    assert found.count.sum() == used.sum() == 1950
+    assert found.count.sum() == used.sum() == 19950
 
 
 def test_the_error_is_the_mean_distance_from_the_diagonal(example):

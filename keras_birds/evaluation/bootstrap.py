@@ -52,20 +52,26 @@ def resamples(n: int, samples: int = SAMPLES) -> np.ndarray:
     return rng.multinomial(n, np.full(n, 1 / n), size=samples) if n else np.zeros((samples, 0), int)
 
 
-def macro_auc_draws(targets: np.ndarray, scores: np.ndarray, samples: int = SAMPLES) -> np.ndarray:
+def macro_auc_draws(
+    targets: np.ndarray, scores: np.ndarray, samples: int = SAMPLES, recordings: np.ndarray | None = None
+) -> np.ndarray:
     """Macro ROC-AUC of each resample, over the labels that have a positive and a negative in it.
 
     Equal to scikit-learn's `roc_auc_score` with the numbers of draws as weights, for all samples at once.
 
     Args:
-        targets: `[recording, label]` in 0 to 1; from 0.5 up is a positive; -1 is left out.
-        scores: `[recording, label]`.
+        targets: `[row, label]` in 0 to 1; from 0.5 up is a positive; -1 is left out.
+        scores: `[row, label]`.
         samples: how many.
+        recordings: int `[row]`, from 0, where a recording has several rows: they are drawn together.
 
     Returns:
         float `[samples]`, not a number where no label qualifies.
     """
-    counts = resamples(len(targets), samples)
+    if recordings is None:
+        counts = resamples(len(targets), samples)
+    else:
+        counts = resamples(int(recordings.max(initial=-1)) + 1, samples)[:, recordings]
     total, qualified = np.zeros(samples), np.zeros(samples, int)
     for label in range(targets.shape[1]):
         used = np.flatnonzero(targets[:, label] >= 0)

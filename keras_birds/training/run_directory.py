@@ -109,8 +109,8 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_environment(out: Path, seed: int, data_hash: str) -> None:
-    """Saves what a result depends on beside the settings."""
+def write_environment(out: Path, seed: int, data: Path, data_hash: str) -> None:
+    """Saves what a result depends on beside the settings, and where the data set lies."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -125,6 +125,7 @@ def write_environment(out: Path, seed: int, data_hash: str) -> None:
         "device": gpu_name() or f"cpu ({platform.machine()})",
         "seed": seed,
         "git_revision": _git_revision(),
+        "data": str(data.resolve()),
         "data_hash": data_hash,
         "versions": versions,
     }
@@ -133,8 +134,18 @@ def write_environment(out: Path, seed: int, data_hash: str) -> None:
 
 def read_data_hash(out: Path) -> str | None:
     """The data hash of a run; `None` where the run hasn't got as far."""
+    return _read_environment(out, "data_hash")
+
+
+def read_data_dir(out: Path) -> Path | None:
+    """Where the data set of a run lay when it began; `None` where the run hasn't got as far, or it is there no more."""
+    found = _read_environment(out, "data")
+    return Path(found) if found and Path(found).is_dir() else None
+
+
+def _read_environment(out: Path, key: str) -> str | None:
     try:
-        return str(json.loads((out / ENVIRONMENT).read_text(encoding="utf-8"))["data_hash"])
+        return str(json.loads((out / ENVIRONMENT).read_text(encoding="utf-8"))[key])
     except (OSError, ValueError, KeyError):
         return None
 

@@ -146,7 +146,7 @@ def prepare(
     backgrounds = background_paths(config)
     pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
     digest = data_hash(catalog)
-    run = _open_run(None if out is None else Path(out), config, digest, resume)
+    run = _open_run(None if out is None else Path(out), config, catalog.root, digest, resume)
     if (run / SPLIT).is_file():
         split = Split.load(run / SPLIT, catalog)
     else:
@@ -217,16 +217,16 @@ def _wanted_folds(fold: int | str | Sequence[int], split: Split) -> list[int]:
     return folds
 
 
-def _open_run(out: Path | None, config: Config, digest: str, resume: bool) -> Path:
+def _open_run(out: Path | None, config: Config, data: Path, digest: str, resume: bool) -> Path:
     if not resume:
         run = create_run(out, config)
-        write_environment(run, config.training.seed, digest)
+        write_environment(run, config.training.seed, data, digest)
         return run
     run = reopen_run(out, config)
     remove_leftovers(run)
     stored = read_data_hash(run)
     if stored is None:
-        write_environment(run, config.training.seed, digest)
+        write_environment(run, config.training.seed, data, digest)
     elif stored != digest:
         raise DataError(
             f"--resume must use the data set that {run} began with. Received: recordings or labels that changed "

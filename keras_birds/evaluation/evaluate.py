@@ -1,0 +1,218 @@
+"""Everything that a run's own files tell of how good it is, as one object; `report.py` writes it down."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from keras_birds.data.catalog import Catalog, read_catalog
+from keras_birds.data.folds import Split
+from keras_birds.errors import DataError
+from keras_birds.evaluation.hidden import HiddenFigures, score_hidden
+from keras_birds.evaluation.leaks import Leaks, find_leaks
+from keras_birds.evaluation.metrics import (
+    Confusion,
+    FoldFigures,
+    confusions,
+    fold_figures,
+    group_table,
+    label_table,
+)
+from keras_birds.evaluation.run_scores import RunScores, read_run
+from keras_birds.inference.classifier import load
+from keras_birds.training.run_directory import SPLIT, read_data_dir
+from keras_birds.training.train import Reporter
+
+
+@dataclass(frozen=True)
+class OtherFolds:
+    """The same recipe under other folds.
+
+    Args:
+        run: its directory.
+        strategy: how its recordings are divided, for instance `grouped by author`.
+        mean: its mean figures.
+        leaks: of its split.
+    """
+
+    run: Path
+    strategy: str
+    mean: FoldFigures
+    leaks: Leaks
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found out.
+
+    Args:
+        scores: what it was found from.
+        strategy: how recordings are divided, for instance `stratified`.
+        threshold: of precision and recall.
+        folds: figures of each.
+        mean: of the folds.
+        labels: from `label_table`.
+        groups: from `group_table`.
+        confusions: from the most often confused pair on.
+        leaks: of the split.
+        other: the run to compare the folds with.
+        hidden: figures of the hidden recordings.
+        catalog: the data set, where it could be read.
+        notes: what couldn't be done, and why.
+    """
+
+    scores: RunScores
+    strategy: str
+    threshold: float
+    folds: Sequence[FoldFigures]
+    mean: FoldFigures
+    labels: pd.DataFrame
+    groups: pd.DataFrame
+    confusions: Sequence[Confusion]
+    leaks: Leaks
+    other: OtherFolds | None
+    hidden: HiddenFigures | None
+    catalog: Catalog | None
+    notes: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that JSON can hold: what isn't a number is `None`."""
+        found = {
+            "run": self.scores.run,
+            "model_ids": [x.metadata.model_id for x in self.scores.folds],
+            "strategy": self.strategy,
+            "threshold": self.threshold,
+            "folds": self.folds,
+            "mean": self.mean,
+            "groups": self.groups.to_dict("records"),
+            "labels": self.labels.to_dict("records"),
+            "confusions": self.confusions,
+            "leaks": self.leaks,
+            "other_folds": self.other,
+            "hidden": self.hidden,
+            "notes": self.notes,
+        }
+        return {key: _plain(value) for key, value in found.items()}
+
+
+def evaluate(
+    run: str | Path,
+    out: Path,
+    data: Path | None = None,
+    threshold: float = 0.25,
+    against: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Evaluates a run.
+
+    Args:
+        run: its directory.
+        out: folder for the hidden recordings' `submission.csv`.
+        data: the data set's folder; `None` for where it lay in training. Without it the hidden recordings aren't
+            scored.
+        threshold: from which score on a label counts as there.
+        against: a run of the same recipe under other folds.
+        reporter: gets progress.
+
+    Raises:
+        ModelError: if the run or one of its files can't be used.
+        DataError: if the data set or the split can't.
+    """
+    reporter = reporter or Reporter()
+    scores, notes = read_run(run), []
+    folds, mean = _figures(scores, threshold, reporter)
+    catalog = _find_catalog(scores, data, notes)
+    hidden = None
+    if catalog is not None:
+        hidden = _hidden(scores, catalog, out, reporter, notes)
+    labels = label_table(scores, threshold)
+    return Evaluation(
+        scores,
+        _strategy(scores),
+        threshold,
+        folds,
+        mean,
+        labels,
+        group_table(labels),
+        confusions(scores),
+        find_leaks(scores.run),
+        None if against is None else _other_folds(against, threshold, reporter),
+        hidden,
+        catalog,
+        tuple(notes),
+    )
+
+
+def _figures(
+    scores: RunScores, threshold: float, reporter: Reporter
+) -> tuple[list[FoldFigures], FoldFigures]:
+    return fold_figures(
+        scores, threshold, lambda done, total: reporter.progress("Resampling folds", done, total)
+    )
+
+
+def _find_catalog(scores: RunScores, data: Path | None, notes: list[str]) -> Catalog | None:
+    root = data or read_data_dir(scores.run)
+    if root is None:
+        notes.append(
+            "The data set isn't where it was in training: no clips, no hidden recordings. Pass --data DIR."
+        )
+        return None
+    catalog = read_catalog(root, scores.config.data)
+    catalog.require_clean()
+    return catalog
+
+
+def _hidden(
+    scores: RunScores, catalog: Catalog, out: Path, reporter: Reporter, notes: list[str]
+) -> HiddenFigures | None:
+    rows = Split.load(scores.run / SPLIT, catalog).hidden_rows
+    if not len(rows):
+        why = 'folds.strategy = "column" hides none' if scores.config.folds.strategy == "column" else ""
+        notes.append(f"No recordings are hidden: {why or 'folds.hidden_fraction is too small'}.")
+        return None
+    targets = catalog.targets(scores.config.data)
+    try:
+        return score_hidden(
+            load(scores.run),
+            catalog,
+            rows,
+            targets,
+            out,
+            lambda done, total: reporter.progress("Hidden recordings", done, total),
+        )
+    except DataError as error:
+        # For instance clips of half a second, whose rows BirdCLEF has no names for.
+        notes.append(f"The hidden recordings make no submission: {error}")
+        return None
+
+
+def _other_folds(run: str | Path, threshold: float, reporter: Reporter) -> OtherFolds:
+    scores = read_run(run)
+    return OtherFolds(
+        scores.run, _strategy(scores), _figures(scores, threshold, reporter)[1], find_leaks(scores.run)
+    )
+
+
+def _strategy(scores: RunScores) -> str:
+    folds = scores.config.folds
+    verb = {"stratified": "stratified", "grouped": "grouped by", "column": "read from column"}[folds.strategy]
+    return f"{verb} {folds.column}".strip() if folds.strategy != "stratified" else verb
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: _plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return str(value) if isinstance(value, Path) else value

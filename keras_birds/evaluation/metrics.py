@@ -1,0 +1,240 @@
+"""Exact figures from out-of-fold scores: of folds, labels and groups of labels, by scikit-learn."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
+from keras_birds.evaluation.run_scores import FoldScores, RunScores
+from keras_birds.labels import LabelSet
+from keras_birds.nn.metrics import label_aucs
+
+RARE, COMMON = 20, 100
+"""Labels with fewer recordings than the first are rare, with as many as the second common."""
+
+_NO_CLASS = "class not given"
+OnFold = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FoldFigures:
+    """How good a fold's model is, or the mean of all.
+
+    Args:
+        fold: its number; `None` for the mean.
+        recordings: measured on.
+        labels: that the macro figures cover: those with a positive and a negative.
+        macro_auc: macro ROC-AUC, with its interval over recordings.
+        cmap: class-mean average precision: macro over labels with a positive.
+        top1_accuracy: share of recordings whose highest score is a positive's.
+        precision: of all decisions at the threshold together; not a number where nothing is decided.
+        recall: likewise.
+    """
+
+    fold: int | None
+    recordings: int
+    labels: int
+    macro_auc: Interval
+    cmap: float
+    top1_accuracy: float
+    precision: float
+    recall: float
+
+
+def fold_figures(
+    run: RunScores, threshold: float, on_fold: OnFold = lambda done, total: None
+) -> tuple[list[FoldFigures], FoldFigures]:
+    """Figures of each fold, and their mean.
+
+    Args:
+        run: its scores.
+        threshold: from which score on a label counts as there.
+        on_fold: is told how many folds are done, of how many.
+
+    Returns:
+        The folds, and the mean, whose interval is that of a mean of resampled folds.
+    """
+    found, draws = [], []
+    for done, fold in enumerate(run.folds):
+        on_fold(done, len(run.folds))
+        draws.append(macro_auc_draws(fold.oof.targets, fold.oof.scores))
+        found.append(_figures(fold, draws[-1], threshold))
+    on_fold(0, 0)
+    value = _mean([x.macro_auc.value for x in found])
+    mean = FoldFigures(
+        None,
+        sum(x.recordings for x in found),
+        int((~np.isnan(_per_fold(run, label_aucs))).any(axis=0).sum()),
+        interval(value, np.mean(draws, axis=0)),
+        *(
+            _mean([getattr(x, name) for x in found])
+            for name in ("cmap", "top1_accuracy", "precision", "recall")
+        ),
+    )
+    return found, mean
+
+
+def _figures(fold: FoldScores, draws: np.ndarray, threshold: float) -> FoldFigures:
+    targets, scores = fold.oof.targets, fold.oof.scores
+    areas = label_aucs(targets, scores)
+    used = targets >= 0
+    precision, recall = _precision_recall(targets[used] >= 0.5, scores[used] >= threshold)
+    return FoldFigures(
+        fold.fold,
+        len(targets),
+        int((~np.isnan(areas)).sum()),
+        interval(_mean(areas), draws),
+        _mean(label_average_precisions(targets, scores)),
+        top1_accuracy(targets, scores),
+        precision,
+        recall,
+    )
+
+
+def label_average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision of each label, float64 `[label]`; not a number where it has no positive."""
+    found = np.full(targets.shape[1], np.nan)
+    for label in range(targets.shape[1]):
+        used = targets[:, label] >= 0
+        positive = targets[used, label] >= 0.5
+        if positive.any():
+            found[label] = average_precision_score(positive, scores[used, label])
+    return found
+
+
+def top1_accuracy(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Share of recordings with a positive whose highest score, masked labels aside, is a positive's."""
+    best = np.where(targets >= 0, scores, -np.inf).argmax(axis=1)
+    has_positive = (targets >= 0.5).any(axis=1)
+    right = targets[np.arange(len(targets)), best] >= 0.5
+    return float(right[has_positive].mean()) if has_positive.any() else math.nan
+
+
+def label_table(run: RunScores, threshold: float) -> pd.DataFrame:
+    """A row a label, in taxonomy order.
+
+    ROC-AUC and average precision are means over the folds that have a positive: each fold's model has a scale of
+    its own. Precision and recall count the decisions of all folds.
+
+    Returns:
+        `label`, `common_name`, `scientific_name`, `class_name`, `positives`, `auc`, `average_precision`,
+        `precision` and `recall`, the last four not numbers where undefined.
+    """
+    items = run.labels.items
+    targets, decided = run.targets, run.scores >= threshold
+    decisions = []
+    for i in range(len(items)):
+        used = targets[:, i] >= 0
+        decisions.append(_precision_recall(targets[used, i] >= 0.5, decided[used, i]))
+    return pd.DataFrame(
+        {
+            "label": [x.name for x in items],
+            "common_name": [x.common_name for x in items],
+            "scientific_name": [x.scientific_name for x in items],
+            "class_name": [x.class_name for x in items],
+            "positives": (targets >= 0.5).sum(axis=0),
+            "auc": _nanmean(_per_fold(run, label_aucs)),
+            "average_precision": _nanmean(_per_fold(run, label_average_precisions)),
+            "precision": [x[0] for x in decisions],
+            "recall": [x[1] for x in decisions],
+        }
+    )
+
+
+def group_table(labels: pd.DataFrame) -> pd.DataFrame:
+    """Macro figures by taxonomic class and by number of recordings, from `label_table`.
+
+    Returns:
+        `group`, `labels` (with a defined ROC-AUC), `positives`, `macro_auc` and `cmap`.
+    """
+    classes = labels["class_name"].replace("", _NO_CLASS)
+    bands = pd.cut(
+        labels["positives"],
+        [0, RARE, COMMON, math.inf],
+        right=False,
+        labels=[f"rare: under {RARE}", f"{RARE} to {COMMON - 1}", f"common: {COMMON} and more"],
+    )
+    rows = []
+    for kind, groups in (("class", classes), ("recordings", bands)):
+        for name, part in labels.groupby(groups, observed=True, sort=kind == "recordings"):
+            rows.append(
+                {
+                    "by": kind,
+                    "group": name,
+                    "labels": int(part["auc"].notna().sum()),
+                    "positives": int(part["positives"].sum()),
+                    "macro_auc": part["auc"].mean(),
+                    "cmap": part["average_precision"].mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A label that is taken for another.
+
+    Args:
+        label: that is there.
+        taken_for: that isn't, and scores higher than all that are.
+        count: of recordings.
+        positives: recordings of `label`.
+        path: of the recording where the difference is largest, below the data set's folder.
+        scores: of `label` and of `taken_for` there.
+    """
+
+    label: str
+    taken_for: str
+    count: int
+    positives: int
+    path: str
+    scores: tuple[float, float]
+
+
+def confusions(run: RunScores, most: int = 20) -> list[Confusion]:
+    """The pairs of labels that are confused most often, from the most often on."""
+    labels: LabelSet = run.labels
+    targets, scores, paths = run.targets, run.scores, run.paths
+    absent = np.where(targets == 0, scores, -np.inf)
+    other = absent.argmax(axis=1)
+    worst: dict[tuple[int, int], list[int]] = {}
+    for row in range(len(targets)):
+        present = np.flatnonzero(targets[row] >= 0.5)
+        if len(present) and absent[row, other[row]] > scores[row, present].max():
+            for label in present:
+                worst.setdefault((int(label), int(other[row])), []).append(row)
+    found = []
+    for (label, taken_for), rows in worst.items():
+        row = max(rows, key=lambda x: float(scores[x, taken_for] - scores[x, label]))
+        pair = float(scores[row, label]), float(scores[row, taken_for])
+        positives = int((targets[:, label] >= 0.5).sum())
+        found.append(Confusion(labels[label], labels[taken_for], len(rows), positives, paths[row], pair))
+    return sorted(found, key=lambda x: (-x.count, x.label, x.taken_for))[:most]
+
+
+def _precision_recall(positive: np.ndarray, decided: np.ndarray) -> tuple[float, float]:
+    precision, recall, _, _ = precision_recall_fscore_support(
+        positive, decided, average="binary", zero_division=np.nan
+    )
+    return float(precision), float(recall)
+
+
+def _per_fold(run: RunScores, figure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    return np.stack([figure(x.oof.targets, x.oof.scores) for x in run.folds])
+
+
+def _nanmean(values: np.ndarray) -> np.ndarray:
+    defined = ~np.isnan(values)
+    total = np.where(defined, values, 0).sum(axis=0)
+    return np.where(defined.any(axis=0), total / np.maximum(defined.sum(axis=0), 1), np.nan)
+
+
+def _mean(values: "list[float] | np.ndarray") -> float:
+    """Of the numbers among them."""
+    found = np.asarray(values, np.float64)
+    found = found[~np.isnan(found)]
+    return float(found.mean()) if len(found) else math.nan

@@ -1,0 +1,114 @@
+"""The figures of the report."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from keras_birds.evaluation.run_scores import RunScores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c9a227", "#4d5b6a")
+
+
+def curves_figure(run: RunScores) -> "Figure":
+    """Loss in training (dashed) and validation, and validation macro ROC-AUC, by epoch; a dot where weights were kept."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, fold in enumerate(run.folds):
+        color, history = _COLORS[i % len(_COLORS)], fold.history
+        kept = history[history["epoch"] == fold.kept_epoch]
+        left.plot(history["epoch"], history["loss"], "--", color=color, linewidth=1)
+        for axes, column in ((left, "val_loss"), (right, "val_macro_auc")):
+            axes.plot(
+                history["epoch"], history[column], color=color, linewidth=1.5, label=f"fold {fold.fold}"
+            )
+            axes.plot(kept["epoch"], kept[column], "o", color=color)
+    left.set(xlabel="Epoch", ylabel="Loss (dashed: training)")
+    right.set(xlabel="Epoch", ylabel="Validation macro ROC-AUC")
+    right.legend(fontsize=8)
+    for axes in (left, right):
+        _tidy(axes)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def auc_against_count_figure(labels: pd.DataFrame) -> "Figure":
+    """ROC-AUC of each label against its number of recordings; the worst ten are named.
+
+    Args:
+        labels: from `label_table`.
+    """
+    from matplotlib.figure import Figure
+
+    shown = labels[labels["auc"].notna()]
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, part) in enumerate(shown.groupby("class_name")):
+        color = _COLORS[i % len(_COLORS)]
+        axes.scatter(
+            part["positives"], part["auc"], s=22, color=color, alpha=0.8, label=name or "class not given"
+        )
+    for _, row in shown.nsmallest(10, "auc").iterrows():
+        name = row["common_name"] or row["label"]
+        axes.annotate(
+            name,
+            (row["positives"], row["auc"]),
+            (4, 3),
+            textcoords="offset points",
+            fontsize=7,
+            parse_math=False,
+        )
+    axes.set(xscale="log", xlabel="Recordings with the label, log scale", ylabel="ROC-AUC, mean over folds")
+    if shown["positives"].nunique() < 2:
+        axes.set_xscale("linear")
+    if len(shown):
+        axes.legend(fontsize=8, loc="lower right")
+    _tidy(axes)
+    return figure
+
+
+def confusion_figure(run: RunScores, most: int = 30) -> "Figure":
+    """Which label has the highest score, by the label that is there; shares of each row.
+
+    Only recordings with one label count, and the labels with the most recordings.
+
+    Args:
+        run: its scores.
+        most: labels to show.
+    """
+    from matplotlib.figure import Figure
+
+    targets, scores = run.targets, run.scores
+    single = (targets >= 0.5).sum(axis=1) == 1
+    truth = targets[single].argmax(axis=1)
+    best = np.where(targets[single] >= 0, scores[single], -np.inf).argmax(axis=1)
+    counts = np.bincount(truth, minlength=len(run.labels))
+    shown = np.sort(np.argsort(-counts, kind="stable")[: min(most, int((counts > 0).sum()))])
+    matrix = np.array([[((truth == i) & (best == j)).sum() / counts[i] for j in shown] for i in shown])
+    names = [run.labels.items[i].common_name or run.labels[i] for i in shown]
+    size = 2.5 + 0.28 * len(shown)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(matrix.reshape(len(shown), len(shown)), cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(shown)), names, rotation=60, ha="right", fontsize=7, parse_math=False)
+    axes.set_yticks(range(len(shown)), names, fontsize=7, parse_math=False)
+    if len(shown) <= 15:
+        for (i, j), share in np.ndenumerate(matrix):
+            if share:
+                color = "white" if share > 0.5 else "black"
+                axes.text(j, i, f"{share:.0%}", ha="center", va="center", fontsize=6.5, color=color)
+    axes.set(xlabel="Highest score", ylabel="Label of the recording")
+    figure.colorbar(image, ax=axes, shrink=0.6, label="Share of recordings")
+    return figure
+
+
+def _tidy(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    axes.grid(color="#dddddd", linewidth=0.6)
