@@ -15,6 +15,7 @@ _COMMANDS = {
     "demo": ("demo:demo", "Train and predict on a small data set made on the spot."),
     "data": ("data:data", "Check, precompute and preview a data set."),
     "train": ("train:train", "Train one fold or all of them."),
+    "evaluate": ("evaluate:evaluate", "Tell how good a run is, and where it fails."),
     "predict": ("predict:predict", "Score recordings with a trained model."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
 }

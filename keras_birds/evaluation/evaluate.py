@@ -123,7 +123,8 @@ def evaluate(
         DataError: if the data set or the split can't.
     """
     reporter = reporter or Reporter()
-    scores, notes = read_run(run), []
+    scores = read_run(run)
+    notes: list[str] = []
     folds, mean = _figures(scores, threshold, reporter)
     catalog = _find_catalog(scores, data, notes)
     hidden = None

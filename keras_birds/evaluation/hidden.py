@@ -47,7 +47,7 @@ def score_hidden(
     rows: np.ndarray,
     targets: np.ndarray,
     out: Path,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None],
 ) -> HiddenFigures:
     """Scores hidden recordings, writes `submission.csv` and judges what stands in it.
 

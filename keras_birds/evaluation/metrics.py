@@ -45,9 +45,7 @@ class FoldFigures:
     recall: float
 
 
-def fold_figures(
-    run: RunScores, threshold: float, on_fold: OnFold = lambda done, total: None
-) -> tuple[list[FoldFigures], FoldFigures]:
+def fold_figures(run: RunScores, threshold: float, on_fold: OnFold) -> tuple[list[FoldFigures], FoldFigures]:
     """Figures of each fold, and their mean.
 
     Args:
@@ -209,10 +207,10 @@ def confusions(run: RunScores, most: int = 20) -> list[Confusion]:
                 worst.setdefault((int(label), int(other[row])), []).append(row)
     found = []
     for (label, taken_for), rows in worst.items():
-        row = max(rows, key=lambda x: float(scores[x, taken_for] - scores[x, label]))
-        pair = float(scores[row, label]), float(scores[row, taken_for])
+        clearest = max(rows, key=lambda x: float(scores[x, taken_for] - scores[x, label]))
+        pair = float(scores[clearest, label]), float(scores[clearest, taken_for])
         positives = int((targets[:, label] >= 0.5).sum())
-        found.append(Confusion(labels[label], labels[taken_for], len(rows), positives, paths[row], pair))
+        found.append(Confusion(labels[label], labels[taken_for], len(rows), positives, paths[clearest], pair))
     return sorted(found, key=lambda x: (-x.count, x.label, x.taken_for))[:most]
 
 

@@ -15,7 +15,7 @@ _COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c
 
 
 def curves_figure(run: RunScores) -> "Figure":
-    """Loss in training (dashed) and validation, and validation macro ROC-AUC, by epoch; a dot where weights were kept."""
+    """Loss in training (dashed) and validation, and macro ROC-AUC, by epoch; a dot where weights were kept."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")

@@ -1,0 +1,134 @@
+"""Writes an evaluation as one HTML file that needs no network, as JSON and as a table of labels."""
+
+import base64
+import io
+import json
+import math
+import warnings
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import keras_birds
+from keras_birds.atomic import atomic_path
+from keras_birds.audio.decode import decode_clip
+from keras_birds.errors import AudioError
+from keras_birds.evaluation.bootstrap import SAMPLES
+from keras_birds.evaluation.class_distribution import class_distribution
+from keras_birds.evaluation.evaluate import Evaluation
+from keras_birds.evaluation.reliability import reliability, reliability_figure
+from keras_birds.evaluation.report_figures import auc_against_count_figure, confusion_figure, curves_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HTML, JSON, LABELS = "report.html", "report.json", "labels.csv"
+
+
+def write_report(evaluation: Evaluation, out: Path) -> Path:
+    """Writes `report.html`, `report.json` and `labels.csv` into a folder, each whole or not at all.
+
+    Args:
+        evaluation: what to write.
+        out: an existing folder.
+
+    Returns:
+        The HTML file: figures and clips are inside.
+
+    Raises:
+        KerasBirdsError: if a file can't be written.
+    """
+    with atomic_path(out / JSON) as temporary:
+        text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+    with atomic_path(out / LABELS) as temporary:
+        evaluation.labels.to_csv(temporary, index=False)
+    with atomic_path(out / HTML) as temporary:
+        temporary.write_text(_html(evaluation), encoding="utf-8", errors="replace")
+    return out / HTML
+
+
+def _html(evaluation: Evaluation) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
+    labels = evaluation.labels.to_dict("records")
+    return template.render(
+        name=evaluation.scores.run.resolve().name,
+        version=keras_birds.__version__,
+        samples=SAMPLES,
+        mean=evaluation.mean,
+        folds=list(evaluation.folds),
+        strategy=evaluation.strategy,
+        threshold=evaluation.threshold,
+        notes=evaluation.notes,
+        leaks=evaluation.leaks,
+        other=evaluation.other,
+        hidden=evaluation.hidden,
+        groups=evaluation.groups.to_dict("records"),
+        labels=labels,
+        names={x["label"]: x["common_name"] or x["scientific_name"] or x["label"] for x in labels},
+        confusions=evaluation.confusions,
+        clips=_clips(evaluation),
+        figures=_figures(evaluation),
+        calibration=None,
+        number=_number,
+        signed=lambda value: f"{value:+.4f}",
+    )
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _figures(evaluation: Evaluation) -> dict[str, str]:
+    scores = evaluation.scores
+    curves = {"scores": reliability(scores.targets, scores.scores)}
+    found = {
+        "curves": _png(curves_figure(scores)),
+        "labels": _png(auc_against_count_figure(evaluation.labels)),
+        "confusions": _png(confusion_figure(scores)),
+        "reliability": _png(reliability_figure(curves, "All labels, out of fold")),
+        "classes": "",
+    }
+    if evaluation.catalog is not None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "classes.png")
+            class_distribution(evaluation.catalog, path)
+            found["classes"] = _data_uri("image/png", path.read_bytes())
+    return found
+
+
+def _clips(evaluation: Evaluation) -> dict[str, str]:
+    """The middle of each confused recording as OGG; empty where it can't be read."""
+    import soundfile
+
+    clips: dict[str, str] = {}
+    for confusion in evaluation.confusions:
+        clips[confusion.path] = ""
+        if evaluation.catalog is None:
+            continue
+        audio = evaluation.scores.config.audio.model_copy(update={"crop": "center"})
+        try:
+            clip = decode_clip(evaluation.catalog.root / confusion.path, audio)
+        except AudioError:
+            continue  # it was readable in training; the row tells its name
+        buffer = io.BytesIO()
+        soundfile.write(buffer, clip.samples, audio.sample_rate_hz, format="OGG", subtype="VORBIS")
+        clips[confusion.path] = _data_uri("audio/ogg", buffer.getvalue())
+    return clips
+
+
+def _png(figure: "Figure") -> str:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes, and that is all there is to say.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=110)
+    return _data_uri("image/png", buffer.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
