@@ -76,15 +76,13 @@ def evaluate(
 
 
 def _table(evaluation: "Evaluation") -> str:
-    lines = [
-        f"{'fold':<6}{'recordings':>11}{'labels':>8}{'macro AUC':>11}  {'95 % interval':<17}{'cmAP':>7}{'top-1':>7}"
-    ]
+    head = f"{'fold':<6}{'recordings':>11}{'labels':>8}{'macro AUC':>11}  {'95 % interval':<17}"
+    lines = [f"{head}{'cmAP':>7}{'top-1':>7}"]
     for x in [*evaluation.folds, evaluation.mean]:
         name, area = "mean" if x.fold is None else str(x.fold), x.macro_auc
         bounds = f"{area.low:.4f} to {area.high:.4f}"
-        lines.append(
-            f"{name:<6}{x.recordings:>11}{x.labels:>8}{area.value:>11.4f}  {bounds:<17}{x.cmap:>7.3f}{x.top1_accuracy:>7.3f}"
-        )
+        row = f"{name:<6}{x.recordings:>11}{x.labels:>8}{area.value:>11.4f}  {bounds:<17}"
+        lines.append(f"{row}{x.cmap:>7.3f}{x.top1_accuracy:>7.3f}")
     hidden, other = evaluation.hidden, evaluation.other
     if hidden is not None:
         lines.append(f"Hidden recordings, {hidden.windows} windows: macro AUC {hidden.macro_auc}")
