@@ -263,8 +263,6 @@ def test_help_and_wrong_calls(run_command, tmp_path):
         assert word in printed
     code, _, err = run_command("evaluate", tmp_path)
     assert code == 1
-    assert (
-        err
-        == f"Error: {tmp_path}: must be a run directory that `keras-birds train` wrote. Received: no config.toml in it\n"
-    )
+    assert err.startswith(f"Error: {tmp_path}: must be a run directory")
+    assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -16,6 +16,8 @@ _COMMANDS = {
     "data": ("data:data", "Check, precompute and preview a data set."),
     "train": ("train:train", "Train one fold or all of them."),
     "evaluate": ("evaluate:evaluate", "Tell how good a run is, and where it fails."),
+    "calibrate": ("calibrate:calibrate", "Fit a run's scores, so that they mean what they say."),
+    "compare": ("compare:compare", "Tell whether one run is better than another."),
     "predict": ("predict:predict", "Score recordings with a trained model."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
 }

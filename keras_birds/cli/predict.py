@@ -126,6 +126,11 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--engine", type=click.Choice(("onnx", "keras")), help="[default: onnx, unless --model is a .keras file]"
 )
+@click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Scores as `keras-birds calibrate RUN` found them to mean; --threshold RUN/calibration/thresholds.csv fits.",
+)
 @click.option("--provider", metavar="NAME", help="ONNX Runtime on cpu, cuda, ... [default: cuda where it is]")
 @click.option(
     "--decoder",
@@ -178,6 +183,7 @@ def predict(
     time_pattern: str | None,
     sample_submission: Path | None,
     engine: str | None,
+    calibrated: bool,
     provider: str | None,
     decoder: str | None,
     workers: int | None,
@@ -242,9 +248,11 @@ def predict(
         names = find_inputs(inputs, sys.stdin.buffer, _warn)
     except DataError as error:
         raise click.BadParameter(str(error), param_hint="INPUTS") from None
-    classifier = _load(model, engine, decoder, provider, labels, sample_rate_hz, window_s, output)
+    classifier = _load(model, engine, calibrated, decoder, provider, labels, sample_rate_hz, window_s, output)
     if model is None:
         click.echo(f"Model: {classifier.model_id}", err=True)
+    if classifier.calibration is not None:
+        click.echo(f"Scores are calibrated ({classifier.calibration.method})", err=True)
     options = ScoreOptions(overlap_s, channel, workers, batch_size)
     if out is not None and in_folder:
         from keras_birds.cli.predict_folder import FolderRequest, predict_into_folder
@@ -317,6 +325,7 @@ def _check_place(path: Path | None, option: str) -> None:
 def _load(
     model: Path | None,
     engine: str | None,
+    calibrated: bool,
     decoder: str | None,
     provider: str | None,
     labels: Path | None,
@@ -327,11 +336,11 @@ def _load(
     from keras_birds.inference.classifier import Classifier, load
 
     if labels is None or model is None or sample_rate_hz is None or window_s is None:
-        return load(model, engine=engine, decoder=decoder, provider=provider)
+        return load(model, engine=engine, decoder=decoder, provider=provider, calibrated=calibrated)
     from keras_birds.inference.waveform_engine import WaveformEngine, read_label_lines
 
     foreign = WaveformEngine(model, read_label_lines(labels), sample_rate_hz, window_s, output, provider)
-    return Classifier([foreign], decoder)
+    return Classifier([foreign], decoder, calibrated)
 
 
 def _warn(name: str, reason: str) -> None:

@@ -79,6 +79,7 @@ class PackedModel:
         engines: the members.
         decoder: of the recordings.
         provider: what ONNX Runtime computes on; `None` for CUDA where a node has it.
+        calibrated: whether scores are.
         backend: of Keras.
         version: of keras-birds.
     """
@@ -86,6 +87,7 @@ class PackedModel:
     engines: tuple[PackedEngine, ...]
     decoder: str
     provider: str | None
+    calibrated: bool
     backend: str
     version: str
 
@@ -94,7 +96,8 @@ class PackedModel:
         """Packs what a classifier was loaded from."""
         engines = tuple(map(PackedEngine.of, classifier.engines))
         decoder, backend = classifier.audio.decoder, os.environ["KERAS_BACKEND"]
-        return cls(engines, decoder, provider, backend, keras_birds.__version__)
+        calibrated = classifier.calibration is not None
+        return cls(engines, decoder, provider, calibrated, backend, keras_birds.__version__)
 
     def load(self) -> Classifier:
         """Loads it in this process.
@@ -109,7 +112,7 @@ class PackedModel:
                 f"{socket.gethostname()}"
             )
         os.environ["KERAS_BACKEND"] = self.backend
-        return Classifier([x.load(self.provider) for x in self.engines], self.decoder)
+        return Classifier([x.load(self.provider) for x in self.engines], self.decoder, self.calibrated)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from keras_birds.evaluation.metrics import (
     group_table,
     label_table,
 )
+from keras_birds.evaluation.reliability import calibration_error
 from keras_birds.evaluation.run_scores import RunScores, read_run
 from keras_birds.inference.classifier import load
 from keras_birds.training.run_directory import SPLIT, read_data_dir
@@ -94,6 +95,7 @@ class Evaluation:
             "leaks": self.leaks,
             "other_folds": self.other,
             "hidden": self.hidden,
+            "calibration_error": _calibration_errors(self.scores),
             "notes": self.notes,
         }
         return {key: _plain(value) for key, value in found.items()}
@@ -203,6 +205,13 @@ def _strategy(scores: RunScores) -> str:
     folds = scores.config.folds
     verb = {"stratified": "stratified", "grouped": "grouped by", "column": "read from column"}[folds.strategy]
     return f"{verb} {folds.column}".strip() if folds.strategy != "stratified" else verb
+
+
+def _calibration_errors(scores: RunScores) -> dict[str, float | None]:
+    """Before, and after by cross-fitting where the run is calibrated."""
+    calibration = scores.calibration
+    before = calibration_error(scores.targets, scores.scores)
+    return {"before": before, "after": None if calibration is None else calibration.error_after}
 
 
 def _plain(value: Any) -> Any:

@@ -200,14 +200,14 @@ def confusions(run: RunScores, most: int = 20) -> list[Confusion]:
     absent = np.where(targets == 0, scores, -np.inf)
     other = absent.argmax(axis=1)
     worst: dict[tuple[int, int], list[int]] = {}
-    for row in range(len(targets)):
+    for row, _ in enumerate(paths):
         present = np.flatnonzero(targets[row] >= 0.5)
         if len(present) and absent[row, other[row]] > scores[row, present].max():
-            for label in present:
-                worst.setdefault((int(label), int(other[row])), []).append(row)
+            for present_label in present:
+                worst.setdefault((int(present_label), int(other[row])), []).append(row)
     found = []
     for (label, taken_for), rows in worst.items():
-        clearest = max(rows, key=lambda x: float(scores[x, taken_for] - scores[x, label]))
+        clearest = rows[int(np.argmax(scores[rows, taken_for] - scores[rows, label]))]
         pair = float(scores[clearest, label]), float(scores[clearest, taken_for])
         positives = int((targets[:, label] >= 0.5).sum())
         found.append(Confusion(labels[label], labels[taken_for], len(rows), positives, paths[clearest], pair))

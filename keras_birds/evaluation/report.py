@@ -15,6 +15,7 @@ from keras_birds.atomic import atomic_path
 from keras_birds.audio.decode import decode_clip
 from keras_birds.errors import AudioError
 from keras_birds.evaluation.bootstrap import SAMPLES
+from keras_birds.evaluation.calibrate import cross_calibrated
 from keras_birds.evaluation.class_distribution import class_distribution
 from keras_birds.evaluation.evaluate import Evaluation
 from keras_birds.evaluation.reliability import reliability, reliability_figure
@@ -73,7 +74,7 @@ def _html(evaluation: Evaluation) -> str:
         confusions=evaluation.confusions,
         clips=_clips(evaluation),
         figures=_figures(evaluation),
-        calibration=None,
+        calibration=evaluation.scores.calibration,
         number=_number,
         signed=lambda value: f"{value:+.4f}",
     )
@@ -86,6 +87,10 @@ def _number(value: float, digits: int = 4) -> str:
 def _figures(evaluation: Evaluation) -> dict[str, str]:
     scores = evaluation.scores
     curves = {"scores": reliability(scores.targets, scores.scores)}
+    calibration = scores.calibration
+    if calibration is not None:
+        calibrated = cross_calibrated(scores, calibration.method)
+        curves[f"calibrated ({calibration.method})"] = reliability(scores.targets, calibrated)
     found = {
         "curves": _png(curves_figure(scores)),
         "labels": _png(auc_against_count_figure(evaluation.labels)),

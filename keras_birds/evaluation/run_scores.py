@@ -9,6 +9,7 @@ import pandas as pd
 
 from keras_birds.config import Config
 from keras_birds.errors import ModelError
+from keras_birds.export.calibration import Calibration
 from keras_birds.export.metadata import ModelMetadata, check_labels
 from keras_birds.labels import LabelSet
 from keras_birds.training.fold import HISTORY, OOF
@@ -60,6 +61,12 @@ class RunScores:
     def labels(self) -> LabelSet:
         """Of the columns, with what the taxonomy says of them."""
         return self.folds[0].metadata.labels
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What `keras-birds calibrate` stored; `None` where a fold has none or another."""
+        found = self.folds[0].metadata.calibration
+        return found if all(x.metadata.calibration == found for x in self.folds) else None
 
     @property
     def paths(self) -> tuple[str, ...]:

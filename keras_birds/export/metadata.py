@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from keras_birds.atomic import atomic_path
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.export.calibration import Calibration
 from keras_birds.labels import LabelSet
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class ModelMetadata:
         mel: how clips become images.
         licence: of the weights; empty when unknown.
         metrics: for instance `{"macro_auc": 0.95}`; NaN where undefined.
+        calibration: of the scores, if `keras-birds calibrate` made one.
         format_version: of this description.
     """
 
@@ -47,6 +49,7 @@ class ModelMetadata:
     mel: MelConfig
     licence: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
     format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,6 +62,7 @@ class ModelMetadata:
             "audio": self.audio.model_dump(mode="json"),
             "mel": self.mel.model_dump(mode="json"),
             "labels": self.labels.to_json(),
+            **({"calibration": self.calibration.to_dict()} if self.calibration else {}),
         }
 
     @classmethod
@@ -79,13 +83,15 @@ class ModelMetadata:
                 "Update keras-birds, or export the model again"
             )
         try:
+            labels = LabelSet.from_json(data["labels"])
             return cls(
                 model_id=str(data["model_id"]),
-                labels=LabelSet.from_json(data["labels"]),
+                labels=labels,
                 audio=AudioConfig.model_validate(data["audio"]),
                 mel=MelConfig.model_validate(data["mel"]),
                 licence=str(data.get("licence", "")),
                 metrics={k: math.nan if v is None else float(v) for k, v in data.get("metrics", {}).items()},
+                calibration=_read_calibration(data.get("calibration"), len(labels)),
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -176,6 +182,13 @@ class ModelMetadata:
                 f"{path}: the model must be what its metadata says, [batch, {image}] -> [batch, {labels}]. "
                 f"Received: {received}. Export the model again"
             )
+
+
+def _read_calibration(data: Mapping[str, Any] | None, num_labels: int) -> Calibration | None:
+    calibration = None if data is None else Calibration.from_dict(data)
+    if calibration is not None and len(calibration.labels) != num_labels:
+        raise ValueError(f"calibration of {len(calibration.labels)} labels for {num_labels}")
+    return calibration
 
 
 def open_session(

@@ -68,6 +68,19 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
             _check_parity(keras_path, model, temporary, example_images(metadata))
 
 
+def replace_metadata(path: str | Path, metadata: ModelMetadata) -> None:
+    """Puts other metadata into an ONNX file; its graph and weights stay. The file is there whole all the time.
+
+    Raises:
+        KerasBirdsError: if the file can't be written.
+    """
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata.onnx_props())
+    with atomic_path(path) as temporary:
+        onnx.save(model, str(temporary))
+
+
 def _load_float32(path: Path) -> "keras.Model":
     """Loads a model to compute in float32; under `mixed_bfloat16` its weights are float32 as they stand."""
     import keras

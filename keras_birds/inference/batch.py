@@ -92,6 +92,7 @@ def result_settings(
     return {
         "model_id": classifier.model_id,
         "model_sha256": digest.hexdigest(),
+        "calibrated": classifier.calibration is not None,
         "decoder": classifier.audio.decoder,
         "overlap_s": options.overlap_s,
         "channel": options.channel,

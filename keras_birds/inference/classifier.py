@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.errors import AudioError, ModelError
+from keras_birds.export.calibration import Calibration
 from keras_birds.export.metadata import check_labels
 from keras_birds.inference.engines import Engine, load_engine, sigmoid
 from keras_birds.inference.runs import resolve_model
@@ -31,13 +32,14 @@ class Classifier:
     Args:
         engines: the members; they must agree on labels (order included), audio and mel settings.
         decoder: reads the files instead of the decoder in the model's settings.
+        calibrated: whether probabilities are read as the models' calibration says.
 
     Raises:
-        ModelError: naming the member that differs and in what.
+        ModelError: naming the member that differs and in what, or that has no calibration.
         ConfigError: if the decoder is unknown.
     """
 
-    def __init__(self, engines: Sequence[Engine], decoder: str | None = None):
+    def __init__(self, engines: Sequence[Engine], decoder: str | None = None, calibrated: bool = False):
         if not engines:
             raise ModelError("A classifier must have at least one model. Received: none")
         for other in engines[1:]:
@@ -48,6 +50,7 @@ class Classifier:
         self.labels: LabelSet = first.labels
         self.mel: MelConfig = first.mel
         self.audio: AudioConfig = first.audio
+        self.calibration = _shared_calibration(engines) if calibrated else None
         if decoder is not None:
             audio = {**first.audio.model_dump(), "decoder": decoder}
             self.audio = Config.parse({"audio": audio, "mel": first.mel}, "load").audio
@@ -95,7 +98,8 @@ class Classifier:
                     f"Received: shape {logits.shape}, {int(np.isnan(logits).sum())} of them NaN"
                 )
             total += sigmoid(logits)
-        return total / np.float32(len(self.engines))
+        mean = total / np.float32(len(self.engines))
+        return mean if self.calibration is None else self.calibration.apply(mean)
 
     def scores(self, path: str | Path, overlap_s: float = 0.0) -> "DataFrame":
         """Scores a recording in sliding windows, on all processors.
@@ -150,6 +154,7 @@ def load(
     engine: str | None = None,
     decoder: str | None = None,
     provider: str | None = None,
+    calibrated: bool = False,
 ) -> Classifier:
     """Loads a model to score recordings with.
 
@@ -170,18 +175,33 @@ def load(
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         decoder: `"soundfile"` or `"tfio"` in place of the model's own setting.
         provider: what ONNX Runtime computes on: `"cpu"`, `"cuda"`, ...; `None` for CUDA where it is there.
+        calibrated: whether scores are calibrated, as `keras-birds calibrate` found for the run: the mean of the
+            members' probabilities, read as one member's.
 
     Raises:
-        ModelError: if there is no model, or it can't be used.
+        ModelError: if there is no model, it can't be used, or it has no calibration.
         ConfigError: if the engine, the decoder or the provider is unknown, or the engine doesn't read such a file.
     """
-    return Classifier([load_engine(x, provider) for x in resolve_model(path, engine)], decoder)
+    return Classifier([load_engine(x, provider) for x in resolve_model(path, engine)], decoder, calibrated)
 
 
 def _joined_id(ids: Sequence[str]) -> str:
     """For instance `20250601-101500/fold0+fold1` for two folds of a run."""
     run = ids[0].rpartition("/")[0]
     return "+".join([ids[0], *(x.removeprefix(f"{run}/") for x in ids[1:])])
+
+
+def _shared_calibration(engines: Sequence[Engine]) -> Calibration:
+    first = engines[0].metadata.calibration
+    for engine in engines:
+        found = engine.metadata.calibration
+        if found is None or found != first:
+            what = "none" if found is None else f"another than in {engines[0].path}"
+            raise ModelError(
+                f"{engine.path}: calibrated scores need a calibration that all members share. Received: {what}. Make "
+                "it with `keras-birds calibrate RUN`"
+            )
+    return cast(Calibration, first)
 
 
 def _check_member(first: Engine, other: Engine) -> None:

@@ -79,8 +79,9 @@ def reopen_run(out: Path | None, config: Config) -> Path:
         raise ConfigError(
             f"--resume must find a run. Received: {out}, without {CONFIG}; start it without --resume"
         )
-    differences = settings_difference(Config.load(out / CONFIG), config)
-    if differences:
+    different = settings_difference(Config.load(out / CONFIG), config)
+    if different:
+        differences = [f"{key} is {wanted!r}, was {stored!r}" for key, (stored, wanted) in different.items()]
         raise ConfigError(
             f"--resume must use the settings that {out} began with. Received: {'; '.join(differences)}; pass the "
             "same --config and --set"
@@ -95,11 +96,11 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def settings_difference(stored: Config, wanted: Config) -> list[str]:
-    """`section.key is WANTED, was STORED` for every setting that differs; where the data lies doesn't count."""
+def settings_difference(stored: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
+    """Both values of every setting that differs, by its dotted key; where the data lies doesn't count."""
     a, b = _flat(stored.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
     moved = ("data.dir", "data.store", "training.workers")
-    return [f"{key} is {b[key]!r}, was {a[key]!r}" for key in a if a[key] != b[key] and key not in moved]
+    return {key: (a[key], b[key]) for key in a if a[key] != b[key] and key not in moved}
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""`keras-birds calibrate`: what a run's scores mean."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from keras_birds.cli.reporting import make_reporter
+
+if TYPE_CHECKING:
+    from keras_birds.export.calibration import Calibration, Method
+    from keras_birds.labels import LabelSet
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.option(
+    "--method",
+    type=click.Choice(("platt", "isotonic")),
+    default="platt",
+    show_default=True,
+    help="A slope and an offset of the logit, or any rising curve (for hundreds of positives a label).",
+)
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.9,
+    show_default=True,
+    help="Share of right detections that the thresholds are chosen for.",
+)
+def calibrate(run: Path, method: str, precision: float) -> None:
+    """Fit a run's scores to its out-of-fold recordings, so that 0.8 means right eight times in ten.
+
+    \b
+    keras-birds calibrate runs/all --precision 0.95
+    keras-birds predict /mnt/disk --model runs/all --calibrated \\
+        --threshold runs/all/calibration/thresholds.csv --out results
+
+    Each label is fitted by itself and gets the least calibrated score from which on decisions have the wanted
+    precision, with an interval over resampled recordings. A label with under 10 positives or negatives is left as it
+    is, and named. The errors told are of folds that the fit hasn't seen. What was found goes into the models'
+    metadata; `predict --calibrated` uses it. Recordings of another kind than the training's need a fit of their own.
+    """
+    from keras_birds.evaluation.calibrate import cross_calibrated, fit_calibration, store_calibration
+    from keras_birds.evaluation.reliability import reliability, reliability_figure
+    from keras_birds.evaluation.run_scores import read_run
+
+    scores, chosen = read_run(run), cast("Method", method)
+    with make_reporter() as reporter:
+        calibration = fit_calibration(
+            scores, chosen, precision, partial(reporter.progress, "Calibrating labels")
+        )
+    thresholds = store_calibration(scores, calibration, run / "calibration")
+    curves = {
+        "before": reliability(scores.targets, scores.scores),
+        "after": reliability(scores.targets, cross_calibrated(scores, chosen)),
+    }
+    figure = thresholds.parent / "reliability.png"
+    reliability_figure(curves, "All labels, out of fold").savefig(figure, dpi=120)
+    click.echo(_table(calibration, scores.labels))
+    click.echo(f"{thresholds}\n{figure}")
+    click.echo(f"Next: keras-birds predict clip.ogg --model {run} --calibrated")
+
+
+def _table(calibration: "Calibration", labels: "LabelSet") -> str:
+    width = max(12, *(len(x) for x in labels))
+    lines = [f"{'label':<{width}}{'positives':>10}{'threshold':>11}  95 % interval"]
+    for name, x in zip(labels, calibration.labels, strict=True):
+        if x.refused:
+            found = f"{'–':>11}  left as it is: {x.refused}"
+        elif x.threshold is None or x.threshold_interval is None:
+            found = f"{'–':>11}  no score has a precision of {calibration.precision:g}"
+        else:
+            low, high = x.threshold_interval
+            found = f"{x.threshold:>11.3f}  {low:.3f} to {high:.3f}"
+        lines.append(f"{name:<{width}}{x.positives:>10}{found}")
+    before, after = calibration.error_before, calibration.error_after
+    lines.append(f"Expected calibration error: {before:.4f} before, {after:.4f} after ({calibration.method})")
+    if after > before:
+        lines.append("The scores were better calibrated as they were: use them without --calibrated.")
+    return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""`keras-birds compare`: whether one run is better than another."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from keras_birds.evaluation.compare import Comparison
+
+
+@click.command()
+@click.argument("run_a", type=click.Path(path_type=Path), metavar="RUN_A")
+@click.argument("run_b", type=click.Path(path_type=Path), metavar="RUN_B")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("table", "json")),
+    default="table",
+    show_default=True,
+    help="For people or for programs.",
+)
+def compare(run_a: Path, run_b: Path, form: str) -> None:
+    """Tell whether RUN_B is better than RUN_A, on the same recordings.
+
+    \b
+    keras-birds compare runs/baseline runs/mixup-off
+
+    For each fold that both have finished: macro ROC-AUC of both, and the difference with the interval that holds
+    95 % of 1,000 resamples of the recordings, the same ones for both. Then the settings that differ. A difference
+    whose interval holds 0 may be chance; that of two trainings of the same settings with other seeds isn't in it.
+    """
+    from keras_birds.evaluation.compare import compare_runs
+
+    comparison = compare_runs(run_a, run_b)
+    if form == "json":
+        click.echo(json.dumps(comparison.to_dict(), indent=2))
+    else:
+        click.echo(_table(comparison))
+
+
+def _table(comparison: "Comparison") -> str:
+    lines = [f"{'fold':<6}{'recordings':>11}{'A':>9}{'B':>9}{'B - A':>10}  95 % interval"]
+    for x in [*comparison.folds, comparison.mean]:
+        name, found = "mean" if x.fold is None else str(x.fold), x.difference
+        row = f"{name:<6}{x.recordings:>11}{x.a:>9.4f}{x.b:>9.4f}{found.value:>+10.4f}"
+        lines.append(f"{row}  {found.low:+.4f} to {found.high:+.4f}")
+    better = "B" if comparison.mean.difference.value > 0 else "A"
+    lines.append(
+        f"{better} is better: the interval of the mean difference is all on one side of 0."
+        if comparison.is_clear
+        else "No clear difference: the interval of the mean difference holds 0."
+    )
+    lines.append("")
+    if not comparison.settings:
+        lines.append("No setting differs.")
+    for key, (a, b) in comparison.settings.items():
+        lines.append(f"{key}: {_value(a)} in A, {_value(b)} in B")
+    return "\n".join(lines)
+
+
+def _value(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

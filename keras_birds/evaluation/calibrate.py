@@ -1,0 +1,169 @@
+"""Fits calibration to out-of-fold scores, measures it honestly, and stores it in a run's models.
+
+Sources: Platt 1999, "Probabilistic Outputs for Support Vector Machines"; Zadrozny and Elkan 2002, "Transforming
+Classifier Scores into Accurate Multiclass Probability Estimates" (isotonic).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from keras_birds.atomic import atomic_path
+from keras_birds.errors import ModelError
+from keras_birds.evaluation.bootstrap import interval, resamples
+from keras_birds.evaluation.reliability import calibration_error
+from keras_birds.evaluation.run_scores import RunScores
+from keras_birds.export.calibration import Calibration, LabelCalibration, Method, calibrate, logit
+from keras_birds.export.onnx import replace_metadata
+
+MIN_POSITIVES = 10
+"""Fewer positives, or negatives, tell too little of what a label's scores mean."""
+
+THRESHOLDS = "thresholds.csv"
+
+
+def fit_calibration(
+    run: RunScores, method: Method, precision: float, on_label: Callable[[int, int], None]
+) -> Calibration:
+    """Fits each label to the out-of-fold scores of all folds.
+
+    The error after is measured by cross-fitting: each fold's scores are calibrated by what the other folds tell.
+    Thresholds are calibrated scores; their intervals are over resampled recordings.
+
+    Args:
+        run: at least two folds.
+        method: `"platt"` or `"isotonic"`.
+        precision: wanted, of the decisions from a threshold on.
+        on_label: is told how many labels are done, of how many; 0 of 0 at the end.
+
+    Raises:
+        ModelError: if there is one fold only.
+    """
+    if len(run.folds) < 2:
+        raise ModelError(
+            f"{run.run}: calibration must be measured on folds that it isn't fitted to. Received: one finished fold. "
+            "Train more with `keras-birds train --fold all --resume`"
+        )
+    targets, scores = run.targets, run.scores
+    counts = resamples(len(targets))
+    labels = []
+    for i in range(len(run.labels)):
+        on_label(i, len(run.labels))
+        fitted = _fit(method, targets[:, i], scores[:, i])
+        labels.append(_with_threshold(method, fitted, targets[:, i], scores[:, i], precision, counts))
+    on_label(0, 0)
+    before = calibration_error(targets, scores)
+    after = calibration_error(targets, cross_calibrated(run, method))
+    return Calibration(method, precision, before, after, tuple(labels))
+
+
+def cross_calibrated(run: RunScores, method: Method) -> np.ndarray:
+    """All folds' scores, each fold's calibrated by the others'; float32 `[recording, label]` in their order."""
+    out = []
+    for fold in run.folds:
+        others = [x.oof for x in run.folds if x is not fold]
+        targets = np.concatenate([x.targets for x in others])
+        scores = np.concatenate([x.scores for x in others])
+        labels = tuple(_fit(method, targets[:, i], scores[:, i]) for i in range(targets.shape[1]))
+        out.append(Calibration(method, 0.0, 0.0, 0.0, labels).apply(fold.oof.scores))
+    return np.concatenate(out)
+
+
+def store_calibration(run: RunScores, calibration: Calibration, out: Path) -> Path:
+    """Writes a calibration into the metadata of all the run's models, and its thresholds as a table.
+
+    Args:
+        run: whose finished folds get it, in `model.onnx` and `model.json`.
+        calibration: what they get, in place of an earlier one.
+        out: folder for the table, made if need be.
+
+    Returns:
+        `thresholds.csv`, as `keras-birds predict --threshold` takes it: labels without a threshold have 1, which
+        only certainty reaches.
+    """
+    for fold in run.folds:
+        metadata = replace(fold.metadata, calibration=calibration)
+        metadata.write_json(fold.folder / "model.json")
+        replace_metadata(fold.folder / "model.onnx", metadata)
+    out.mkdir(parents=True, exist_ok=True)
+    thresholds = [1.0 if x.threshold is None else x.threshold for x in calibration.labels]
+    with atomic_path(out / THRESHOLDS) as temporary:
+        pd.DataFrame({"label": list(run.labels), "threshold": thresholds}).to_csv(temporary, index=False)
+    return out / THRESHOLDS
+
+
+def _fit(method: Method, targets: np.ndarray, scores: np.ndarray) -> LabelCalibration:
+    used = targets >= 0
+    positive, scores = targets[used] >= 0.5, scores[used].astype(np.float64)
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    for count, what in ((positives, "positives"), (negatives, "negatives")):
+        if count < MIN_POSITIVES:
+            return LabelCalibration(positives, refused=f"{count} {what}, fewer than {MIN_POSITIVES}")
+    parameters = _platt(positive, scores) if method == "platt" else _isotonic(positive, scores)
+    if method == "platt" and parameters[0] <= 0:
+        return LabelCalibration(positives, refused="its scores don't rise with the label")
+    return LabelCalibration(positives, parameters)
+
+
+def _platt(positive: np.ndarray, scores: np.ndarray) -> tuple[float, ...]:
+    """Slope and offset; targets are Platt's, which keep a label that is told apart perfectly from infinite slopes."""
+    positives, negatives = positive.sum(), (~positive).sum()
+    target = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    x = np.tile(logit(scores), 2)[:, None]
+    answers = np.repeat([1, 0], len(scores))
+    weights = np.concatenate([target, 1 - target])
+    model = LogisticRegression(C=np.inf, max_iter=1000).fit(x, answers, sample_weight=weights)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def _isotonic(positive: np.ndarray, scores: np.ndarray) -> tuple[float, ...]:
+    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, positive)
+    return (*map(float, model.X_thresholds_), *map(float, model.y_thresholds_))
+
+
+def _with_threshold(
+    method: Method,
+    fitted: LabelCalibration,
+    targets: np.ndarray,
+    scores: np.ndarray,
+    precision: float,
+    counts: np.ndarray,
+) -> LabelCalibration:
+    if not fitted.parameters:
+        return fitted
+    used = targets >= 0
+    calibrated = calibrate(method, fitted.parameters, scores[used])
+    positive = targets[used] >= 0.5
+    value = float(thresholds_for(precision, positive, calibrated, np.ones((1, used.sum()), int))[0])
+    if np.isnan(value):
+        return fitted
+    found = interval(value, thresholds_for(precision, positive, calibrated, counts[:, used]))
+    return replace(fitted, threshold=value, threshold_interval=(found.low, found.high))
+
+
+def thresholds_for(
+    precision: float, positive: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """The least scores from which on decisions have a precision.
+
+    Args:
+        precision: wanted.
+        positive: bool `[recording]`.
+        scores: `[recording]`.
+        weights: `[sample, recording]`, how often each recording counts.
+
+    Returns:
+        `[sample]`, not a number where no score has it.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    right = np.cumsum(weights[:, order] * positive[order], axis=1)[:, ends]
+    decided = np.cumsum(weights[:, order], axis=1)[:, ends]
+    is_enough = (right >= precision * decided) & (decided > 0)
+    last = is_enough.shape[1] - 1 - is_enough[:, ::-1].argmax(axis=1)
+    return np.where(is_enough.any(axis=1), scores[order][ends][last], np.nan)

@@ -1,0 +1,118 @@
+"""What turns a model's scores into shares of right answers, label by label; it travels in the model's metadata."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+Method = Literal["platt", "isotonic"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+_LEAST = 1e-7
+
+
+@dataclass(frozen=True)
+class LabelCalibration:
+    """How one label's scores are read.
+
+    Args:
+        positives: that it was fitted to.
+        parameters: of the method: slope and offset of the logit for Platt's; the knots' scores, then as many
+            calibrated ones, for isotonic. Empty where the label is left as it is.
+        refused: why it is left as it is; empty where it isn't.
+        threshold: the least calibrated score with the wanted precision; `None` where there is none.
+        threshold_interval: its 95 % interval.
+    """
+
+    positives: int
+    parameters: tuple[float, ...] = ()
+    refused: str = ""
+    threshold: float | None = None
+    threshold_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How all labels' scores are read.
+
+    Args:
+        method: `"platt"` or `"isotonic"`.
+        precision: that the thresholds were chosen for.
+        error_before: expected calibration error of the scores as they were.
+        error_after: that of calibrated scores, fitted without the fold that they are measured on.
+        labels: in the model's order.
+    """
+
+    method: Method
+    precision: float
+    error_before: float
+    error_after: float
+    labels: tuple[LabelCalibration, ...]
+
+    def apply(self, scores: np.ndarray) -> np.ndarray:
+        """Calibrates probabilities `[..., label]`; labels that were refused stay as they are."""
+        out = np.array(scores, np.float32)
+        for i, label in enumerate(self.labels):
+            if label.parameters:
+                out[..., i] = calibrate(self.method, label.parameters, out[..., i])
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that JSON can hold."""
+        return {
+            "method": self.method,
+            "precision": self.precision,
+            "error_before": self.error_before,
+            "error_after": self.error_after,
+            "labels": [
+                {
+                    "positives": x.positives,
+                    "parameters": list(x.parameters),
+                    "refused": x.refused,
+                    "threshold": x.threshold,
+                    "threshold_interval": list(x.threshold_interval) if x.threshold_interval else None,
+                }
+                for x in self.labels
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Calibration":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: if the method is unknown.
+            KeyError: if a part is missing.
+        """
+        if data["method"] not in METHODS:
+            raise ValueError(f"calibration must be one of {', '.join(METHODS)}. Received: {data['method']}")
+        labels = []
+        for x in data["labels"]:
+            interval = x["threshold_interval"]
+            labels.append(
+                LabelCalibration(
+                    int(x["positives"]),
+                    tuple(map(float, x["parameters"])),
+                    str(x["refused"]),
+                    x["threshold"],
+                    (float(interval[0]), float(interval[1])) if interval else None,
+                )
+            )
+        errors = float(data["error_before"]), float(data["error_after"])
+        return cls(data["method"], float(data["precision"]), *errors, tuple(labels))
+
+
+def calibrate(method: str, parameters: Sequence[float], scores: np.ndarray) -> np.ndarray:
+    """Calibrates one label's probabilities, of any shape; a higher score never becomes a lower one."""
+    if method == "platt":
+        slope, offset = parameters
+        return np.asarray(1 / (1 + np.exp(-(slope * logit(scores) + offset))))
+    half = len(parameters) // 2
+    return np.asarray(np.interp(scores, parameters[:half], parameters[half:]))
+
+
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    """Float64 logits; probabilities nearer to 0 or 1 than 1e-7 count as that near."""
+    likely = np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)
+    return np.asarray(np.log(likely) - np.log1p(-likely))
