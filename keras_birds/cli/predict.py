@@ -19,7 +19,7 @@ _FOLDER_ONLY = (
     *("per_recording", "threshold", "species", "smooth", "merge", "keep_scores", "time_pattern"),
     *("sample_submission", "ray_address"),
 )
-_ANSWER_ONLY = ("method", "figure")
+_ANSWER_ONLY = ("method", "figure", "frames")
 _FOREIGN = ("labels", "sample_rate_hz", "window_s")
 
 
@@ -70,6 +70,12 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.png",
     help="Draw waveform, mel spectrogram and top labels of one recording.",
+)
+@click.option(
+    "--frames",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.csv",
+    help="Score the moments of a clip too, for the top labels: where in it they are. Needs an attention head.",
 )
 @click.option(
     "--out",
@@ -172,6 +178,7 @@ def predict(
     top_k: int | None,
     method: str,
     figure: Path | None,
+    frames: Path | None,
     out: Path | None,
     forms: tuple[str, ...],
     per_recording: bool,
@@ -231,6 +238,9 @@ def predict(
     in_folder = _is_folder(out)
     _check_mode(ctx, in_folder, forms)
     _check_place(figure, "--figure")
+    _check_place(frames, "--frames")
+    if frames is not None and calibrated:
+        raise click.BadParameter("gives scores as they are, without --calibrated", param_hint="--frames")
     if figure is not None and figure.suffix.lower() != ".png":
         raise click.BadParameter(f"must end in .png. Received: {figure}", param_hint="--figure")
     if not in_folder:
@@ -278,7 +288,7 @@ def predict(
 
         form = forms[0] if forms else (_SUFFIX_FORMATS.get(out.suffix.lower(), "table") if out else "table")
         failed = predict_answers(
-            classifier, list(names), options, method, top_k or _ANSWER_TOP_K, form, out, figure
+            classifier, list(names), options, method, top_k or _ANSWER_TOP_K, form, out, figure, frames
         )
     if failed and strict:
         ctx.exit(1)

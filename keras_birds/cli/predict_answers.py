@@ -1,7 +1,7 @@
 """`keras-birds predict` without a folder: one answer for each recording."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -11,7 +11,14 @@ import click
 
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.predict import Prediction, predict
-from keras_birds.inference.report import CsvWriter, JsonWriter, TableWriter, Writer, describe_problem
+from keras_birds.inference.report import (
+    CsvWriter,
+    FrameWriter,
+    JsonWriter,
+    TableWriter,
+    Writer,
+    describe_problem,
+)
 from keras_birds.inference.scorer import ScoreOptions
 from keras_birds.inference.text import printable
 
@@ -25,25 +32,31 @@ def predict_answers(
     form: str,
     out: Path | None,
     figure: Path | None,
+    frames: Path | None,
 ) -> int:
     """Writes the most probable labels of each recording; how many recordings failed."""
     if figure is not None and len(names) > 1:
         raise click.BadParameter(
             f"draws one recording. Received: {len(names)} recordings", param_hint="--figure"
         )
+    if frames is not None:
+        classifier.check_frames()
     answers = predict(classifier, names, options, method, top_k)
     failed = 0
-    with _output(out, form) as stream:
+    with _output(out, form) as stream, _frames(frames, classifier) as add_frames:
         writer = _writer(form, stream, classifier)
         for answer in _with_progress(answers, len(names), stream):
             if problem := describe_problem(answer.outcome):
                 click.echo(problem, err=True)
             writer.add(answer)
+            add_frames(answer)
             failed += answer.outcome.failed
         writer.close()
     if out is not None:
         scored = len(names) - failed
         click.echo(f"{scored} recording{'s' * (scored != 1)} scored: {printable(out)}", err=True)
+    if frames is not None:
+        click.echo(f"Frames: {printable(frames)}", err=True)
     if figure is not None and not failed:
         from keras_birds.evaluation.prediction_figure import prediction_figure
 
@@ -79,6 +92,16 @@ def _output(out: Path | None, form: str) -> Iterator[TextIO]:
         temporary.open("w", encoding="utf-8", errors=errors, newline="") as file,
     ):
         yield file
+
+
+@contextmanager
+def _frames(path: Path | None, classifier: Classifier) -> Iterator[Callable[[Prediction], None]]:
+    """What adds an answer's frames to `--frames`; nothing without it."""
+    if path is None:
+        yield lambda _: None
+        return
+    with _output(path, "csv") as stream:
+        yield FrameWriter(stream, classifier).add
 
 
 def _with_progress(answers: Iterable[Prediction], total: int, stream: TextIO) -> Iterator[Prediction]:

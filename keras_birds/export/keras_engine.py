@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras file names
 from keras_birds.errors import ModelError
 from keras_birds.export.metadata import ModelMetadata
+from keras_birds.nn.heads import FRAME_LOGITS
 
 
 def load_keras_model(path: str | Path) -> keras.Model:
@@ -35,6 +37,18 @@ def load_keras_model(path: str | Path) -> keras.Model:
             f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
         )
     return model
+
+
+def with_frames(model: keras.Model) -> keras.Model:
+    """A model of an attention head as one with two outputs, clip and frame logits; another as it is."""
+    if FRAME_LOGITS not in [x.name for x in model.layers]:
+        return model
+    return keras.Model(model.inputs[0], [model.outputs[0], model.get_layer(FRAME_LOGITS).output])
+
+
+def as_list(outputs: Any) -> list[np.ndarray]:
+    """What `predict_on_batch` gives, of one output or several."""
+    return [np.asarray(x, np.float32) for x in (outputs if isinstance(outputs, list | tuple) else [outputs])]
 
 
 class KerasEngine:
@@ -63,11 +77,21 @@ class KerasEngine:
             )
         self.model = load_keras_model(path)
         self.metadata.check_shapes(path, self.model.inputs[0].shape, self.model.outputs[0].shape)
+        self._with_frames = with_frames(self.model)
+        outputs = self._with_frames.outputs
+        self.num_frames = int(outputs[1].shape[1]) if len(outputs) == 2 else 0
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
+        return self._run(self.model, inputs)[0]
+
+    def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores the moments of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
+        return self._run(self._with_frames, inputs)[1]
+
+    def _run(self, model: keras.Model, inputs: np.ndarray) -> list[np.ndarray]:
         n, images = len(inputs), inputs
         if keras.config.backend() != "torch":
             # jax and tensorflow compile anew for every batch size: powers of two keep that to a few.
             images = np.pad(images, [(0, (1 << (n - 1).bit_length()) - n), (0, 0), (0, 0), (0, 0)])
-        return np.asarray(self.model.predict_on_batch(images), np.float32)[:n]
+        return [x[:n] for x in as_list(model.predict_on_batch(images))]

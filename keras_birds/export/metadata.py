@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 """Of the metadata; a reader refuses every other number."""
 
+FRAME_LOGITS = "frame_logits"
+"""A graph's second output, where it has one: logits `[batch, frame, label]`, a clip's moments in order."""
+
 _KEY = "keras_birds"
 
 

@@ -20,7 +20,7 @@ import onnx
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.export.metadata import ModelMetadata, open_session
+from keras_birds.export.metadata import FRAME_LOGITS, ModelMetadata, open_session
 
 if TYPE_CHECKING:
     import keras
@@ -36,8 +36,8 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
     """Writes a float32 ONNX file, checked against the Keras model in ONNX Runtime.
 
     The graph has the input `mel` `[batch, height, width, 1]` and the output `logits` `[batch, label]`, both
-    float32, for any batch. A model of mixed or bfloat16 precision is exported in float32. The file is there
-    whole or not at all.
+    float32, for any batch; of a model with an attention head also `frame_logits` `[batch, frame, label]`. A model
+    of mixed or bfloat16 precision is exported in float32. The file is there whole or not at all.
 
     Args:
         keras_path: the model.
@@ -51,6 +51,8 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
     """
     import keras
 
+    from keras_birds.export.keras_engine import with_frames
+
     keras_path, onnx_path = Path(keras_path), Path(onnx_path)
     if keras.config.backend() != "torch":
         _export_elsewhere(keras_path, onnx_path, metadata)
@@ -59,6 +61,7 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
     with keras.device("cpu"):
         model = _load_float32(keras_path)
         metadata.check_shapes(keras_path, model.inputs[0].shape, model.outputs[0].shape)
+        model = with_frames(model)
         graph = _trace(keras_path, model)
         _rename(graph)
         onnx.helper.set_model_props(graph, metadata.onnx_props())
@@ -141,12 +144,14 @@ def _trace(path: Path, model: "keras.Model") -> onnx.ModelProto:
 
 def _rename(model: onnx.ModelProto) -> None:
     """Gives the graph the names of the contract; the exporter makes up its own."""
-    names = {model.graph.input[0].name: INPUT, model.graph.output[0].name: OUTPUT}
+    values = [model.graph.input[0], *model.graph.output]
+    wanted = (INPUT, OUTPUT, FRAME_LOGITS)
+    names = {value.name: name for value, name in zip(values, wanted, strict=False)}
     for node in model.graph.node:
         for side in (node.input, node.output):
             for i, name in enumerate(side):
-                side[i] = names.get(name, f"{name}_" if name in (INPUT, OUTPUT) else name)
-    for value in (model.graph.input[0], model.graph.output[0]):
+                side[i] = names.get(name, f"{name}_" if name in wanted else name)
+    for value in values:
         value.name = names[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
 
@@ -171,16 +176,18 @@ def example_images(metadata: ModelMetadata) -> np.ndarray:
 
 
 def _check_parity(path: Path, model: "keras.Model", onnx_path: Path, images: np.ndarray) -> None:
+    from keras_birds.export.keras_engine import as_list
+
     session = open_session(onnx_path)
     for batch in (1, len(images)):
-        expected = np.asarray(model.predict_on_batch(images[:batch]))
-        logits = session.run([OUTPUT], {INPUT: images[:batch]})[0]
-        if logits.shape != expected.shape or not np.allclose(logits, expected, TOLERANCE, TOLERANCE):
-            gap = np.abs(logits - expected).max() if logits.shape == expected.shape else np.inf
-            raise ModelError(
-                f"{path}: ONNX Runtime must give the same logits as Keras within {TOLERANCE:g}. Received: a "
-                f"difference of {gap:.3g} at batch {batch}"
-            )
+        expected = model.predict_on_batch(images[:batch])
+        for a, b in zip(as_list(expected), session.run(None, {INPUT: images[:batch]}), strict=True):
+            if a.shape != b.shape or not np.allclose(b, a, TOLERANCE, TOLERANCE):
+                gap = np.abs(b - a).max() if a.shape == b.shape else np.inf
+                raise ModelError(
+                    f"{path}: ONNX Runtime must give the same logits as Keras within {TOLERANCE:g}. Received: a "
+                    f"difference of {gap:.3g} at batch {batch}"
+                )
 
 
 def _main() -> None:

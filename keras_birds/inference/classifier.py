@@ -14,7 +14,7 @@ from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.errors import AudioError, ModelError
 from keras_birds.export.calibration import Calibration
 from keras_birds.export.metadata import check_labels
-from keras_birds.inference.engines import Engine, load_engine, sigmoid
+from keras_birds.inference.engines import Engine, FrameEngine, load_engine, sigmoid
 from keras_birds.inference.runs import resolve_model
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
@@ -135,6 +135,65 @@ class Classifier:
                 start_s = np.array([x.start_samples for x in chunk]) / audio.sample_rate_hz
                 end_s = start_s + np.array([x.n_samples for x in chunk]) / audio.sample_rate_hz
                 yield start_s, end_s, self.probabilities(self.inputs([x.clip for x in chunk]))
+
+    def frame_scores(self, path: str | Path) -> "DataFrame":
+        """Scores the moments of a recording, as models with an attention head can (`model.head = "attention"`).
+
+        Windows don't overlap. Frames of what fills up the last one are left out.
+
+        Args:
+            path: an audio file or its URL.
+
+        Returns:
+            One row a frame: `start_s`, `end_s`, then float32 probabilities, one column a label; of several members
+            the mean. They are not calibrated.
+
+        Raises:
+            AudioError: if the file can't be read.
+            ModelError: if a member has no attention head, or another number of frames.
+        """
+        import pandas as pd
+
+        engines, audio = self.check_frames(), self.audio
+        frame_s = audio.clip_s / engines[0].num_frames
+        times, scores = [], []
+        with open_stream(path, audio.sample_rate_hz, audio.decoder) as stream:
+            windows = sliding_windows(stream.blocks, audio, 0.0)
+            while chunk := list(islice(windows, _CHUNK_WINDOWS)):
+                inputs = self.inputs([x.clip for x in chunk])
+                found = np.mean([sigmoid(x.frame_logits(inputs)) for x in engines], axis=0)
+                for window, frames in zip(chunk, found, strict=True):
+                    start_s, length_s = (
+                        x / audio.sample_rate_hz for x in (window.start_samples, window.n_samples)
+                    )
+                    first_s = frame_s * np.arange(len(frames))
+                    inside = first_s < length_s - 1e-6
+                    last_s = np.minimum(first_s + frame_s, length_s)
+                    times.append(start_s + np.stack([first_s, last_s], axis=1)[inside])
+                    scores.append(frames[inside].astype(np.float32))
+        labels = list(self.labels)
+        columns = pd.DataFrame(
+            np.concatenate(scores) if scores else np.zeros((0, len(labels))), columns=labels
+        )
+        spans = np.concatenate(times) if times else np.zeros((0, 2))
+        return pd.concat([pd.DataFrame(spans, columns=["start_s", "end_s"]), columns], axis=1)
+
+    def check_frames(self) -> list[FrameEngine]:
+        """The members, if all can score the moments of a clip.
+
+        Raises:
+            ModelError: naming the first that can't.
+        """
+        found: list[FrameEngine] = []
+        for engine in self.engines:
+            frames = engine.num_frames if isinstance(engine, FrameEngine) else 0
+            if not isinstance(engine, FrameEngine) or not frames or (found and frames != found[0].num_frames):
+                raise ModelError(
+                    f"{engine.path}: frames need models with an attention head and equally many frames. Received: "
+                    f"{frames or 'no'} frames. Train with --config recommended, or --set model.head=attention"
+                )
+            found.append(engine)
+        return found
 
     def score_file(self, path: str | Path, overlap_s: float = 0.0) -> RecordingScores:
         """As `scores`, with what became of the file.

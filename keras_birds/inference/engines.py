@@ -2,12 +2,12 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
-from keras_birds.export.metadata import ModelMetadata, open_session
+from keras_birds.export.metadata import FRAME_LOGITS, ModelMetadata, open_session
 
 
 class Engine(Protocol):
@@ -29,6 +29,20 @@ class Engine(Protocol):
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Float32 inputs to float32 `[n, label]`."""
+
+
+@runtime_checkable
+class FrameEngine(Engine, Protocol):
+    """A model that may score the moments of a clip as well.
+
+    Args:
+        num_frames: how many they are, in order and of equal length; 0 where it has no attention head.
+    """
+
+    num_frames: int
+
+    def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Float32 inputs to float32 `[n, frame, label]`, where `num_frames` isn't 0."""
 
 
 class OnnxEngine:
@@ -57,7 +71,7 @@ class OnnxEngine:
         self.batch_size = 2 if is_cpu else 64
         self.workers: int | None = None if is_cpu else 1
         self.metadata = ModelMetadata.of_session(self._session, path)
-        self._check_graph()
+        self.num_frames = self._check_graph()
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images.
@@ -71,13 +85,27 @@ class OnnxEngine:
         logits: np.ndarray = self._session.run(["logits"], {"mel": inputs})[0]
         return logits
 
-    def _check_graph(self) -> None:
+    def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores the moments of images.
+
+        Args:
+            inputs: float32 `[n, height, width, 1]` in [0, 1].
+
+        Returns:
+            float32 `[n, frame, label]`.
+        """
+        logits: np.ndarray = self._session.run([FRAME_LOGITS], {"mel": inputs})[0]
+        return logits
+
+    def _check_graph(self) -> int:
+        """Frames of a clip that the graph scores; 0 where it doesn't."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         names = [x.name for x in inputs], [x.name for x in outputs]
-        if names != (["mel"], ["logits"]):
+        if names[0] != ["mel"] or names[1] not in (["logits"], ["logits", FRAME_LOGITS]):
             received = f"{', '.join(names[0])} -> {', '.join(names[1])}"
             raise ModelError(f"{self.path}: the graph must take mel and give logits. Received: {received}")
         self.metadata.check_shapes(self.path, inputs[0].shape, outputs[0].shape)
+        return int(outputs[1].shape[1]) if len(outputs) == 2 else 0
 
 
 def load_engine(path: str | Path, provider: str | None = None) -> Engine:

@@ -5,12 +5,17 @@ from dataclasses import asdict
 from typing import Any, Protocol, TextIO
 
 from keras_birds.inference.aggregate import RankedLabel
+from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.predict import Prediction
 from keras_birds.inference.text import csv_writer, printable
+from keras_birds.inference.writers.rows import decimal, six_digits
 
 CSV_COLUMNS = ("file", "rank", "label", "scientific_name", "common_name", "class_name", "score")
 """Of `CsvWriter`: one row for each file and rank; `score` is a probability with 6 significant digits."""
+
+FRAME_COLUMNS = ("file", "start_s", "end_s", "label", "scientific_name", "common_name", "score")
+"""Of `FrameWriter`: one row for each file, top label and moment."""
 
 
 class Writer(Protocol):
@@ -39,6 +44,33 @@ class CsvWriter:
 
     def close(self) -> None:
         """Nothing is left to write."""
+
+
+class FrameWriter:
+    """Rows of `FRAME_COLUMNS`: the scores of a recording's top labels in each moment of it.
+
+    Args:
+        stream: takes the table.
+        classifier: scores the moments.
+    """
+
+    def __init__(self, stream: TextIO, classifier: Classifier):
+        self._classifier = classifier
+        self._rows = csv_writer(stream)
+        self._rows.writerow(FRAME_COLUMNS)
+
+    def add(self, prediction: Prediction) -> None:
+        """Scores a recording's moments and writes them; files without scores have no row."""
+        if prediction.outcome.failed:
+            return
+        file = prediction.outcome.file
+        frames = self._classifier.frame_scores(file)
+        for ranked in prediction.top:
+            label = ranked.label
+            names = (label.name, label.scientific_name, label.common_name)
+            columns = (frames[x] for x in ("start_s", "end_s", label.name))
+            for start_s, end_s, score in zip(*columns, strict=True):
+                self._rows.writerow((file, decimal(start_s), decimal(end_s), *names, six_digits(score)))
 
 
 class JsonWriter:

@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 FRAME_LOGITS = "frame_logits"
-"""Name of the layer, and of the exported output, with a logit for each moment and label."""
+"""Name of the layer with a logit for each moment and label."""
 
 
 def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:

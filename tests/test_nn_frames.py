@@ -1,0 +1,184 @@
+"""Scores of a clip's moments, from the Keras model to the table of `predict --frames`."""
+
+import csv
+
+import keras
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata
+
+import keras_birds
+from keras_birds.config import Config
+from keras_birds.errors import ModelError
+from keras_birds.export.keras_engine import KerasEngine, load_keras_model, with_frames
+from keras_birds.export.onnx import export_onnx
+from keras_birds.inference.engines import OnnxEngine, sigmoid
+from keras_birds.labels import LabelSet
+from keras_birds.nn.build import build_model
+from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean
+
+RATE_HZ, FRAMES = AUDIO.sample_rate_hz, 8
+FRAME_S = AUDIO.clip_s / FRAMES
+ON_TORCH = keras.config.backend() == "torch"
+
+
+def make_listener(scale=20.0):
+    """The placeholder's idea, moment by moment: which band is loudest in each of eight frames."""
+    inputs = keras.Input((MEL.height, MEL.width, 1))
+    bands = keras.layers.MaxPooling2D((MEL.height // len(LABELS), MEL.width // FRAMES))(inputs)
+    x = keras.layers.Reshape((FRAMES, len(LABELS)))(keras.layers.Permute((2, 1, 3))(bands))
+    frames = keras.layers.Dense(len(LABELS), name=FRAME_LOGITS)
+    attention = keras.layers.Dense(len(LABELS))
+    model = keras.Model(inputs, AttentionMean()([frames(x), attention(x)]))
+    frames.set_weights([scale * np.eye(len(LABELS)), np.full(len(LABELS), -0.9 * scale)])
+    attention.set_weights([4 * np.eye(len(LABELS)), np.zeros(len(LABELS))])
+    return model
+
+
+def write_fold(folder, model, **changes):
+    folder.mkdir(parents=True)
+    model.save(folder / "model.keras")
+    metadata = make_metadata(f"listener/{folder.name}", **changes)
+    metadata.write_json(folder / "model.json")
+    export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two folds of the listener; read-only."""
+    folder = tmp_path_factory.mktemp("listener")
+    for fold, scale in enumerate((20.0, 10.0)):
+        write_fold(folder / f"fold{fold}", make_listener(scale))
+    return folder
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Five seconds of silence with the second label's tone from 2.5 to 3 s."""
+    t = np.arange(5 * RATE_HZ) / RATE_HZ
+    tone = np.where((t >= 2.5) & (t < 3), 0.5 * np.sin(2 * np.pi * TONES_HZ[1] * t), 0)
+    soundfile.write(tmp_path / "call.wav", tone + np.random.default_rng(0).normal(0, 1e-3, len(t)), RATE_HZ)
+    return tmp_path / "call.wav"
+
+
+def test_both_outputs_are_exported_and_both_engines_agree(run):
+    graph = onnx.load(run / "fold0" / "model.onnx").graph
+    assert [x.name for x in graph.output] == ["logits", "frame_logits"]
+    engines = OnnxEngine(run / "fold0" / "model.onnx"), KerasEngine(run / "fold0" / "model.keras")
+    images = np.random.default_rng(0).random((3, MEL.height, MEL.width, 1), np.float32)
+    clips, frames = zip(*((x.logits(images), x.frame_logits(images)) for x in engines), strict=True)
+    assert [x.num_frames for x in engines] == [FRAMES, FRAMES]
+    assert clips[0].shape == (3, 4)
+    assert frames[0].shape == (3, FRAMES, 4)
+    np.testing.assert_allclose(*clips, atol=1e-4)
+    np.testing.assert_allclose(*frames, atol=1e-4)
+    # A clip's logit lies among those of its moments.
+    assert (clips[0] <= frames[0].max(axis=1) + 1e-4).all()
+    assert (clips[0] >= frames[0].min(axis=1) - 1e-4).all()
+
+
+@pytest.mark.skipif(not ON_TORCH, reason="the export runs on torch, whatever the backend")
+def test_the_attention_head_is_exported_with_its_frames(tmp_path):
+    config = Config.parse(
+        {
+            "audio": AUDIO,
+            "mel": {**MEL.model_dump(), "height": 32, "width": 96},
+            "model": {"head": "attention"},
+        }
+    )
+    model = build_model(config, 3)
+    rng = np.random.default_rng(0)
+    attention = model.get_layer("attention")
+    attention.set_weights([rng.normal(0, 0.1, x.shape) for x in attention.get_weights()])
+    labels = LabelSet(["a", "b", "c"])
+    folder = write_fold(tmp_path / "fold0", model, labels=labels, mel=config.mel)
+    engine = OnnxEngine(folder / "model.onnx")
+    assert engine.num_frames == 3
+    images = rng.random((2, 32, 96, 1), np.float32)
+    expected = with_frames(load_keras_model(folder / "model.keras")).predict(images, verbose=0)
+    np.testing.assert_allclose(engine.logits(images), expected[0], atol=1e-4)
+    np.testing.assert_allclose(engine.frame_logits(images), expected[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "keras"])
+def test_frames_tell_where_a_call_is(run, call, engine):
+    classifier = keras_birds.load(run, engine=engine)
+    found = classifier.frame_scores(call)
+    # Two windows of two seconds, and the last second of the third.
+    assert len(found) == 2 * FRAMES + FRAMES // 2
+    np.testing.assert_allclose(found["start_s"], np.arange(len(found)) * FRAME_S)
+    np.testing.assert_allclose(found["end_s"], found["start_s"] + FRAME_S)
+    scores = found["whtdov"].to_numpy()
+    loud = (found["end_s"] > 2.55) & (found["start_s"] < 2.95)
+    quiet = (found["start_s"] >= 2) & (found["end_s"] <= 4) & ~loud
+    assert loud.sum() == 2
+    assert scores[loud].min() > 0.4
+    assert scores[quiet].max() < 0.5 * scores[loud].min()
+    # An ensemble is the mean of its members' probabilities.
+    each = [keras_birds.load(run / f"fold{k}", engine=engine).frame_scores(call) for k in range(2)]
+    np.testing.assert_allclose(found["whtdov"], (each[0]["whtdov"] + each[1]["whtdov"]) / 2, atol=1e-6)
+
+
+def test_frames_end_where_the_recording_ends(run, write_tone):
+    found = keras_birds.load(run).frame_scores(write_tone("short.wav", TONES_HZ[0], 0.6, RATE_HZ))
+    np.testing.assert_allclose(found["start_s"], [0, 0.25, 0.5])
+    np.testing.assert_allclose(found["end_s"], [0.25, 0.5, 0.6])
+
+
+def test_frames_are_those_of_the_graph(run, call):
+    classifier = keras_birds.load(run / "fold0")
+    clip = soundfile.read(call, dtype="float32")[0][2 * RATE_HZ : 4 * RATE_HZ]
+    logits = classifier.engines[0].frame_logits(classifier.inputs(clip[None]))[0]
+    found = classifier.frame_scores(call)[list(LABELS)].to_numpy()
+    np.testing.assert_allclose(found[FRAMES : 2 * FRAMES], sigmoid(logits), atol=1e-5)
+
+
+def test_models_without_an_attention_head_are_refused(placeholder_run, run, call, run_command, tmp_path):
+    with pytest.raises(ModelError, match=r"fold0/model\.onnx: frames need .* Received: no frames\."):
+        keras_birds.load(placeholder_run).frame_scores(call)
+    code, printed, err = run_command(
+        "predict", call, "--model", placeholder_run, "--frames", tmp_path / "frames.csv"
+    )
+    assert (code, printed) == (1, "")
+    assert "--set model.head=attention" in err
+    assert not (tmp_path / "frames.csv").exists()
+    for wrong in (["--calibrated"], ["--out", tmp_path / "results"]):
+        code, _, err = run_command(
+            "predict", call, "--model", run, "--frames", tmp_path / "frames.csv", *wrong
+        )
+        assert code == 2
+        assert "--frames" in err
+
+
+def test_the_command_writes_a_row_a_moment_and_label(run, call, run_command, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    path = tmp_path / "frames.csv"
+    code, printed, err = run_command(
+        "predict",
+        call,
+        tmp_path / "broken.wav",
+        "--model",
+        run,
+        "--top-k",
+        2,
+        "--aggregate",
+        "max",
+        "--frames",
+        path,
+    )
+    assert code == 1
+    assert f"Frames: {path}" in err
+    assert "whtdov" in printed
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {x["file"] for x in rows} == {str(call)}
+    assert len(rows) == 2 * 20
+    mine = [x for x in rows if x["label"] == "whtdov"]
+    best = max(mine, key=lambda x: float(x["score"]))
+    assert 2.25 <= float(best["start_s"]) < 3
+    assert (best["scientific_name"], best["common_name"]) == ("Leptotila verreauxi", "White-tipped Dove")
+    expected = keras_birds.load(run).frame_scores(call)["whtdov"]
+    np.testing.assert_allclose([float(x["score"]) for x in mine], expected, rtol=1e-5)
