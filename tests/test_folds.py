@@ -12,7 +12,7 @@ import pytest
 
 from keras_birds.config import DataConfig, FoldsConfig
 from keras_birds.data.catalog import read_catalog
-from keras_birds.data.folds import HIDDEN, Split, make_split
+from keras_birds.data.folds import FULL, HIDDEN, Split, make_split
 from keras_birds.errors import ConfigError, DataError
 
 
@@ -271,7 +271,7 @@ def test_an_unknown_fold_is_told_with_the_known_ones(animals):
         for ask in (split.train_rows, split.validation_rows, split.require_fold):
             with pytest.raises(ConfigError) as caught:
                 ask(k)
-            assert str(caught.value) == f"--fold must be one of 0, 1, 2, 3, 4, or all. Received: {k}"
+            assert str(caught.value) == f"--fold must be one of 0, 1, 2, 3, 4, all or full. Received: {k}"
 
 
 def test_save_names_recordist_and_place_of_each_recording(catalog_of, tmp_path):
@@ -374,3 +374,10 @@ def test_load_refuses_what_is_no_split(catalog_of, tmp_path, content):
     path.unlink()
     with pytest.raises(DataError, match=r"a split must be readable. Received: No such file"):
         Split.load(path, catalog)
+
+
+def test_full_trains_on_all_but_the_hidden_and_measures_nothing():
+    split = Split(np.array([0, 1, -1, 1, 0]), 2)
+    assert split.train_rows(FULL).tolist() == [0, 1, 3, 4]
+    assert split.validation_rows(FULL).tolist() == []
+    assert split.train_rows(1).tolist() == [0, 4]

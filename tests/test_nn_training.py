@@ -493,6 +493,40 @@ def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
     assert noise.max() < 0.5
 
 
+def test_a_model_of_all_recordings(data, tmp_path, run_command):
+    config, watcher = make_config(keep="last", epochs=2), Watcher()
+    result = train(config, data, "full", tmp_path / "run", reporter=watcher)
+    (full,) = result.folds
+    assert watcher.lines[1] == "fold full: 70 to train on, none to validate"
+    assert full.folder == tmp_path / "run" / "full"
+    assert files_below(full.folder) == FOLD_FILES - {"oof.parquet"}
+    assert math.isnan(full.macro_auc)
+    assert (full.kept_epoch, full.epochs) == (2, 2)
+    metadata = ModelMetadata.read_onnx(full.folder / "model.onnx")
+    assert metadata.model_id == "run/full"
+    assert math.isnan(metadata.metrics["macro_auc"])
+    assert set(pd.read_csv(full.folder / "history.csv")) == {
+        "epoch",
+        "loss",
+        "macro_auc",
+        "learning_rate",
+        "seconds",
+    }
+    assert keras_birds.load(tmp_path / "run").model_id == "run/full"
+    again = train(config, data, "full", tmp_path / "run", resume=True)
+    assert math.isnan(again.folds[0].macro_auc)
+    code, _, err = run_command("evaluate", tmp_path / "run")
+    assert code == 1
+    assert "must have a finished fold" in err
+
+
+@torch_only
+def test_a_model_of_all_recordings_chooses_no_epoch(data, tmp_path):
+    with pytest.raises(ConfigError, match=r"training\.keep must be last\. Received: best"):
+        train(make_config(), data, "full", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @torch_only
 @pytest.mark.parametrize("content", ["nothing", "text"])
 def test_a_background_without_recordings_is_refused(data, tmp_path, content):
@@ -652,10 +686,10 @@ def test_a_folder_that_holds_something_is_refused(data, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (7, r"--fold must be one of 0, 1, or all\. Received: 7"),
-        (-1, r"--fold must be one of 0, 1, or all\. Received: -1"),
-        ([0, 2], r"--fold must be one of 0, 1, or all\. Received: 2"),
-        ("every", r"--fold must be a number or all\. Received: every"),
+        (7, r"--fold must be one of 0, 1, all or full\. Received: 7"),
+        (-1, r"--fold must be one of 0, 1, all or full\. Received: -1"),
+        ([0, 2], r"--fold must be one of 0, 1, all or full\. Received: 2"),
+        ("every", r"--fold must be a number, all or full\. Received: every"),
     ],
 )
 def test_an_unknown_fold_is_refused_before_a_run_is_made(data, tmp_path, wrong, message):

@@ -86,7 +86,7 @@ def test_help_names_every_option_and_what_a_run_holds(run):
 def test_an_unknown_fold_is_a_wrong_call(run, data, tmp_path):
     code, _, err = run("--data", data, "--fold", 7, "--out", tmp_path / "run", *SMALL)
     assert code == 2
-    assert err == "Error: --fold must be one of 0, 1, or all. Received: 7\n"
+    assert err == "Error: --fold must be one of 0, 1, all or full. Received: 7\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -94,7 +94,7 @@ def test_an_unknown_fold_is_a_wrong_call(run, data, tmp_path):
 def test_a_fold_that_is_no_number_is_a_wrong_call(run, data, fold):
     code, _, err = run("--data", data, f"--fold={fold}", *SMALL)
     assert code == 2
-    assert err == f"Error: --fold must be a number from 0, or all. Received: {fold}\n"
+    assert err == f"Error: --fold must be a number from 0, all or full. Received: {fold}\n"
 
 
 def test_every_wrong_key_of_a_configuration_is_told_at_once(run, data, tmp_path):

@@ -1,5 +1,6 @@
 """`keras-birds train`: train one fold or all of them."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @data_option
-@click.option("--fold", default="0", show_default=True, metavar="N|all", help="Which fold to train.")
+@click.option("--fold", default="0", show_default=True, metavar="N|all|full", help="Which fold to train.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -38,7 +39,7 @@ def train(
     config_name: str,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train one fold, or all of them.
+    """Train one fold, all of them, or a model on all recordings.
 
     \b
     keras-birds train --data birdclef --fold 0
@@ -50,6 +51,8 @@ def train(
     The run directory gets the settings, the split, a manifest of all recordings, and for each fold
     model.keras, model.onnx, model.json, history.csv and oof.parquet (out-of-fold scores). The best epoch by
     validation macro-AUC is kept (training.keep = "last": the last one).
+
+    --fold full trains on every recording that isn't hidden, for use once the folds have told how good the recipe is.
 
     After Ctrl-C or a kill, the same command with --resume goes on: at most the running epoch is lost, and the
     outcome is that of an uninterrupted run.
@@ -63,8 +66,8 @@ def train(
 
     config = Config.load(config_name, overrides)
     data = resolve_data_dir(data_dir, config)
-    if fold != "all" and not fold.isdecimal():
-        raise ConfigError(f"--fold must be a number from 0, or all. Received: {fold}")
+    if fold not in ("all", "full") and not fold.isdecimal():
+        raise ConfigError(f"--fold must be a number from 0, all or full. Received: {fold}")
     if ray_address is not None:
         from keras_birds.distributed.cluster import check_address
 
@@ -78,7 +81,7 @@ def train(
     train_run = train_here if ray_address is None else partial(train_on_cluster, ray_address)
     with make_reporter() as reporter:
         try:
-            result = train_run(config, data, fold if fold == "all" else int(fold), out, resume, reporter)
+            result = train_run(config, data, int(fold) if fold.isdecimal() else fold, out, resume, reporter)
         except KeyboardInterrupt:
             reporter.say("Stopped. The same command with --resume goes on after the last whole epoch.")
             raise
@@ -87,7 +90,9 @@ def train(
 
 def _summary(result: "RunResult") -> str:
     lines = [f"{'fold':<6}{'macro AUC':>10}{'kept epoch':>12}"]
-    lines += [f"{x.fold:<6}{x.macro_auc:>10.4f}{f'{x.kept_epoch}/{x.epochs}':>12}" for x in result.folds]
+    for x in result.folds:
+        auc, epoch = "–" if math.isnan(x.macro_auc) else f"{x.macro_auc:.4f}", f"{x.kept_epoch}/{x.epochs}"
+        lines.append(f"{x.fold:<6}{auc:>10}{epoch:>12}")
     if len(result.folds) > 1:
         lines.append(f"{'mean':<6}{result.mean_macro_auc:>10.4f}")
     lines.append(f"Run: {result.out}")

@@ -14,6 +14,11 @@ from keras_birds.config import FoldsConfig
 from keras_birds.data.catalog import Catalog
 from keras_birds.errors import ConfigError, DataError
 
+FULL = "full"
+"""In place of a fold's number: training on every recording that isn't hidden, measured on none."""
+
+Fold = int | str
+
 HIDDEN = -1
 MIN_FOR_HIDDEN = 3
 """Labels with fewer recordings have none in the hidden set: the folds need what there is."""
@@ -38,38 +43,39 @@ class Split:
     fold: np.ndarray
     n_folds: int
 
-    def train_rows(self, k: int) -> np.ndarray:
+    def train_rows(self, k: Fold) -> np.ndarray:
         """Int rows `[m]` of the catalog that fold `k` trains on: all but fold `k` and the hidden ones.
 
         Raises:
             ConfigError: if there is no such fold.
         """
         self.require_fold(k)
-        return np.flatnonzero((self.fold != k) & (self.fold != HIDDEN))
+        measured = np.zeros(len(self.fold), bool) if k == FULL else self.fold == k
+        return np.flatnonzero(~measured & (self.fold != HIDDEN))
 
-    def validation_rows(self, k: int) -> np.ndarray:
-        """Int rows `[m]` of the catalog that fold `k` validates on.
+    def validation_rows(self, k: Fold) -> np.ndarray:
+        """Int rows `[m]` of the catalog that fold `k` validates on; none of `FULL`.
 
         Raises:
             ConfigError: if there is no such fold.
         """
         self.require_fold(k)
-        return np.flatnonzero(self.fold == k)
+        return np.zeros(0, np.intp) if k == FULL else np.flatnonzero(self.fold == k)
 
     @property
     def hidden_rows(self) -> np.ndarray:
         """Int rows `[m]` of the hidden test set, which no fold sees."""
         return np.flatnonzero(self.fold == HIDDEN)
 
-    def require_fold(self, k: int) -> None:
+    def require_fold(self, k: Fold) -> None:
         """Refuses a fold that doesn't exist.
 
         Raises:
             ConfigError: naming those that do.
         """
-        if not 0 <= k < self.n_folds:
+        if k not in (FULL, *range(self.n_folds)):
             known = ", ".join(map(str, range(self.n_folds)))
-            raise ConfigError(f"--fold must be one of {known}, or all. Received: {k}")
+            raise ConfigError(f"--fold must be one of {known}, all or full. Received: {k}")
 
     def save(self, path: str | Path, catalog: Catalog) -> None:
         """Writes a CSV with a row for each recording: what it is, where it went, who recorded it and where.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_birds.config import Config
+from keras_birds.data.folds import Fold
 from keras_birds.distributed.cluster import Node, cause_of, connect, nodes
 from keras_birds.errors import ConfigError, KerasBirdsError, TrainingError
 
@@ -44,7 +45,7 @@ def train_on_cluster(
         config: the settings.
         data: the data set's folder, on storage that every node sees by this name; a relative one counts from this
             process's folder, which the nodes must see as well.
-        fold: a number from 0, several, or `"all"`.
+        fold: a number from 0, several, `"all"` or `"full"`.
         out: the run directory, on such storage too.
         resume: as for `train`.
         reporter: gets lines and progress.
@@ -85,7 +86,7 @@ def fold_resources(found: Sequence[Node]) -> tuple[int, int]:
 
 
 def _run_tasks(
-    folds: Sequence[int], resources: tuple[int, int], arguments: tuple[Any, ...], reporter: "Reporter"
+    folds: Sequence[Fold], resources: tuple[int, int], arguments: tuple[Any, ...], reporter: "Reporter"
 ) -> "list[FoldResult]":
     import ray
 
@@ -94,7 +95,7 @@ def _run_tasks(
     # A process of its own for each fold: what one leaves in memory doesn't reach the next.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MAX_RETRIES, max_calls=1)(_train_fold)
     refs = {task.remote(k, lines, Path.cwd(), *arguments): k for k in folds}
-    found: dict[int, FoldResult] = {}
+    found: dict[Fold, FoldResult] = {}
     waiting, tell_at = list(refs), time.monotonic() + _TELL_AFTER_S
     try:
         while waiting:
@@ -113,7 +114,7 @@ def _run_tasks(
     return [found[k] for k in folds]
 
 
-def _result(ref: Any, fold: int) -> "FoldResult":
+def _result(ref: Any, fold: Fold) -> "FoldResult":
     import ray
 
     try:
@@ -143,7 +144,7 @@ class _Lines:
 
 
 def _train_fold(
-    fold: int,
+    fold: Fold,
     lines: Any,
     folder: Path,
     config: Config,

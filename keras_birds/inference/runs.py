@@ -10,6 +10,9 @@ _HOW_TO_GET_ONE = (
     "Train one with `keras-birds train --data DIR --fold 0` or `keras-birds demo`, or pass --model"
 )
 _FOLD = re.compile(r"fold(\d+)")
+_FULL = "full"
+"""Folder of the model that `--fold full` trains."""
+
 _SUFFIX = {"onnx": ".onnx", "keras": ".keras"}
 
 
@@ -19,8 +22,8 @@ def resolve_model(
     """Finds the model files that a path stands for: several for an ensemble, in fold order.
 
     Args:
-        path: a fold's folder, a run's folder (all its finished folds), an `.onnx` or `.keras` file; `None` for
-            the newest run below `runs_dir`.
+        path: a fold's folder, a run's folder (all its finished folds, else its model of all recordings), an
+            `.onnx` or `.keras` file; `None` for the newest run below `runs_dir`.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         runs_dir: where runs are.
 
@@ -76,12 +79,14 @@ def _trained_at(run: Path, engine: str) -> int:
 
 
 def _folds(run: Path) -> list[Path]:
+    """The run's folds in order; without any, the model of all its recordings."""
     found = [(int(m[1]), x) for x in run.iterdir() if x.is_dir() and (m := _FOLD.fullmatch(x.name))]
-    return [x for _, x in sorted(found)]
+    return [x for _, x in sorted(found)] or [x for x in [run / _FULL] if x.is_dir()]
 
 
 def _is_fold(path: Path) -> bool:
-    is_named_so = _FOLD.fullmatch(path.resolve().name) is not None
+    name = path.resolve().name
+    is_named_so = name == _FULL or _FOLD.fullmatch(name) is not None
     return is_named_so or any((path / f"model{x}").is_file() for x in _SUFFIX.values())
 
 

@@ -133,10 +133,11 @@ class EpochLine(keras.callbacks.Callback):
         row = progress.history[-1]
         left_s = (self._epochs - epoch - 1) * row["seconds"]
         is_best = self._checkpoint.keep == "best" and progress.kept_epoch == epoch + 1
+        shown = [f"{name} {row[name]:.4f}" for name in ("loss", "val_loss", MONITOR) if name in row]
         self._say(
-            f"epoch {epoch + 1:>{len(str(self._epochs))}}/{self._epochs}  loss {row['loss']:.4f}  "
-            f"val_loss {row['val_loss']:.4f}  val_macro_auc {row[MONITOR]:.4f}  {duration(row['seconds'])}"
-            f"{f', {duration(left_s)} left' if left_s else ''}{'  best so far' if is_best else ''}"
+            f"epoch {epoch + 1:>{len(str(self._epochs))}}/{self._epochs}  {'  '.join(shown)}  "
+            f"{duration(row['seconds'])}{f', {duration(left_s)} left' if left_s else ''}"
+            f"{'  best so far' if is_best else ''}"
         )
 
 

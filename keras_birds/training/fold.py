@@ -14,6 +14,7 @@ import pandas as pd
 from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
+from keras_birds.data.folds import FULL, Fold
 from keras_birds.data.source import JoinedSource, MelSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.export.metadata import ModelMetadata
@@ -68,15 +69,15 @@ class FoldResult:
     """How a fold ended.
 
     Args:
-        fold: its number.
+        fold: its number, or `"full"`.
         folder: where its files are.
-        macro_auc: exact macro ROC-AUC of the kept epoch's out-of-fold scores.
+        macro_auc: exact macro ROC-AUC of the kept epoch's out-of-fold scores; not a number without any.
         kept_epoch: from 1; whose weights the model has.
         epochs: trained in all.
         seconds: that the epochs took.
     """
 
-    fold: int
+    fold: Fold
     folder: Path
     macro_auc: float
     kept_epoch: int
@@ -88,7 +89,7 @@ def train_fold(
     folder: Path,
     data: FoldData,
     config: Config,
-    fold: int,
+    fold: Fold,
     pretrained: "PretrainedWeights | None",
     reporter: "Reporter",
 ) -> FoldResult:
@@ -98,7 +99,7 @@ def train_fold(
         folder: of the fold; made if need be.
         data: its recordings.
         config: the run's settings.
-        fold: its number.
+        fold: its number, or `"full"`, which has no recordings to validate on.
         pretrained: ImageNet weights to begin with; `None` from scratch.
         reporter: gets lines and progress.
     """
@@ -110,7 +111,8 @@ def train_fold(
     folder.mkdir(parents=True, exist_ok=True)
     settings = config.training
     _require_batches(data, config, fold)
-    reporter.say(f"fold {fold}: {len(data.train_rows)} to train on, {len(data.validation_rows)} to validate")
+    validate = f", {len(data.validation_rows)} to validate" if fold != FULL else ", none to validate"
+    reporter.say(f"fold {fold}: {len(data.train_rows)} to train on{validate}")
     keras.utils.clear_session()
     keras.utils.set_random_seed(settings.seed)
     training, validation = make_datasets(data, config)
@@ -135,8 +137,8 @@ def train_fold(
     return _finish(kept, folder, data, validation, config, fold, progress)
 
 
-def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDataset]:
-    """The shuffled, augmented training set and the plain validation set."""
+def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDataset | None]:
+    """The shuffled, augmented training set and the plain validation set, if there are recordings for it."""
     settings = config.training
     random_crop = config.audio.crop == "random"
     source, targets, negative_rows = data.source, data.targets, None
@@ -159,6 +161,8 @@ def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDatase
         negative_rows=negative_rows,
         negative_fraction=config.data.background_fraction,
     )
+    if not len(data.validation_rows):
+        return training, None
     validation = MelDataset(
         data.source, data.targets, data.validation_rows, settings.batch_size, workers=settings.workers
     )
@@ -204,7 +208,7 @@ def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> N
 def _fit(
     model: keras.Model,
     training: MelDataset,
-    validation: MelDataset,
+    validation: MelDataset | None,
     folder: Path,
     config: Config,
     progress: Progress,
@@ -241,18 +245,20 @@ def _finish(
     model: keras.Model,
     folder: Path,
     data: FoldData,
-    validation: MelDataset,
+    validation: MelDataset | None,
     config: Config,
-    fold: int,
+    fold: Fold,
     progress: Progress,
 ) -> FoldResult:
     """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
-    rows, history = data.validation_rows, progress.history
-    logits = np.asarray(model.predict(validation, verbose=0), np.float64)
-    scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    targets = data.targets[rows]
-    OutOfFold(tuple(data.names[x] for x in rows), data.labels, scores, targets).write(folder / OOF)
-    exact = macro_auc(targets, scores)
+    history, exact = progress.history, math.nan
+    if validation is not None:
+        rows = data.validation_rows
+        logits = np.asarray(model.predict(validation, verbose=0), np.float64)
+        scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        targets = data.targets[rows]
+        OutOfFold(tuple(data.names[x] for x in rows), data.labels, scores, targets).write(folder / OOF)
+        exact = macro_auc(targets, scores)
     seconds = math.fsum(x["seconds"] for x in history)
     with atomic_path(folder / HISTORY) as temporary:
         table = pd.DataFrame(list(history))
@@ -282,14 +288,14 @@ def _finish(
     return FoldResult(fold, folder, exact, progress.kept_epoch, progress.epochs, seconds)
 
 
-def _read_result(folder: Path, fold: int) -> FoldResult:
+def _read_result(folder: Path, fold: Fold) -> FoldResult:
     metrics = ModelMetadata.read_onnx(folder / "model.onnx").metrics
     kept_epoch, epochs = int(metrics["kept_epoch"]), int(metrics["epochs"])
     return FoldResult(fold, folder, metrics["macro_auc"], kept_epoch, epochs, metrics["train_seconds"])
 
 
-def _require_batches(data: FoldData, config: Config, fold: int) -> None:
-    if not len(data.validation_rows):
+def _require_batches(data: FoldData, config: Config, fold: Fold) -> None:
+    if fold != FULL and not len(data.validation_rows):
         raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
     if len(data.train_rows) < config.training.batch_size:
         raise ConfigError(

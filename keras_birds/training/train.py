@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
-from keras_birds.data.folds import Split, make_split
+from keras_birds.data.folds import FULL, Fold, Split, make_split
 from keras_birds.data.source import MelSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.training.memory import keep_freed_memory
@@ -75,12 +75,12 @@ def train(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> RunResult:
-    """Trains one fold, several or all, as `keras-birds train` does.
+    """Trains one fold, several or all, or on all recordings, as `keras-birds train` does.
 
     Args:
         config: the settings.
         data: the data set's folder.
-        fold: a number from 0, several, or `"all"`.
+        fold: a number from 0, several, `"all"`, or `"full"`: on every recording that isn't hidden, measured on none.
         out: the run directory, new or empty; `None` for `runs/<time>`.
         resume: whether to go on with the run in `out` (or the newest): finished folds stay, an interrupted one
             goes on after its last whole epoch, and ends as it would have without the interruption.
@@ -117,7 +117,7 @@ class Prepared:
     catalog: Catalog
     split: Split
     source: MelSource
-    folds: tuple[int, ...]
+    folds: tuple[Fold, ...]
     pretrained: PretrainedWeights | None
     background: MelSource | None = None
 
@@ -142,7 +142,7 @@ def prepare(
     catalog = read_catalog(Path(data), config.data)
     catalog.require_clean()
     split = make_split(catalog, config.folds)
-    folds = _wanted_folds(fold, split)
+    folds = _wanted_folds(fold, split, config)
     backgrounds = background_paths(config)
     pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
     digest = data_hash(catalog)
@@ -179,13 +179,13 @@ def open_prepared(
     return Prepared(run, catalog, split, source, (), pretrained, background)
 
 
-def train_prepared(prepared: Prepared, config: Config, fold: int, reporter: Reporter) -> "FoldResult":
+def train_prepared(prepared: Prepared, config: Config, fold: Fold, reporter: Reporter) -> "FoldResult":
     """Trains one fold, or goes on with it, or finds it finished; writes in its folder only.
 
     Args:
         prepared: its run.
         config: the settings.
-        fold: its number.
+        fold: its number, or `FULL`.
         reporter: gets lines and progress.
     """
     from keras_birds.training.fold import FoldData, train_fold
@@ -203,15 +203,23 @@ def train_prepared(prepared: Prepared, config: Config, fold: int, reporter: Repo
         validation_rows,
         prepared.background,
     )
-    return train_fold(prepared.run / f"fold{fold}", data, config, fold, prepared.pretrained, reporter)
+    folder = prepared.run / (FULL if fold == FULL else f"fold{fold}")
+    return train_fold(folder, data, config, fold, prepared.pretrained, reporter)
 
 
-def _wanted_folds(fold: int | str | Sequence[int], split: Split) -> list[int]:
+def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config) -> list[Fold]:
     if fold == "all":
         return list(range(split.n_folds))
+    if fold == FULL:
+        if config.training.keep != "last":
+            raise ConfigError(
+                "--fold full has no recordings to choose an epoch by: training.keep must be last. Received: "
+                f"{config.training.keep}; pass --set training.keep=last"
+            )
+        return [FULL]
     if isinstance(fold, str):
-        raise ConfigError(f"--fold must be a number or all. Received: {fold}")
-    folds = [fold] if isinstance(fold, int) else list(fold)
+        raise ConfigError(f"--fold must be a number, all or full. Received: {fold}")
+    folds: list[Fold] = [fold] if isinstance(fold, int) else list(fold)
     for k in folds:
         split.require_fold(k)
     return folds
