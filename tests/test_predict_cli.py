@@ -265,7 +265,7 @@ def test_the_newest_run_is_the_default_and_its_model_is_told(run, placeholder_ru
 
 
 def test_without_a_model_one_line_says_how_to_get_one(run, write_tone):
-    out, err = run(write_tone("a.wav"), code=1)
+    out, err = run(write_tone("a.wav"), "--engine", "keras", code=1)
     assert out == ""
     one_line(err, "Train one with `keras-birds train --data DIR --fold 0` or `keras-birds demo`")
 
@@ -328,7 +328,10 @@ def test_a_wrong_call_says_what_is_wrong(predict, run, write_tone, tmp_path):
         out, err = predict(*arguments, code=2)
         assert out == ""
         assert said in err, arguments
-    assert "does not exist" in run(path, "--model", tmp_path / "none", code=2)[1]
+    assert (
+        "must be an existing file or folder, or one of animals."
+        in run(path, "--model", tmp_path / "none", code=2)[1]
+    )
     assert not (tmp_path / "a.png").exists()
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.inference.runs import resolve_model
+from keras_birds.resources import resource
 
 
 @pytest.fixture
@@ -73,11 +74,19 @@ def test_runs_of_equal_age_go_by_name(make_fold, tmp_path):
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_without_any_run_the_line_says_how_to_get_one(tmp_path, exists):
+def test_without_any_run_it_is_the_shipped_model_of_onnx_and_none_of_keras(tmp_path, exists):
     if exists:
         (tmp_path / "runs").mkdir()
+    assert resolve_model(None, runs_dir=tmp_path / "runs") == (resource("assets", "animals.onnx"),)
     with pytest.raises(ModelError, match="keras-birds train --data DIR --fold 0` or `keras-birds demo`"):
-        resolve_model(None, runs_dir=tmp_path / "runs")
+        resolve_model(None, "keras", tmp_path / "runs")
+
+
+def test_a_model_of_all_recordings_counts_where_there_are_no_folds(make_fold, tmp_path):
+    full = make_fold("r/full", "model.onnx")
+    assert resolve_model(tmp_path / "r") == resolve_model(full) == (full / "model.onnx",)
+    fold = make_fold("r/fold0", "model.onnx")
+    assert resolve_model(tmp_path / "r") == (fold / "model.onnx",)
 
 
 def test_an_unfinished_run_says_to_resume(make_fold, tmp_path):

@@ -19,6 +19,8 @@ _COMMANDS = {
     "calibrate": ("calibrate:calibrate", "Fit a run's scores, so that they mean what they say."),
     "compare": ("compare:compare", "Tell whether one run is better than another."),
     "predict": ("predict:predict", "Score recordings with a trained model."),
+    "models": ("models:models", "List the models that are here."),
+    "info": ("models:info", "Tell what a model is: its data, licence, figures and limits."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
 }
 
@@ -54,7 +56,8 @@ def cli() -> None:
     """Wildlife sound recognition on Keras 3.
 
     \b
-    Try it:          keras-birds demo
+    Try it:          keras-birds predict clip.ogg      (with the model in the box)
+                     keras-birds demo
     Your own data:   keras-birds data check DIR
                      keras-birds train --data DIR --fold 0
                      keras-birds predict clip.ogg

@@ -81,6 +81,22 @@ class ChannelType(click.ParamType):
         return int(text) if text.isdecimal() else text
 
 
+class ModelType(click.ParamType):
+    """An existing file or folder, or the name of a shipped model."""
+
+    name = "model"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Reads the option's value."""
+        from keras_birds.inference.bundled import bundled_models
+
+        path = Path(str(value))
+        if not path.exists() and str(value) not in bundled_models():
+            rule = f"must be an existing file or folder, or one of {', '.join(bundled_models())}"
+            self.fail(f"{rule}. Received: {value}", param, ctx)
+        return path
+
+
 class ThresholdType(click.ParamType):
     """A number, or an existing file."""
 

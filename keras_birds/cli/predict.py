@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.cli.options import ChannelType, ThresholdType, ray_option
+from keras_birds.cli.options import ChannelType, ModelType, ThresholdType, ray_option
 
 if TYPE_CHECKING:
     from keras_birds.inference.classifier import Classifier
@@ -30,10 +30,10 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
 @click.option(
     "--model",
-    type=click.Path(exists=True, path_type=Path),
-    metavar="PATH",
-    help="A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file. "
-    "[default: the newest run in runs/]",
+    type=ModelType(),
+    metavar="PATH|NAME",
+    help="A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or a shipped model. "
+    "[default: the newest run in runs/, else the shipped model animals]",
 )
 @click.option(
     "--overlap",
@@ -260,7 +260,7 @@ def predict(
         raise click.BadParameter(str(error), param_hint="INPUTS") from None
     classifier = _load(model, engine, calibrated, decoder, provider, labels, sample_rate_hz, window_s, output)
     if model is None:
-        click.echo(f"Model: {classifier.model_id}", err=True)
+        click.echo(_describe_choice(classifier), err=True)
     if classifier.calibration is not None:
         click.echo(f"Scores are calibrated ({classifier.calibration.method})", err=True)
     options = ScoreOptions(overlap_s, channel, workers, batch_size)
@@ -292,6 +292,20 @@ def predict(
         )
     if failed and strict:
         ctx.exit(1)
+
+
+def _describe_choice(classifier: "Classifier") -> str:
+    from keras_birds.inference.bundled import bundled_name
+    from keras_birds.resources import RUNS_DIR
+
+    engine = classifier.engines[0]
+    name = bundled_name(engine.path)
+    if not name:
+        return f"Model: {classifier.model_id}"
+    return (
+        f"Model: {name}, bundled, as there is no trained run in {RUNS_DIR}/: {len(classifier.labels)} labels, licence "
+        f"{engine.metadata.licence}; `keras-birds info {name}` says more"
+    )
 
 
 def _is_folder(out: Path | None) -> bool:

@@ -1,9 +1,10 @@
-"""What `--model` means: a fold's folder, a run's folder, a file, or the newest run."""
+"""What `--model` means: a fold's folder, a run's folder, a file, a shipped model's name, or the newest run."""
 
 import re
 from pathlib import Path
 
 from keras_birds.errors import ConfigError, ModelError
+from keras_birds.inference.bundled import DEFAULT, bundled_models
 from keras_birds.resources import RUNS_DIR
 
 _HOW_TO_GET_ONE = (
@@ -23,7 +24,8 @@ def resolve_model(
 
     Args:
         path: a fold's folder, a run's folder (all its finished folds, else its model of all recordings), an
-            `.onnx` or `.keras` file; `None` for the newest run below `runs_dir`.
+            `.onnx` or `.keras` file, or a shipped model's name; `None` for the newest run below `runs_dir`, or where
+            nothing was trained there, the shipped model.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         runs_dir: where runs are.
 
@@ -39,6 +41,8 @@ def resolve_model(
     if path is None:
         return _newest_run(runs_dir, engine or "onnx")
     path = Path(path)
+    if not path.exists() and str(path) in bundled_models():
+        path = bundled_models()[str(path)]
     if path.is_file():
         suffixes = [_SUFFIX[engine]] if engine else list(_SUFFIX.values())
         if path.suffix.lower() not in suffixes:
@@ -47,7 +51,10 @@ def resolve_model(
             )
         return (path,)
     if not path.is_dir():
-        raise ModelError(f"The model must be an existing file or folder. Received: {path}. {_HOW_TO_GET_ONE}")
+        names = ", ".join(bundled_models())
+        raise ModelError(
+            f"The model must be an existing file or folder, or one of {names}. Received: {path}. {_HOW_TO_GET_ONE}"
+        )
     engine = engine or "onnx"
     folds = [path] if _is_fold(path) else _folds(path)
     finished = [x for x in folds if _finished(x, engine)]
@@ -66,6 +73,8 @@ def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
     if finished:
         return resolve_model(max(finished, key=lambda x: (_trained_at(x, engine), x.name)), engine)
     folds = [fold for run in runs for fold in _folds(run)]
+    if not folds and engine == "onnx" and DEFAULT in bundled_models():
+        return (bundled_models()[DEFAULT],)
     received = f"only unfinished runs in {runs_dir}/" if folds else f"no run in {runs_dir}/"
     raise ModelError(
         f"No model: there must be a trained run. Received: {received}. {_how_to_go_on(folds, engine)}"

@@ -1,0 +1,169 @@
+"""The model in the box, and the commands that tell of models."""
+
+import json
+import re
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+
+import keras_birds
+from keras_birds.errors import ModelError
+from keras_birds.export.metadata import ModelMetadata
+from keras_birds.inference.bundled import DEFAULT, bundled_models, bundled_name, card_of
+from keras_birds.inference.engines import OnnxEngine
+from keras_birds.inference.runs import resolve_model
+from keras_birds.resources import resource
+
+MODEL = resource("assets", "animals.onnx")
+CLIPS = {"rooster": "rooster", "dog": "dog", "cow": "cow"}
+
+
+@pytest.fixture
+def metadata():
+    return ModelMetadata.read_onnx(MODEL)
+
+
+def test_the_shipped_model_is_small_and_says_what_it_is(metadata):
+    assert bundled_models() == {DEFAULT: MODEL}
+    assert bundled_name(MODEL) == "animals"
+    assert bundled_name(MODEL.with_name("other.onnx")) == ""
+    assert MODEL.stat().st_size < 10e6
+    assert metadata.model_id == "animals"
+    assert "non-commercial" in metadata.licence
+    assert (metadata.mel.height, metadata.mel.width) == (128, 256)
+    assert len(metadata.labels) == 11
+    assert OnnxEngine(MODEL).num_frames == 8
+
+
+def test_the_card_tells_the_models_figures(metadata):
+    card = card_of(MODEL).read_text(encoding="utf-8")
+    for heading in ("Data", "Licence", "Figures", "Limits"):
+        assert f"\n## {heading}\n" in card
+    for figure in (f"{metadata.metrics['macro_auc']:.4f}", f"{metadata.metrics['top1_accuracy']:.3f}"):
+        assert figure in card
+    assert f"{metadata.calibration.error_after:.4f}" in card
+    assert "FIGURES" not in card
+
+
+def test_its_labels_are_the_taxonomys(metadata, animals_dir):
+    taxonomy = pd.read_csv(animals_dir / "taxonomy.csv")
+    assert list(metadata.labels) == list(taxonomy["primary_label"])
+    assert [x.common_name for x in metadata.labels.items] == list(taxonomy["common_name"])
+
+
+def test_a_fresh_install_predicts_with_it_and_says_so(animals_dir, tmp_path, monkeypatch, run_command):
+    monkeypatch.chdir(tmp_path)
+    for label in CLIPS:
+        clip = sorted((animals_dir / "train_audio" / label).iterdir())[0]
+        code, printed, err = run_command("predict", clip, "--format", "csv")
+        assert code == 0
+        assert err == (
+            "Model: animals, bundled, as there is no trained run in runs/: 11 labels, licence CC BY-NC 3.0 "
+            "(non-commercial); `keras-birds info animals` says more\n"
+        )
+        assert printed.splitlines()[1].split(",")[1:3] == ["1", label]
+
+
+def test_what_is_no_animal_scores_low(animals_dir, tmp_path):
+    """Its negatives: most of what it learnt as none of the labels is none of them."""
+    background = animals_dir.parent / "background" / "audio"
+    classifier = keras_birds.load("animals")
+    clips = sorted(background.rglob("*.ogg"))[::16]
+    highest = [classifier.scores(clip)[list(classifier.labels)].to_numpy().max() for clip in clips]
+    assert pd.Series(highest).median() < 0.2
+
+
+def test_a_run_of_ones_own_is_taken_instead(placeholder_run, tmp_path, monkeypatch, write_tone, run_command):
+    monkeypatch.chdir(tmp_path)
+    clip = write_tone("a.wav", 1200.0, 2, 16_000)
+    (tmp_path / "runs" / "begun" / "fold0").mkdir(parents=True)
+    # Training that didn't end is never replaced in silence.
+    with pytest.raises(ModelError, match="only unfinished runs in runs/"):
+        resolve_model()
+    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
+    code, _, err = run_command("predict", clip)
+    assert (code, err) == (0, "Model: 20250601-101500/fold0+fold1\n")
+    code, printed, err = run_command("predict", clip, "--model", "animals", "--format", "csv")
+    assert (code, err) == (0, "")
+    assert "whtdov" not in printed
+    # A file or folder of that name comes first.
+    shutil.copytree(placeholder_run, tmp_path / "animals")
+    assert resolve_model("animals")[0].parent.name == "fold0"
+
+
+def test_calibrated_scores_and_frames_come_with_it(animals_dir, tmp_path, monkeypatch, run_command):
+    monkeypatch.chdir(tmp_path)
+    clip = sorted((animals_dir / "train_audio" / "rooster").iterdir())[0]
+    code, _, err = run_command("predict", clip, "--calibrated")
+    assert code == 0
+    assert "Scores are calibrated (platt)" in err
+    code, _, _ = run_command("predict", clip, "--frames", "frames.csv", "--top-k", 1)
+    assert code == 0
+    assert len(pd.read_csv("frames.csv")) == 8
+
+
+def test_prediction_with_it_imports_neither_keras_nor_torch(animals_dir, tmp_path, monkeypatch):
+    import subprocess
+
+    clip = sorted((animals_dir / "train_audio" / "rooster").iterdir())[0]
+    program = (
+        "import sys; from keras_birds.cli.main import cli; "
+        f"cli(['predict', {str(clip)!r}], standalone_mode=False); "
+        "print({'keras', 'torch', 'tensorflow', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(resource("assets").parent), "PATH": ""},
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_models_lists_what_is_here(placeholder_run, tmp_path, monkeypatch, run_command):
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = run_command("models")
+    assert code == 0
+    assert re.search(
+        r"^animals +keras-birds +11 +0\.\d{4} +8\.\d +CC BY-NC 3\.0 \(non-commercial\)$", printed, re.M
+    )
+    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
+    (tmp_path / "runs" / "begun" / "fold0").mkdir(parents=True)
+    (tmp_path / "runs" / "notes.txt").touch()
+    code, printed, _ = run_command("models", "--format", "json")
+    found = json.loads(printed)
+    assert [x["model"] for x in found] == ["animals", "runs/mine/fold0", "runs/mine/fold1"]
+    assert found[1]["labels"] == 4
+    assert found[1]["macro_auc"] == 0.9
+    assert found[1]["file"] == "runs/mine/fold0/model.onnx"
+
+
+def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_command, metadata, tmp_path):
+    code, printed, _ = run_command("info", "animals")
+    assert code == 0
+    assert printed.startswith("# animals\n")
+    assert "model id     animals" in printed
+    assert "  frog  (Frog, Anura, Amphibia)" in printed
+    code, printed, _ = run_command("info", placeholder_run)
+    assert code == 0
+    assert printed.count("model id") == 2
+    assert "16,000 Hz, clips of 2 s" in printed
+    assert "calibration  none" in printed
+    code, printed, _ = run_command("info", "animals", "--format", "json")
+    found = json.loads(printed)
+    assert found["card"].startswith("# animals")
+    assert found["members"][0]["model_id"] == metadata.model_id
+    code, _, err = run_command("info", tmp_path / "none")
+    assert code == 2
+    assert "or one of animals" in err
+
+
+def test_help(run_command):
+    for command in ("models", "info"):
+        code, printed, _ = run_command(command, "--help")
+        assert code == 0
+        assert f"keras-birds {command}" in printed
