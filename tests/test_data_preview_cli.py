@@ -32,8 +32,8 @@ def read_figure(path):
 
 
 def is_drawn(pixels, row, column):
-    """Whether there is something in the middle of a panel of the grid of 3 by 3."""
-    height, width = pixels.shape[0] // 3, int(0.92 * pixels.shape[1]) // 3
+    """Whether there is something in the middle of a panel of the grid of as many rows, 310 pixels each, by 3."""
+    height, width = pixels.shape[0] // round(pixels.shape[0] / 310), int(0.92 * pixels.shape[1]) // 3
     y, x = int((row + 0.55) * height), int((column + 0.5) * width)
     return bool((pixels[y - 30 : y + 30, x - 60 : x + 60] < 1).any())
 
@@ -49,9 +49,10 @@ def test_a_file_under_each_augmentation(run, clips, tmp_path):
     code, out, err = run(clips[0], *SMALL)
     assert (code, out, err) == (0, "Figure: preview.png\n", "")
     pixels = read_figure(tmp_path / "here" / "preview.png")
-    assert 700 < pixels.shape[0] < 1200
+    assert 1100 < pixels.shape[0] < 1400
     assert 1100 < pixels.shape[1] < 1800
-    assert all(is_drawn(pixels, row, column) for row in range(3) for column in range(3))
+    drawn = [is_drawn(pixels, row, column) for row in range(4) for column in range(3)]
+    assert drawn == [True] * 10 + [False] * 2
     assert [x.name for x in (tmp_path / "here").iterdir()] == ["preview.png"]
     assert sorted(x.name for x in clips[0].parent.iterdir()) == ["a.ogg", "b.wav"]
 
@@ -101,7 +102,19 @@ def test_mfcc_has_neither_pitch_nor_volume(run, clips, tmp_path):
     assert code == 0
     pixels = read_figure(tmp_path / "a.png")
     drawn = [[is_drawn(pixels, row, column) for column in range(3)] for row in range(3)]
-    assert drawn == [[True] * 3, [True] * 3, [True, False, False]]
+    assert drawn == [[True] * 3, [True] * 3, [True, True, False]]
+
+
+def test_a_background_is_drawn_if_it_is_mixed_in(run, clips, tmp_path):
+    settings = ["--set", f"data.background={clips[0].parent}", "--set=augment.background.probability=0.5"]
+    code, _, _ = run(clips[0], "--out", tmp_path / "a.png", *SMALL, *settings)
+    assert code == 0
+    pixels = read_figure(tmp_path / "a.png")
+    drawn = [is_drawn(pixels, row, column) for row in range(4) for column in range(3)]
+    assert drawn == [True] * 11 + [False]
+    code, _, err = run(clips[0], *SMALL, f"--set=data.background={tmp_path / 'none'}", settings[-1])
+    assert code == 1
+    assert "data.background must be a folder with recordings" in err
 
 
 def test_a_file_alone_in_its_folder_is_mixed_with_itself(run, write_tone, tmp_path):

@@ -48,7 +48,7 @@ def preview(
 
     Each augmentation is forced on and draws from the ranges of the settings; the title tells its probability in
     training ("0.5 × 0.5": the masks and the gain share a gate). The second clip that mixup needs comes from the
-    data set, with FILE from the same folder.
+    data set, with FILE from the same folder. A background is drawn if the settings mix one in.
     """
     if file is not None and data_dir is not None:
         raise click.UsageError(f"give FILE or --data, not both. Received: {file} and {data_dir}")
@@ -65,8 +65,17 @@ def preview(
     (first, image), (second, other) = (
         _from_data(data_dir, config, seed) if file is None else _from_file(file, config)
     )
-    augmentation_preview(image, other, (printable(first.name), printable(second.name)), config, out, seed)
+    names = printable(first.name), printable(second.name)
+    augmentation_preview(image, other, names, config, out, seed, _background(config))
     click.echo(f"Figure: {printable(out)}")
+
+
+def _background(config: "Config") -> "np.ndarray | None":
+    from keras_birds.training.sources import background_paths
+
+    paths = [Path(x) for x in background_paths(config)] if config.augment.background.probability else []
+    found = _readable(paths, config, 1)
+    return found[0][1] if found else None
 
 
 def _from_file(file: Path, config: "Config") -> list[tuple[Path, "np.ndarray"]]:

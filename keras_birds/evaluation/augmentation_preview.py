@@ -10,7 +10,9 @@ from keras_birds.atomic import atomic_path
 from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import Config, GainConfig, MaskConfig
-from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeStretch, Volume
+from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
+from keras_birds.nn.background import mix_power
+from keras_birds.nn.clip_augmentation import ClipAugmentation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +36,15 @@ def clip_image(path: str | Path, config: Config) -> np.ndarray:
 
 
 def augmentation_preview(
-    image: np.ndarray, other: np.ndarray, names: tuple[str, str], config: Config, path: str | Path, seed: int
+    image: np.ndarray,
+    other: np.ndarray,
+    names: tuple[str, str],
+    config: Config,
+    path: str | Path,
+    seed: int,
+    background: np.ndarray | None = None,
 ) -> None:
-    """Writes a PNG of nine panels: the clip, a second one, and the clip under each augmentation.
+    """Writes a PNG of panels: the clip, a second one, and the clip under each augmentation.
 
     Titles tell each augmentation's probability in training. Draws repeat with the seed; mixup shows the most even
     of some, and stretch, pitch and volume an end of their range, so that there is something to see.
@@ -48,13 +56,18 @@ def augmentation_preview(
         config: its `augment` section is drawn.
         path: the PNG.
         seed: of the draws, not negative.
+        background: a clip of `data.background`; without one there is no panel of it.
 
     Raises:
         KerasBirdsError: if the figure can't be written.
     """
     from matplotlib.figure import Figure
 
-    panels = [(names[0], image), (f"second clip: {names[1]}", other), *_augmented(image, other, config, seed)]
+    panels = [
+        (names[0], image),
+        (f"second clip: {names[1]}", other),
+        *_augmented(image, other, config, seed, background),
+    ]
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(4.6 * _COLUMNS, 3.1 * rows), layout="constrained")
     figure.suptitle("One clip under each augmentation, and its probability in training", fontsize=13)
@@ -87,7 +100,7 @@ def augmentation_preview(
 
 
 def _augmented(
-    image: np.ndarray, other: np.ndarray, config: Config, seed: int
+    image: np.ndarray, other: np.ndarray, config: Config, seed: int, background: np.ndarray | None
 ) -> list[tuple[str, np.ndarray]]:
     settings, mel = config.augment, config.mel
     gate, images = settings.probability, image[None]
@@ -95,7 +108,7 @@ def _augmented(
     def share(probability: float) -> str:
         return f"p = {gate:g} × {probability:g}"
 
-    def apply(number: int, layer: SpecAugment | TimeStretch | PitchShift | Volume) -> np.ndarray:
+    def apply(number: int, layer: ClipAugmentation) -> np.ndarray:
         changed: np.ndarray = layer.augment_arrays(images, np.random.default_rng((seed, number)))[0]
         return changed
 
@@ -127,9 +140,19 @@ def _augmented(
             f"time stretch ×{_range(stretch.rate)}, here {rate:g}   p = {stretch.probability:g}",
             apply(4, TimeStretch((rate, rate), 1.0)),
         ),
+        (f"time shift   p = {settings.time_shift.probability:g}", apply(8, TimeShift(1.0))),
     ]
     if mel.feature == "mfcc":
         return panels
+    if background is not None:
+        snr_db = min(settings.background.snr_db)
+        panels.append(
+            (
+                f"background {_range(settings.background.snr_db)} dB below, here {snr_db:g}   "
+                f"p = {settings.background.probability:g}",
+                mix_power(images, background[None], np.array([snr_db]), mel.top_db)[0],
+            )
+        )
     semitones, gain_db = end(pitch.semitones), end(volume.gain_db)
     shift = PitchShift((semitones, semitones), mel.n_mels, mel.f_min_hz, mel.f_max_hz, 1.0)
     return [
