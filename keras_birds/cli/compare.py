@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keras_birds.cli.options import format_option
+
 if TYPE_CHECKING:
     from keras_birds.evaluation.compare import Comparison
 
@@ -13,14 +15,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run_a", type=click.Path(path_type=Path), metavar="RUN_A")
 @click.argument("run_b", type=click.Path(path_type=Path), metavar="RUN_B")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(("table", "json")),
-    default="table",
-    show_default=True,
-    help="For people or for programs.",
-)
+@format_option
 def compare(run_a: Path, run_b: Path, form: str) -> None:
     """Tell whether RUN_B is better than RUN_A, on the same recordings.
 

@@ -8,23 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_birds.cli.options import ModelType
+from keras_birds.cli.options import ModelType, format_option
 
 if TYPE_CHECKING:
     from keras_birds.export.metadata import ModelMetadata
 
-_FORM = click.option(
-    "--format",
-    "form",
-    type=click.Choice(("table", "json")),
-    default="table",
-    show_default=True,
-    help="For people or for programs.",
-)
-
 
 @click.command()
-@_FORM
+@format_option
 def models(form: str) -> None:
     """List the models that are here: shipped ones, and the finished folds of runs in runs/.
 
@@ -48,7 +39,7 @@ def models(form: str) -> None:
 
 @click.command()
 @click.argument("model", type=ModelType(), metavar="MODEL")
-@_FORM
+@format_option
 def info(model: Path, form: str) -> None:
     """Tell what MODEL is: a shipped model's name, a run, a fold's folder, or an .onnx file.
 

@@ -42,6 +42,18 @@ def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--format`, of what a command tells."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(("table", "json")),
+        default="table",
+        show_default=True,
+        help="For people or for programs.",
+    )(command)
+
+
 def ray_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds `--ray`.
 
