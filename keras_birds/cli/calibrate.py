@@ -60,7 +60,10 @@ def calibrate(run: Path, method: str, precision: float) -> None:
     reliability_figure(curves, "All labels, out of fold").savefig(figure, dpi=120)
     click.echo(_table(calibration, scores.labels))
     click.echo(f"{thresholds}\n{figure}")
-    click.echo(f"Next: keras-birds predict clip.ogg --model {run} --calibrated")
+    if calibration.error_after > calibration.error_before:
+        click.echo("The scores were better calibrated as they were: use them without --calibrated.")
+    else:
+        click.echo(f"Next: keras-birds predict clip.ogg --model {run} --calibrated")
 
 
 def _table(calibration: "Calibration", labels: "LabelSet") -> str:
@@ -77,6 +80,4 @@ def _table(calibration: "Calibration", labels: "LabelSet") -> str:
         lines.append(f"{name:<{width}}{x.positives:>10}{found}")
     before, after = calibration.error_before, calibration.error_after
     lines.append(f"Expected calibration error: {before:.4f} before, {after:.4f} after ({calibration.method})")
-    if after > before:
-        lines.append("The scores were better calibrated as they were: use them without --calibrated.")
     return "\n".join(lines)
