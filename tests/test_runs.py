@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from keras_birds.errors import ConfigError, ModelError
-from keras_birds.inference.runs import resolve_model
+from keras_birds.inference.runs import finished_models, resolve_model
 from keras_birds.resources import resource
 
 
@@ -87,6 +87,26 @@ def test_a_model_of_all_recordings_counts_where_there_are_no_folds(make_fold, tm
     assert resolve_model(tmp_path / "r") == resolve_model(full) == (full / "model.onnx",)
     fold = make_fold("r/fold0", "model.onnx")
     assert resolve_model(tmp_path / "r") == (fold / "model.onnx",)
+
+
+def test_a_run_stopped_before_its_first_fold_is_not_replaced(make_fold, tmp_path):
+    make_fold("runs/begun", "config.toml")
+    with pytest.raises(ModelError, match=r"only unfinished runs in .*train --resume"):
+        resolve_model(None, runs_dir=tmp_path / "runs")
+
+
+def test_a_folder_that_is_no_run_is_none(make_fold, tmp_path):
+    make_fold("runs/notes", "todo.txt")
+    assert resolve_model(None, runs_dir=tmp_path / "runs") == (resource("assets", "animals.onnx"),)
+
+
+def test_finished_models_are_those_of_folds_then_of_all_recordings(make_fold, tmp_path):
+    assert finished_models(tmp_path / "runs") == []
+    for folder in ("b/fold0", "a/full", "a/fold10", "a/fold2", "notes"):
+        make_fold(f"runs/{folder}", "model.onnx")
+    make_fold("runs/b/fold1", "model.keras")
+    found = [x.parent.relative_to(tmp_path / "runs").as_posix() for x in finished_models(tmp_path / "runs")]
+    assert found == ["a/fold2", "a/fold10", "a/full", "b/fold0"]
 
 
 def test_an_unfinished_run_says_to_resume(make_fold, tmp_path):

@@ -229,8 +229,9 @@ def load(
     ```
 
     Args:
-        path: a fold's folder, a run's folder (the mean of its folds), an `.onnx` or a `.keras` file; `None` for
-            the newest run below `./runs`.
+        path: a fold's folder, a run's folder (the mean of its folds), an `.onnx` or a `.keras` file, or a shipped
+            model's name; `None` for the newest run below `./runs`, or where there is none, the shipped model, whose
+            `model_id` is its name.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         decoder: `"soundfile"` or `"tfio"` in place of the model's own setting.
         provider: what ONNX Runtime computes on: `"cpu"`, `"cuda"`, ...; `None` for CUDA where it is there.

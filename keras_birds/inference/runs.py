@@ -14,6 +14,9 @@ _FOLD = re.compile(r"fold(\d+)")
 _FULL = "full"
 """Folder of the model that `--fold full` trains."""
 
+_SETTINGS = "config.toml"
+"""What a run's folder holds from its first moment on."""
+
 _SUFFIX = {"onnx": ".onnx", "keras": ".keras"}
 
 
@@ -25,7 +28,7 @@ def resolve_model(
     Args:
         path: a fold's folder, a run's folder (all its finished folds, else its model of all recordings), an
             `.onnx` or `.keras` file, or a shipped model's name; `None` for the newest run below `runs_dir`, or where
-            nothing was trained there, the shipped model.
+            there is none, begun or trained, the shipped model.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         runs_dir: where runs are.
 
@@ -67,18 +70,29 @@ def resolve_model(
     return tuple(x / f"model{_SUFFIX[engine]}" for x in finished)
 
 
+def finished_models(runs_dir: Path = RUNS_DIR) -> list[Path]:
+    """The `.onnx` files of all runs below `runs_dir`: of each finished fold, then of all recordings."""
+    places = [x for run in sorted(_runs(runs_dir)) for x in (*_numbered(run), run / _FULL)]
+    return [x / "model.onnx" for x in places if _finished(x, "onnx")]
+
+
 def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
-    runs = [x for x in runs_dir.iterdir() if x.is_dir()] if runs_dir.is_dir() else []
+    runs = _runs(runs_dir)
     finished = [x for x in runs if any(_finished(fold, engine) for fold in _folds(x))]
     if finished:
         return resolve_model(max(finished, key=lambda x: (_trained_at(x, engine), x.name)), engine)
-    folds = [fold for run in runs for fold in _folds(run)]
-    if not folds and engine == "onnx" and DEFAULT in bundled_models():
+    # A run that was stopped before its first fold has its settings only.
+    begun = [x for run in runs for x in _folds(run)] or [x for x in runs if (x / _SETTINGS).is_file()]
+    if not begun and engine == "onnx" and DEFAULT in bundled_models():
         return (bundled_models()[DEFAULT],)
-    received = f"only unfinished runs in {runs_dir}/" if folds else f"no run in {runs_dir}/"
+    received = f"only unfinished runs in {runs_dir}/" if begun else f"no run in {runs_dir}/"
     raise ModelError(
-        f"No model: there must be a trained run. Received: {received}. {_how_to_go_on(folds, engine)}"
+        f"No model: there must be a trained run. Received: {received}. {_how_to_go_on(begun, engine)}"
     )
+
+
+def _runs(runs_dir: Path) -> list[Path]:
+    return [x for x in runs_dir.iterdir() if x.is_dir()] if runs_dir.is_dir() else []
 
 
 def _trained_at(run: Path, engine: str) -> int:
@@ -89,8 +103,12 @@ def _trained_at(run: Path, engine: str) -> int:
 
 def _folds(run: Path) -> list[Path]:
     """The run's folds in order; without any, the model of all its recordings."""
+    return _numbered(run) or [x for x in [run / _FULL] if x.is_dir()]
+
+
+def _numbered(run: Path) -> list[Path]:
     found = [(int(m[1]), x) for x in run.iterdir() if x.is_dir() and (m := _FOLD.fullmatch(x.name))]
-    return [x for _, x in sorted(found)] or [x for x in [run / _FULL] if x.is_dir()]
+    return [x for _, x in sorted(found)]
 
 
 def _is_fold(path: Path) -> bool:
