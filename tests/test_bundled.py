@@ -140,6 +140,31 @@ def test_models_lists_what_is_here(placeholder_run, tmp_path, monkeypatch, run_c
     assert found[1]["labels"] == 4
     assert found[1]["macro_auc"] == 0.9
     assert found[1]["file"] == "runs/mine/fold0/model.onnx"
+    code, printed, _ = run_command("models")
+    assert re.search(r"^runs/mine/fold1 +training +4 +0\.9000 +0\.0 +Apache-2\.0$", printed, re.M)
+
+
+def test_models_lists_a_run_s_model_of_all_recordings_too(
+    placeholder_run, tmp_path, monkeypatch, run_command
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
+    shutil.copytree(placeholder_run / "fold0", tmp_path / "runs" / "mine" / "full")
+    code, printed, _ = run_command("models", "--format", "json")
+    assert code == 0
+    listed = [x["model"] for x in json.loads(printed)[1:]]
+    assert listed == ["runs/mine/fold0", "runs/mine/fold1", "runs/mine/full"]
+
+
+def test_a_damaged_model_hides_no_other(placeholder_run, tmp_path, monkeypatch, run_command):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
+    (tmp_path / "runs" / "mine" / "fold0" / "model.onnx").write_bytes(b"nothing")
+    code, printed, err = run_command("models", "--format", "json")
+    assert code == 0
+    assert [x["model"] for x in json.loads(printed)] == ["animals", "runs/mine/fold1"]
+    assert err.startswith("Warning: runs/mine/fold0/model.onnx: must be a whole ONNX file. Received: 7 bytes")
+    assert err.count("\n") == 1
 
 
 def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_command, metadata, tmp_path):
@@ -151,6 +176,8 @@ def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_c
     code, printed, _ = run_command("info", placeholder_run)
     assert code == 0
     assert printed.count("model id") == 2
+    # The members of a run share their labels.
+    assert printed.count("Amazon Kingfisher") == 1
     assert "16,000 Hz, clips of 2 s" in printed
     assert "calibration  none" in printed
     code, printed, _ = run_command("info", "animals", "--format", "json")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @format_option
 def models(form: str) -> None:
-    """List the models that are here: shipped ones, and the finished folds of runs in runs/.
+    """List the models that are here: shipped ones, and those that runs in runs/ have finished.
 
     \b
     keras-birds models
@@ -28,9 +28,7 @@ def models(form: str) -> None:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     header = ["model", "from", "labels", "macro AUC", "MB", "licence"]
-    cells = [
-        [_cell(row[x]) for x in ("model", "from", "labels", "macro_auc", "mb", "licence")] for row in rows
-    ]
+    cells = [_cells(row) for row in rows]
     widths = [max(len(x) for x in column) for column in zip(header, *cells, strict=True)]
     for line in [header, *cells]:
         click.echo("  ".join(x.ljust(w) for x, w in zip(line, widths, strict=True)).rstrip())
@@ -61,25 +59,23 @@ def info(model: Path, form: str) -> None:
         return
     if text:
         _print_card(text)
-    for path, metadata in zip(paths, found, strict=True):
-        click.echo("\n".join(_describe(path, metadata)))
+    click.echo("\n".join(_describe(paths, found)))
 
 
 def _rows() -> Iterator[dict[str, Any]]:
     from keras_birds.errors import ModelError
     from keras_birds.export.metadata import ModelMetadata
     from keras_birds.inference.bundled import bundled_models
-    from keras_birds.inference.runs import resolve_model
-    from keras_birds.resources import RUNS_DIR
+    from keras_birds.inference.runs import finished_models
 
     files = [(name, "keras-birds", path) for name, path in bundled_models().items()]
-    for run in sorted(x for x in RUNS_DIR.glob("*") if x.is_dir()):
-        try:
-            files += [(str(path.parent), "training", path) for path in resolve_model(run, "onnx")]
-        except ModelError:
-            continue  # an unfinished run has no model yet
+    files += [(str(path.parent), "training", path) for path in finished_models()]
     for name, origin, path in files:
-        metadata = ModelMetadata.read_onnx(path)
+        try:
+            metadata = ModelMetadata.read_onnx(path)
+        except ModelError as error:
+            click.echo(f"Warning: {error}", err=True)
+            continue
         macro_auc = metadata.metrics.get("macro_auc", math.nan)
         yield {
             "model": name,
@@ -92,10 +88,12 @@ def _rows() -> Iterator[dict[str, Any]]:
         }
 
 
-def _cell(value: object) -> str:
-    if value is None or value == "":
-        return "–"
-    return f"{value:.4f}" if isinstance(value, float) and value < 1.5 else str(value)
+def _cells(row: dict[str, Any]) -> list[str]:
+    macro_auc = "–" if row["macro_auc"] is None else f"{row['macro_auc']:.4f}"
+    return [
+        *(row["model"], row["from"], str(row["labels"]), macro_auc),
+        *(f"{row['mb']:.1f}", row["licence"] or "–"),
+    ]
 
 
 def _print_card(text: str) -> None:
@@ -110,27 +108,31 @@ def _print_card(text: str) -> None:
     Console(emoji=False).print(Markdown(text))
 
 
-def _describe(path: Path, metadata: "ModelMetadata") -> Iterator[str]:
-    audio, mel = metadata.audio, metadata.mel
-    yield f"model id     {metadata.model_id}"
-    yield f"file         {path}"
-    yield f"licence      {metadata.licence or 'not given'}"
+def _describe(paths: Sequence[Path], found: "Sequence[ModelMetadata]") -> Iterator[str]:
+    """What each member says of itself, then what the members of a run share."""
+    for path, metadata in zip(paths, found, strict=True):
+        figures = [f"{name} {value:.6g}" for name, value in metadata.metrics.items() if not math.isnan(value)]
+        yield f"model id     {metadata.model_id}"
+        yield f"file         {path}"
+        yield f"metrics      {', '.join(figures) or 'none'}"
+        yield f"calibration  {_describe_calibration(metadata)}"
+    shared = found[0]
+    audio, mel = shared.audio, shared.mel
+    yield f"licence      {shared.licence or 'not given'}"
     yield f"audio        {audio.sample_rate_hz:,} Hz, clips of {audio.clip_s:g} s"
     rows = f"{mel.n_mels} mel bins" if mel.feature == "mel" else f"{mel.n_mfcc} MFCC"
     yield (
         f"input        {mel.height} x {mel.width} image of {rows}, {mel.f_min_hz:g} to {mel.f_max_hz:g} Hz, "
         f"n_fft {mel.n_fft}, hop {mel.hop_samples}"
     )
-    figures = [f"{name} {value:.6g}" for name, value in metadata.metrics.items() if not math.isnan(value)]
-    yield f"metrics      {', '.join(figures) or 'none'}"
-    calibration = metadata.calibration
-    yield "calibration  " + (
-        "none"
-        if calibration is None
-        else f"{calibration.method}, expected error {calibration.error_before:.4f} before, "
-        f"{calibration.error_after:.4f} after"
-    )
-    yield f"labels       {len(metadata.labels)}"
-    for item in metadata.labels.items:
+    yield f"labels       {len(shared.labels)}"
+    for item in shared.labels.items:
         names = ", ".join(x for x in (item.common_name, item.scientific_name, item.class_name) if x)
         yield f"  {item.name}" + (f"  ({names})" if names else "")
+
+
+def _describe_calibration(metadata: "ModelMetadata") -> str:
+    found = metadata.calibration
+    if found is None:
+        return "none"
+    return f"{found.method}, expected error {found.error_before:.4f} before, {found.error_after:.4f} after"
