@@ -27,6 +27,7 @@ from keras_birds.data.catalog import data_hash, read_catalog
 from keras_birds.data.precompute import precompute
 from keras_birds.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_birds.export.metadata import ModelMetadata
+from keras_birds.inference.engines import OnnxEngine
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC
 from keras_birds.training.callbacks import MONITOR, Checkpoint
@@ -518,6 +519,28 @@ def test_a_model_of_all_recordings(data, tmp_path, run_command):
     code, _, err = run_command("evaluate", tmp_path / "run")
     assert code == 1
     assert "must have a finished fold" in err
+
+
+@torch_only
+@pytest.mark.parametrize("ema_momentum", [0.0, 0.8])
+def test_a_model_of_all_recordings_is_resumed(data, tmp_path, ema_momentum):
+    config, (whole, parted) = make_config(keep="last", epochs=3, ema_momentum=ema_momentum), "ab"
+    expected = train(config, data, "full", tmp_path / whole).folds[0]
+    interrupt(
+        config,
+        data,
+        "full",
+        tmp_path / parted,
+        lambda lines, done: lines[-1].startswith("epoch 1/") and done == 2,
+    )
+    assert files_below(tmp_path / parted / "full") == {CHECKPOINT}
+    watcher = Watcher()
+    found = train(config, data, "full", tmp_path / parted, resume=True, reporter=watcher).folds[0]
+    assert "fold full: goes on after epoch 1" in watcher.lines
+    assert found.epochs == expected.epochs == 3
+    images = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype("float32")
+    logits = [OnnxEngine(x.folder / "model.onnx").logits(images) for x in (found, expected)]
+    np.testing.assert_allclose(*logits, atol=1e-4)
 
 
 @torch_only
