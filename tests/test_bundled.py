@@ -39,7 +39,7 @@ def test_the_shipped_model_is_small_and_says_what_it_is(metadata):
 
 def test_the_card_tells_the_models_figures(metadata):
     card = card_of(MODEL).read_text(encoding="utf-8")
-    for heading in ("Data", "Licence", "Figures", "Limits"):
+    for heading in ("What it is", "Data", "Licence", "Figures", "Limits", "Use"):
         assert f"\n## {heading}\n" in card
     for figure in (f"{metadata.metrics['macro_auc']:.4f}", f"{metadata.metrics['top1_accuracy']:.3f}"):
         assert figure in card

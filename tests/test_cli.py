@@ -88,7 +88,7 @@ def test_a_wrong_setting_ends_with_2_and_failed_work_with_1_in_one_line(run, wri
     code, out, err = run("train", "--set", "training.epochs=0")
     assert code == 2
     assert re.fullmatch(r"Error: [^\n]*training\.epochs: [^\n]* Received: 0\n", err)
-    code, out, err = run("predict", write_tone("a.wav", seconds=1))
+    code, out, err = run("predict", write_tone("a.wav", seconds=1), "--engine", "keras")
     assert (code, out) == (1, "")
     assert re.fullmatch(r"Error: No model: [^\n]*\n", err)
 

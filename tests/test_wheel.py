@@ -139,6 +139,17 @@ def test_the_command_runs_outside_the_checkout(environment, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_fresh_install_predicts_with_the_shipped_model(environment, animals_dir, tmp_path):
+    clip = sorted((animals_dir / "train_audio" / "rooster").iterdir())[0]
+    table = run(environment / "keras-birds", "predict", clip, "--format", "csv", cwd=tmp_path)
+    assert table.splitlines()[1].split(",")[1:3] == ["1", "rooster"]
+    assert run(environment / "keras-birds", "info", "animals", cwd=tmp_path).startswith("# animals\n")
+    (first,) = json.loads(run(environment / "keras-birds", "models", "--format", "json", cwd=tmp_path))
+    assert first["model"] == "animals"
+    assert first["file"].startswith(str(environment.parent))
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_demo_and_predict_run_outside_the_checkout(environment, tmp_path):
     out = tmp_path / "demo"

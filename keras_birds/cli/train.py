@@ -1,4 +1,4 @@
-"""`keras-birds train`: train one fold or all of them."""
+"""`keras-birds train`: train one fold, all of them, or on all recordings."""
 
 import math
 from functools import partial

@@ -5,7 +5,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 MIN_ELEMENTS = 64
-"""Smaller weights stay as they are: they take no room, and biases and scales matter most."""
+"""Smaller weights stay as they are: they take no room."""
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
