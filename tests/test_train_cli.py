@@ -205,7 +205,7 @@ def whole(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     said, err = end(start(data, out))
     lines = said.splitlines()
-    assert lines[0].split() == ["fold", "macro", "AUC", "best", "epoch"]
+    assert lines[0].split() == ["fold", "macro", "AUC", "kept", "epoch"]
     assert lines[1].split()[0] == "0"
     assert lines[2:] == [f"Run: {out}", f"Next: keras-birds predict clip.ogg --model {out}"]
     assert err.count(f"/{EPOCHS}  loss ") == EPOCHS
