@@ -14,33 +14,38 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_birds.evaluation.run_scores import FoldScores
 
 ANIMALS = Path(__file__).resolve().parents[2] / "shared" / "data" / "animals"
 SETTINGS = ("model.pretrained=none", "folds.strategy=column", "folds.column=fold", "training.workers=1")
 COST = "cpu_seconds.json"
 
 
-def start(config: str, data: Path, run: Path, fold: int) -> subprocess.Popen:
+def train(config: str, data: Path, run: Path, fold: int, changes: Sequence[str] = ()) -> None:
+    """Trains a fold on one thread of a process of its own, unless it is finished."""
+    folder = run / f"fold{fold}"
+    if (folder / "model.onnx").is_file():
+        return
     command = [sys.executable, "-m", "keras_birds", "train", "--data", str(data), "--config", config]
-    command += ["--fold", str(fold), "--out", str(run), *(x for s in SETTINGS for x in ("--set", s))]
+    command += ["--fold", str(fold), "--out", str(run)]
+    command += [x for setting in (*SETTINGS, *changes) for x in ("--set", setting)]
     command += ["--resume"] if run.exists() else []
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{run}, fold {fold}: exit status {status}")
+    (folder / COST).write_text(json.dumps(usage.ru_utime + usage.ru_stime))
 
 
-def train_side_by_side(configs: list[str], data: Path, out: Path, fold: int) -> None:
-    running = {}
-    for config in configs:
-        if not (out / config / f"fold{fold}" / "model.onnx").is_file():
-            process = start(config, data, out / config, fold)
-            running[process.pid] = config
-    while running:
-        pid, status, usage = os.wait4(-1, 0)
-        config = running.pop(pid)
-        if status:
-            sys.exit(f"{config}, fold {fold}: exit status {status}")
-        seconds = usage.ru_utime + usage.ru_stime
-        (out / config / f"fold{fold}" / COST).write_text(json.dumps(seconds))
+def cpu_minutes(folder: Path) -> float:
+    """Of the process that trained a fold."""
+    return json.loads((folder / COST).read_text()) / 60
 
 
 def main() -> None:
@@ -53,25 +58,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = args.out or Path(temporary)
         for fold in args.folds:
-            train_side_by_side(args.configs, args.data, out, fold)
+            with ThreadPoolExecutor(len(args.configs)) as pool:
+                list(pool.map(lambda x, fold=fold: train(x, args.data, out / x, fold), args.configs))
             print(f"fold {fold} trained", flush=True)
         report(args.configs, args.folds, out)
 
 
+def finished(run: Path, folds: Sequence[int]) -> list["FoldScores"]:
+    from keras_birds.evaluation.run_scores import read_run
+
+    found = {x.fold: x for x in read_run(run).folds}
+    return [found[x] for x in folds]
+
+
 def report(configs: list[str], folds: list[int], out: Path) -> None:
     from keras_birds.evaluation.metrics import top1_accuracy
-    from keras_birds.evaluation.run_scores import read_run
     from keras_birds.nn.metrics import macro_auc
 
     print(f"{'configuration':<14}{'':<16}" + "".join(f"{f'fold {x}':>9}" for x in folds) + f"{'mean':>9}")
     for config in configs:
-        found = {x.fold: x for x in read_run(out / config).folds}
-        chosen = [found[x] for x in folds]
+        chosen = finished(out / config, folds)
         rows = {
             "macro AUC": [macro_auc(x.oof.targets, x.oof.scores) for x in chosen],
             "top-1 accuracy": [top1_accuracy(x.oof.targets, x.oof.scores) for x in chosen],
             "epochs": [x.metadata.metrics["epochs"] for x in chosen],
-            "CPU minutes": [json.loads((x.folder / COST).read_text()) / 60 for x in chosen],
+            "CPU minutes": [cpu_minutes(x.folder) for x in chosen],
         }
         for name, values in rows.items():
             digits = {"macro AUC": 4, "top-1 accuracy": 3, "epochs": 0, "CPU minutes": 2}[name]
