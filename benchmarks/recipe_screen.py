@@ -2,9 +2,9 @@
 
     python benchmarks/recipe_screen.py --out DIR [DATA] [--config quick] [--changes NAME ...]
 
-From scratch, with the folds of DATA's `fold` column; macro AUC is of the last epoch's out-of-fold scores. Two folds train
-at a time, each on one thread and in a process of its own. Training clips/s are of the epochs with their validation. What
-is finished in DIR is read: a screening that was stopped goes on, and its table can be printed again.
+From scratch, with the folds of DATA's `fold` column; macro AUC is of the last epoch's out-of-fold scores. Two folds
+train at a time, each on one thread and in a process of its own. Training clips/s are of the epochs with their
+validation. What is finished in DIR is read: a screening that was stopped goes on, and its table can be printed again.
 """
 
 import argparse
