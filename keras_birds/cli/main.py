@@ -21,6 +21,7 @@ _COMMANDS = {
     "predict": ("predict:predict", "Score recordings with a trained model."),
     "models": ("models:models", "List the models that are here."),
     "info": ("models:info", "Tell what a model is: its data, licence, figures and limits."),
+    "app": ("app:app", "Hear, see and check recordings in the browser."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
 }
 

@@ -1,17 +1,15 @@
 """Cuts detections out of their recordings, to audio files and a table for reviewers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePath
-from typing import Protocol
 
 import numpy as np
 import soundfile
 
-from keras_birds.audio import ffmpeg
-from keras_birds.audio.reader import MIN_SECONDS, NeedsFfmpeg, Reader
+from keras_birds.audio.parts import Parts, open_parts
+from keras_birds.audio.reader import MIN_SECONDS
 from keras_birds.audio.remote import is_url, stamp, url_path
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.outcome import Outcome
@@ -155,66 +153,11 @@ def _check_unchanged(outcome: Outcome) -> None:
         )
 
 
-class _Source(Protocol):
-    """An open recording, whose parts are asked for from the first to the last."""
-
-    rate_hz: int
-    subtype: str
-
-    def read(self, first: int, last: int) -> np.ndarray:
-        """Frames `[n, channels]` from `first` to before `last`, fewer at the end."""
-
-
-class _Sought:
-    """A recording that libsndfile reads."""
-
-    def __init__(self, reader: Reader):
-        self.rate_hz, self.subtype = reader.rate_hz, reader.subtype
-        self._reader = reader
-        self._first, self._last, self._frames = -1, -1, np.zeros((0, reader.channels), np.float32)
-
-    def read(self, first: int, last: int) -> np.ndarray:
-        # Several labels of one place need one reading. Of clips with one start the longest comes first.
-        if first != self._first or last > self._last:
-            blocks = list(self._reader.blocks(first, last - first))
-            self._frames = np.concatenate(blocks) if blocks else self._frames[:0]
-            self._first, self._last = first, last
-        return self._frames[: last - first]
-
-
-class _Forward:
-    """A recording that ffmpeg reads, block by block."""
-
-    def __init__(self, blocks: Iterator[np.ndarray], rate_hz: int, channels: int):
-        self.rate_hz, self.subtype = rate_hz, "PCM_16"
-        self._blocks = blocks
-        self._first, self._held = 0, np.zeros((0, channels), np.float32)
-
-    def read(self, first: int, last: int) -> np.ndarray:
-        while self._first + len(self._held) < last and (block := next(self._blocks, None)) is not None:
-            passed = min(len(self._held), max(0, first - self._first))
-            self._first += passed
-            self._held = np.concatenate([self._held[passed:], block])
-        return self._held[max(0, first - self._first) : max(0, last - self._first)]
-
-
-@contextmanager
-def _open(file: str) -> Iterator[_Source]:
-    try:
-        reader = Reader(file)
-    except NeedsFfmpeg:
-        with ffmpeg.stream(Path(file)) as (blocks, rate_hz, channels, _):
-            yield _Forward(blocks, rate_hz, channels)
-        return
-    with reader:
-        yield _Sought(reader)
-
-
 def _cut_recording(
     file: str, wanted: Sequence[tuple[int, Segment]], seconds: float, form: str
 ) -> Iterator[tuple[int, tuple[float, float], bytes]]:
     """Gives number, begin and end in seconds, and the file's bytes of each clip of a recording."""
-    with _open(file) as source:
+    with open_parts(file) as source:
         places = []
         for k, segment in wanted:
             begin_s, end_s = segment.clip_span_s(seconds)
@@ -227,7 +170,7 @@ def _cut_recording(
             yield k, span_s, _encode(file, frames, source, form)
 
 
-def _encode(file: str, frames: np.ndarray, source: _Source, form: str) -> bytes:
+def _encode(file: str, frames: np.ndarray, source: Parts, form: str) -> bytes:
     subtype = "PCM_24" if source.subtype in _DEEP else "PCM_16"
     if form == "wav" and source.subtype in _FLOAT:
         subtype, samples = "FLOAT", frames

@@ -1,0 +1,159 @@
+"""What the page draws: the whole recording's outline and scores, and one part of it closely."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from keras_birds.audio.envelope import Envelope
+from keras_birds.evaluation.sound_axes import draw_mel, draw_wave
+from keras_birds.inference.classifier import Classifier
+
+PICK = "pick"
+"""Name of the timeline's selection: the point that was clicked."""
+
+_WAVE, _BAR = "#4d5b6a", "#2a6f97"
+_COLOURS = ("#2a6f97", "#c8553d", "#588157", "#8e5572", "#e09f3e", "#335c67", "#6d597a", "#9e2a2b")
+_MAX_POINTS = 1500
+_MAX_BOXES = 200
+_AXIS = 52
+
+
+def outline(envelope: Envelope, part_s: tuple[float, float]) -> alt.LayerChart:
+    """The whole waveform, with the part that is looked at marked."""
+    starts_s = envelope.cell_s * np.arange(len(envelope.low))
+    table = pd.DataFrame({"time_s": starts_s, "low": envelope.low, "high": envelope.high})
+    x = alt.X("time_s:Q", title=None, scale=alt.Scale(domain=(0, envelope.seconds), nice=False))
+    y = alt.Y("low:Q", title="Amplitude", axis=alt.Axis(minExtent=_AXIS, maxExtent=_AXIS, tickCount=3))
+    wave = alt.Chart(table).mark_area(color=_WAVE, line={"color": _WAVE, "strokeWidth": 0.5})
+    mark = alt.Chart(pd.DataFrame({"begin_s": [part_s[0]], "end_s": [part_s[1]]}))
+    box = mark.mark_rect(color=_COLOURS[4], opacity=0.25).encode(x="begin_s:Q", x2="end_s:Q")
+    chart: alt.LayerChart = (wave.encode(x=x, y=y, y2="high:Q") + box).properties(height=90)
+    return chart
+
+
+def timeline(times_s: np.ndarray, scores: dict[str, np.ndarray], threshold: float, seconds: float) -> Any:
+    """Each chosen species' probability, window by window; a click picks a window.
+
+    Args:
+        times_s: `[window]`, each window's start.
+        scores: `[window]` by the species' name.
+        threshold: drawn as a line.
+        seconds: length of the recording.
+    """
+    parts = [decimated(times_s, values).assign(species=name) for name, values in scores.items()]
+    table = pd.concat(parts) if parts else pd.DataFrame({"start_s": [], "probability": [], "species": []})
+    pick = alt.selection_point(
+        name=PICK, fields=["start_s", "species"], nearest=True, on="click", toggle=False
+    )
+    x = alt.X("start_s:Q", title="Time (s)", scale=alt.Scale(domain=(0, seconds), nice=False))
+    y = alt.Y(
+        "probability:Q",
+        title="Probability",
+        scale=alt.Scale(domain=(0, 1)),
+        axis=alt.Axis(minExtent=_AXIS, maxExtent=_AXIS, tickCount=5),
+    )
+    colour = alt.Color(
+        "species:N",
+        title=None,
+        sort=None,
+        scale=alt.Scale(domain=list(scores), range=[_COLOURS[k % len(_COLOURS)] for k in range(len(scores))]),
+        legend=alt.Legend(orient="top"),
+    )
+    shown = [
+        alt.Tooltip("species:N"),
+        alt.Tooltip("start_s:Q", format=".1f"),
+        alt.Tooltip("probability:Q", format=".3f"),
+    ]
+    lines = alt.Chart(table).mark_line(interpolate="step-after").encode(x=x, y=y, color=colour)
+    points = alt.Chart(table).mark_point(filled=True, size=45).encode(x=x, y=y, color=colour, tooltip=shown)
+    rule = (
+        alt.Chart(pd.DataFrame({"y": [threshold]})).mark_rule(strokeDash=[4, 4], color="#888").encode(y="y:Q")
+    )
+    return (rule + lines + points.add_params(pick)).properties(height=220)
+
+
+def decimated(times_s: np.ndarray, values: np.ndarray) -> pd.DataFrame:
+    """At most 1,500 points: where one stands for several windows it is the most probable of them."""
+    step = max(1, -(-len(values) // _MAX_POINTS))
+    first = np.arange(0, len(values), step)
+    best = [int(k + values[k : k + step].argmax()) for k in first]
+    return pd.DataFrame({"start_s": times_s[best], "probability": values[best]})
+
+
+def bars(top: pd.DataFrame) -> alt.LayerChart:
+    """The answer's probabilities."""
+    table = top.assign(species=[species(x) for x in top.to_dict("records")])
+    y = alt.Y("species:N", sort=None, title=None, axis=alt.Axis(labelLimit=220))
+    x = alt.X("probability:Q", scale=alt.Scale(domain=(0, 1)), title="Probability")
+    chart = alt.Chart(table).encode(x=x, y=y)
+    numbers = chart.mark_text(align="left", dx=4).encode(text=alt.Text("probability:Q", format=".3f"))
+    found: alt.LayerChart = (chart.mark_bar(color=_BAR) + numbers).properties(height=28 * len(table) + 40)
+    return found
+
+
+def species(row: Mapping[Any, Any]) -> str:
+    """What people call a label."""
+    return str(row["common_name"] or row["scientific_name"] or row["label"])
+
+
+def part_picture(
+    samples: np.ndarray,
+    begin_s: float,
+    classifier: Classifier,
+    detections: pd.DataFrame,
+    chosen: tuple[float, str] | None,
+) -> bytes:
+    """A part of the recording: waveform, and mel spectrogram with the detections over it.
+
+    Args:
+        samples: `[n]` at the model's rate, at least one.
+        begin_s: where they begin in the recording.
+        classifier: the model, whose mel is drawn.
+        detections: of the recording.
+        chosen: start and label of the one that is looked at.
+
+    Returns:
+        A PNG.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    wave, mel = figure.subplots(2, 1, height_ratios=(1, 3.2), sharex=True)
+    draw_wave(wave, samples, classifier.audio.sample_rate_hz, begin_s)
+    draw_mel(mel, samples, classifier.audio, classifier.mel, begin_s)
+    wave.tick_params(labelbottom=False)
+    end_s = begin_s + len(samples) / classifier.audio.sample_rate_hz
+    seen = detections[(detections["end_s"] > begin_s) & (detections["start_s"] < end_s)].head(_MAX_BOXES)
+    names = sorted({species(x) for x in seen.to_dict("records")})
+    colours = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(names)}
+    height, lanes = classifier.mel.n_mels, 0.09 * classifier.mel.n_mels
+    for row in seen.to_dict("records"):
+        name = species(row)
+        is_chosen = chosen == (row["start_s"], row["label"])
+        top = height - lanes * names.index(name)
+        left, right = max(begin_s, row["start_s"]), min(end_s, row["end_s"])
+        place = {"x": [left, right], "y1": top - 0.85 * lanes, "y2": top}
+        mel.fill_between(
+            **place, color=colours[name], alpha=0.95 if is_chosen else 0.75, edgecolor="white", linewidth=0.8
+        )
+        mel.text(
+            left,
+            top - 0.42 * lanes,
+            f" {name} {row['score']:.2f}",
+            va="center",
+            fontsize=8,
+            color="white",
+            fontweight="bold" if is_chosen else "normal",
+            clip_on=True,
+            parse_math=False,
+        )
+        if is_chosen:
+            mel.axvspan(row["start_s"], row["end_s"], fill=False, edgecolor="white", linewidth=1.5)
+    mel.set_xlim(begin_s, end_s)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return picture.getvalue()

@@ -1,0 +1,402 @@
+"""The page that `keras-birds app` serves: Streamlit runs this file for each visitor and after each click."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import soundfile
+import streamlit as st
+
+import keras_birds
+from keras_birds.app import charts, downloads, review
+from keras_birds.app.analysis import Analysis, analyse, detections_table, top_table
+from keras_birds.app.example import NAME as EXAMPLE
+from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
+from keras_birds.audio.parts import read_part
+from keras_birds.data.reviews import reviews_path
+from keras_birds.errors import KerasBirdsError
+from keras_birds.inference.bundled import bundled_models
+from keras_birds.inference.classifier import Classifier
+from keras_birds.inference.detections import THRESHOLD
+from keras_birds.inference.report import describe_length
+from keras_birds.inference.runs import finished_models
+from keras_birds.inference.text import printable
+from keras_birds.resources import RUNS_DIR
+
+PART_S = 30.0
+"""Length of what is drawn closely and played; shorter recordings are shown whole."""
+
+_KEPT_ANALYSES = 4
+_LINES = 8
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the sidebar is set to."""
+
+    model: str
+    overlap: float
+    threshold: float
+    top_k: int
+    method: str
+    merge: bool
+    only: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is listened to.
+
+    Args:
+        path: the file.
+        name: what people know it by.
+        is_kept: whether it lies in the folder that the app was started with, so that reviews stay beside it.
+    """
+
+    path: Path
+    name: str
+    is_kept: bool
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Changes when the file does."""
+        stat = self.path.stat()
+        return str(self.path), stat.st_size, stat.st_mtime_ns
+
+
+def main() -> None:
+    """Draws the page."""
+    options = _options()
+    st.set_page_config("keras-birds", "🐦", layout="wide")
+    st.title("keras-birds", anchor=False)
+    try:
+        classifier, controls = _sidebar(options)
+        recording = _choose(options)
+        if recording is None:
+            return
+        analysis = _analysed(classifier, recording, controls.overlap, 60 * options.max_minutes)
+    except (KerasBirdsError, OSError) as error:
+        st.error(plain(str(error)), icon="⚠️")
+        return
+    _show(classifier, controls, recording, analysis)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--max-minutes", type=float, default=180.0)
+    return parser.parse_args(sys.argv[1:])
+
+
+@st.cache_resource(scope="session", on_release=SessionFolder.remove, show_spinner=False)
+def _session_folder() -> SessionFolder:
+    return SessionFolder()
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the model")
+def _classifier(model: str) -> Classifier:
+    return keras_birds.load(model)
+
+
+@st.cache_data(max_entries=16, ttl=5, show_spinner=False)
+def _files(folder: Path) -> list[Path]:
+    return recordings_in(folder)
+
+
+def _models(options: argparse.Namespace) -> list[str]:
+    """The given one first, then runs, then what is shipped."""
+    runs = dict.fromkeys(str(x.parents[1]) for x in reversed(finished_models(RUNS_DIR)))
+    return list(dict.fromkeys([*([options.model] if options.model else []), *runs, *bundled_models()]))
+
+
+def _sidebar(options: argparse.Namespace) -> tuple[Classifier, Controls]:
+    with st.sidebar:
+        model = st.selectbox("Model", _models(options), key="model", bind="query-params")
+        classifier = _classifier(model)
+        licence = classifier.engines[0].metadata.licence
+        st.caption(f"{len(classifier.labels)} labels{f', licence {licence}' if licence else ''}")
+        clip_s = classifier.audio.clip_s
+        overlap = st.slider(
+            "Overlap (s)",
+            0.0,
+            clip_s - 0.5,
+            0.0,
+            0.5,
+            key="overlap",
+            bind="query-params",
+            help=f"Windows are {clip_s:g} s long; each shares so much with the one before.",
+        )
+        threshold = st.slider(
+            "Threshold",
+            0.0,
+            1.0,
+            THRESHOLD,
+            0.01,
+            key="threshold",
+            bind="query-params",
+            help="Of a detection.",
+        )
+        top_k = st.slider("Labels in the answer", 1, 20, 5, key="top", bind="query-params")
+        method = st.radio(
+            "Answer by",
+            ("mean", "max"),
+            key="by",
+            bind="query-params",
+            horizontal=True,
+            format_func={"mean": "mean of windows", "max": "best window"}.get,
+            help="The mean suits clips of one animal; the best window finds a single call in a long recording.",
+        )
+        merge = st.toggle(
+            "Merge touching windows",
+            key="merge",
+            bind="query-params",
+            help="Into one event with the best score.",
+        )
+        names = {x.name: charts.species(_names(x)) for x in classifier.labels.items}
+        only = st.multiselect(
+            "Only these species",
+            list(names),
+            key="species",
+            bind="query-params",
+            format_func=lambda x: names.get(x, x),
+            placeholder="All",
+        )
+    return classifier, Controls(model, overlap, threshold, top_k, method, merge, tuple(only))
+
+
+def _choose(options: argparse.Namespace) -> Recording | None:
+    sources = ["Example", "Upload", *(["Folder"] if options.folder else [])]
+    first = "Folder" if options.folder else "Example"
+    source = st.segmented_control(
+        "Recording", sources, default=first, key="from", bind="query-params", label_visibility="collapsed"
+    )
+    folder = _session_folder()
+    if source == "Upload":
+        upload = st.file_uploader(
+            f"OGG, MP3, WAV, FLAC and more, at most {st.get_option('server.maxUploadSize')} MB and "
+            f"{options.max_minutes:g} minutes. It stays in this session and goes with it.",
+            key="upload",
+        )
+        if upload is None:
+            return None
+        return Recording(folder.save_upload(upload.getbuffer()), display_name(upload.name), False)
+    if source == "Folder":
+        found = {str(x.relative_to(options.folder)): x for x in _files(options.folder)}
+        if not found:
+            st.info(f"There are no recordings in {plain(str(options.folder))}.")
+            return None
+        name = st.selectbox(
+            f"{len(found)} recordings in {plain(str(options.folder))}",
+            list(found),
+            key="file",
+            bind="query-params",
+            format_func=printable,
+        )
+        return Recording(found[name], str(found[name]), True)
+    return Recording(folder.example(), EXAMPLE, False)
+
+
+def _analysed(classifier: Classifier, recording: Recording, overlap_s: float, max_s: float) -> Analysis:
+    """Scored once for each recording, model and overlap; the last few are kept."""
+    kept: dict[Any, Analysis] = st.session_state.setdefault("analyses", {})
+    key = (recording.key, classifier.model_id, str(classifier.engines[0].path), overlap_s)
+    if key not in kept:
+        bar = st.progress(0.0, "Reading")
+        try:
+            kept[key] = analyse(
+                classifier,
+                recording.path,
+                recording.name,
+                overlap_s,
+                max_s,
+                lambda what, share: bar.progress(share, f"{what} {share:.0%}" if share else what),
+            )
+        finally:
+            bar.empty()
+        while len(kept) > _KEPT_ANALYSES:
+            del kept[next(iter(kept))]
+    return kept[key]
+
+
+def _show(classifier: Classifier, controls: Controls, recording: Recording, analysis: Analysis) -> None:
+    outcome = analysis.outcome
+    st.subheader(plain(Path(recording.name).name), anchor=False)
+    st.caption(
+        f"{describe_length(outcome)}, {outcome.sample_rate_hz:,} Hz, {outcome.channels} channel"
+        f"{'s' * (outcome.channels != 1)}"
+    )
+    if outcome.reason:
+        st.warning(plain(f"{outcome.status}: {outcome.reason}"), icon="⚠️")
+    only = set(controls.only) or set(classifier.labels)
+    detections = detections_table(classifier, analysis, controls.threshold, only, controls.merge)
+    reviews = review.read(reviews_path(recording.path))
+    _forget_other_focus(recording)
+
+    top = top_table(classifier, analysis.found.scores, controls.top_k, controls.method)
+    left, right = st.columns((3, 2))
+    with left:
+        _show_top(top)
+    with right:
+        st.altair_chart(charts.bars(top), key="bars")
+
+    part_s = _part(analysis)
+    if analysis.envelope.seconds > PART_S:
+        st.altair_chart(charts.outline(analysis.envelope, part_s), key="outline")
+    _show_timeline(classifier, controls, analysis, top, only)
+    _show_part(classifier, recording, part_s, detections)
+    _show_detections(detections, reviews)
+    focus = _focus()
+    if focus is not None:
+        review.panel(classifier, recording.path, focus, detections, reviews)
+    downloads.buttons(classifier, analysis, detections, reviews, recording.is_kept)
+
+
+def _show_top(top: pd.DataFrame) -> None:
+    probability = st.column_config.NumberColumn("Probability", format="%.4f")
+    best = st.column_config.NumberColumn("Best window", format="%.4f")
+    votes = st.column_config.NumberColumn("Votes", help="Windows in which it is the most probable.")
+    columns: dict[str, Any] = {
+        "rank": st.column_config.NumberColumn("Rank", width="small"),
+        "label": "Label",
+        "common_name": "Common name",
+        "scientific_name": "Scientific name",
+        "class_name": "Class",
+    }
+    columns |= {"probability": probability, "best": best, "votes": votes}
+    shown = [x for x in columns if x not in ("common_name", "scientific_name", "class_name") or top[x].any()]
+    st.dataframe(top, hide_index=True, column_config=columns, column_order=shown, key="top-table")
+
+
+def _show_timeline(
+    classifier: Classifier, controls: Controls, analysis: Analysis, top: pd.DataFrame, only: set[str]
+) -> None:
+    """The chosen species, or without a choice those of the answer."""
+    wanted = list(controls.only) or list(top["label"])
+    found = analysis.found
+    lines: dict[str, np.ndarray] = {}
+    labels: dict[str, str] = {}
+    for name in [x for x in wanted if x in only][:_LINES]:
+        item = classifier.labels.items[classifier.labels.index(name)]
+        shown = charts.species(_names(item))
+        shown = f"{shown} ({name})" if shown in lines else shown
+        lines[shown], labels[shown] = found.scores[:, classifier.labels.index(name)], name
+    chart = charts.timeline(found.start_s, lines, controls.threshold, analysis.envelope.seconds)
+
+    def on_select() -> None:
+        picked = st.session_state["timeline"]["selection"].get(charts.PICK)
+        if picked:
+            _look_at(float(picked[0]["start_s"]), labels.get(picked[0].get("species"), ""))
+
+    st.altair_chart(chart, key="timeline", on_select=on_select)
+
+
+def _show_part(
+    classifier: Classifier, recording: Recording, part_s: tuple[float, float], detections: pd.DataFrame
+) -> None:
+    """The player and the spectrogram of the part that is looked at."""
+    rate_hz = classifier.audio.sample_rate_hz
+    samples = read_part(recording.path, *part_s, rate_hz)
+    if not len(samples):
+        st.warning("Nothing decodes here.")
+        return
+    focus = _focus()
+    start_s = max(0.0, focus[0] - part_s[0]) if focus else 0.0
+    play = bool(st.session_state.pop("play", False))
+    st.audio(_wav(samples, rate_hz), start_time=start_s, autoplay=play)
+    picture = charts.part_picture(samples, part_s[0], classifier, detections, focus)
+    st.image(picture, width="stretch", alt="Waveform and mel spectrogram with detections")
+
+
+def _show_detections(detections: pd.DataFrame, reviews: dict[Any, Any]) -> None:
+    st.markdown(f"**{len(detections):,} detection{'s' * (len(detections) != 1)}**: choose one to hear it")
+    if detections.empty:
+        return
+    table = pd.DataFrame(
+        {
+            "start_s": detections["start_s"],
+            "end_s": detections["end_s"],
+            "species": [charts.species(x) for x in detections.to_dict("records")],
+            "label": detections["label"],
+            "score": detections["score"],
+            "review": [
+                review.describe(reviews.get(review.place_of(x))) for x in detections.to_dict("records")
+            ],
+        }
+    )
+    places = list(zip(detections["start_s"], detections["label"], strict=True))
+
+    def on_select() -> None:
+        rows = st.session_state["detections"]["selection"]["rows"]
+        if rows and rows[0] < len(places):
+            _look_at(*places[rows[0]])
+
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=min(400, 36 * (len(table) + 1) + 2),
+        key="detections",
+        on_select=on_select,
+        selection_mode="single-row",
+        column_config={
+            "start_s": st.column_config.NumberColumn("Start (s)", format="%.2f"),
+            "end_s": st.column_config.NumberColumn("End (s)", format="%.2f"),
+            "species": "Species",
+            "label": "Label",
+            "score": st.column_config.ProgressColumn("Probability", format="%.3f", min_value=0, max_value=1),
+            "review": "Review",
+        },
+    )
+
+
+def _part(analysis: Analysis) -> tuple[float, float]:
+    """The part to look at closely: around the focus, or where the slider is."""
+    seconds = analysis.envelope.seconds
+    if seconds <= PART_S:
+        return 0.0, seconds
+    last = seconds - PART_S
+    focus = _focus()
+    if focus and st.session_state.pop("moved", False):
+        st.session_state["part"] = float(min(last, max(0.0, focus[0] - PART_S / 3)))
+    begin_s = st.slider(
+        f"Look at {PART_S:g} s from (s)", 0.0, float(last), step=1.0, key="part", format="%.0f"
+    )
+    return begin_s, begin_s + PART_S
+
+
+def _look_at(start_s: float, label: str) -> None:
+    st.session_state.update(focus=(start_s, label), play=True, moved=True)
+
+
+def _focus() -> tuple[float, str] | None:
+    focus: tuple[float, str] | None = st.session_state.get("focus")
+    return focus
+
+
+def _forget_other_focus(recording: Recording) -> None:
+    """What was looked at in another recording says nothing of this one."""
+    if st.session_state.get("focus_key") != recording.key:
+        for name in ("focus", "part", "play", "moved"):
+            st.session_state.pop(name, None)
+        st.session_state["focus_key"] = recording.key
+
+
+def _names(item: Any) -> dict[str, str]:
+    return {"label": item.name, "common_name": item.common_name, "scientific_name": item.scientific_name}
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _wav(samples: np.ndarray, rate_hz: int) -> bytes:
+    """16 bits, as any browser plays them."""
+    file = BytesIO()
+    soundfile.write(file, np.clip(samples, -1, 1), rate_hz, format="WAV", subtype="PCM_16")
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main()

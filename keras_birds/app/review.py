@@ -1,0 +1,97 @@
+"""Right, wrong, or another species: what the visitor says of a detection, kept in the recording's reviews."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from keras_birds.app.session import plain
+from keras_birds.data.reviews import (
+    Review,
+    Verdict,
+    now,
+    read_reviews,
+    remove_review,
+    reviews_path,
+    save_review,
+)
+from keras_birds.errors import KerasBirdsError
+from keras_birds.inference.classifier import Classifier
+
+Place = tuple[float, float, str]
+
+
+def read(path: Path) -> dict[Place, Review]:
+    """A recording's reviews by what they speak of; none, and an error on the page, where they can't be read."""
+    try:
+        return {x.place: x for x in read_reviews(path)}
+    except KerasBirdsError as error:
+        st.error(plain(str(error)), icon="⚠️")
+        return {}
+
+
+def place_of(row: Mapping[Any, Any]) -> Place:
+    """Of a row of detections, what a review of it speaks of."""
+    return round(float(row["start_s"]), 3), round(float(row["end_s"]), 3), str(row["label"])
+
+
+def describe(found: Review | None) -> str:
+    """A word for the table."""
+    if found is None:
+        return ""
+    return {"right": "✓ right", "wrong": "✗ wrong", "other": f"→ {found.true_label}"}[found.verdict]
+
+
+def panel(
+    classifier: Classifier,
+    recording: Path,
+    focus: tuple[float, str],
+    detections: pd.DataFrame,
+    reviews: dict[Place, Review],
+) -> None:
+    """Buttons for the detection that is looked at; nothing where the focus is on none."""
+    is_it = (detections["start_s"] == focus[0]) & (detections["label"] == focus[1])
+    if not is_it.any():
+        return
+    row = detections[is_it].iloc[0].to_dict()
+    path = reviews_path(recording)
+
+    def say(verdict: Verdict) -> None:
+        true_label = st.session_state.get("true_label", "") if verdict == "other" else ""
+        if verdict == "other" and not true_label:
+            st.session_state["review_error"] = "Choose the species first."
+            return
+        place = place_of(row)
+        said = Review(
+            recording.name, *place, float(row["score"]), str(row["model_id"]), verdict, true_label, now()
+        )
+        _keep(lambda: save_review(path, said))
+
+    place = place_of(row)
+    st.markdown(
+        f"**{row['label']}** at {row['start_s']:.2f} s, {describe(reviews.get(place)) or 'not reviewed yet'}"
+    )
+    right, wrong, species, other, undo = st.columns((1, 1, 2, 1, 1), vertical_alignment="bottom")
+    right.button("✓ Right", key="right", on_click=say, args=("right",), width="stretch")
+    wrong.button("✗ Wrong", key="wrong", on_click=say, args=("wrong",), width="stretch")
+    others = [x for x in classifier.labels if x != row["label"]]
+    species.selectbox("It is", others, index=None, key="true_label", accept_new_options=True)
+    other.button("→ Another", key="other", on_click=say, args=("other",), width="stretch")
+    undo.button(
+        "Take back",
+        key="undo",
+        on_click=lambda: _keep(lambda: remove_review(path, place)),
+        disabled=place not in reviews,
+        width="stretch",
+    )
+    if problem := st.session_state.pop("review_error", ""):
+        st.error(plain(problem), icon="⚠️")
+
+
+def _keep(write: Any) -> None:
+    try:
+        write()
+    except KerasBirdsError as error:
+        st.session_state["review_error"] = str(error)

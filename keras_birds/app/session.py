@@ -1,0 +1,60 @@
+"""A visitor's own files: uploads lie in a folder that only this session knows, and go with it."""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from keras_birds.app.example import write_example
+from keras_birds.audio.listing import AUDIO_SUFFIXES
+from keras_birds.inference.text import printable
+
+_MAX_NAME = 120
+
+
+class SessionFolder:
+    """A temporary folder; names in it are made here, never by the visitor."""
+
+    def __init__(self) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="keras-birds-app-", ignore_cleanup_errors=True)
+        self.path = Path(self._temporary.name)
+
+    def save_upload(self, data: memoryview) -> Path:
+        """Writes an upload, once for each content; what it is decides its content when it is decoded."""
+        path = self.path / hashlib.sha256(data).hexdigest()[:32]
+        if not path.exists():
+            if shutil.disk_usage(self.path).free < 2 * len(data):
+                raise OSError(f"no room for {len(data) / 1e6:.0f} MB more")
+            path.write_bytes(data)
+        return path
+
+    def example(self) -> Path:
+        """The example recording."""
+        path = self.path / "example"
+        if not path.exists():
+            write_example(path)
+        return path
+
+    def remove(self) -> None:
+        """Removes everything."""
+        self._temporary.cleanup()
+
+
+def recordings_in(folder: Path) -> list[Path]:
+    """Audio files below a folder, by name, sorted; links that lead out of it are left out."""
+    root = folder.resolve()
+    found = [x for x in folder.rglob("*") if x.suffix.lower() in AUDIO_SUFFIXES and x.is_file()]
+    return sorted(x for x in found if x.resolve().is_relative_to(root))
+
+
+def display_name(name: str) -> str:
+    """An upload's name as text: on one line, without folders, not too long."""
+    text = "".join(x if x.isprintable() else " " for x in name.replace("\\", "/").rpartition("/")[2])
+    text = " ".join(text.split()) or "upload"
+    return text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 9]}…{text[-8:]}"
+
+
+def plain(text: str) -> str:
+    """Text of unknown origin for Streamlit's Markdown: shown as it is, without links, images or formulas."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:])", r"\\\1", printable(text))

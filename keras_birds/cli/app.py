@@ -1,0 +1,79 @@
+"""`keras-birds app`: hear, see and check recordings in the browser."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from keras_birds.cli.options import ModelType
+
+_PAGE = Path(__file__).resolve().parents[1] / "app" / "page.py"
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--model", type=ModelType(), metavar="MODEL", help="The first in the page's list of models.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Recordings to choose from; reviews are kept beside them.",
+)
+@click.option(
+    "--max-upload-mb",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Larger uploads are refused.",
+)
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=180.0,
+    show_default=True,
+    help="Longer recordings are refused.",
+)
+@click.argument("streamlit_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- STREAMLIT OPTIONS]")
+def app(
+    model: Path | None,
+    folder: Path | None,
+    max_upload_mb: int,
+    max_minutes: float,
+    streamlit_options: tuple[str, ...],
+) -> None:
+    """Hear, see and check recordings in the browser.
+
+    \b
+    keras-birds app                                  # an example, and what you upload
+    keras-birds app --folder recordings --model runs/all
+    keras-birds app -- --server.port 8600 --server.address 0.0.0.0
+
+    The page gives the same numbers as `keras-birds predict`: the answer, a timeline of all windows, and detections on
+    the spectrogram, to be heard one by one and marked right, wrong or as another species. Marks in --folder lie
+    beside each recording (NAME.ogg.reviews.csv); `keras-birds calibrate --reviews DIR` and `keras-birds train --set
+    data.reviews=DIR` read them. Uploads stay on the machine that runs the app and go with the visitor's session.
+
+    What follows -- goes to `streamlit run`. The page is for this machine only unless you set --server.address.
+    """
+    if find_spec("streamlit") is None:
+        raise click.ClickException("The app needs Streamlit: pip install 'keras-birds[app]'")
+    from streamlit.web.cli import main as streamlit
+
+    # Imported here, so that the first visitor doesn't wait for it.
+    import keras_birds.app.page  # noqa: F401
+
+    settings = {
+        "--server.address": "localhost",
+        "--server.maxUploadSize": str(max_upload_mb),
+        "--server.fileWatcherType": "none",
+        "--browser.gatherUsageStats": "false",
+        "--client.toolbarMode": "viewer",
+    }
+    given = {x.partition("=")[0] for x in streamlit_options}
+    defaults = [x for name, value in settings.items() if name not in given for x in (name, value)]
+    own = [*(["--model", str(model)] if model else []), *(["--folder", str(folder)] if folder else [])]
+    own += ["--max-minutes", f"{max_minutes:g}"]
+    streamlit.main(
+        ["run", str(_PAGE), *defaults, *streamlit_options, "--", *own],
+        prog_name="keras-birds app",
+        standalone_mode=False,
+    )

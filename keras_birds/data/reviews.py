@@ -1,0 +1,181 @@
+"""What people said of detections: a CSV beside each recording, for training and calibration to read."""
+
+import csv
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, get_args
+
+from keras_birds.atomic import atomic_path
+from keras_birds.errors import DataError
+
+Verdict = Literal["right", "wrong", "other"]
+"""The label is there; it isn't; it isn't, but `true_label` is."""
+
+SUFFIX = ".reviews.csv"
+
+_saving = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Review:
+    """What was said of one detection: a row of the CSV, whose columns are these fields.
+
+    Args:
+        file: the recording's name, without folders.
+        start_s: of the detection in the recording.
+        end_s: of the detection in the recording.
+        label: detected.
+        score: its probability, not calibrated.
+        model_id: of the model that detected it.
+        verdict: `right`, `wrong` or `other`.
+        true_label: what it is, with `other`; else empty.
+        reviewed_at: UTC, for instance `2025-06-01T05:30:00Z`.
+    """
+
+    file: str
+    start_s: float
+    end_s: float
+    label: str
+    score: float
+    model_id: str
+    verdict: Verdict
+    true_label: str = ""
+    reviewed_at: str = ""
+
+    @property
+    def place(self) -> tuple[float, float, str]:
+        """What it speaks of: one review each."""
+        return round(self.start_s, 3), round(self.end_s, 3), self.label
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """What is known of labels: 1 there, 0 not there."""
+        known = {self.label: float(self.verdict == "right")}
+        return known | ({self.true_label: 1.0} if self.verdict == "other" else {})
+
+
+COLUMNS = tuple(x.name for x in fields(Review))
+
+
+def reviews_path(recording: str | Path) -> Path:
+    """The CSV of a recording's reviews: beside it, `NAME.ogg.reviews.csv`."""
+    path = Path(recording)
+    return path.with_name(path.name + SUFFIX)
+
+
+def now() -> str:
+    """The time for `reviewed_at`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_reviews(path: Path) -> list[Review]:
+    """Reads a CSV of reviews; none where there is no file.
+
+    Raises:
+        DataError: if it can't be used; it names the row.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: reviews must be a readable CSV. Received: {error}") from None
+    return [_review(path, number, row) for number, row in enumerate(rows, 2)]
+
+
+def save_review(path: Path, review: Review) -> None:
+    """Adds a review, in place of one of the same detection. Several threads may, not several processes.
+
+    Raises:
+        DataError: if what is there can't be read.
+        KerasBirdsError: if it can't be written; what was there stays.
+    """
+    with _saving:
+        found = {x.place: x for x in read_reviews(path)}
+        _write(path, sorted({**found, review.place: review}.values(), key=lambda x: x.place))
+
+
+def remove_review(path: Path, place: tuple[float, float, str]) -> None:
+    """Takes a review back; with the last one the file goes.
+
+    Raises:
+        DataError: if what is there can't be read.
+        KerasBirdsError: if it can't be written; what was there stays.
+    """
+    with _saving:
+        left = [x for x in read_reviews(path) if x.place != place]
+        if left:
+            _write(path, left)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def find_reviews(folder: Path) -> Iterator[tuple[Path, Review]]:
+    """All reviews below a folder, each with its recording.
+
+    Raises:
+        DataError: if a CSV can't be used, or speaks of a recording that isn't beside it.
+    """
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(SUFFIX):
+                path = Path(root, name)
+                recording = path.with_name(name.removesuffix(SUFFIX))
+                for number, review in enumerate(read_reviews(path), 2):
+                    if review.file != recording.name:
+                        raise DataError(
+                            f"{path}: row {number}: file must be {recording.name}. Received: {review.file}"
+                        )
+                    if not recording.is_file():
+                        raise DataError(
+                            f"{path}: the recording must lie beside its reviews. Received: no {recording.name}"
+                        )
+                    yield recording, review
+
+
+def _write(path: Path, reviews: Sequence[Review]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for x in reviews:
+            times = {name: f"{getattr(x, name):.3f}" for name in ("start_s", "end_s")}
+            writer.writerow({**asdict(x), **times, "score": f"{x.score:.6g}"})
+
+
+def _review(path: Path, number: int, row: dict[str, str]) -> Review:
+    lacking = [x for x in COLUMNS if row.get(x) is None]
+    if lacking:
+        raise DataError(
+            f"{path}: there must be columns {', '.join(COLUMNS)}. Received: row {number} without {', '.join(lacking)}"
+        )
+    numbers = {}
+    for name in ("start_s", "end_s", "score"):
+        try:
+            numbers[name] = float(row[name])
+        except ValueError:
+            numbers[name] = math.nan
+        if not math.isfinite(numbers[name]):
+            raise DataError(f"{path}: row {number}: {name} must be a number. Received: {row[name]!r}")
+    verdict = row["verdict"]
+    if verdict not in get_args(Verdict):
+        raise DataError(
+            f"{path}: row {number}: verdict must be one of {', '.join(get_args(Verdict))}. Received: {verdict!r}"
+        )
+    if (verdict == "other") != bool(row["true_label"]):
+        raise DataError(
+            f"{path}: row {number}: there must be a true_label with the verdict other, and only then. Received: "
+            f"{row['true_label']!r} with {verdict}"
+        )
+    if not 0 <= numbers["start_s"] < numbers["end_s"]:
+        raise DataError(
+            f"{path}: row {number}: a detection must end after it begins. Received: {row['start_s']} to {row['end_s']}"
+        )
+    texts = {x: row[x] for x in ("file", "label", "model_id", "true_label", "reviewed_at")}
+    return Review(**texts, **numbers, verdict=verdict)  # type: ignore[arg-type]

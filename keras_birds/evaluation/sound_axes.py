@@ -1,0 +1,94 @@
+"""Draws a waveform and a mel spectrogram, whatever their length, on Matplotlib's axes."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_birds.audio.mel import MelTransform, slaney_filterbank
+from keras_birds.config import AudioConfig, MelConfig
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MAX_COLUMNS = 3000
+_MAX_MEL_COLUMNS = 500  # fewer than the axes' pixels beside long names: of more, imshow leaves some out
+_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000)
+_FINE_N_FFT = 1 << 16
+_WAVE = "#4d5b6a"
+
+
+def draw_wave(axes: "Axes", samples: np.ndarray, sample_rate_hz: int, begin_s: float = 0.0) -> None:
+    """Draws a waveform: of each column the least and the greatest sample.
+
+    Args:
+        axes: to draw on.
+        samples: `[n]`, at least one.
+        sample_rate_hz: their rate.
+        begin_s: where the first lies on the time axis.
+    """
+    step = -(-len(samples) // _MAX_COLUMNS)
+    starts = np.arange(0, len(samples), step)
+    low, high = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
+    axes.fill_between(
+        begin_s + starts / sample_rate_hz, low, high, color=_WAVE, linewidth=0.6, edgecolor=_WAVE
+    )
+    limit = max(1e-3, 1.05 * float(np.abs(samples).max()))
+    axes.set_ylim(-limit, limit)
+    axes.set_xlim(begin_s, begin_s + len(samples) / sample_rate_hz)
+    axes.set_ylabel("Amplitude")
+
+
+def draw_mel(
+    axes: "Axes", samples: np.ndarray, audio: AudioConfig, settings: MelConfig, begin_s: float = 0.0
+) -> None:
+    """Draws a mel spectrogram: seconds, Hz, and dB below its maximum.
+
+    Where a column stands for several frames it shows the loudest, so that a short call isn't lost.
+
+    Args:
+        axes: to draw on; a colour bar goes beside them.
+        samples: `[n]`, at least one, at the rate of `audio`.
+        audio: the model's settings.
+        settings: the model's settings.
+        begin_s: where the first sample lies on the time axis.
+    """
+    rate_hz = audio.sample_rate_hz
+    db = _loudest(samples, MelTransform(audio, settings))
+    # Silence, which has no contrast, lies at the floor, as it does in the model's input.
+    reference = db.max() if db.max() > db.min() else db.max() + settings.top_db
+    db = np.maximum(db - reference, -settings.top_db)
+    seconds = len(samples) / rate_hz
+    image = axes.imshow(
+        db,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(begin_s, begin_s + seconds, 0, settings.n_mels),
+        cmap="magma",
+        vmin=-settings.top_db,
+        vmax=0,
+    )
+    axes.figure.colorbar(image, ax=axes, label="dB relative to the maximum", pad=0.01, aspect=30)
+    axes.set_xlabel("Time (s)")
+    axes.set_ylabel("Frequency (Hz)")
+    # Rows are mel bands. A filterbank of fine bins says where each band's peak lies.
+    fine = slaney_filterbank(rate_hz, _FINE_N_FFT, settings.n_mels, settings.f_min_hz, settings.f_max_hz)
+    centres_hz = fine.argmax(axis=1) * rate_hz / _FINE_N_FFT
+    ticks_hz = [x for x in _TICKS_HZ if centres_hz[0] <= x <= centres_hz[-1]]
+    rows = np.interp(ticks_hz, centres_hz, np.arange(settings.n_mels) + 0.5)
+    axes.set_yticks(rows, [f"{x:,}" for x in ticks_hz])
+
+
+def _loudest(samples: np.ndarray, transform: MelTransform) -> np.ndarray:
+    """Mel power in dB `[n_mels, columns]`, each column the maximum over as many frames as it stands for."""
+    n_fft, hop_samples = transform.mel.n_fft, transform.mel.hop_samples
+    n_frames = transform.frames_of(len(samples))
+    step = -(-n_frames // _MAX_MEL_COLUMNS)
+    padded = np.pad(samples, transform.context_samples)
+    columns = [
+        transform.decibels(
+            padded[first * hop_samples : (min(first + step, n_frames) - 1) * hop_samples + n_fft], True
+        ).max(axis=1)
+        for first in range(0, n_frames, step)
+    ]
+    return np.stack(columns, axis=1)
