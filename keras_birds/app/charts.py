@@ -31,7 +31,7 @@ def outline(envelope: Envelope, part_s: tuple[float, float]) -> alt.LayerChart:
     wave = alt.Chart(table).mark_area(color=_WAVE, line={"color": _WAVE, "strokeWidth": 0.5})
     mark = alt.Chart(pd.DataFrame({"begin_s": [part_s[0]], "end_s": [part_s[1]]}))
     box = mark.mark_rect(color=_COLOURS[4], opacity=0.25).encode(x="begin_s:Q", x2="end_s:Q")
-    chart: alt.LayerChart = (wave.encode(x=x, y=y, y2="high:Q") + box).properties(height=90)
+    chart: alt.LayerChart = (wave.encode(x=x, y=y, y2="high:Q") + box).properties(height=110)
     return chart
 
 
@@ -49,7 +49,12 @@ def timeline(times_s: np.ndarray, scores: dict[str, np.ndarray], threshold: floa
     pick = alt.selection_point(
         name=PICK, fields=["start_s", "species"], nearest=True, on="click", toggle=False
     )
-    x = alt.X("start_s:Q", title="Time (s)", scale=alt.Scale(domain=(0, seconds), nice=False))
+    x = alt.X(
+        "start_s:Q",
+        title="Time (s)",
+        scale=alt.Scale(domain=(0, seconds), nice=False),
+        axis=alt.Axis(tickCount=12),
+    )
     y = alt.Y(
         "probability:Q",
         title="Probability",
@@ -68,12 +73,15 @@ def timeline(times_s: np.ndarray, scores: dict[str, np.ndarray], threshold: floa
         alt.Tooltip("start_s:Q", format=".1f"),
         alt.Tooltip("probability:Q", format=".3f"),
     ]
-    lines = alt.Chart(table).mark_line(interpolate="step-after").encode(x=x, y=y, color=colour)
+    # The last window's step reaches to the end.
+    ends = table.groupby("species", sort=False).tail(1).assign(start_s=seconds)
+    lines = alt.Chart(pd.concat([table, ends])).mark_line(interpolate="step-after")
+    lines = lines.encode(x=x, y=y, color=colour)
     points = alt.Chart(table).mark_point(filled=True, size=45).encode(x=x, y=y, color=colour, tooltip=shown)
     rule = (
         alt.Chart(pd.DataFrame({"y": [threshold]})).mark_rule(strokeDash=[4, 4], color="#888").encode(y="y:Q")
     )
-    return (rule + lines + points.add_params(pick)).properties(height=220)
+    return (rule + lines + points.add_params(pick)).properties(height=280)
 
 
 def decimated(times_s: np.ndarray, values: np.ndarray) -> pd.DataFrame:

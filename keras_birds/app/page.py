@@ -239,7 +239,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     _forget_other_focus(recording)
 
     top = top_table(classifier, analysis.found.scores, controls.top_k, controls.method)
-    left, right = st.columns((3, 2))
+    left, right = st.columns((2, 1))
     with left:
         _show_top(top)
     with right:
@@ -258,17 +258,17 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
 
 
 def _show_top(top: pd.DataFrame) -> None:
-    probability = st.column_config.NumberColumn("Probability", format="%.4f")
-    best = st.column_config.NumberColumn("Best window", format="%.4f")
-    votes = st.column_config.NumberColumn("Votes", help="Windows in which it is the most probable.")
+    number = st.column_config.NumberColumn
     columns: dict[str, Any] = {
-        "rank": st.column_config.NumberColumn("Rank", width="small"),
-        "label": "Label",
-        "common_name": "Common name",
-        "scientific_name": "Scientific name",
-        "class_name": "Class",
+        "rank": number("Rank", width=50),
+        "common_name": st.column_config.TextColumn("Common name"),
+        "scientific_name": st.column_config.TextColumn("Scientific name"),
+        "class_name": st.column_config.TextColumn("Class"),
+        "probability": number("Probability", format="%.4f", width=80),
+        "best": number("Best window", format="%.4f", width=80),
+        "votes": number("Votes", help="Windows in which it is the most probable.", width=50),
+        "label": st.column_config.TextColumn("Label"),
     }
-    columns |= {"probability": probability, "best": best, "votes": votes}
     shown = [x for x in columns if x not in ("common_name", "scientific_name", "class_name") or top[x].any()]
     st.dataframe(top, hide_index=True, column_config=columns, column_order=shown, key="top-table")
 

@@ -65,6 +65,7 @@ def app(
         "--server.address": "localhost",
         "--server.maxUploadSize": str(max_upload_mb),
         "--server.fileWatcherType": "none",
+        "--runner.magicEnabled": "false",
         "--browser.gatherUsageStats": "false",
         "--client.toolbarMode": "viewer",
     }
