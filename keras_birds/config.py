@@ -79,6 +79,7 @@ class DataConfig(_Section):
     collections: tuple[str, ...] = ()
     secondary: Literal["positive", "mask", "ignore"] = "positive"
     secondary_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    reviews: str = ""
     background: str = ""
     background_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -29,11 +29,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="Share of right detections that the thresholds are chosen for.",
 )
-def calibrate(run: Path, method: str, precision: float) -> None:
+@click.option(
+    "--reviews",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Fit to reviews below this folder too (keras-birds app), of this run's detections.",
+)
+def calibrate(run: Path, method: str, precision: float, reviews: Path | None) -> None:
     """Fit a run's scores to its out-of-fold recordings, so that 0.8 means right eight times in ten.
 
     \b
     keras-birds calibrate runs/all --precision 0.95
+    keras-birds calibrate runs/all --reviews recordings
     keras-birds predict /mnt/disk --model runs/all --calibrated \\
         --threshold runs/all/calibration/thresholds.csv --out results
 
@@ -41,20 +48,30 @@ def calibrate(run: Path, method: str, precision: float) -> None:
     precision, with an interval over resampled recordings. A label with under 10 positives or negatives is left as it
     is, and named. The errors told are of folds that the fit hasn't seen. What was found goes into the models'
     metadata; `predict --calibrated` uses it. Recordings of another kind than the training's need a fit of their own.
+    Reviewed detections count like out-of-fold recordings: review a random choice of them, not the best ones only.
     """
-    from keras_birds.evaluation.calibrate import cross_calibrated, fit_calibration, store_calibration
+    from keras_birds.evaluation.calibrate import (
+        cross_calibrated,
+        fit_calibration,
+        reviewed_scores,
+        store_calibration,
+    )
     from keras_birds.evaluation.reliability import reliability, reliability_figure
     from keras_birds.evaluation.run_scores import read_run
 
     scores, chosen = read_run(run), cast("Method", method)
+    reviewed = None
+    if reviews is not None:
+        reviewed = reviewed_scores(scores, reviews)
+        skipped = f"; {reviewed.skipped} skipped, of other models or labels" if reviewed.skipped else ""
+        click.echo(f"{len(reviewed.targets)} reviewed detections{skipped}", err=True)
     with make_reporter() as reporter:
-        calibration = fit_calibration(
-            scores, chosen, precision, partial(reporter.progress, "Calibrating labels")
-        )
+        progress = partial(reporter.progress, "Calibrating labels")
+        calibration = fit_calibration(scores, chosen, precision, progress, reviewed)
     thresholds = store_calibration(scores, calibration, run / "calibration")
     curves = {
         "before": reliability(scores.targets, scores.scores),
-        "after": reliability(scores.targets, cross_calibrated(scores, chosen)),
+        "after": reliability(scores.targets, cross_calibrated(scores, chosen, reviewed)),
     }
     figure = thresholds.parent / "reliability.png"
     reliability_figure(curves, "All labels, out of fold").savefig(figure, dpi=120)

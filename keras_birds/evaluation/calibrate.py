@@ -5,7 +5,7 @@ Classifier Scores into Accurate Multiclass Probability Estimates" (isotonic).
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from keras_birds.atomic import atomic_path
+from keras_birds.data.reviews import find_reviews
 from keras_birds.errors import ModelError
 from keras_birds.evaluation.bootstrap import interval, resamples
 from keras_birds.evaluation.reliability import calibration_error
@@ -27,8 +28,46 @@ MIN_POSITIVES = 10
 THRESHOLDS = "thresholds.csv"
 
 
+@dataclass(frozen=True, eq=False)
+class ReviewedScores:
+    """Scores of detections that people reviewed, beside a run's out-of-fold scores.
+
+    Args:
+        targets: float32 `[review, label]`: 1 right, 0 wrong, -1 for all labels but the one detected.
+        scores: float32 `[review, label]`, of the label detected.
+        skipped: reviews of other models' detections, or of labels that this one hasn't.
+    """
+
+    targets: np.ndarray
+    scores: np.ndarray
+    skipped: int = 0
+
+
+def reviewed_scores(run: RunScores, folder: Path) -> ReviewedScores:
+    """Reads the reviews below a folder, of detections by this run's models.
+
+    Raises:
+        DataError: if a table can't be used.
+    """
+    rows, skipped = [], 0
+    for _, review in find_reviews(folder):
+        if review.label in run.labels and review.model_id.partition("/")[0] == run.run.resolve().name:
+            rows.append((run.labels.index(review.label), float(review.verdict == "right"), review.score))
+        else:
+            skipped += 1
+    targets = np.full((len(rows), len(run.labels)), -1, np.float32)
+    scores = np.zeros_like(targets)
+    for row, (column, target, score) in enumerate(rows):
+        targets[row, column], scores[row, column] = target, score
+    return ReviewedScores(targets, scores, skipped)
+
+
 def fit_calibration(
-    run: RunScores, method: Method, precision: float, on_label: Callable[[int, int], None]
+    run: RunScores,
+    method: Method,
+    precision: float,
+    on_label: Callable[[int, int], None],
+    reviewed: ReviewedScores | None = None,
 ) -> Calibration:
     """Fits each label to the out-of-fold scores of all folds.
 
@@ -40,6 +79,7 @@ def fit_calibration(
         method: `"platt"` or `"isotonic"`.
         precision: wanted, of the decisions from a threshold on.
         on_label: is told how many labels are done, of how many; 0 of 0 at the end.
+        reviewed: to fit to as well; the errors are of the out-of-fold scores alone.
 
     Raises:
         ModelError: if there is one fold only.
@@ -49,7 +89,7 @@ def fit_calibration(
             f"{run.run}: calibration must be measured on folds that it isn't fitted to. Received: one finished fold. "
             "Train more with `keras-birds train --fold all --resume`"
         )
-    targets, scores = run.targets, run.scores
+    targets, scores = _with_reviews(run.targets, run.scores, reviewed)
     counts = resamples(len(targets))
     labels = []
     for i in range(len(run.labels)):
@@ -57,18 +97,27 @@ def fit_calibration(
         fitted = _fit(method, targets[:, i], scores[:, i])
         labels.append(_with_threshold(method, fitted, targets[:, i], scores[:, i], precision, counts))
     on_label(0, 0)
-    before = calibration_error(targets, scores)
-    after = calibration_error(targets, cross_calibrated(run, method))
+    before = calibration_error(run.targets, run.scores)
+    after = calibration_error(run.targets, cross_calibrated(run, method, reviewed))
     return Calibration(method, precision, before, after, tuple(labels))
 
 
-def cross_calibrated(run: RunScores, method: Method) -> np.ndarray:
+def _with_reviews(
+    targets: np.ndarray, scores: np.ndarray, reviewed: ReviewedScores | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if reviewed is None:
+        return targets, scores
+    return np.concatenate([targets, reviewed.targets]), np.concatenate([scores, reviewed.scores])
+
+
+def cross_calibrated(run: RunScores, method: Method, reviewed: ReviewedScores | None = None) -> np.ndarray:
     """All folds' scores, each fold's calibrated by the others'; float32 `[recording, label]` in their order."""
     out = []
     for fold in run.folds:
         others = [x.oof for x in run.folds if x is not fold]
         targets = np.concatenate([x.targets for x in others])
         scores = np.concatenate([x.scores for x in others])
+        targets, scores = _with_reviews(targets, scores, reviewed)
         labels = tuple(_fit(method, targets[:, i], scores[:, i]) for i in range(targets.shape[1]))
         out.append(Calibration(method, 0.0, 0.0, 0.0, labels).apply(fold.oof.scores))
     return np.concatenate(out)

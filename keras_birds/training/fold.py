@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ import pandas as pd
 
 from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
+from keras_birds.data.cache import CachedSource
 from keras_birds.data.dataset import MelDataset
 from keras_birds.data.folds import FULL, Fold
+from keras_birds.data.reviewed import ReviewedSource
 from keras_birds.data.source import JoinedSource, MelSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.export.metadata import ModelMetadata
@@ -53,6 +55,8 @@ class FoldData:
         train_rows: usable recordings to train on.
         validation_rows: usable recordings to measure on.
         background: recordings of `data.background`, which hold none of the labels.
+        reviewed: windows of `data.reviews`.
+        reviewed_rows: of `reviewed`, to train on beside `train_rows`.
     """
 
     source: MelSource
@@ -62,6 +66,8 @@ class FoldData:
     train_rows: np.ndarray
     validation_rows: np.ndarray
     background: MelSource | None = None
+    reviewed: ReviewedSource | None = None
+    reviewed_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.intp))
 
 
 @dataclass(frozen=True)
@@ -141,16 +147,20 @@ def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDatase
     """The shuffled, augmented training set and the plain validation set, if there are recordings for it."""
     settings = config.training
     random_crop = config.audio.crop == "random"
-    source, targets, negative_rows = data.source, data.targets, None
+    source, targets, train_rows, negative_rows = data.source, data.targets, data.train_rows, None
+    if data.reviewed is not None and len(data.reviewed_rows):
+        train_rows = np.concatenate([train_rows, len(source) + data.reviewed_rows])
+        source = JoinedSource(source, CachedSource(data.reviewed))
+        targets = np.concatenate([targets, data.reviewed.targets])
     if data.background is not None and config.data.background_fraction:
+        negative_rows = len(source) + np.flatnonzero(data.background.usable)
         source = JoinedSource(source, data.background)
         absent = np.zeros((len(data.background), targets.shape[1]), np.float32)
         targets = np.concatenate([targets, absent])
-        negative_rows = len(data.source) + np.flatnonzero(data.background.usable)
     training = MelDataset(
         source,
         targets,
-        data.train_rows,
+        train_rows,
         settings.batch_size,
         seed=settings.seed,
         shuffle=True,

@@ -13,6 +13,7 @@ from keras_birds.data.cache import CachedSource
 from keras_birds.data.catalog import Catalog
 from keras_birds.data.check import check_recordings
 from keras_birds.data.mel_store import MelStore
+from keras_birds.data.reviewed import ReviewedSource, read_reviewed
 from keras_birds.data.source import LiveSource, MelSource
 from keras_birds.errors import DataError
 from keras_birds.training.run_directory import BACKGROUND, MANIFEST
@@ -76,6 +77,17 @@ def open_background(run: Path, config: Config) -> MelSource | None:
     """As `make_background`, of a run whose manifests are written."""
     paths = background_paths(config)
     return _live_source(paths, config, _require_manifest(run / BACKGROUND, paths)) if paths else None
+
+
+def open_reviewed(catalog: Catalog, config: Config) -> ReviewedSource | None:
+    """Windows of `data.reviews`; `None` where the settings name none.
+
+    Raises:
+        DataError: if there are none, or one can't be used.
+    """
+    if not config.data.reviews:
+        return None
+    return read_reviewed(config.data.reviews, config.audio, config.mel, catalog.labels)
 
 
 def open_source(run: Path, catalog: Catalog, config: Config) -> MelSource:

@@ -11,6 +11,7 @@ import numpy as np
 from keras_birds.config import Config
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
 from keras_birds.data.folds import FULL, Fold, Split, make_split
+from keras_birds.data.reviewed import ReviewedSource
 from keras_birds.data.source import MelSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.training.memory import keep_freed_memory
@@ -30,6 +31,7 @@ from keras_birds.training.sources import (
     make_background,
     make_source,
     open_background,
+    open_reviewed,
     open_source,
 )
 
@@ -111,6 +113,7 @@ class Prepared:
         folds: that were asked for.
         pretrained: weights to begin with; `None` from scratch.
         background: recordings without any of the labels; `None` where the settings need none.
+        reviewed: windows that people spoke of; `None` where the settings name none.
     """
 
     run: Path
@@ -120,6 +123,7 @@ class Prepared:
     folds: tuple[Fold, ...]
     pretrained: PretrainedWeights | None
     background: MelSource | None = None
+    reviewed: ReviewedSource | None = None
 
     @property
     def left_out(self) -> int:
@@ -143,7 +147,7 @@ def prepare(
     catalog.require_clean()
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split, config)
-    backgrounds = background_paths(config)
+    backgrounds, reviewed = background_paths(config), open_reviewed(catalog, config)
     pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
     digest = data_hash(catalog)
     run = _open_run(None if out is None else Path(out), config, catalog.root, digest, resume)
@@ -154,7 +158,7 @@ def prepare(
     progress = partial(reporter.progress, "Checking recordings")
     source = make_source(run, catalog, config, progress)
     background = make_background(run, backgrounds, config, progress)
-    prepared = Prepared(run, catalog, split, source, tuple(folds), pretrained, background)
+    prepared = Prepared(run, catalog, split, source, tuple(folds), pretrained, background, reviewed)
     reporter.say(_describe(prepared))
     return prepared
 
@@ -176,7 +180,8 @@ def open_prepared(
     catalog = read_catalog(Path(data), config.data)
     split = Split.load(run / SPLIT, catalog)
     source, background = open_source(run, catalog, config), open_background(run, config)
-    return Prepared(run, catalog, split, source, (), pretrained, background)
+    reviewed = open_reviewed(catalog, config)
+    return Prepared(run, catalog, split, source, (), pretrained, background, reviewed)
 
 
 def train_prepared(prepared: Prepared, config: Config, fold: Fold, reporter: Reporter) -> "FoldResult":
@@ -202,9 +207,22 @@ def train_prepared(prepared: Prepared, config: Config, fold: Fold, reporter: Rep
         train_rows,
         validation_rows,
         prepared.background,
+        prepared.reviewed,
+        _reviewed_rows(prepared, train_rows),
     )
     folder = prepared.run / (FULL if fold == FULL else f"fold{fold}")
     return train_fold(folder, data, config, fold, prepared.pretrained, reporter)
+
+
+def _reviewed_rows(prepared: Prepared, train_rows: np.ndarray) -> np.ndarray:
+    """Reviewed windows to train on: none of recordings that the fold is measured on, or that are hidden."""
+    if prepared.reviewed is None:
+        return np.zeros(0, np.intp)
+    paths = [Path(x).resolve() for x in prepared.catalog.recordings["path"]]
+    held_out = set(paths) - {paths[row] for row in train_rows}
+    return np.array(
+        [row for row, x in enumerate(prepared.reviewed.recordings) if x.resolve() not in held_out], np.intp
+    )
 
 
 def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config) -> list[Fold]:
@@ -253,6 +271,8 @@ def _describe(prepared: Prepared) -> str:
     hidden = len(split.hidden_rows)
     parts += [f"{hidden} hidden"] if hidden else []
     parts += [f"{prepared.left_out} left out (see {MANIFEST})"] if prepared.left_out else []
+    if prepared.reviewed is not None:
+        parts += [f"{len(prepared.reviewed)} reviewed windows"]
     if background is not None:
         unusable = int((~background.usable).sum())
         parts += [f"{len(background)} of background"]
