@@ -25,6 +25,7 @@ import keras_birds
 from keras_birds.config import Config
 from keras_birds.data.catalog import data_hash, read_catalog
 from keras_birds.data.precompute import precompute
+from keras_birds.data.reviews import Review, reviews_path, save_review
 from keras_birds.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_birds.export.metadata import ModelMetadata
 from keras_birds.inference.engines import OnnxEngine
@@ -34,7 +35,7 @@ from keras_birds.training.callbacks import MONITOR, Checkpoint
 from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_best, load_checkpoint
 from keras_birds.training.fold import compile_model
 from keras_birds.training.oof import OutOfFold
-from keras_birds.training.train import Reporter, train
+from keras_birds.training.train import Reporter, prepare, train
 
 ON_TORCH = keras.config.backend() == "torch"
 torch_only = pytest.mark.skipif(
@@ -492,6 +493,35 @@ def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
     # The network has learnt that noise is none of the labels.
     noise = keras_birds.load(result.folder).scores(folder / "rain" / "0.wav")[list(LABELS)].to_numpy()
     assert noise.max() < 0.5
+
+
+@torch_only
+def test_reviewed_windows_are_trained_on_unless_the_fold_is_measured_on_them(data, tmp_path):
+    """Noise, of which people said that it is a bat, is one from then on."""
+    folder, rng = tmp_path / "field", np.random.default_rng(5)
+    folder.mkdir()
+    noise = folder / "noise.wav"
+    soundfile.write(noise, rng.normal(0, 0.2, 10 * RATE_HZ), RATE_HZ)
+    for k in range(20):
+        said = Review("noise.wav", k / 2, k / 2 + 0.5, "wren", 0.5, "run/fold0", "other", "bat")
+        save_review(reviews_path(noise), said)
+    config, watcher = make_config({"reviews": str(folder)}), Watcher()
+    result = train(config, data, 0, tmp_path / "run", reporter=watcher).folds[0]
+    assert "20 reviewed windows" in watcher.lines[0]
+    scores = keras_birds.load(result.folder).scores(noise)[list(LABELS)].mean()
+    assert scores["bat"] > scores["wren"] + 0.2
+
+    # The same recording in the validation fold: nothing of it is learnt.
+    held_out = data / "train_audio" / "wren" / "3.wav"
+    marks = reviews_path(held_out)
+    try:
+        save_review(marks, Review("3.wav", 0.0, 0.5, "wren", 0.5, "run/fold0", "wrong"))
+        config = make_config({"reviews": str(data)}, epochs=1)
+        prepared = prepare(config, data, 0, tmp_path / "other", False, Watcher())
+        assert prepared.reviewed_rows(prepared.split.train_rows(0)).tolist() == []
+        assert prepared.reviewed_rows(prepared.split.train_rows(1)).tolist() == [0]
+    finally:
+        marks.unlink()
 
 
 def test_a_model_of_all_recordings(data, tmp_path, run_command):

@@ -63,7 +63,7 @@ def read_envelope(
 
 def _check_length(name: str | Path, seconds: float, max_s: float) -> None:
     if seconds > max_s:
-        raise AudioError(name, f"is longer than {max_s / 60:g} minutes", "unreadable")
+        raise AudioError(name, f"is longer than {max_s / 60:g} min", "unreadable")
 
 
 class _Cells:

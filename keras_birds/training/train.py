@@ -130,6 +130,19 @@ class Prepared:
         """Recordings that couldn't be read."""
         return int((~self.source.usable).sum())
 
+    def reviewed_rows(self, train_rows: np.ndarray) -> np.ndarray:
+        """Reviewed windows to train on: none of recordings that the fold is measured on, or that are hidden.
+
+        Args:
+            train_rows: recordings that the fold trains on.
+        """
+        if self.reviewed is None:
+            return np.zeros(0, np.intp)
+        paths = [Path(x).resolve() for x in self.catalog.recordings["path"]]
+        held_out = set(paths) - {paths[row] for row in train_rows}
+        heard = [row for row, x in enumerate(self.reviewed.recordings) if x.resolve() not in held_out]
+        return np.array(heard, np.intp)
+
 
 def prepare(
     config: Config,
@@ -208,21 +221,10 @@ def train_prepared(prepared: Prepared, config: Config, fold: Fold, reporter: Rep
         validation_rows,
         prepared.background,
         prepared.reviewed,
-        _reviewed_rows(prepared, train_rows),
+        prepared.reviewed_rows(train_rows),
     )
     folder = prepared.run / (FULL if fold == FULL else f"fold{fold}")
     return train_fold(folder, data, config, fold, prepared.pretrained, reporter)
-
-
-def _reviewed_rows(prepared: Prepared, train_rows: np.ndarray) -> np.ndarray:
-    """Reviewed windows to train on: none of recordings that the fold is measured on, or that are hidden."""
-    if prepared.reviewed is None:
-        return np.zeros(0, np.intp)
-    paths = [Path(x).resolve() for x in prepared.catalog.recordings["path"]]
-    held_out = set(paths) - {paths[row] for row in train_rows}
-    return np.array(
-        [row for row, x in enumerate(prepared.reviewed.recordings) if x.resolve() not in held_out], np.intp
-    )
 
 
 def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config) -> list[Fold]:
