@@ -1,0 +1,215 @@
+"""The app without a browser: its parts, and the page as Streamlit runs it."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import keras_birds
+from keras_birds.app import charts
+from keras_birds.app.analysis import analyse, detections_table, top_table
+from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
+from keras_birds.data.reviews import read_reviews, reviews_path
+from keras_birds.errors import AudioError
+from keras_birds.inference.aggregate import aggregate
+
+PAGE = Path(keras_birds.__file__).parent / "app" / "page.py"
+
+
+def nothing(what, share):
+    pass
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return keras_birds.load("animals")
+
+
+@pytest.fixture(scope="module")
+def folder():
+    found = SessionFolder()
+    yield found
+    found.remove()
+
+
+@pytest.fixture(scope="module")
+def analysis(classifier, folder):
+    return analyse(classifier, folder.example(), "example", 0.0, 600, nothing)
+
+
+def test_the_example_is_what_it_says(classifier, analysis):
+    top = top_table(classifier, analysis.found.scores, 5, "mean")
+    assert list(top["label"][:2]) == ["chirping_birds", "cat"]
+    assert list(top["votes"]) == [4, 2, 0, 0, 0]
+    assert analysis.envelope.seconds == 30
+
+
+def test_an_analysis_has_the_numbers_of_the_classifier(classifier, folder, analysis):
+    windows = classifier.scores(folder.example())
+    expected = windows[list(classifier.labels)].to_numpy()
+    np.testing.assert_array_equal(analysis.found.scores, expected)
+    top = top_table(classifier, analysis.found.scores, 3, "max")
+    np.testing.assert_array_equal(top["probability"], np.sort(aggregate(expected, "max"))[::-1][:3])
+    found = detections_table(classifier, analysis, 0.9, {"cat", "hen"}, merge=True)
+    assert found[["start_s", "end_s", "label"]].to_numpy().tolist() == [[10, 20, "cat"]]
+    assert set(found["file"]) == {"example"}
+
+
+def test_progress_is_told_and_what_it_raises_stops_the_work(classifier, tmp_path, write_tone):
+    path, told = write_tone("long.flac", seconds=120), []
+    analyse(classifier, path, "long", 0.0, 600, lambda *x: told.append(x))
+    assert [x[0] for x in told if x[0] == "Listening"]
+    assert all(0 <= share <= 1 for _, share in told)
+
+    def stop(what, share):
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        analyse(classifier, path, "long", 4.5, 600, stop)
+    assert threading.active_count() == before
+
+
+def test_errors_have_the_name_that_people_know(classifier, tmp_path, write_tone):
+    (tmp_path / "x").write_bytes(b"RIFF nothing")
+    with pytest.raises(AudioError, match=r"^my clip\.ogg: is not audio"):
+        analyse(classifier, tmp_path / "x", "my clip.ogg", 0.0, 600, nothing)
+    with pytest.raises(AudioError, match=r"^tone: is longer than 0\.05 min"):
+        analyse(classifier, write_tone("tone.wav", seconds=5), "tone", 0.0, 3, nothing)
+
+
+def test_uploads_lie_under_names_of_our_own_and_go(tmp_path):
+    folder = SessionFolder()
+    path = folder.save_upload(memoryview(b"some sound"))
+    assert path.parent == folder.path
+    assert path.read_bytes() == b"some sound"
+    assert folder.save_upload(memoryview(b"some sound")) == path
+    assert folder.save_upload(memoryview(b"another")) != path
+    folder.remove()
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\sounds\\a.wav", "a.wav"),
+        ("a\nb\x00.wav", "a b .wav"),
+        ("", "upload"),
+        ("ы 鳥.ogg", "ы 鳥.ogg"),
+    ],
+)
+def test_a_name_is_text_only(name, shown):
+    assert display_name(name) == shown
+    assert len(display_name("a" * 500 + ".ogg")) == 120
+
+
+def test_names_are_no_markdown():
+    assert plain("![x](http://y) *a* $b$ <i>") == r"\!\[x\]\(http\://y\) \*a\* \$b\$ \<i\>"
+
+
+def test_a_folder_shows_its_own_recordings_only(tmp_path, write_tone):
+    inside, outside = write_tone("in/b/a.wav", seconds=1), write_tone("out/secret.wav", seconds=1)
+    (tmp_path / "in" / "notes.txt").write_text("no sound")
+    (tmp_path / "in" / "link.wav").symlink_to(outside)
+    assert recordings_in(tmp_path / "in") == [inside]
+
+
+def test_a_long_timeline_keeps_its_peaks():
+    values = np.zeros(10_000)
+    values[[17, 7001, 9999]] = 0.7, 0.9, 0.8
+    found = charts.decimated(np.arange(10_000) * 0.5, values)
+    assert len(found) <= 1500
+    assert found[found["probability"] > 0].to_numpy().tolist() == [[8.5, 0.7], [3500.5, 0.9], [4999.5, 0.8]]
+
+
+def test_a_part_is_drawn_with_its_detections(classifier, analysis, folder):
+    found = detections_table(classifier, analysis, 0.25, set(classifier.labels), merge=False)
+    samples = np.random.default_rng(0).normal(0, 0.1, 64_000).astype(np.float32)
+    plain_picture = charts.part_picture(samples, 9.0, classifier, found.iloc[:0], None)
+    picture = charts.part_picture(samples, 9.0, classifier, found, (10.0, "cat"))
+    assert plain_picture.startswith(b"\x89PNG")
+    assert picture != plain_picture
+    assert charts.part_picture(np.zeros(32_000, np.float32), 0.0, classifier, found, None)
+
+
+@pytest.fixture
+def open_page(monkeypatch, tmp_path):
+    """Runs the page in an empty folder, where the bundled model is the only one."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, **parameters):
+        monkeypatch.setattr("sys.argv", ["page.py", *map(str, arguments)])
+        page = AppTest.from_file(str(PAGE), default_timeout=120)
+        for name, value in parameters.items():
+            page.query_params[name] = value
+        page.run()
+        assert not page.exception
+        return page
+
+    return run
+
+
+def test_the_page_shows_what_predict_says(open_page, analysis, classifier):
+    page = open_page()
+    answer = page.dataframe[0].value
+    expected = top_table(classifier, analysis.found.scores, 5, "mean")
+    assert list(answer["label"]) == list(expected["label"])
+    np.testing.assert_allclose(answer["probability"], expected["probability"])
+    assert len(page.dataframe[1].value) == 6
+    assert not page.error
+
+
+def test_controls_stand_in_the_address(open_page):
+    page = open_page(threshold="0.97", top="2", by="best window", species="Domestic cat")
+    assert page.slider(key="threshold").value == 0.97
+    answer, detections = page.dataframe[0].value, page.dataframe[1].value
+    assert len(answer) == 2
+    assert answer["probability"][0] > 0.99
+    assert set(detections["label"]) == {"cat"}
+    assert (detections["score"] >= 0.97).all()
+
+
+def test_a_bad_file_is_named_and_the_page_goes_on(open_page, tmp_path, write_tone):
+    write_tone("sounds/good.ogg", seconds=6)
+    (tmp_path / "sounds" / "bad.ogg").write_bytes(b"OggS broken")
+    page = open_page("--folder", tmp_path / "sounds", file="bad.ogg")
+    (error,) = page.error
+    assert r"bad\.ogg" in error.value
+    page.selectbox(key="file").set_value("good.ogg").run()
+    assert not page.error
+    assert len(page.dataframe[0].value) == 5
+
+
+def test_marks_lie_beside_the_recording(open_page, folder, tmp_path):
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    recording = sounds / "cat (1).flac"
+    recording.write_bytes(folder.example().read_bytes())
+    page = open_page("--folder", sounds)
+    page.session_state["focus"] = (10.0, "cat")
+    page.run()
+    page.button(key="right").click().run()
+    (said,) = read_reviews(reviews_path(recording))
+    assert (said.file, said.start_s, said.end_s, said.label) == ("cat (1).flac", 10, 15, "cat")
+    assert (said.verdict, said.model_id) == ("right", "animals")
+    assert said.score == pytest.approx(0.9918, abs=1e-3)
+    assert "✓ right" in list(page.dataframe[1].value["review"])
+    page.button(key="other").click().run()
+    assert page.error[0].value == r"Choose the species first\."
+    page.selectbox(key="true_label").set_value("hen").run()
+    page.button(key="other").click().run()
+    assert read_reviews(reviews_path(recording)) == [
+        replace(
+            said,
+            verdict="other",
+            true_label="hen",
+            reviewed_at=read_reviews(reviews_path(recording))[0].reviewed_at,
+        )
+    ]
+    page.button(key="undo").click().run()
+    assert not reviews_path(recording).exists()
+    assert not page.exception
