@@ -9,10 +9,10 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 # TensorFlow writes notes on its own build to stderr.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-slow test-tfio lint format bench clean
+.PHONY: help demo test test-slow test-tfio browser lint format bench clean
 
 help:
-	@sed -n 's/^# make /make /p' Makefile; echo "also: test-slow test-tfio lint format bench clean"
+	@sed -n 's/^# make /make /p' Makefile; echo "also: test-slow test-tfio browser lint format bench clean"
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,8 +39,14 @@ test: $(VENV)/.dev
 	KERAS_BACKEND=jax $(BIN)/pytest tests/test_nn_*.py
 	KERAS_BACKEND=tensorflow $(BIN)/pytest tests/test_nn_*.py
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.dev browser
 	$(BIN)/pytest -m slow
+
+# For the app's tests; without one they are skipped, and say so.
+browser:
+	@command -v chromium chromedriver >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq -y chromium chromium-driver >/dev/null; } || \
+		echo "No chromium and chromedriver, and apt-get can't install them here"
 
 test-tfio: .venv-tfio/.installed
 	.venv-tfio/bin/pytest -m tfio tests/test_tfio.py
