@@ -2,8 +2,8 @@
 
     python benchmarks/app_speed.py [--repeats 3] [--screenshots DIR]
 
-A server of its own and a headless Chromium, both on this machine, so that the browser takes its share of the processors.
-The first view is from the address to the example's last table; the first of all includes what the server does once.
+A server of its own and a headless Chromium, both on this machine: the browser takes its share of the processors. The
+first view is from the address to the example's last table; the first of all includes what the server does once.
 An answer is from the choice of a 10 s clip that no one has asked for to its last table.
 """
 

@@ -210,6 +210,10 @@ def test_marks_lie_beside_the_recording(open_page, folder, tmp_path):
             reviewed_at=read_reviews(reviews_path(recording))[0].reviewed_at,
         )
     ]
+    page.button(key="next").click().run()
+    assert page.session_state["focus"] == (15.0, "cat")
+    page.session_state["focus"] = (10.0, "cat")
+    page.run()
     page.button(key="undo").click().run()
     assert not reviews_path(recording).exists()
     assert not page.exception

@@ -171,10 +171,14 @@ def _sidebar(options: argparse.Namespace) -> tuple[Classifier, Controls]:
 
 
 def _choose(options: argparse.Namespace) -> Recording | None:
-    sources = ["Example", "Upload", *(["Folder"] if options.folder else [])]
-    first = "Folder" if options.folder else "Example"
+    sources = [*(["Folder"] if options.folder else []), "Example", "Upload", "Microphone"]
     source = st.segmented_control(
-        "Recording", sources, default=first, key="from", bind="query-params", label_visibility="collapsed"
+        "Recording",
+        sources,
+        default=sources[0],
+        key="from",
+        bind="query-params",
+        label_visibility="collapsed",
     )
     folder = _session_folder()
     if source == "Upload":
@@ -186,6 +190,11 @@ def _choose(options: argparse.Namespace) -> Recording | None:
         if upload is None:
             return None
         return Recording(folder.save_upload(upload.getbuffer()), display_name(upload.name), False)
+    if source == "Microphone":
+        sound = st.audio_input("A few seconds are enough.", sample_rate=48_000, key="microphone")
+        if sound is None:
+            return None
+        return Recording(folder.save_upload(sound.getbuffer()), "microphone.wav", False)
     if source == "Folder":
         found = {str(x.relative_to(options.folder)): x for x in _files(options.folder)}
         if not found:
@@ -253,7 +262,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     _show_detections(detections, reviews)
     focus = _focus()
     if focus is not None:
-        review.panel(classifier, recording.path, focus, detections, reviews)
+        review.panel(classifier, recording.path, focus, detections, reviews, _look_at)
     downloads.buttons(classifier, analysis, detections, reviews, recording.is_kept)
 
 

@@ -1,6 +1,6 @@
 """Right, wrong, or another species: what the visitor says of a detection, kept in the recording's reviews."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,18 @@ def panel(
     focus: tuple[float, str],
     detections: pd.DataFrame,
     reviews: dict[Place, Review],
+    look_at: Callable[[float, str], None],
 ) -> None:
-    """Buttons for the detection that is looked at; nothing where the focus is on none."""
+    """Buttons for the detection that is looked at; nothing where the focus is on none.
+
+    Args:
+        classifier: the model.
+        recording: the file.
+        focus: start and label of the detection.
+        detections: of the recording.
+        reviews: of the recording.
+        look_at: goes to another detection.
+    """
     is_it = (detections["start_s"] == focus[0]) & (detections["label"] == focus[1])
     if not is_it.any():
         return
@@ -73,7 +83,7 @@ def panel(
     st.markdown(
         f"**{row['label']}** at {row['start_s']:.2f} s, {describe(reviews.get(place)) or 'not reviewed yet'}"
     )
-    right, wrong, species, other, undo = st.columns((1, 1, 2, 1, 1), vertical_alignment="bottom")
+    right, wrong, species, other, undo, onward = st.columns((1, 1, 2, 1, 1, 1), vertical_alignment="bottom")
     right.button("✓ Right", key="right", on_click=say, args=("right",), width="stretch")
     wrong.button("✗ Wrong", key="wrong", on_click=say, args=("wrong",), width="stretch")
     others = [x for x in classifier.labels if x != row["label"]]
@@ -84,6 +94,16 @@ def panel(
         key="undo",
         on_click=lambda: _keep(lambda: remove_review(path, place)),
         disabled=place not in reviews,
+        width="stretch",
+    )
+    left = [x for x in detections[is_it.cumsum() > 0].to_dict("records") if place_of(x) not in reviews]
+    left = [x for x in left if place_of(x) != place]
+    onward.button(
+        "Next ▶",
+        key="next",
+        on_click=lambda: look_at(float(left[0]["start_s"]), str(left[0]["label"])),
+        disabled=not left,
+        help="The next detection without a review.",
         width="stretch",
     )
     if problem := st.session_state.pop("review_error", ""):
