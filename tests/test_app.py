@@ -41,7 +41,7 @@ def analysis(classifier, folder):
 
 
 def test_the_example_is_what_it_says(classifier, analysis):
-    top = top_table(classifier, analysis.found.scores, 5, "mean")
+    top = top_table(classifier, analysis.found.scores, 5, "mean", 0.25)
     assert list(top["label"][:2]) == ["chirping_birds", "cat"]
     assert list(top["votes"]) == [4, 2, 0, 0, 0]
     assert analysis.envelope.seconds == 30
@@ -51,8 +51,9 @@ def test_an_analysis_has_the_numbers_of_the_classifier(classifier, folder, analy
     windows = classifier.scores(folder.example())
     expected = windows[list(classifier.labels)].to_numpy()
     np.testing.assert_array_equal(analysis.found.scores, expected)
-    top = top_table(classifier, analysis.found.scores, 3, "max")
+    top = top_table(classifier, analysis.found.scores, 3, "max", 0.97)
     np.testing.assert_array_equal(top["probability"], np.sort(aggregate(expected, "max"))[::-1][:3])
+    assert dict(zip(top["label"], top["votes"], strict=True)) == {"cat": 2, "chirping_birds": 0, "rooster": 0}
     found = detections_table(classifier, analysis, 0.9, {"cat", "hen"}, merge=True)
     assert found[["start_s", "end_s", "label"]].to_numpy().tolist() == [[10, 20, "cat"]]
     assert set(found["file"]) == {"example"}
@@ -156,7 +157,7 @@ def open_page(monkeypatch, tmp_path):
 def test_the_page_shows_what_predict_says(open_page, analysis, classifier):
     page = open_page()
     answer = page.dataframe[0].value
-    expected = top_table(classifier, analysis.found.scores, 5, "mean")
+    expected = top_table(classifier, analysis.found.scores, 5, "mean", 0.25)
     assert list(answer["label"]) == list(expected["label"])
     np.testing.assert_allclose(answer["probability"], expected["probability"])
     assert len(page.dataframe[1].value) == 6

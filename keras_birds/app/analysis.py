@@ -112,7 +112,9 @@ def analyse(
         return future.result()
 
 
-def top_table(classifier: Classifier, scores: np.ndarray, top_k: int, method: str) -> pd.DataFrame:
+def top_table(
+    classifier: Classifier, scores: np.ndarray, top_k: int, method: str, threshold: float
+) -> pd.DataFrame:
     """The answer for the recording, as `keras-birds predict` gives it, and how the windows voted.
 
     Args:
@@ -120,13 +122,15 @@ def top_table(classifier: Classifier, scores: np.ndarray, top_k: int, method: st
         scores: `[window, label]`, at least one window.
         top_k: how many labels.
         method: `"mean"` or `"max"` over windows.
+        threshold: least probability of a vote.
 
     Returns:
         A row a label: rank, label, common_name, scientific_name, class_name, probability, best (its highest window)
-        and votes (windows in which it is the most probable).
+        and votes (windows in which it is the most probable, and probable enough).
     """
     ranked = top_labels(classifier.labels, aggregate(scores, method), top_k)
-    votes = np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
+    winners = scores.argmax(axis=1)[scores.max(axis=1) >= threshold]
+    votes = np.bincount(winners, minlength=scores.shape[1])
     best = scores.max(axis=0)
     rows = []
     for x in ranked:

@@ -247,7 +247,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     reviews = review.read(reviews_path(recording.path))
     _forget_other_focus(recording)
 
-    top = top_table(classifier, analysis.found.scores, controls.top_k, controls.method)
+    top = top_table(classifier, analysis.found.scores, controls.top_k, controls.method, controls.threshold)
     left, right = st.columns((2, 1))
     with left:
         _show_top(top)
@@ -275,7 +275,9 @@ def _show_top(top: pd.DataFrame) -> None:
         "class_name": st.column_config.TextColumn("Class"),
         "probability": number("Probability", format="%.4f", width=80),
         "best": number("Best window", format="%.4f", width=80),
-        "votes": number("Votes", help="Windows in which it is the most probable.", width=50),
+        "votes": number(
+            "Votes", help="Windows in which it is the most probable, at or above the threshold.", width=50
+        ),
         "label": st.column_config.TextColumn("Label"),
     }
     shown = [x for x in columns if x not in ("common_name", "scientific_name", "class_name") or top[x].any()]

@@ -58,8 +58,10 @@ def app(
         raise click.ClickException("The app needs Streamlit: pip install 'keras-birds[app]'")
     from streamlit.web.cli import main as streamlit
 
-    # Imported here, so that the first visitor doesn't wait for it.
-    import keras_birds.app.page  # noqa: F401
+    # What the page imports, so that the first visitor doesn't wait for it.
+    import keras_birds.app.charts
+    import keras_birds.app.downloads
+    import keras_birds.app.review  # noqa: F401
 
     settings = {
         "--server.address": "localhost",
