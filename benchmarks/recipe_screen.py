@@ -3,8 +3,9 @@
     python benchmarks/recipe_screen.py --out DIR [DATA] [--config quick] [--changes NAME ...]
 
 From scratch, with the folds of DATA's `fold` column; macro AUC is of the last epoch's out-of-fold scores. Two folds
-train at a time, each on one thread and in a process of its own. Training clips/s are of the epochs with their
-validation. What is finished in DIR is read: a screening that was stopped goes on, and its table can be printed again.
+train at a time, each on one thread and in a process of its own. Training clips/s are of the process's own processor
+time, of everything from its start to the exported model. What is finished in DIR is read: a screening that was stopped
+goes on, and its table can be printed again.
 """
 
 import argparse
@@ -69,15 +70,15 @@ def report(data: Path, out: Path, changes: list[str]) -> None:
     from keras_birds.nn.metrics import macro_auc
 
     recordings = len(pd.read_csv(data / "train.csv"))
-    print("| change | fold 0 | fold 1 | mean | training clips/s | CPU minutes a fold |")
+    print("| change | fold 0 | fold 1 | mean | training clips/s of CPU | CPU minutes a fold |")
     print("| --- | --- | --- | --- | --- | --- |")
     for change in changes:
         found = [finished(run_folder(out, change, fold), [fold])[0] for fold in FOLDS]
         auc = [macro_auc(x.oof.targets, x.oof.scores) for x in found]
         clips = sum((recordings - len(x.oof.scores)) * x.metadata.metrics["epochs"] for x in found)
-        clips_per_s = clips / sum(x.metadata.metrics["train_seconds"] for x in found)
-        minutes = sum(cpu_minutes(x.folder) for x in found) / len(found)
-        cells = [*(f"{x:.4f}" for x in (*auc, sum(auc) / len(auc))), f"{clips_per_s:.0f}", f"{minutes:.1f}"]
+        minutes = sum(cpu_minutes(x.folder) for x in found)
+        cells = [f"{x:.4f}" for x in (*auc, sum(auc) / len(auc))]
+        cells += [f"{clips / minutes / 60:.0f}", f"{minutes / len(found):.1f}"]
         print(f"| {change} | {' | '.join(cells)} |", flush=True)
 
 

@@ -548,7 +548,7 @@ def test_a_model_of_all_recordings(data, tmp_path, run_command):
     assert math.isnan(again.folds[0].macro_auc)
     code, _, err = run_command("evaluate", tmp_path / "run")
     assert code == 1
-    assert "must have a finished fold" in err
+    assert "a model of all recordings, which is measured on none" in err
 
 
 @torch_only

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.config import Config
+from keras_birds.data.folds import FULL
 from keras_birds.errors import ModelError
 from keras_birds.export.calibration import Calibration
 from keras_birds.export.metadata import ModelMetadata, check_labels
@@ -122,6 +123,11 @@ def finished_folds(run: Path) -> list[tuple[int, Path]]:
     """
     found = [(int(m[1]), x) for x in run.iterdir() if (m := _FOLD.fullmatch(x.name))]
     finished = sorted((k, x) for k, x in found if (x / "model.onnx").is_file() and (x / OOF).is_file())
+    if not finished and (run / FULL / "model.onnx").is_file():
+        raise ModelError(
+            f"{run}: a run must have a finished fold. Received: a model of all recordings, which is measured on none. "
+            "Train folds with `keras-birds train --fold all`"
+        )
     if not finished:
         raise ModelError(
             f"{run}: a run must have a finished fold. Received: {len(found)} unfinished ones. Go on with "
