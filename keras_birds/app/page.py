@@ -24,7 +24,7 @@ from keras_birds.inference.bundled import bundled_models
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.detections import THRESHOLD
 from keras_birds.inference.report import describe_length
-from keras_birds.inference.runs import finished_models
+from keras_birds.inference.runs import finished_models, resolve_model
 from keras_birds.inference.text import printable
 from keras_birds.resources import RUNS_DIR
 
@@ -100,11 +100,12 @@ def _session_folder() -> SessionFolder:
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the model")
-def _classifier(model: str) -> Classifier:
+def _classifier(model: str, changed_ns: tuple[int, ...]) -> Classifier:  # noqa: ARG001 - part of the cache's key
+    """Loaded once for all visitors, until its files change."""
     return keras_birds.load(model)
 
 
-@st.cache_data(max_entries=16, ttl=5, show_spinner=False)
+@st.cache_data(max_entries=16, ttl=30, show_spinner=False)
 def _files(folder: Path) -> list[Path]:
     return recordings_in(folder)
 
@@ -118,7 +119,7 @@ def _models(options: argparse.Namespace) -> list[str]:
 def _sidebar(options: argparse.Namespace) -> tuple[Classifier, Controls]:
     with st.sidebar:
         model = st.selectbox("Model", _models(options), key="model", bind="query-params")
-        classifier = _classifier(model)
+        classifier = _classifier(model, tuple(x.stat().st_mtime_ns for x in resolve_model(model)))
         licence = classifier.engines[0].metadata.licence
         st.caption(f"{len(classifier.labels)} labels{f', licence {licence}' if licence else ''}")
         clip_s = classifier.audio.clip_s
