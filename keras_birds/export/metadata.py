@@ -170,12 +170,14 @@ class ModelMetadata:
         return cls.from_dict(data, str(path))
 
     def check_shapes(self, path: str | Path, input_shape: Sequence, output_shape: Sequence) -> None:
-        """Checks a model's shapes, batch axis included, against what the metadata says of it.
+        """Checks a model's shapes, batch axis included, against what the metadata says of it; images or sound.
 
         Raises:
             ModelError: naming both; `path` is the model's file.
         """
-        wanted = (self.mel.height, self.mel.width, 1), (len(self.labels),)
+        image_shape = (self.mel.height, self.mel.width, 1)
+        takes = (self.audio.clip_samples,) if len(input_shape) == 2 else image_shape
+        wanted = takes, (len(self.labels),)
         if (tuple(input_shape[1:]), tuple(output_shape[1:])) != wanted:
             image, labels = (", ".join(map(str, x)) for x in wanted)
             received = " -> ".join(
@@ -195,12 +197,12 @@ def _read_calibration(data: Mapping[str, Any] | None, num_labels: int) -> Calibr
 
 
 def open_session(
-    path: str | Path, threads: int | None = None, provider: str = "CPUExecutionProvider"
+    path: str | Path | bytes, threads: int | None = None, provider: str = "CPUExecutionProvider"
 ) -> "InferenceSession":
     """Opens an ONNX file in ONNX Runtime.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         threads: for one run; `None` for all processors that this process may use.
         provider: ONNX Runtime's name of what computes; what it can't compute the CPU does.
 
@@ -209,19 +211,22 @@ def open_session(
     """
     import onnxruntime
 
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"The model must be an existing file. Received: {path}")
+    content = path
+    if not isinstance(path, bytes):
+        path, content = Path(path), str(path)
+        if not path.is_file():
+            raise ModelError(f"The model must be an existing file. Received: {path}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 4  # errors are raised; logged beside that they would be told twice
     providers = list(dict.fromkeys((provider, "CPUExecutionProvider")))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # one class for each status code, without a common base
         detail = " ".join(str(error).split())
+        name, size = ("the graph", len(path)) if isinstance(path, bytes) else (path, path.stat().st_size)
         raise ModelError(
-            f"{path}: must be a whole ONNX file. Received: {path.stat().st_size} bytes that ONNX Runtime "
+            f"{name}: must be a whole ONNX file. Received: {size} bytes that ONNX Runtime "
             f"refuses ({detail[:200]}). Copy or export the model again"
         ) from None
 

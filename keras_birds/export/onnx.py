@@ -62,7 +62,7 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
         model = _load_float32(keras_path)
         metadata.check_shapes(keras_path, model.inputs[0].shape, model.outputs[0].shape)
         model = with_frames(model)
-        graph = _trace(keras_path, model)
+        graph = trace(keras_path, model)
         _rename(graph)
         onnx.helper.set_model_props(graph, metadata.onnx_props())
         onnx.checker.check_model(graph)
@@ -121,7 +121,16 @@ def _export_elsewhere(keras_path: Path, onnx_path: Path, metadata: ModelMetadata
         raise ModelError(next((x for x in said if x.startswith(_ERROR)), said[-1]).removeprefix(_ERROR))
 
 
-def _trace(path: Path, model: "keras.Model") -> onnx.ModelProto:
+def trace(path: str | Path, model: "keras.Model") -> onnx.ModelProto:
+    """A Keras model's graph, through torch, with the exporter's own names.
+
+    Args:
+        path: what errors name.
+        model: on the torch backend.
+
+    Raises:
+        ModelError: if it can't be exported.
+    """
     talk = io.StringIO()
     try:
         with (
@@ -157,7 +166,7 @@ def _rename(model: onnx.ModelProto) -> None:
 
 
 def example_images(metadata: ModelMetadata) -> np.ndarray:
-    """Three clips as a model sees them: noise, a sweep over its frequencies, and the sweep in pulses over noise.
+    """`example_clips` as a model sees them.
 
     A trained network tells nothing by images that are no sound's: on uniform noise its logits are hundreds, and so
     ill-conditioned that Keras itself differs from one batch size to the next.
@@ -165,14 +174,22 @@ def example_images(metadata: ModelMetadata) -> np.ndarray:
     Returns:
         float32 `[3, height, width, 1]` in [0, 1].
     """
+    return MelTransform(metadata.audio, metadata.mel).images(example_clips(metadata))
+
+
+def example_clips(metadata: ModelMetadata) -> np.ndarray:
+    """Three clips: noise, a sweep over the model's frequencies, and the sweep in pulses over noise.
+
+    Returns:
+        float32 `[3, clip_samples]`.
+    """
     audio, mel = metadata.audio, metadata.mel
     noise = np.random.default_rng(0).normal(0, 0.1, audio.clip_samples)
     t = np.arange(audio.clip_samples) / audio.sample_rate_hz
     rise_hz_per_s = (mel.f_max_hz - mel.f_min_hz) / audio.clip_s
     sweep = np.sin(2 * np.pi * (mel.f_min_hz + rise_hz_per_s * t / 2) * t)
     pulses = sweep * (np.sin(2 * np.pi * 4 * t) > 0)
-    clips = np.stack([noise, sweep + 0.1 * noise, pulses + noise])
-    return MelTransform(audio, mel).images(clips.astype(np.float32))
+    return np.stack([noise, sweep + 0.1 * noise, pulses + noise]).astype(np.float32)
 
 
 def _check_parity(path: Path, model: "keras.Model", onnx_path: Path, images: np.ndarray) -> None:

@@ -265,6 +265,11 @@ def _shared_calibration(engines: Sequence[Engine]) -> Calibration:
 
 
 def _check_member(first: Engine, other: Engine) -> None:
+    if first.takes != other.takes:
+        raise ModelError(
+            f"The members of an ensemble must take the same. Received: {first.takes} in {first.path} and {other.takes} "
+            f"in {other.path}"
+        )
     check_labels(first.metadata.labels, other.metadata.labels, str(first.path), str(other.path))
     for section in ("audio", "mel"):
         a, b = getattr(first.metadata, section).model_dump(), getattr(other.metadata, section).model_dump()

@@ -9,6 +9,8 @@ import numpy as np
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.export.metadata import FRAME_LOGITS, ModelMetadata, open_session
 
+_EPSILON = 1e-7
+
 
 class Engine(Protocol):
     """One loaded model.
@@ -46,7 +48,7 @@ class FrameEngine(Engine, Protocol):
 
 
 class OnnxEngine:
-    """A `model.onnx` in ONNX Runtime.
+    """A `model.onnx` in ONNX Runtime, from images to logits, or from sound to probabilities (`keras-birds export`).
 
     One run uses one thread, and runs go side by side: on a CPU that is half as fast again as one run on all cores,
     since what a thread computes stays in its own cache.
@@ -61,8 +63,6 @@ class OnnxEngine:
         ConfigError: if ONNX Runtime has no such provider here.
     """
 
-    takes = "mel"
-
     def __init__(self, path: str | Path, provider: str | None = None):
         self.path = Path(path)
         chosen = choose_provider(provider)
@@ -71,19 +71,20 @@ class OnnxEngine:
         self.batch_size = 2 if is_cpu else 64
         self.workers: int | None = None if is_cpu else 1
         self.metadata = ModelMetadata.of_session(self._session, path)
+        self.takes = self._find_input()
         self.num_frames = self._check_graph()
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores images.
+        """Scores images, or clips where the graph takes sound.
 
         Args:
-            inputs: float32 `[n, height, width, 1]` in [0, 1].
+            inputs: float32 `[n, height, width, 1]` in [0, 1], or `[n, clip_samples]`.
 
         Returns:
             float32 `[n, label]`.
         """
-        logits: np.ndarray = self._session.run(["logits"], {"mel": inputs})[0]
-        return logits
+        found: np.ndarray = self._session.run(None, {self.takes: inputs})[0]
+        return found if self.takes == "mel" else logit(found)
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores the moments of images.
@@ -97,13 +98,21 @@ class OnnxEngine:
         logits: np.ndarray = self._session.run([FRAME_LOGITS], {"mel": inputs})[0]
         return logits
 
+    def _find_input(self) -> str:
+        names = [x.name for x in self._session.get_inputs()], [x.name for x in self._session.get_outputs()]
+        if names == (["waveform"], ["probabilities"]):
+            return "waveform"
+        if names[0] != ["mel"] or names[1] not in (["logits"], ["logits", FRAME_LOGITS]):
+            received = f"{', '.join(names[0])} -> {', '.join(names[1])}"
+            raise ModelError(
+                f"{self.path}: the graph must take mel and give logits, or waveform and probabilities. Received: "
+                f"{received}"
+            )
+        return "mel"
+
     def _check_graph(self) -> int:
         """Frames of a clip that the graph scores; 0 where it doesn't."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        names = [x.name for x in inputs], [x.name for x in outputs]
-        if names[0] != ["mel"] or names[1] not in (["logits"], ["logits", FRAME_LOGITS]):
-            received = f"{', '.join(names[0])} -> {', '.join(names[1])}"
-            raise ModelError(f"{self.path}: the graph must take mel and give logits. Received: {received}")
         self.metadata.check_shapes(self.path, inputs[0].shape, outputs[0].shape)
         return int(outputs[1].shape[1]) if len(outputs) == 2 else 0
 
@@ -145,6 +154,13 @@ def choose_provider(name: str | None) -> str:
     if name.lower() not in short:
         raise ConfigError(f"--provider must be one of {', '.join(sorted(short))}. Received: {name}")
     return short[name.lower()]
+
+
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    """The inverse of `sigmoid`, of probabilities kept 1e-7 away from 0 and 1."""
+    kept = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
+    found: np.ndarray = np.log(kept) - np.log1p(-kept)
+    return found
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

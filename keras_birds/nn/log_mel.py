@@ -39,15 +39,16 @@ class LogMelSpectrogram(keras.layers.Layer):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.audio = audio if isinstance(audio, AudioConfig) else AudioConfig(**audio)
         self.mel = mel if isinstance(mel, MelConfig) else MelConfig(**mel)
-        self._place = _frame_places(self.audio.clip_samples, self.mel)
         n1, n2 = _factors(self.mel.n_fft)
         steps = np.arange(self.mel.n_fft) / self.mel.n_fft
-        self._window = _columns(0.5 - 0.5 * np.cos(2 * np.pi * steps), n1, n2)
+        self._window = (0.5 - 0.5 * np.cos(2 * np.pi * steps)).astype(np.float32).reshape(n1, n2)
         self._first, self._twiddle, self._second = _fourier(n1, n2)
         self._filters = _filters(self.audio, self.mel, n1, n2)
         self._cepstrum = _cepstrum(self.mel)
         rows = self.mel.n_mfcc if self.mel.feature == "mfcc" else self.mel.n_mels
-        self._stretch = _stretch(rows, self.mel.height), _stretch(len(self._place), self.mel.width)
+        margin = self.mel.n_fft // 2
+        self._num_frames = 1 + (self.audio.clip_samples + 2 * margin - self.mel.n_fft) // self.mel.hop_samples
+        self._stretch = _stretch(rows, self.mel.height), _stretch(self._num_frames, self.mel.width)
 
     def build(self, input_shape: Any) -> None:
         """Checks the length of the clips."""
@@ -59,21 +60,21 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     def call(self, clips: Any) -> Any:
         """Float32 samples to float32 images in [0, 1]."""
-        margin = self.mel.n_fft // 2
-        padded = ops.pad(clips, [[0, 0], [margin, margin]])
-        # [batch, frame, n2, n1]
-        frames = ops.take(padded, self._place, axis=1) * self._window
-        inner = ops.matmul(frames, self._first)
-        half = self._first.shape[1] // 2
-        real, imaginary = inner[..., :half], inner[..., half:]
-        cosine, sine = self._twiddle
-        real, imaginary = real * cosine - imaginary * sine, real * sine + imaginary * cosine
+        # NumPy's arrays become tensors first: in a product with torch's, tracing would take the result as a constant.
+        window, cosine, sine, first = (
+            ops.convert_to_tensor(x) for x in (self._window, *self._twiddle, self._first)
+        )
+        # [batch, frame, n1, n2]
+        frames = ops.reshape(self._frames(clips), (-1, self._num_frames, *self._window.shape)) * window
+        inner = ops.matmul(first, frames)
+        half = self._first.shape[0] // 2
+        real, imaginary = inner[:, :, :half], inner[:, :, half:]
+        turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
         # [batch, frame, k1, n2 real and imaginary] to [batch, frame, k1, k2 real and imaginary]
-        turned = ops.swapaxes(ops.concatenate([real, imaginary], axis=2), 2, 3)
-        spectrum = ops.square(ops.matmul(turned, self._second))
+        spectrum = ops.square(ops.matmul(ops.concatenate(turned, axis=3), self._second))
         width = self._second.shape[1] // 2
         power = spectrum[..., :width] + spectrum[..., width:]
-        power = ops.reshape(power, (-1, len(self._place), half * width))
+        power = ops.reshape(power, (-1, self._num_frames, half * width))
         mel = ops.maximum(ops.matmul(power, self._filters), 10 ** (MIN_DB / 10))
         db = ops.log(mel) * (10 / np.log(10))
         db = ops.maximum(db - ops.max(db, axis=(1, 2), keepdims=True), -self.mel.top_db)
@@ -88,6 +89,18 @@ class LogMelSpectrogram(keras.layers.Layer):
         if rows is not None:
             images = ops.matmul(images, rows)
         return ops.expand_dims(ops.swapaxes(images, 1, 2), -1)
+
+    def _frames(self, clips: Any) -> Any:
+        """`[batch, frame, n_fft]`: hops side by side, as many as a frame holds. No format lacks slices."""
+        n_fft, hop = self.mel.n_fft, self.mel.hop_samples
+        hops_a_frame = -(-n_fft // hop)
+        n_hops = self._num_frames + hops_a_frame - 1
+        margin = n_fft // 2
+        behind = n_hops * hop - self.audio.clip_samples - margin
+        padded = ops.pad(clips, [[0, 0], [margin, max(0, behind)]])[:, : n_hops * hop]
+        hops = ops.reshape(padded, (-1, n_hops, hop))
+        beside = [hops[:, k : k + self._num_frames] for k in range(hops_a_frame)]
+        return ops.concatenate(beside, axis=2)[:, :, :n_fft]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """An image a clip."""
@@ -106,19 +119,6 @@ def _factors(n_fft: int) -> tuple[int, int]:
     return n_fft // n2, n2
 
 
-def _columns(frame: np.ndarray, n1: int, n2: int) -> np.ndarray:
-    """Samples `[n2 * i + j]` of a frame as `[j, i]`."""
-    return np.ascontiguousarray(np.reshape(frame, (*frame.shape[:-1], n1, n2)).swapaxes(-1, -2), np.float32)
-
-
-def _frame_places(clip_samples: int, mel: MelConfig) -> np.ndarray:
-    """Where each frame's samples lie in a padded clip: int `[frame, n2, n1]`."""
-    n_frames = 1 + (clip_samples + 2 * (mel.n_fft // 2) - mel.n_fft) // mel.hop_samples
-    places = mel.hop_samples * np.arange(n_frames)[:, None] + np.arange(mel.n_fft)
-    n1, n2 = _factors(mel.n_fft)
-    return np.ascontiguousarray(places.reshape(n_frames, n1, n2).swapaxes(1, 2).astype(np.int32))
-
-
 def _fourier(n1: int, n2: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
     """The two products and what lies between them.
 
@@ -126,12 +126,12 @@ def _fourier(n1: int, n2: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray
     real frame the bins with `k1` up to `n1 / 2` are enough: the others are the conjugates of some of them.
 
     Returns:
-        `[n1, 2 * k1]` (real, then imaginary parts), cosine and sine `[n2, k1]`, `[2 * n2, 2 * k2]`.
+        `[2 * k1, n1]` (real, then imaginary parts), cosine and sine `[k1, n2]`, `[2 * n2, 2 * k2]`.
     """
     k1 = np.arange(n1 // 2 + 1)
-    angle = -2 * np.pi * np.outer(np.arange(n1), k1) / n1
-    first = np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
-    turn = -2 * np.pi * np.outer(np.arange(n2), k1) / (n1 * n2)
+    angle = -2 * np.pi * np.outer(k1, np.arange(n1)) / n1
+    first = np.concatenate([np.cos(angle), np.sin(angle)])
+    turn = -2 * np.pi * np.outer(k1, np.arange(n2)) / (n1 * n2)
     angle = -2 * np.pi * np.outer(np.arange(n2), np.arange(n2)) / n2
     cosine, sine = np.cos(angle), np.sin(angle)
     second = np.block([[cosine, sine], [-sine, cosine]])
