@@ -7,6 +7,7 @@ from placeholder import AUDIO, LABELS, TONES_HZ
 
 import keras_birds
 from keras_birds.errors import ModelError
+from keras_birds.export.exporter import export_model
 from keras_birds.export.half import halve_weights
 from keras_birds.export.metadata import ModelMetadata
 from keras_birds.export.waveform import waveform_model
@@ -79,3 +80,65 @@ def test_the_logit_is_the_sigmoids_inverse():
     logits = np.linspace(-12, 12, 9, dtype=np.float32)
     np.testing.assert_allclose(logit(sigmoid(logits)), logits, atol=0.2)
     assert np.isfinite(logit(np.array([0, 1], np.float32))).all()
+
+
+def test_the_command_writes_a_run_as_one_file_and_tells_how_near_it_is(
+    placeholder_run, tmp_path, run_command, write_tone
+):
+    tone = write_tone("sounds/tone.wav", TONES_HZ[1], seconds=5, rate=16_000)
+    write_tone("sounds/other.wav", TONES_HZ[3], seconds=1, rate=16_000)
+    (tmp_path / "sounds" / "broken.wav").write_bytes(b"RIFF nothing")
+    out = tmp_path / "birds.onnx"
+    code, said, err = run_command("export", placeholder_run, "--out", out, "--clips", tmp_path / "sounds")
+    assert code == 0
+    assert "broken.wav: " in err
+    assert f"on 2 clips of {tmp_path / 'sounds'} probabilities differ by at most" in said
+    assert "the same label on top in 100.0%" in said
+    metadata = ModelMetadata.read_onnx(out)
+    assert metadata.model_id == f"{placeholder_run.name}/fold0+fold1"
+    found = keras_birds.load(out).scores(tone)[list(LABELS)]
+    np.testing.assert_allclose(found, keras_birds.load(placeholder_run).scores(tone)[list(LABELS)], atol=1e-5)
+
+
+@pytest.mark.parametrize("takes", ["mel", "waveform"])
+def test_float16_is_smaller_and_near(tmp_path, run_command, takes):
+    sizes = {}
+    for precision in ("float32", "float16"):
+        out = tmp_path / f"{precision}.onnx"
+        code, _, _ = run_command(
+            "export", "animals", "--input", takes, "--precision", precision, "--out", out
+        )
+        assert code == 0
+        sizes[precision] = out.stat().st_size
+    # The shipped weights are float16 already.
+    assert (
+        sizes["float16"] == pytest.approx(sizes["float32"], rel=0.05) or sizes["float16"] < sizes["float32"]
+    )
+    assert keras_birds.load(tmp_path / "float16.onnx").engines[0].takes == takes
+
+
+def test_wrong_calls_are_told(placeholder_run, tmp_path, run_command):
+    code, _, err = run_command("export", placeholder_run, "--input", "mel", "--out", tmp_path / "a.onnx")
+    assert code == 1
+    assert "a file that takes mel must be of one model. Received: 2 folds" in err
+    for out, said in (
+        (tmp_path / "a.bin", "must end in .onnx"),
+        (tmp_path / "b" / "a.onnx", "there is no folder"),
+    ):
+        code, _, err = run_command("export", placeholder_run, "--out", out)
+        assert code == 2
+        assert said in err
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_an_export_that_gives_something_else_is_not_written(placeholder_run, tmp_path):
+    """As if the model beside were another: the file would not be what it says."""
+    folder = tmp_path / "fold0"
+    folder.mkdir()
+    onnx_model = onnx.load(placeholder_run / "fold0" / "model.onnx")
+    onnx.save(onnx_model, folder / "model.onnx")
+    (folder / "model.keras").write_bytes((placeholder_run / "fold1" / "model.keras").read_bytes())
+    out = tmp_path / "out.onnx"
+    with pytest.raises(ModelError, match=r"must give the original's probabilities within 0\.0001"):
+        export_model([folder / "model.onnx"], out, "waveform", "float32", clips())
+    assert not out.exists()

@@ -80,10 +80,9 @@ def main() -> None:
         if recording is None:
             return
         analysis = _analysed(classifier, recording, controls.overlap, 60 * options.max_minutes)
+        _show(classifier, controls, recording, analysis)
     except (KerasBirdsError, OSError) as error:
         st.error(plain(str(error)), icon="⚠️")
-        return
-    _show(classifier, controls, recording, analysis)
 
 
 def _options() -> argparse.Namespace:

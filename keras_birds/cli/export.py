@@ -1,0 +1,106 @@
+"""`keras-birds export`: one file that hears."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from keras_birds.cli.options import ModelType
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_birds.export.exporter import Input, Precision
+    from keras_birds.export.metadata import ModelMetadata
+
+_MAX_CLIPS = 64
+
+
+@click.command()
+@click.argument("model", type=ModelType(), metavar="MODEL")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE.onnx",
+    help="Where it goes.",
+)
+@click.option(
+    "--input",
+    "takes",
+    type=click.Choice(("waveform", "mel")),
+    default="waveform",
+    show_default=True,
+    help="What the file takes: sound, and gives probabilities; or mel images, and gives logits.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(("float32", "float16")),
+    default="float32",
+    show_default=True,
+    help="Of the stored weights; float16 is half the size. Arithmetic is float32.",
+)
+@click.option(
+    "--clips",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="DIR",
+    help="Recordings to compare on. [default: the run's own, else test sounds]",
+)
+def export(model: Path, out: Path, takes: str, precision: str, clips: Path | None) -> None:
+    """Write MODEL as one file that other programs run without keras-birds.
+
+    \b
+    keras-birds export animals --out animals-sound.onnx --precision float16
+    keras-birds export runs/all --out birds.onnx                  # the mean of the run's folds
+    keras-birds export runs/all/fold0 --out fold0.onnx --input mel
+    keras-birds predict clip.ogg --model birds.onnx
+
+    The file takes float32 [batch, samples] at the model's rate (32,000 Hz, 5 s: 160,000 samples) and gives [batch,
+    label] probabilities; labels, settings and licence are in its metadata. It is written only if it gives what the
+    model gives on the clips.
+    """
+    if out.suffix.lower() != ".onnx":
+        raise click.BadParameter(f"must end in .onnx. Received: {out}", param_hint="--out")
+    if not out.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
+    from keras_birds.export.exporter import export_model
+    from keras_birds.export.metadata import ModelMetadata
+    from keras_birds.inference.runs import resolve_model
+
+    paths = resolve_model(model, "onnx")
+    samples, source = _clips(paths[0], ModelMetadata.read_onnx(paths[0]), clips)
+    parity = export_model(paths, out, cast("Input", takes), cast("Precision", precision), samples)
+    click.echo(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; on {parity.clips} {source} probabilities differ by at most "
+        f"{parity.max_difference:.2g}, {parity.mean_difference:.2g} on average; the same label on top in "
+        f"{parity.same_top:.1%}"
+    )
+    click.echo(f"Next: keras-birds predict clip.ogg --model {out}")
+
+
+def _clips(path: Path, metadata: "ModelMetadata", folder: Path | None) -> "tuple[np.ndarray, str]":
+    """Clips to compare on, and what they are: of the folder, of the run's data set, or made."""
+    import numpy as np
+
+    from keras_birds.audio.decode import decode_clip
+    from keras_birds.audio.files import find_inputs
+    from keras_birds.errors import AudioError, DataError
+    from keras_birds.export.onnx import example_clips
+    from keras_birds.training.run_directory import read_data_dir
+
+    run = path.parent.parent
+    data = folder or (read_data_dir(run) if (run / "config.toml").is_file() else None)
+    if data is None or not data.exists():
+        return example_clips(metadata), "test sounds"
+    files = list(find_inputs((str(data),), sys.stdin.buffer, lambda *_: None))
+    step = max(1, len(files) // _MAX_CLIPS)
+    found = []
+    for file in files[::step][:_MAX_CLIPS]:
+        try:
+            found.append(decode_clip(file, metadata.audio).samples)
+        except AudioError as error:
+            click.echo(f"Warning: {error}", err=True)
+    if not found:
+        raise DataError(f"--clips must hold recordings that can be read. Received: none in {data}")
+    return np.stack(found).astype(np.float32), f"clips of {data}"
