@@ -110,10 +110,7 @@ def test_float16_is_smaller_and_near(tmp_path, run_command, takes):
         )
         assert code == 0
         sizes[precision] = out.stat().st_size
-    # The shipped weights are float16 already.
-    assert (
-        sizes["float16"] == pytest.approx(sizes["float32"], rel=0.05) or sizes["float16"] < sizes["float32"]
-    )
+    assert sizes["float16"] <= sizes["float32"] < 9e6  # the shipped weights are float16 already
     assert keras_birds.load(tmp_path / "float16.onnx").engines[0].takes == takes
 
 
