@@ -22,6 +22,7 @@ _COMMANDS = {
     "models": ("models:models", "List the models that are here."),
     "info": ("models:info", "Tell what a model is: its data, licence, figures and limits."),
     "app": ("app:app", "Hear, see and check recordings in the browser."),
+    "listen": ("listen:listen", "Name animals as they call, from a microphone or a stream."),
     "export": ("export:export", "Write a model as one file that other programs run."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
 }

@@ -1,0 +1,249 @@
+"""Sound that comes as it is made: raw samples or WAV on a pipe, or a microphone; float32 blocks at a model's rate."""
+
+import struct
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import soxr
+
+from keras_birds.audio.reader import mix
+from keras_birds.errors import AudioError, ConfigError
+
+SampleFormat = Literal["s16", "s24", "s32", "f32"]
+"""Little-endian: signed integers of 16, 24 or 32 bits, or float32."""
+
+_BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4}
+_BLOCK_S = 0.1
+_HEADER_BYTES = 1 << 16
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+
+
+class LiveBuffer:
+    """Blocks between the thread that hears and the one that listens; never more than `max_s` of them.
+
+    Args:
+        rate_hz: of the blocks.
+        max_s: that may wait.
+        waits: whether a full buffer makes the hearing thread wait, as a pipe can; else the oldest sound is lost, and
+            silence of the same length stands for it, so that times stay true.
+    """
+
+    def __init__(self, rate_hz: int, max_s: float = 60.0, waits: bool = True):
+        self.lost_s = 0.0
+        self._rate_hz = rate_hz
+        self._max_samples = round(max_s * rate_hz)
+        self._waits = waits
+        self._blocks: deque[np.ndarray] = deque()
+        self._held = self._lost = 0
+        self._error: BaseException | None = None
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def put(self, block: np.ndarray) -> bool:
+        """Adds float32 `[n, channels]`; false when no one listens any more."""
+        with self._changed:
+            while self._waits and self._held >= self._max_samples and not self._is_closed:
+                self._changed.wait()
+            if self._is_closed:
+                return False
+            self._blocks.append(block)
+            self._held += len(block)
+            while self._held > self._max_samples and len(self._blocks) > 1:
+                oldest = len(self._blocks.popleft())
+                self._held -= oldest
+                self._lost += oldest
+                self.lost_s += oldest / self._rate_hz
+            self._changed.notify_all()
+            return True
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Ends the sound, or the listening."""
+        with self._changed:
+            self._error = self._error or error
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        while True:
+            with self._changed:
+                while not self._blocks and not self._is_closed:
+                    # With a time limit, or Ctrl-C would wait for the next block.
+                    self._changed.wait(0.2)
+                if not self._blocks:
+                    break
+                block, lost = self._blocks.popleft(), self._lost
+                self._held -= len(block)
+                self._lost = 0
+                self._changed.notify_all()
+            if lost:
+                yield np.zeros((lost, block.shape[1]), np.float32)
+            yield block
+        if self._error is not None:
+            raise self._error
+
+
+def pipe_blocks(
+    stream: BinaryIO, rate_hz: int | None, channels: int | None, form: SampleFormat | None
+) -> tuple[int, Iterator[np.ndarray]]:
+    """Reads samples from a pipe as they come; a WAV header says what they are, else the arguments.
+
+    Args:
+        stream: `BufferedReader` or raw.
+        rate_hz: of raw samples; `None` for WAV.
+        channels: of raw samples; `None` for 1.
+        form: of raw samples; `None` for `"s16"`.
+
+    Returns:
+        The rate, and float32 blocks `[n, channels]` in [-1, 1], of a tenth of a second each.
+
+    Raises:
+        AudioError: if a WAV header can't be used, or there is nothing.
+        ConfigError: if raw samples come without a rate.
+    """
+    head = _read(stream, 12)
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        rate_hz, channels, form = _wav_header(stream)
+        head = b""
+    elif not head:
+        raise AudioError("-", "nothing came", "empty")
+    elif rate_hz is None:
+        raise ConfigError(
+            "--rate must tell the rate of raw samples on stdin; WAV says it itself. Received: none"
+        )
+    return rate_hz, _blocks(stream, head, rate_hz, channels or 1, form or "s16")
+
+
+def resampled(blocks: Iterator[np.ndarray], rate_hz: int, target_hz: int) -> Iterator[np.ndarray]:
+    """Mono blocks `[n, 1]` at another rate (soxr HQ), each as soon as it can be."""
+    if rate_hz == target_hz:
+        yield from map(mix, blocks)
+        return
+    resampler = soxr.ResampleStream(rate_hz, target_hz, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        samples: np.ndarray = resampler.resample_chunk(np.ascontiguousarray(mix(block)[:, 0]))
+        if len(samples):
+            yield samples[:, None]
+    rest: np.ndarray = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    if len(rest):
+        yield rest[:, None]
+
+
+def hear(blocks: Iterator[np.ndarray], buffer: LiveBuffer) -> threading.Thread:
+    """Moves blocks into a buffer in a thread of its own, which ends with them or when no one listens any more."""
+
+    def work() -> None:
+        try:
+            for block in blocks:
+                if not buffer.put(block):
+                    return
+            buffer.close()
+        except BaseException as error:
+            buffer.close(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="hearing")
+    thread.start()
+    return thread
+
+
+def open_microphone(device: str | None) -> tuple[int, LiveBuffer, Any]:
+    """Starts a microphone at its own rate.
+
+    Args:
+        device: its name or number; `None` for the system's.
+
+    Returns:
+        The rate, what it hears, and the stream, which is stopped by `close()`.
+
+    Raises:
+        ConfigError: if the package sounddevice or the device isn't there.
+    """
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            f"a microphone needs PortAudio and sounddevice: pip install 'keras-birds[live]'. Received: {error}"
+        ) from None
+    name = int(device) if device is not None and device.isdecimal() else device
+    try:
+        rate_hz = int(sounddevice.query_devices(name, "input")["default_samplerate"])
+        buffer = LiveBuffer(rate_hz, waits=False)
+        stream = sounddevice.InputStream(
+            rate_hz,
+            round(_BLOCK_S * rate_hz),
+            name,
+            1,
+            "float32",
+            callback=lambda x, *_: buffer.put(x.copy()),
+        )
+        stream.start()
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise ConfigError(f"--device must be an input of this machine. Received: {device}: {error}") from None
+    return rate_hz, buffer, stream
+
+
+def _read(stream: BinaryIO, count: int) -> bytes:
+    """`count` bytes, fewer at the end."""
+    parts = b""
+    while len(parts) < count and (part := stream.read(count - len(parts))):
+        parts += part
+    return parts
+
+
+def _wav_header(stream: BinaryIO) -> tuple[int, int, SampleFormat]:
+    """Reads up to the first sample. A pipe's sizes are not known when it begins: they aren't looked at."""
+    found: tuple[int, int, SampleFormat] | None = None
+    for _ in range(64):
+        chunk = _read(stream, 8)
+        if len(chunk) < 8:
+            break
+        name, size = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            if found is None:
+                break
+            return found
+        if size > _HEADER_BYTES:
+            break
+        content = _read(stream, size + size % 2)
+        if name == b"fmt " and len(content) >= 16:
+            code, channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", content[:16])
+            if code == _EXTENSIBLE and len(content) >= 26:
+                (code,) = struct.unpack("<H", content[24:26])
+            forms: dict[tuple[int, int], SampleFormat] = {
+                (_PCM, 16): "s16",
+                (_PCM, 24): "s24",
+                (_PCM, 32): "s32",
+                (_FLOAT, 32): "f32",
+            }
+            if (code, bits) not in forms or not channels or not rate_hz:
+                raise AudioError(
+                    "-", f"WAV of format {code} with {bits} bits can't be streamed", "unreadable"
+                )
+            found = rate_hz, channels, forms[code, bits]
+    raise AudioError("-", "its WAV header is invalid", "corrupt")
+
+
+def _blocks(
+    stream: BinaryIO, head: bytes, rate_hz: int, channels: int, form: SampleFormat
+) -> Iterator[np.ndarray]:
+    frame_bytes = _BYTES[form] * channels
+    block_bytes = max(1, round(_BLOCK_S * rate_hz)) * frame_bytes
+    while data := head + _read(stream, block_bytes - len(head)):
+        head = b""
+        whole = len(data) // frame_bytes * frame_bytes
+        if whole:
+            yield _samples(data[:whole], form).reshape(-1, channels)
+
+
+def _samples(data: bytes, form: SampleFormat) -> np.ndarray:
+    if form == "f32":
+        return np.frombuffer(data, "<f4")
+    if form == "s24":
+        # The three bytes become the upper ones of 32 bits.
+        padded = np.zeros((len(data) // 3, 4), np.uint8)
+        padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        return (padded.view("<i4")[:, 0] / np.float32(1 << 31)).astype(np.float32)
+    bits = 8 * _BYTES[form]
+    return (np.frombuffer(data, f"<i{_BYTES[form]}") / np.float32(1 << (bits - 1))).astype(np.float32)

@@ -1,0 +1,210 @@
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from placeholder import AUDIO, LABELS, TONES_HZ
+
+import keras_birds
+from keras_birds.audio.live import LiveBuffer, hear, pipe_blocks, resampled
+from keras_birds.errors import AudioError, ConfigError
+from keras_birds.inference.live import listen
+
+RATE_HZ = AUDIO.sample_rate_hz
+
+
+def tone(seconds, frequency_hz=TONES_HZ[1], rate_hz=RATE_HZ):
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    noise = np.random.default_rng(0).normal(0, 0.01, len(t))
+    return (0.5 * np.sin(2 * np.pi * frequency_hz * t) + noise).astype(np.float32)
+
+
+def read_all(content, *arguments):
+    rate_hz, blocks = pipe_blocks(io.BytesIO(content), *arguments)
+    return rate_hz, np.concatenate(list(blocks))
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("form", ["WAV", "WAVEX"])
+def test_a_wav_on_a_pipe_is_what_libsndfile_reads(subtype, channels, form):
+    samples = np.random.default_rng(0).uniform(-1, 1, (5000, channels)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, samples, 22_050, subtype, format=form)
+    expected, _ = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32", always_2d=True)
+    rate_hz, found = read_all(file.getvalue(), None, None, None)
+    assert rate_hz == 22_050
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_header_written_before_the_length_was_known(size):
+    samples = (tone(1) * 32767).astype("<i2")
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH", b"RIFF", size, b"WAVE", b"fmt ", 16, 1, 1, RATE_HZ, 2 * RATE_HZ, 2, 16
+    )
+    extra = struct.pack("<4sI", b"LIST", 3) + b"abc\0"
+    _, found = read_all(
+        header + extra + struct.pack("<4sI", b"data", size) + samples.tobytes(), None, None, None
+    )
+    np.testing.assert_array_equal(found[:, 0], samples / np.float32(32768))
+
+
+@pytest.mark.parametrize(("form", "scale"), [("s16", 2**15), ("s32", 2**31)])
+def test_raw_samples_are_what_the_options_say(form, scale):
+    stereo = np.stack([tone(0.5), -tone(0.5)], axis=1)
+    raw = (stereo * (scale - 256)).astype(f"<i{int(form[1:]) // 8}")
+    rate_hz, found = read_all(raw.tobytes() + b"\1", RATE_HZ, 2, form)
+    assert rate_hz == RATE_HZ
+    np.testing.assert_allclose(found, stereo, atol=1e-2)
+
+
+def test_what_cannot_be_heard_is_told():
+    with pytest.raises(AudioError, match="nothing came"):
+        read_all(b"", 16_000, 1, "s16")
+    with pytest.raises(ConfigError, match="--rate must tell"):
+        read_all(b"\0" * 100, None, None, None)
+    with pytest.raises(AudioError, match="WAV header is invalid"):
+        read_all(b"RIFF\0\0\0\0WAVEdata\0\0\0\0", None, None, None)
+    mulaw = io.BytesIO()
+    soundfile.write(mulaw, tone(1), 8000, "ULAW", format="WAV")
+    with pytest.raises(AudioError, match="format 7 with 8 bits"):
+        read_all(mulaw.getvalue(), None, None, None)
+
+
+def test_a_pipe_waits_for_a_full_buffer_and_loses_nothing():
+    buffer = LiveBuffer(1000, max_s=0.5)
+    blocks = [np.full((100, 1), k, np.float32) for k in range(50)]
+    thread = hear(iter(blocks), buffer)
+    time.sleep(0.2)
+    assert buffer._held <= 600
+    np.testing.assert_array_equal(np.concatenate(list(buffer)), np.concatenate(blocks))
+    thread.join(5)
+    assert buffer.lost_s == 0
+
+
+def test_a_microphone_loses_the_oldest_sound_and_times_stay_true():
+    buffer = LiveBuffer(1000, max_s=0.5, waits=False)
+    for k in range(1, 11):
+        buffer.put(np.full((100, 1), k, np.float32))
+    buffer.close()
+    found = np.concatenate(list(buffer))[:, 0]
+    assert len(found) == 1000
+    assert buffer.lost_s == pytest.approx(0.5)
+    assert not found[:500].any()
+    np.testing.assert_array_equal(found[500:], np.repeat(np.arange(6, 11), 100))
+
+
+def test_an_error_of_the_hearing_thread_reaches_the_listener():
+    def blocks():
+        yield np.zeros((10, 1), np.float32)
+        raise AudioError("-", "broke off")
+
+    buffer = LiveBuffer(1000)
+    hear(blocks(), buffer)
+    with pytest.raises(AudioError, match="broke off"):
+        list(buffer)
+    assert not LiveBuffer(1000).put.__self__._is_closed
+    buffer.close()
+    assert buffer.put(np.zeros((1, 1), np.float32)) is False
+
+
+def test_the_scores_are_those_of_the_file_and_times_do_not_drift(placeholder_run, tmp_path):
+    classifier = keras_birds.load(placeholder_run)
+    samples = np.concatenate([tone(3.1, x, 44_100) for x in TONES_HZ])
+    soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
+    expected = classifier.scores(tmp_path / "a.wav", overlap_s=1.3)
+    blocks = (samples[k : k + 4410, None] for k in range(0, len(samples), 4410))
+    windows = list(listen(classifier, resampled(blocks, 44_100, RATE_HZ), 1.3, np.zeros(len(LABELS))))
+    assert [x.start_s for x in windows] == list(expected["start_s"])
+    np.testing.assert_allclose([x.end_s for x in windows], expected["end_s"], atol=1e-3)
+    found = [
+        [x.score for x in sorted(w.detections, key=lambda d: LABELS.index(d.label.name))] for w in windows
+    ]
+    np.testing.assert_allclose(found, expected[list(LABELS)], atol=1e-3)
+
+
+def test_samples_that_are_no_numbers_are_refused(placeholder_run):
+    blocks = [np.full((2 * RATE_HZ, 1), np.nan, np.float32)]
+    with pytest.raises(AudioError, match="holds NaN samples"):
+        list(listen(keras_birds.load(placeholder_run), blocks, 0.0, np.zeros(len(LABELS))))
+
+
+def start(run, *arguments, **options):
+    command = [sys.executable, "-m", "keras_birds", "listen", "-", "--model", str(run), *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, **options)
+
+
+def test_the_command_says_what_it_hears_as_it_comes(placeholder_run, tmp_path):
+    (tmp_path / "species.txt").write_text("White-tipped Dove\n")
+    process = start(
+        placeholder_run, "--rate", str(RATE_HZ), "--format", "json", "--species", tmp_path / "species.txt"
+    )
+    try:
+        raw = (tone(2) * 32767).astype("<i2").tobytes()
+        lines = []
+        for _ in range(2):
+            process.stdin.write(raw)
+            process.stdin.flush()
+            # The line is here while the pipe is still open.
+            lines.append(json.loads(process.stdout.readline()))
+        assert [x["start_s"] for x in lines] == [0, 2]
+        assert {x["label"] for x in lines} == {"whtdov"}
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (0, b"")
+    assert b"Heard 4.0 s: 2 detections\n" in err
+    assert b"Traceback" not in err
+
+
+def test_wrong_calls_and_no_sound_end_in_one_line(placeholder_run, run_command):
+    process = start(placeholder_run)
+    _, err = process.communicate(b"", timeout=60)
+    assert (process.returncode, err) == (1, b"Error: -: nothing came\n")
+    code, _, err = run_command("listen", "--rate", "16000")
+    assert code == 2
+    assert "pass - as well" in err
+    if not os.environ.get("HAS_PORTAUDIO"):
+        code, _, err = run_command("listen", "--model", placeholder_run)
+        assert code == 2
+        assert "a microphone needs PortAudio and sounddevice" in err or "--device must be an input" in err
+
+
+@pytest.mark.slow
+def test_an_hour_takes_no_more_memory_than_a_minute(placeholder_run):
+    process = start(placeholder_run, "--rate", str(RATE_HZ), "--format", "json")
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout))
+    reader.start()
+    raw = (tone(60) * 32767).astype("<i2").tobytes()
+
+    def memory_mb():
+        pages = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    try:
+        marks = []
+        for minute in range(60):
+            process.stdin.write(raw)
+            if minute in (5, 59):
+                marks.append(memory_mb())
+        process.stdin.close()
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+    reader.join(30)
+    assert marks[1] < 1.05 * marks[0] + 5
+    starts = [json.loads(x)["start_s"] for x in lines if json.loads(x)["label"] == "whtdov"]
+    assert starts == [2.0 * k for k in range(1800)]
