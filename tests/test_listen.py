@@ -205,6 +205,8 @@ def test_an_hour_takes_no_more_memory_than_a_minute(placeholder_run):
     finally:
         process.kill()
     reader.join(30)
+    process.stdout.close()
+    process.stderr.close()
     assert marks[1] < 1.05 * marks[0] + 5
     starts = [json.loads(x)["start_s"] for x in lines if json.loads(x)["label"] == "whtdov"]
     assert starts == [2.0 * k for k in range(1800)]
