@@ -6,11 +6,14 @@ import pytest
 from placeholder import AUDIO, LABELS, TONES_HZ
 
 import keras_birds
+from keras_birds.app.example import write_example
 from keras_birds.errors import ModelError
 from keras_birds.export.exporter import export_model
-from keras_birds.export.half import halve_weights
+from keras_birds.export.half import halve_weights, whole_weights
+from keras_birds.export.int8 import quantize_weights
 from keras_birds.export.metadata import ModelMetadata
 from keras_birds.export.waveform import waveform_model
+from keras_birds.inference.bundled import bundled_models
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.engines import OnnxEngine, logit, sigmoid
 
@@ -101,17 +104,68 @@ def test_the_command_writes_a_run_as_one_file_and_tells_how_near_it_is(
 
 
 @pytest.mark.parametrize("takes", ["mel", "waveform"])
-def test_float16_is_smaller_and_near(tmp_path, run_command, takes):
+def test_weights_of_fewer_bits_are_smaller_and_near(tmp_path, run_command, takes, folder_of_example):
     sizes = {}
-    for precision in ("float32", "float16"):
+    for precision in ("float32", "float16", "int8-weights"):
         out = tmp_path / f"{precision}.onnx"
         code, _, _ = run_command(
             "export", "animals", "--input", takes, "--precision", precision, "--out", out
         )
         assert code == 0
         sizes[precision] = out.stat().st_size
-    assert sizes["float16"] <= sizes["float32"] < 9e6  # the shipped weights are float16 already
-    assert keras_birds.load(tmp_path / "float16.onnx").engines[0].takes == takes
+        found = keras_birds.load(out)
+        assert found.engines[0].takes == takes
+        top = found.scores(folder_of_example / "example.flac")[list(found.labels)].idxmax(axis=1)
+        assert list(top) == ["chirping_birds"] * 2 + ["cat"] * 2 + ["chirping_birds"] * 2
+    assert sizes["float16"] < 0.55 * sizes["float32"]
+    assert sizes["int8-weights"] < 0.31 * sizes["float32"]
+
+
+@pytest.fixture(scope="module")
+def folder_of_example(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("example")
+    write_example(folder / "example.flac")
+    return folder
+
+
+def test_weights_survive_half_precision_and_back():
+    model = onnx.load(bundled_models()["animals"])
+    whole = whole_weights(model)
+    assert not [x for x in whole.graph.initializer if x.data_type == onnx.TensorProto.FLOAT16]
+    assert whole_weights(whole) is whole
+    again = halve_weights(whole)
+    assert {x.name: x.raw_data for x in again.graph.initializer} == {
+        x.name: x.raw_data for x in model.graph.initializer
+    }
+
+
+def test_int8_weights_are_off_by_half_a_level_at_most():
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.normal(0, 1, (16, 4, 3, 3)) * np.logspace(-3, 2, 16)[:, None, None, None],
+        "m": rng.normal(0, 1, (16, 8)),
+    }
+    weights["w"][3] = 0
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3]),
+        onnx.helper.make_node("GlobalAveragePool", ["c"], ["g"]),
+        onnx.helper.make_node("Flatten", ["g"], ["f"]),
+        onnx.helper.make_node("MatMul", ["f", "m"], ["y"]),
+    ]
+    values = [
+        onnx.helper.make_tensor_value_info(x, 1, y) for x, y in (("x", ["n", 4, 8, 8]), ("y", ["n", 8]))
+    ]
+    held = [onnx.numpy_helper.from_array(v.astype("float32"), k) for k, v in weights.items()]
+    graph = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], held)
+    quantized = quantize_weights(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    )
+    found = {x.name: onnx.numpy_helper.to_array(x) for x in quantized.graph.initializer}
+    for name, axis in (("w", (1, 2, 3)), ("m", (0,))):
+        assert found[f"{name}_int8"].dtype == np.int8
+        restored = found[f"{name}_int8"] * found[f"{name}_scale"]
+        limit = np.abs(weights[name]).max(axis=axis, keepdims=True) / 254
+        assert (np.abs(restored - weights[name]) <= limit * 1.001 + 1e-12).all()
 
 
 def test_wrong_calls_are_told(placeholder_run, tmp_path, run_command):

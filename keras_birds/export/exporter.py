@@ -11,14 +11,15 @@ import onnx
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
-from keras_birds.export.half import halve_weights
+from keras_birds.export.half import halve_weights, whole_weights
+from keras_birds.export.int8 import quantize_weights
 from keras_birds.export.metadata import ModelMetadata, check_labels, open_session
 from keras_birds.export.waveform import PROBABILITIES, WAVEFORM, waveform_model
 
 Input = Literal["mel", "waveform"]
-Precision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "int8-weights"]
 
-TOLERANCE = {"float32": 1e-4, "float16": 0.02}
+TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25}
 """How far a probability may be from the original's."""
 
 _BATCH = 8
@@ -66,9 +67,8 @@ def export_model(
             f"a file that takes mel must be of one model. Received: {len(paths)} folds. Pass --input waveform, or one "
             "fold's folder"
         )
-    members = [onnx.load(str(x)) for x in paths]
-    if precision == "float16":
-        members = [halve_weights(x) for x in members]
+    store = {"float32": lambda x: x, "float16": halve_weights, "int8-weights": quantize_weights}[precision]
+    members = [store(whole_weights(onnx.load(str(x)))) for x in paths]
     if takes == "waveform":
         model = waveform_model(members, metadata)
     else:

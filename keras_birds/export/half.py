@@ -45,3 +45,27 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.value_info.extend(kept)
     onnx.checker.check_model(halved, full_check=True)
     return halved
+
+
+def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The inverse of `halve_weights`, but for what float16 has rounded.
+
+    Args:
+        model: left as it is; one that isn't halved is returned as it is.
+    """
+    halved = {x.name: x for x in model.graph.initializer if x.data_type == TensorProto.FLOAT16}
+    if not halved:
+        return model
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    graph, names = whole.graph, {}
+    for node in list(graph.node):
+        if node.op_type == "Cast" and node.input[0] in halved:
+            names[node.input[0]] = node.output[0]
+            graph.node.remove(node)
+    for weight in graph.initializer:
+        if weight.name in names:
+            values = numpy_helper.to_array(weight).astype(np.float32)
+            weight.CopyFrom(numpy_helper.from_array(values, names[weight.name]))
+    onnx.checker.check_model(whole, full_check=True)
+    return whole
