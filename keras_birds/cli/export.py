@@ -58,7 +58,7 @@ def export(model: Path, out: Path, takes: str, precision: str, clips: Path | Non
 
     The file takes float32 [batch, samples] at the model's rate (32,000 Hz, 5 s: 160,000 samples) and gives [batch,
     label] probabilities; labels, settings and licence are in its metadata. It is written only if it gives what the
-    model gives on the clips.
+    model gives on the clips. docs/edge.md uses it from Python, in a browser and in C++.
     """
     if out.suffix.lower() != ".onnx":
         raise click.BadParameter(f"must end in .onnx. Received: {out}", param_hint="--out")

@@ -1,0 +1,83 @@
+"""The programs in docs/edge.md do what the document says, with the shipped model's export."""
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import soundfile
+from app_browser import CHROMIUM, DRIVER, Visitor, until
+
+import keras_birds
+from keras_birds.app.example import write_example
+
+DOCUMENT = Path(keras_birds.__file__).parents[1] / "docs" / "edge.md"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With `sound.onnx`, and the example's clip of a cat as `clip.flac`."""
+    found = tmp_path_factory.mktemp("edge")
+    command = [sys.executable, "-m", "keras_birds", "export", "animals", "--out", "sound.onnx"]
+    subprocess.run(command, cwd=found, check=True, capture_output=True)
+    write_example(found / "example.flac")
+    sound, rate_hz = soundfile.read(found / "example.flac")
+    soundfile.write(found / "clip.flac", sound[10 * rate_hz : 15 * rate_hz], rate_hz)
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    score = keras_birds.load("animals").scores(folder / "clip.flac")["cat"][0]
+    assert score > 0.9
+    return score
+
+
+def program(language):
+    return re.search(rf"```{language}\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)[1]
+
+
+def check(answer, expected):
+    name, score = answer.split()
+    assert name == "cat"
+    assert float(score) == pytest.approx(expected, abs=1e-3)
+
+
+def test_python(folder, expected):
+    done = subprocess.run(
+        [sys.executable, "-c", program("python")], cwd=folder, check=True, capture_output=True, text=True
+    )
+    check(done.stdout, expected)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+@pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
+def test_javascript(folder, expected, tmp_path):
+    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "onnxruntime-web@1.30"]
+    subprocess.run(install, cwd=tmp_path, check=True, timeout=200, capture_output=True)
+    for file in (tmp_path / "node_modules" / "onnxruntime-web" / "dist").glob("ort*wasm*"):
+        shutil.copy(file, folder)
+    (folder / "index.html").write_text(program("html"))
+    (folder / "labels.txt").write_text("\n".join(keras_birds.load("animals").labels))
+    server = ThreadingHTTPServer(("localhost", 0), partial(Handler, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with Visitor(f"http://localhost:{server.server_port}", tmp_path) as visitor:
+            visitor.open("index.html")
+            answer = until(lambda: visitor.text() if "listening" not in visitor.text() else "")
+    finally:
+        server.shutdown()
+        server.server_close()
+    check(answer, expected)
