@@ -44,6 +44,7 @@ def main() -> None:
                     visitor.open("?from=Upload")
                     answers.append(seconds(lambda clip=clip: (visitor.upload(clip), visitor.wait_done())))
                 if args.screenshots:
+                    visitor.driver.set_window_size(1400, 1930)
                     visitor.open()
                     visitor.wait_done()
                     visitor.click_detection(2)

@@ -12,6 +12,7 @@ import keras_birds
 from keras_birds.app import charts
 from keras_birds.app.analysis import analyse, detections_table, top_table
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
+from keras_birds.app.warm import warm_up
 from keras_birds.data.reviews import read_reviews, reviews_path
 from keras_birds.errors import AudioError
 from keras_birds.inference.aggregate import aggregate
@@ -32,7 +33,7 @@ def classifier():
 def folder():
     found = SessionFolder()
     yield found
-    found.remove()
+    found.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,14 @@ def test_an_analysis_has_the_numbers_of_the_classifier(classifier, folder, analy
     found = detections_table(classifier, analysis, 0.9, {"cat", "hen"}, merge=True)
     assert found[["start_s", "end_s", "label"]].to_numpy().tolist() == [[10, 20, "cat"]]
     assert set(found["file"]) == {"example"}
+
+
+def test_warming_up_leaves_nothing_and_does_not_mind_a_broken_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    warm_up("animals")
+    (tmp_path / "broken.onnx").write_bytes(b"nothing")
+    warm_up(str(tmp_path / "broken.onnx"))
+    assert [x.name for x in tmp_path.iterdir()] == ["broken.onnx"]
 
 
 def test_progress_is_told_and_what_it_raises_stops_the_work(classifier, tmp_path, write_tone):
@@ -89,7 +98,7 @@ def test_uploads_lie_under_names_of_our_own_and_go(tmp_path):
     assert path.read_bytes() == b"some sound"
     assert folder.save_upload(memoryview(b"some sound")) == path
     assert folder.save_upload(memoryview(b"another")) != path
-    folder.remove()
+    folder.close()
     assert not folder.path.exists()
 
 

@@ -93,7 +93,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args(sys.argv[1:])
 
 
-@st.cache_resource(scope="session", on_release=SessionFolder.remove, show_spinner=False)
+@st.cache_resource(scope="session", on_release=SessionFolder.close, show_spinner=False)
 def _session_folder() -> SessionFolder:
     return SessionFolder()
 

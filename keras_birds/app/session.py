@@ -36,7 +36,7 @@ class SessionFolder:
             write_example(path)
         return path
 
-    def remove(self) -> None:
+    def close(self) -> None:
         """Removes everything."""
         self._temporary.cleanup()
 

@@ -58,10 +58,9 @@ def app(
         raise click.ClickException("The app needs Streamlit: pip install 'keras-birds[app]'")
     from streamlit.web.cli import main as streamlit
 
-    # What the page imports, so that the first visitor doesn't wait for it.
-    import keras_birds.app.charts
-    import keras_birds.app.downloads
-    import keras_birds.app.review  # noqa: F401
+    from keras_birds.app.warm import warm_up
+
+    warm_up(str(model) if model else None)
 
     settings = {
         "--server.address": "localhost",
