@@ -168,6 +168,40 @@ def test_int8_weights_are_off_by_half_a_level_at_most():
         assert (np.abs(restored - weights[name]) <= limit * 1.001 + 1e-12).all()
 
 
+@pytest.mark.parametrize("takes", ["mel", "waveform"])
+def test_int8_arithmetic(tmp_path, run_command, folder_of_example, takes):
+    out = tmp_path / "int8.onnx"
+    command = [
+        "export",
+        "animals",
+        "--precision",
+        "int8",
+        "--input",
+        takes,
+        "--clips",
+        folder_of_example,
+        "--out",
+        out,
+    ]
+    code, said, err = run_command(*command)
+    assert (code, err) == (0, "")
+    assert "on 1 clips of" in said
+    nodes = onnx.load(out).graph.node
+    assert sum(x.op_type == "QuantizeLinear" for x in nodes) > 60
+    assert out.stat().st_size < 5.5e6
+    found = keras_birds.load(out).scores(folder_of_example / "example.flac")
+    assert list(found[["cat", "chirping_birds"]].idxmax(axis=1)[1:4]) == ["chirping_birds", "cat", "cat"]
+    assert found["cat"][2] > 0.8
+
+
+def test_int8_needs_convolutions(placeholder_run, tmp_path, run_command):
+    out = tmp_path / "int8.onnx"
+    code, _, err = run_command("export", placeholder_run, "--precision", "int8", "--out", out)
+    assert code == 1
+    assert "int8 needs a network of convolutions" in err
+    assert not out.exists()
+
+
 def test_wrong_calls_are_told(placeholder_run, tmp_path, run_command):
     code, _, err = run_command("export", placeholder_run, "--input", "mel", "--out", tmp_path / "a.onnx")
     assert code == 1

@@ -36,16 +36,17 @@ _MAX_CLIPS = 64
 )
 @click.option(
     "--precision",
-    type=click.Choice(("float32", "float16", "int8-weights")),
+    type=click.Choice(("float32", "float16", "int8-weights", "int8")),
     default="float32",
     show_default=True,
-    help="Of the stored weights: float16 takes half the room, int8 a quarter. Arithmetic is float32.",
+    help="Of the stored weights: float16 takes half the room, int8 a quarter. Arithmetic is float32, but with int8, "
+    "which computes convolutions in 8 bits: pass real recordings as --clips.",
 )
 @click.option(
     "--clips",
     type=click.Path(exists=True, path_type=Path),
     metavar="DIR",
-    help="Recordings to compare on. [default: the run's own, else test sounds]",
+    help="Recordings to compare on, and to calibrate int8 with. [default: the run's own, else test sounds]",
 )
 def export(model: Path, out: Path, takes: str, precision: str, clips: Path | None) -> None:
     """Write MODEL as one file that other programs run without keras-birds.

@@ -12,14 +12,14 @@ from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
 from keras_birds.export.half import halve_weights, whole_weights
-from keras_birds.export.int8 import quantize_weights
+from keras_birds.export.int8 import quantize_static, quantize_weights
 from keras_birds.export.metadata import ModelMetadata, check_labels, open_session
 from keras_birds.export.waveform import PROBABILITIES, WAVEFORM, waveform_model
 
 Input = Literal["mel", "waveform"]
-Precision = Literal["float32", "float16", "int8-weights"]
+Precision = Literal["float32", "float16", "int8-weights", "int8"]
 
-TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25}
+TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25, "int8": 0.25}
 """How far a probability may be from the original's."""
 
 _BATCH = 8
@@ -52,8 +52,8 @@ def export_model(
             lies beside, that is the original which the file is compared with.
         out: the file.
         takes: `"mel"` images and gives logits (of one model), or `"waveform"`, clips, and gives probabilities.
-        precision: of the stored weights; arithmetic is float32.
-        clips: float32 `[n, clip_samples]`, to compare on.
+        precision: of the stored weights; with `"int8"` of the convolutions' arithmetic too.
+        clips: float32 `[n, clip_samples]`, to compare on, and to find the ranges of `"int8"` with.
 
     Raises:
         ModelError: if the members differ, several are to take mel, a model can't be used, or the file doesn't give
@@ -67,8 +67,7 @@ def export_model(
             f"a file that takes mel must be of one model. Received: {len(paths)} folds. Pass --input waveform, or one "
             "fold's folder"
         )
-    store = {"float32": lambda x: x, "float16": halve_weights, "int8-weights": quantize_weights}[precision]
-    members = [store(whole_weights(onnx.load(str(x)))) for x in paths]
+    members = [_stored(whole_weights(onnx.load(str(x))), precision, metadata, clips) for x in paths]
     if takes == "waveform":
         model = waveform_model(members, metadata)
     else:
@@ -84,6 +83,18 @@ def export_model(
                 f"a difference of {parity.max_difference:.3g} on {parity.clips} clips; nothing was written"
             )
     return parity
+
+
+def _stored(
+    model: onnx.ModelProto, precision: Precision, metadata: ModelMetadata, clips: np.ndarray
+) -> onnx.ModelProto:
+    if precision == "float16":
+        return halve_weights(model)
+    if precision == "int8-weights":
+        return quantize_weights(model)
+    if precision == "int8":
+        return quantize_static(model, MelTransform(metadata.audio, metadata.mel).images(clips))
+    return model
 
 
 def _common(paths: Sequence[Path], found: Sequence[ModelMetadata]) -> ModelMetadata:
