@@ -4,6 +4,7 @@ Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolution
 arXiv:1905.11946, Table 1. Padding is symmetric, as in timm's `efficientnet_b0`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,10 +79,10 @@ def _squeeze_excite(x: Any, squeezed: int, name: str) -> Any:
     return ScaleChannels(name=f"{name}_scale")([x, gate])
 
 
-def _mbconv(x: Any, stage: Stage, stride: int, drop_path: float, name: str) -> Any:
+def _mbconv(x: Any, stage: Stage, stride: int, drop_path: float, name: str, expanded: int | None) -> Any:
     shortcut, channels = x, x.shape[-1]
     if stage.expansion != 1:
-        x = _conv(x, channels * stage.expansion, f"{name}_expand")
+        x = _conv(x, expanded or channels * stage.expansion, f"{name}_expand")
     # One input and one output channel a group: the fan-out of the group is the kernel's area.
     deviation = (2.0 / stage.kernel_size**2) ** 0.5
     x = SymmetricDepthwiseConv2D(
@@ -106,6 +107,8 @@ class EfficientNetB0(keras.Model):
         input_shape: `(height, width, channels)`; height and width may be None. Images are expected in
             [0, 1]: nothing is rescaled inside.
         drop_path: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
+        expanded: channels inside blocks that have fewer than the paper's, by the block's name
+            (`stage3_block1`): what pruning leaves.
         kwargs: as for `keras.Model`.
 
     Input `[batch, height, width, channels]`, output `[batch, height / 32, width / 32, 1280]`, rounded up.
@@ -115,6 +118,7 @@ class EfficientNetB0(keras.Model):
         self,
         input_shape: tuple[int | None, int | None, int] = (None, None, 1),
         drop_path: float = 0.2,
+        expanded: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
         inputs = keras.Input(tuple(input_shape), name="mel")
@@ -123,12 +127,15 @@ class EfficientNetB0(keras.Model):
         for row, stage in enumerate(STAGES, start=2):
             for block in range(stage.num_blocks):
                 stride = stage.stride if block == 0 else 1
-                x = _mbconv(x, stage, stride, drop_path * index / total, f"stage{row}_block{block + 1}")
+                name = f"stage{row}_block{block + 1}"
+                inside = (expanded or {}).get(name)
+                x = _mbconv(x, stage, stride, drop_path * index / total, name, inside)
                 index += 1
         x = _conv(x, TOP_CHANNELS, "top")
         kwargs.setdefault("name", "efficientnet_b0")
         super().__init__(inputs=inputs, outputs=x, **kwargs)
         self._settings = {"input_shape": tuple(input_shape), "drop_path": drop_path}
+        self._settings |= {"expanded": dict(expanded)} if expanded else {}
 
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""
