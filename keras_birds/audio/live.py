@@ -1,5 +1,6 @@
 """Sound that comes as it is made: raw samples or WAV on a pipe, or a microphone; float32 blocks at a model's rate."""
 
+import io
 import struct
 import threading
 from collections import deque
@@ -86,12 +87,12 @@ class LiveBuffer:
 
 
 def pipe_blocks(
-    stream: BinaryIO, rate_hz: int | None, channels: int | None, form: SampleFormat | None
+    stream: BinaryIO | io.RawIOBase, rate_hz: int | None, channels: int | None, form: SampleFormat | None
 ) -> tuple[int, Iterator[np.ndarray]]:
     """Reads samples from a pipe as they come; a WAV header says what they are, else the arguments.
 
     Args:
-        stream: `BufferedReader` or raw.
+        stream: open for bytes, buffered or not.
         rate_hz: of raw samples; `None` for WAV.
         channels: of raw samples; `None` for 1.
         form: of raw samples; `None` for `"s16"`.
@@ -184,7 +185,7 @@ def open_microphone(device: str | None) -> tuple[int, LiveBuffer, Any]:
     return rate_hz, buffer, stream
 
 
-def _read(stream: BinaryIO, count: int) -> bytes:
+def _read(stream: BinaryIO | io.RawIOBase, count: int) -> bytes:
     """`count` bytes, fewer at the end."""
     parts = b""
     while len(parts) < count and (part := stream.read(count - len(parts))):
@@ -192,7 +193,7 @@ def _read(stream: BinaryIO, count: int) -> bytes:
     return parts
 
 
-def _wav_header(stream: BinaryIO) -> tuple[int, int, SampleFormat]:
+def _wav_header(stream: BinaryIO | io.RawIOBase) -> tuple[int, int, SampleFormat]:
     """Reads up to the first sample. A pipe's sizes are not known when it begins: they aren't looked at."""
     found: tuple[int, int, SampleFormat] | None = None
     for _ in range(64):
@@ -226,7 +227,7 @@ def _wav_header(stream: BinaryIO) -> tuple[int, int, SampleFormat]:
 
 
 def _blocks(
-    stream: BinaryIO, head: bytes, rate_hz: int, channels: int, form: SampleFormat
+    stream: BinaryIO | io.RawIOBase, head: bytes, rate_hz: int, channels: int, form: SampleFormat
 ) -> Iterator[np.ndarray]:
     frame_bytes = _BYTES[form] * channels
     block_bytes = max(1, round(_BLOCK_S * rate_hz)) * frame_bytes

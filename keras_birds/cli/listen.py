@@ -1,5 +1,6 @@
 """`keras-birds listen`: detections as they come."""
 
+import io
 import json
 import sys
 from datetime import datetime, timedelta
@@ -100,7 +101,9 @@ def listen(
     if source is None:
         rate_hz, buffer, stream = open_microphone(device)
     else:
-        rate_hz, blocks = pipe_blocks(sys.stdin.buffer, rate_hz, channels, sample_format)
+        # Unbuffered: a thread that waits in Python's buffered reader aborts the process when it exits after Ctrl-C.
+        pipe = io.FileIO(sys.stdin.fileno(), closefd=False)
+        rate_hz, blocks = pipe_blocks(pipe, rate_hz, channels, sample_format)
         buffer = LiveBuffer(rate_hz)
         hear(blocks, buffer)
     began = datetime.now().astimezone()
