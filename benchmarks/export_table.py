@@ -21,7 +21,8 @@ from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.evaluation.run_scores import read_run
 from keras_birds.export.exporter import export_model
-from keras_birds.inference.engines import OnnxEngine, sigmoid
+from keras_birds.export.logits import sigmoid
+from keras_birds.inference.engines import OnnxEngine
 from keras_birds.nn.metrics import macro_auc
 
 PRECISIONS = ("float32", "float16", "int8-weights", "int8")

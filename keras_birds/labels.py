@@ -17,6 +17,11 @@ class Label:
     common_name: str = ""
     class_name: str = ""
 
+    @property
+    def known_as(self) -> str:
+        """What people call it: the common name, or the scientific one, or the label."""
+        return self.common_name or self.scientific_name or self.name
+
 
 class LabelSet(Sequence[str]):
     """Unique labels in taxonomy order. Labels are strings, also those that look like numbers.

@@ -13,7 +13,7 @@ from keras_birds.app import charts
 from keras_birds.app.analysis import analyse, detections_table, top_table
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
 from keras_birds.app.warm import warm_up
-from keras_birds.data.reviews import read_reviews, reviews_path
+from keras_birds.data.reviews import read_reviews, reviews_path, save_review
 from keras_birds.errors import AudioError
 from keras_birds.inference.aggregate import aggregate
 
@@ -93,11 +93,11 @@ def test_errors_have_the_name_that_people_know(classifier, tmp_path, write_tone)
 
 def test_uploads_lie_under_names_of_our_own_and_go(tmp_path):
     folder = SessionFolder()
-    path = folder.save_upload(memoryview(b"some sound"))
+    path = folder.save_upload("../one", memoryview(b"some sound"))
     assert path.parent == folder.path
     assert path.read_bytes() == b"some sound"
-    assert folder.save_upload(memoryview(b"some sound")) == path
-    assert folder.save_upload(memoryview(b"another")) != path
+    assert folder.save_upload("../one", memoryview(b"some sound")) == path
+    assert folder.save_upload("two", memoryview(b"some sound")) != path
     folder.close()
     assert not folder.path.exists()
 
@@ -220,6 +220,9 @@ def test_marks_lie_beside_the_recording(open_page, folder, tmp_path):
             reviewed_at=read_reviews(reviews_path(recording))[0].reviewed_at,
         )
     ]
+    save_review(reviews_path(recording), replace(said, verdict="other", true_label="![x](http://y)"))
+    page.run()
+    assert r"\!\[x\]\(http\://y\)" in "".join(x.value for x in page.markdown)
     page.button(key="next").click().run()
     assert page.session_state["focus"] == (15.0, "cat")
     page.session_state["focus"] = (10.0, "cat")

@@ -22,7 +22,8 @@ from keras_birds.evaluation.calibrate import (
 )
 from keras_birds.evaluation.reliability import calibration_error
 from keras_birds.evaluation.run_scores import read_run
-from keras_birds.export.calibration import Calibration, LabelCalibration, calibrate, logit
+from keras_birds.export.calibration import Calibration, LabelCalibration, calibrate
+from keras_birds.export.logits import logit
 from keras_birds.export.metadata import ModelMetadata
 
 

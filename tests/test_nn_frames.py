@@ -13,8 +13,9 @@ import keras_birds
 from keras_birds.config import Config
 from keras_birds.errors import ModelError
 from keras_birds.export.keras_engine import KerasEngine, load_keras_model, with_frames
+from keras_birds.export.logits import sigmoid
 from keras_birds.export.onnx import export_onnx
-from keras_birds.inference.engines import OnnxEngine, sigmoid
+from keras_birds.inference.engines import OnnxEngine
 from keras_birds.labels import LabelSet
 from keras_birds.nn.build import build_model
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean

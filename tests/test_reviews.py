@@ -148,7 +148,7 @@ def test_a_review_that_cannot_be_used_is_named(tmp_path, changed, said):
     write_sounds(tmp_path)
     save_review(tmp_path / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", **changed))
     with pytest.raises(DataError, match=said):
-        read_reviewed(str(tmp_path), AUDIO, MEL, LABELS).images(np.arange(1))
+        read_reviewed(str(tmp_path), AUDIO, MEL, LABELS)
 
 
 def test_a_folder_without_reviews_is_refused(tmp_path):

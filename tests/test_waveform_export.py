@@ -11,11 +11,12 @@ from keras_birds.errors import ModelError
 from keras_birds.export.exporter import export_model
 from keras_birds.export.half import halve_weights, whole_weights
 from keras_birds.export.int8 import quantize_weights
+from keras_birds.export.logits import logit, sigmoid
 from keras_birds.export.metadata import ModelMetadata
 from keras_birds.export.waveform import waveform_model
 from keras_birds.inference.bundled import bundled_models
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.engines import OnnxEngine, logit, sigmoid
+from keras_birds.inference.engines import OnnxEngine
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="graphs are traced by torch")
 
@@ -194,9 +195,13 @@ def test_int8_arithmetic(tmp_path, run_command, folder_of_example, takes):
     assert found["cat"][2] > 0.8
 
 
-def test_int8_needs_convolutions(placeholder_run, tmp_path, run_command):
+def test_int8_needs_convolutions_and_recordings(placeholder_run, tmp_path, run_command, folder_of_example):
     out = tmp_path / "int8.onnx"
-    code, _, err = run_command("export", placeholder_run, "--precision", "int8", "--out", out)
+    code, _, err = run_command("export", "animals", "--precision", "int8", "--out", out)
+    assert code == 2
+    assert "--clips: must hold recordings to calibrate int8 with" in err
+    command = ["export", placeholder_run, "--precision", "int8", "--clips", folder_of_example, "--out", out]
+    code, _, err = run_command(*command)
     assert code == 1
     assert "int8 needs a network of convolutions" in err
     assert not out.exists()

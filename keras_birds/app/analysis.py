@@ -156,14 +156,8 @@ def detections_table(
     """
     import pyarrow as pa
 
-    tables = detect(
-        analysis.found, classifier.labels, rules(classifier, threshold, labels, merge), classifier.model_id
-    )
+    chosen = tuple(x in labels for x in classifier.labels)
+    rules = DetectionRules((threshold,) * len(chosen), chosen, merge=merge)
+    tables = detect(analysis.found, classifier.labels, rules, classifier.model_id)
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame.astype(dict.fromkeys(("file", "label", "scientific_name", "common_name", "model_id"), str))
-
-
-def rules(classifier: Classifier, threshold: float, labels: set[str], merge: bool) -> DetectionRules:
-    """One threshold for the chosen labels."""
-    chosen = tuple(x in labels for x in classifier.labels)
-    return DetectionRules((threshold,) * len(classifier.labels), chosen, merge=merge)

@@ -125,9 +125,9 @@ def _sidebar(options: argparse.Namespace) -> tuple[Classifier, Controls]:
         overlap = st.slider(
             "Overlap (s)",
             0.0,
-            clip_s - 0.5,
+            0.9 * clip_s,
             0.0,
-            0.5,
+            0.1 * clip_s,
             key="overlap",
             bind="query-params",
             help=f"Windows are {clip_s:g} s long; each shares so much with the one before.",
@@ -158,7 +158,7 @@ def _sidebar(options: argparse.Namespace) -> tuple[Classifier, Controls]:
             bind="query-params",
             help="Into one event with the best score.",
         )
-        names = {x.name: charts.species(_names(x)) for x in classifier.labels.items}
+        names = {x.name: x.known_as for x in classifier.labels.items}
         only = st.multiselect(
             "Only these species",
             list(names),
@@ -189,12 +189,14 @@ def _choose(options: argparse.Namespace) -> Recording | None:
         )
         if upload is None:
             return None
-        return Recording(folder.save_upload(upload.getbuffer()), display_name(upload.name), False)
+        return Recording(
+            folder.save_upload(upload.file_id, upload.getbuffer()), display_name(upload.name), False
+        )
     if source == "Microphone":
         sound = st.audio_input("A few seconds are enough.", sample_rate=48_000, key="microphone")
         if sound is None:
             return None
-        return Recording(folder.save_upload(sound.getbuffer()), "microphone.wav", False)
+        return Recording(folder.save_upload(sound.file_id, sound.getbuffer()), "microphone.wav", False)
     if source == "Folder":
         found = {str(x.relative_to(options.folder)): x for x in _files(options.folder)}
         if not found:
@@ -294,8 +296,7 @@ def _show_timeline(
     labels: dict[str, str] = {}
     for name in [x for x in wanted if x in only][:_LINES]:
         item = classifier.labels.items[classifier.labels.index(name)]
-        shown = charts.species(_names(item))
-        shown = f"{shown} ({name})" if shown in lines else shown
+        shown = f"{item.known_as} ({name})" if item.known_as in lines else item.known_as
         lines[shown], labels[shown] = found.scores[:, classifier.labels.index(name)], name
     chart = charts.timeline(found.start_s, lines, controls.threshold, analysis.envelope.seconds)
 
@@ -395,10 +396,6 @@ def _forget_other_focus(recording: Recording) -> None:
         for name in ("focus", "part", "play", "moved"):
             st.session_state.pop(name, None)
         st.session_state["focus_key"] = recording.key
-
-
-def _names(item: Any) -> dict[str, str]:
-    return {"label": item.name, "common_name": item.common_name, "scientific_name": item.scientific_name}
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

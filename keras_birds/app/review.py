@@ -80,9 +80,8 @@ def panel(
         _keep(lambda: save_review(path, said))
 
     place = place_of(row)
-    st.markdown(
-        f"**{row['label']}** at {row['start_s']:.2f} s, {describe(reviews.get(place)) or 'not reviewed yet'}"
-    )
+    so_far = describe(reviews.get(place)) or "not reviewed yet"
+    st.markdown(f"**{plain(row['label'])}** at {row['start_s']:.2f} s, {plain(so_far)}")
     right, wrong, species, other, undo, onward = st.columns((1, 1, 2, 1, 1, 1), vertical_alignment="bottom")
     right.button("✓ Right", key="right", on_click=say, args=("right",), width="stretch")
     wrong.button("✗ Wrong", key="wrong", on_click=say, args=("wrong",), width="stretch")

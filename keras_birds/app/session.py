@@ -20,9 +20,9 @@ class SessionFolder:
         self._temporary = tempfile.TemporaryDirectory(prefix="keras-birds-app-", ignore_cleanup_errors=True)
         self.path = Path(self._temporary.name)
 
-    def save_upload(self, data: memoryview) -> Path:
-        """Writes an upload, once for each content; what it is decides its content when it is decoded."""
-        path = self.path / hashlib.sha256(data).hexdigest()[:32]
+    def save_upload(self, file_id: str, data: memoryview) -> Path:
+        """Writes an upload, once for each id that Streamlit gave it; its content decides what it is."""
+        path = self.path / hashlib.sha256(file_id.encode()).hexdigest()[:32]
         if not path.exists():
             if shutil.disk_usage(self.path).free < 2 * len(data):
                 raise OSError(f"no room for {len(data) / 1e6:.0f} MB more")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from keras_birds.export.exporter import Input, Precision
     from keras_birds.export.metadata import ModelMetadata
 
-_MAX_CLIPS = 64
+_MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
 
 
 @click.command()
@@ -40,7 +40,7 @@ _MAX_CLIPS = 64
     default="float32",
     show_default=True,
     help="Of the stored weights: float16 takes half the room, int8 a quarter. Arithmetic is float32, but with int8, "
-    "which computes convolutions in 8 bits: pass real recordings as --clips.",
+    "which computes convolutions in 8 bits and needs real recordings.",
 )
 @click.option(
     "--clips",
@@ -71,6 +71,10 @@ def export(model: Path, out: Path, takes: str, precision: str, clips: Path | Non
 
     paths = resolve_model(model, "onnx")
     samples, source = _clips(paths[0], ModelMetadata.read_onnx(paths[0]), clips)
+    if precision == "int8" and source == _TEST_SOUNDS:
+        raise click.BadParameter(
+            "must hold recordings to calibrate int8 with. Received: none", param_hint="--clips"
+        )
     parity = export_model(paths, out, cast("Input", takes), cast("Precision", precision), samples)
     click.echo(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB; on {parity.clips} {source} probabilities differ by at most "
@@ -93,7 +97,7 @@ def _clips(path: Path, metadata: "ModelMetadata", folder: Path | None) -> "tuple
     run = path.parent.parent
     data = folder or (read_data_dir(run) if (run / "config.toml").is_file() else None)
     if data is None or not data.exists():
-        return example_clips(metadata), "test sounds"
+        return example_clips(metadata), _TEST_SOUNDS
     files = list(find_inputs((str(data),), sys.stdin.buffer, lambda *_: None))
     step = max(1, len(files) // _MAX_CLIPS)
     found = []

@@ -140,5 +140,4 @@ def _line(x: "LiveDetection", began: datetime, form: str) -> str:
             "score": float(f"{x.score:.6g}"),
         }
         return json.dumps(row, ensure_ascii=False)
-    name = x.label.common_name or x.label.scientific_name or x.label.name
-    return f"{time}  {x.start_s:8.1f} to {x.end_s:.1f} s  {x.score:.3f}  {name}"
+    return f"{time}  {x.start_s:8.1f} to {x.end_s:.1f} s  {x.score:.3f}  {x.label.known_as}"

@@ -28,7 +28,7 @@ class ReviewedSource:
         recordings: of each window.
 
     Raises:
-        DataError: if a review names a label that isn't known, or its window doesn't decode.
+        DataError: if a review names a label that isn't known.
     """
 
     def __init__(
@@ -54,10 +54,15 @@ class ReviewedSource:
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
         """Images of some windows, as `MelSource.images`; there are no other crops than the centre."""
-        clips = [center(self._samples(int(row)), self.audio.clip_samples) for row in rows]
+        clips = [center(self.samples(int(row)), self.audio.clip_samples) for row in rows]
         return self.transform.images(clips)
 
-    def _samples(self, row: int) -> np.ndarray:
+    def samples(self, row: int) -> np.ndarray:
+        """A window's sound, float32 `[n]`.
+
+        Raises:
+            DataError: if it doesn't decode.
+        """
         path, (begin_s, end_s) = self.recordings[row], self._spans_s[row]
         try:
             samples = read_part(path, begin_s, end_s, self.audio.sample_rate_hz)
@@ -81,4 +86,7 @@ def read_reviewed(folder: str, audio: AudioConfig, mel: MelConfig, labels: Label
         raise DataError(
             f"data.reviews must be a folder with reviews. Received: {folder}, without any *.reviews.csv"
         )
-    return ReviewedSource(found, audio, mel, labels)
+    source = ReviewedSource(found, audio, mel, labels)
+    for row in range(len(source)):
+        source.samples(row)  # now, not in the middle of an epoch
+    return source

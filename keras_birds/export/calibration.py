@@ -6,10 +6,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from keras_birds.export.logits import logit
+
 Method = Literal["platt", "isotonic"]
 METHODS: tuple[str, ...] = get_args(Method)
-
-_LEAST = 1e-7
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,3 @@ def calibrate(method: str, parameters: Sequence[float], scores: np.ndarray) -> n
         return np.asarray(1 / (1 + np.exp(-(slope * logit(scores) + offset))))
     half = len(parameters) // 2
     return np.asarray(np.interp(scores, parameters[:half], parameters[half:]))
-
-
-def logit(probabilities: np.ndarray) -> np.ndarray:
-    """Float64 logits; probabilities nearer to 0 or 1 than 1e-7 count as that near."""
-    likely = np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)
-    return np.asarray(np.log(likely) - np.log1p(-likely))

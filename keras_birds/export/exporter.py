@@ -13,7 +13,8 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
 from keras_birds.export.half import halve_weights, whole_weights
 from keras_birds.export.int8 import quantize_static, quantize_weights
-from keras_birds.export.metadata import ModelMetadata, check_labels, open_session
+from keras_birds.export.logits import sigmoid
+from keras_birds.export.metadata import ModelMetadata, check_members, joined_id, open_session
 from keras_birds.export.waveform import PROBABILITIES, WAVEFORM, waveform_model
 
 Input = Literal["mel", "waveform"]
@@ -98,20 +99,16 @@ def _stored(
 
 
 def _common(paths: Sequence[Path], found: Sequence[ModelMetadata]) -> ModelMetadata:
+    """Of an ensemble it has no metrics: its members were measured, each on recordings that others trained on."""
     first = found[0]
-    for path, other in zip(paths[1:], found[1:], strict=True):
-        check_labels(first.labels, other.labels, str(paths[0]), str(path))
-        if (other.audio, other.mel) != (first.audio, first.mel):
-            raise ModelError(
-                f"the members must have the same audio and mel settings. Received: {paths[0]} and {path}"
-            )
     if len(found) == 1:
         return first
+    for path, other in zip(paths[1:], found[1:], strict=True):
+        check_members(first, other, str(paths[0]), str(path))
     calibration = first.calibration if all(x.calibration == first.calibration for x in found) else None
-    names = [x.model_id.rpartition("/")[2] for x in found]
-    model_id = f"{first.model_id.rpartition('/')[0]}/{'+'.join(names)}"
-    metrics = {k: float(np.mean([x.metrics[k] for x in found])) for k in ("macro_auc",) if k in first.metrics}
-    return replace(first, model_id=model_id, metrics=metrics, calibration=calibration)
+    return replace(
+        first, model_id=joined_id([x.model_id for x in found]), metrics={}, calibration=calibration
+    )
 
 
 def _original(paths: Sequence[Path], metadata: ModelMetadata, clips: np.ndarray) -> np.ndarray:
@@ -131,7 +128,7 @@ def _original(paths: Sequence[Path], metadata: ModelMetadata, clips: np.ndarray)
                 session.run(["logits"], {"mel": images[x : x + _BATCH]})[0]
                 for x in range(0, len(images), _BATCH)
             ]
-        members.append(_sigmoid(np.concatenate(logits)))
+        members.append(sigmoid(np.concatenate(logits)))
     return np.mean(members, axis=0)
 
 
@@ -143,15 +140,10 @@ def _exported(path: Path, metadata: ModelMetadata, clips: np.ndarray) -> np.ndar
         inputs, name, output = MelTransform(metadata.audio, metadata.mel).images(clips), "mel", "logits"
     parts = [session.run([output], {name: inputs[x : x + _BATCH]})[0] for x in range(0, len(inputs), _BATCH)]
     found = np.concatenate(parts)
-    return found if output == PROBABILITIES else _sigmoid(found)
+    return found if output == PROBABILITIES else sigmoid(found)
 
 
 def _compare(expected: np.ndarray, found: np.ndarray) -> Parity:
     difference = np.abs(found - expected)
     same = found.argmax(axis=1) == expected.argmax(axis=1)
     return Parity(len(found), float(difference.max()), float(difference.mean()), float(same.mean()))
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, small) / (1 + small)

@@ -1,5 +1,7 @@
 """Stores an ONNX model's weights in half the room."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -35,16 +37,22 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         name = weight.name
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
         casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
-    nodes = list(graph.node)
+    return restoring_weights(halved, casts)
+
+
+def restoring_weights(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    """Puts what brings stored weights back to float32 where the graph begins; the model is changed and checked."""
+    graph = model.graph
+    rest = list(graph.node)
     del graph.node[:]
-    graph.node.extend([*casts, *nodes])
+    graph.node.extend([*nodes, *rest])
     # What shape inference noted of the weights is no longer so.
-    names = {x.output[0] for x in casts}
+    names = {x.output[0] for x in nodes}
     kept = [x for x in graph.value_info if x.name not in names]
     del graph.value_info[:]
     graph.value_info.extend(kept)
-    onnx.checker.check_model(halved, full_check=True)
-    return halved
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from keras_birds.errors import ModelError
-from keras_birds.export.half import MIN_ELEMENTS
+from keras_birds.export.half import MIN_ELEMENTS, restoring_weights
 
 _LEVELS = 127
 _CALIBRATION_BATCH = 4
@@ -32,7 +32,7 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     quantized.CopyFrom(model)
     graph = quantized.graph
     axes = _output_axes(graph)
-    nodes, names, scales = [], set(), []
+    nodes, scales = [], []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.size < MIN_ELEMENTS or weight.name not in axes:
@@ -47,16 +47,8 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         scales.append(numpy_helper.from_array(scale, f"{name}_scale"))
         nodes.append(helper.make_node("Cast", [f"{name}_int8"], [f"{name}_levels"], to=TensorProto.FLOAT))
         nodes.append(helper.make_node("Mul", [f"{name}_levels", f"{name}_scale"], [name]))
-        names.add(name)
     graph.initializer.extend(scales)
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
-    kept = [x for x in graph.value_info if x.name not in names]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
-    onnx.checker.check_model(quantized, full_check=True)
-    return quantized
+    return restoring_weights(quantized, nodes)
 
 
 def _output_axes(graph: onnx.GraphProto) -> dict[str, int]:

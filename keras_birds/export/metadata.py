@@ -272,3 +272,27 @@ def check_labels(
     raise ModelError(
         f"The labels of {name} and {other_name} must be the same in the same order. Received: {detail}"
     )
+
+
+def check_members(first: ModelMetadata, other: ModelMetadata, first_name: str, other_name: str) -> None:
+    """Checks that two models may be members of one ensemble.
+
+    Raises:
+        ModelError: naming in what they differ.
+    """
+    check_labels(first.labels, other.labels, first_name, other_name)
+    for section in ("audio", "mel"):
+        a, b = getattr(first, section).model_dump(), getattr(other, section).model_dump()
+        for key in a:
+            # Where training took its crops doesn't matter to sliding windows.
+            if a[key] != b[key] and (section, key) != ("audio", "crop"):
+                raise ModelError(
+                    f"The members of an ensemble must have the same {section} settings. Received: {section}.{key} is "
+                    f"{a[key]} in {first_name} and {b[key]} in {other_name}"
+                )
+
+
+def joined_id(ids: Sequence[str]) -> str:
+    """An ensemble's model id: `20250601-101500/fold0+fold1` of two folds of a run."""
+    run = ids[0].rpartition("/")[0]
+    return "+".join([ids[0], *(x.removeprefix(f"{run}/") for x in ids[1:])])

@@ -13,8 +13,9 @@ from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.errors import AudioError, ModelError
 from keras_birds.export.calibration import Calibration
-from keras_birds.export.metadata import check_labels
-from keras_birds.inference.engines import Engine, FrameEngine, load_engine, sigmoid
+from keras_birds.export.logits import sigmoid
+from keras_birds.export.metadata import check_members, joined_id
+from keras_birds.inference.engines import Engine, FrameEngine, load_engine
 from keras_birds.inference.runs import resolve_model
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
@@ -46,7 +47,7 @@ class Classifier:
             _check_member(engines[0], other)
         first = engines[0].metadata
         self.engines = tuple(engines)
-        self.model_id = _joined_id([x.metadata.model_id for x in engines])
+        self.model_id = joined_id([x.metadata.model_id for x in engines])
         self.labels: LabelSet = first.labels
         self.mel: MelConfig = first.mel
         self.audio: AudioConfig = first.audio
@@ -245,12 +246,6 @@ def load(
     return Classifier([load_engine(x, provider) for x in resolve_model(path, engine)], decoder, calibrated)
 
 
-def _joined_id(ids: Sequence[str]) -> str:
-    """For instance `20250601-101500/fold0+fold1` for two folds of a run."""
-    run = ids[0].rpartition("/")[0]
-    return "+".join([ids[0], *(x.removeprefix(f"{run}/") for x in ids[1:])])
-
-
 def _shared_calibration(engines: Sequence[Engine]) -> Calibration:
     first = engines[0].metadata.calibration
     for engine in engines:
@@ -270,13 +265,4 @@ def _check_member(first: Engine, other: Engine) -> None:
             f"The members of an ensemble must take the same. Received: {first.takes} in {first.path} and {other.takes} "
             f"in {other.path}"
         )
-    check_labels(first.metadata.labels, other.metadata.labels, str(first.path), str(other.path))
-    for section in ("audio", "mel"):
-        a, b = getattr(first.metadata, section).model_dump(), getattr(other.metadata, section).model_dump()
-        for key in a:
-            # Where training took its crops doesn't matter to sliding windows.
-            if a[key] != b[key] and (section, key) != ("audio", "crop"):
-                raise ModelError(
-                    f"The members of an ensemble must have the same {section} settings. Received: {section}.{key} is "
-                    f"{a[key]} in {first.path} and {b[key]} in {other.path}"
-                )
+    check_members(first.metadata, other.metadata, str(first.path), str(other.path))

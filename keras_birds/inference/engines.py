@@ -7,9 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
+from keras_birds.export.logits import logit
 from keras_birds.export.metadata import FRAME_LOGITS, ModelMetadata, open_session
-
-_EPSILON = 1e-7
 
 
 class Engine(Protocol):
@@ -84,7 +83,7 @@ class OnnxEngine:
             float32 `[n, label]`.
         """
         found: np.ndarray = self._session.run(None, {self.takes: inputs})[0]
-        return found if self.takes == "mel" else logit(found)
+        return found if self.takes == "mel" else logit(found).astype(np.float32)
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores the moments of images.
@@ -154,17 +153,3 @@ def choose_provider(name: str | None) -> str:
     if name.lower() not in short:
         raise ConfigError(f"--provider must be one of {', '.join(sorted(short))}. Received: {name}")
     return short[name.lower()]
-
-
-def logit(probabilities: np.ndarray) -> np.ndarray:
-    """The inverse of `sigmoid`, of probabilities kept 1e-7 away from 0 and 1."""
-    kept = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    found: np.ndarray = np.log(kept) - np.log1p(-kept)
-    return found
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities in float32, without overflow at either end."""
-    logits = np.asarray(logits, np.float32)
-    small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, small) / (1 + small)

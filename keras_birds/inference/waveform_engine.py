@@ -7,8 +7,9 @@ import numpy as np
 
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import DataError, ModelError
+from keras_birds.export.logits import logit
 from keras_birds.export.metadata import ModelMetadata, open_session
-from keras_birds.inference.engines import choose_provider, logit
+from keras_birds.inference.engines import choose_provider
 from keras_birds.labels import Label, LabelSet
 
 _LATIN_AND_COMMON = re.compile(r"([A-Z][a-z-]+ [a-z-]+(?: [a-z-]+)?)_(.+)")
@@ -102,7 +103,7 @@ class WaveformEngine:
                 f"{self.path}: probabilities must be from 0 to 1. Received: {values.min():g} to {values.max():g}; "
                 "pass --output logits"
             )
-        return logit(values)
+        return logit(values).astype(np.float32)
 
 
 def _names(shape: list) -> tuple:
