@@ -68,7 +68,7 @@ def test_warming_up_leaves_nothing_and_does_not_mind_a_broken_model(tmp_path, mo
     assert [x.name for x in tmp_path.iterdir()] == ["broken.onnx"]
 
 
-def test_progress_is_told_and_what_it_raises_stops_the_work(classifier, tmp_path, write_tone):
+def test_progress_is_told_and_what_it_raises_stops_the_work(classifier, write_tone, monkeypatch):
     path, told = write_tone("long.flac", seconds=120), []
     analyse(classifier, path, "long", 0.0, 600, lambda *x: told.append(x))
     assert [x[0] for x in told if x[0] == "Listening"]
@@ -77,10 +77,13 @@ def test_progress_is_told_and_what_it_raises_stops_the_work(classifier, tmp_path
     def stop(what, share):
         raise KeyboardInterrupt
 
+    scored, compute = [], classifier.probabilities
+    monkeypatch.setattr(classifier, "probabilities", lambda x: scored.append(len(x)) or compute(x))
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         analyse(classifier, path, "long", 4.5, 600, stop)
     assert threading.active_count() == before
+    assert sum(scored) < 120  # of 232 windows
 
 
 def test_errors_have_the_name_that_people_know(classifier, tmp_path, write_tone):
