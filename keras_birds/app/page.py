@@ -12,40 +12,23 @@ import pandas as pd
 import soundfile
 import streamlit as st
 
-import keras_birds
 from keras_birds.app import charts, downloads, review
 from keras_birds.app.analysis import Analysis, analyse, detections_table, top_table
+from keras_birds.app.controls import Controls, sidebar
 from keras_birds.app.example import NAME as EXAMPLE
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
 from keras_birds.audio.parts import read_part
 from keras_birds.data.reviews import reviews_path
 from keras_birds.errors import KerasBirdsError
-from keras_birds.inference.bundled import bundled_models
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.detections import THRESHOLD
 from keras_birds.inference.report import describe_length
-from keras_birds.inference.runs import finished_models, resolve_model
 from keras_birds.inference.text import printable
-from keras_birds.resources import RUNS_DIR
 
 PART_S = 30.0
 """Length of what is drawn closely and played; shorter recordings are shown whole."""
 
 _KEPT_ANALYSES = 4
 _LINES = 8
-
-
-@dataclass(frozen=True)
-class Controls:
-    """What the sidebar is set to."""
-
-    model: str
-    overlap: float
-    threshold: float
-    top_k: int
-    method: str
-    merge: bool
-    only: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,11 +58,11 @@ def main() -> None:
     st.set_page_config("keras-birds", "🐦", layout="wide")
     st.title("keras-birds", anchor=False)
     try:
-        classifier, controls = _sidebar(options)
+        classifier, controls = sidebar(options.model)
         recording = _choose(options)
         if recording is None:
             return
-        analysis = _analysed(classifier, recording, controls.overlap, 60 * options.max_minutes)
+        analysis = _analysed(classifier, recording, controls.overlap_s, 60 * options.max_minutes)
         _show(classifier, controls, recording, analysis)
     except (KerasBirdsError, OSError) as error:
         st.error(plain(str(error)), icon="⚠️")
@@ -98,76 +81,9 @@ def _session_folder() -> SessionFolder:
     return SessionFolder()
 
 
-@st.cache_resource(max_entries=4, show_spinner="Loading the model")
-def _classifier(model: str, changed_ns: tuple[int, ...]) -> Classifier:  # noqa: ARG001 - part of the cache's key
-    """Loaded once for all visitors, until its files change."""
-    return keras_birds.load(model)
-
-
 @st.cache_data(max_entries=16, ttl=30, show_spinner=False)
 def _files(folder: Path) -> list[Path]:
     return recordings_in(folder)
-
-
-def _models(options: argparse.Namespace) -> list[str]:
-    """The given one first, then runs, then what is shipped."""
-    runs = dict.fromkeys(str(x.parents[1]) for x in reversed(finished_models(RUNS_DIR)))
-    return list(dict.fromkeys([*([options.model] if options.model else []), *runs, *bundled_models()]))
-
-
-def _sidebar(options: argparse.Namespace) -> tuple[Classifier, Controls]:
-    with st.sidebar:
-        model = st.selectbox("Model", _models(options), key="model", bind="query-params")
-        classifier = _classifier(model, tuple(x.stat().st_mtime_ns for x in resolve_model(model)))
-        licence = classifier.engines[0].metadata.licence
-        st.caption(f"{len(classifier.labels)} labels{f', licence {licence}' if licence else ''}")
-        clip_s = classifier.audio.clip_s
-        overlap = st.slider(
-            "Overlap (s)",
-            0.0,
-            0.9 * clip_s,
-            0.0,
-            0.1 * clip_s,
-            key="overlap",
-            bind="query-params",
-            help=f"Windows are {clip_s:g} s long; each shares so much with the one before.",
-        )
-        threshold = st.slider(
-            "Threshold",
-            0.0,
-            1.0,
-            THRESHOLD,
-            0.01,
-            key="threshold",
-            bind="query-params",
-            help="Of a detection.",
-        )
-        top_k = st.slider("Labels in the answer", 1, 20, 5, key="top", bind="query-params")
-        method = st.radio(
-            "Answer by",
-            ("mean", "max"),
-            key="by",
-            bind="query-params",
-            horizontal=True,
-            format_func={"mean": "mean of windows", "max": "best window"}.get,
-            help="The mean suits clips of one animal; the best window finds a single call in a long recording.",
-        )
-        merge = st.toggle(
-            "Merge touching windows",
-            key="merge",
-            bind="query-params",
-            help="Into one event with the best score.",
-        )
-        names = {x.name: x.known_as for x in classifier.labels.items}
-        only = st.multiselect(
-            "Only these species",
-            list(names),
-            key="species",
-            bind="query-params",
-            format_func=lambda x: names.get(x, x),
-            placeholder="All",
-        )
-    return classifier, Controls(model, overlap, threshold, top_k, method, merge, tuple(only))
 
 
 def _choose(options: argparse.Namespace) -> Recording | None:

@@ -1,0 +1,99 @@
+"""The page's sidebar: the model and how its scores are read."""
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+import keras_birds
+from keras_birds.inference.bundled import bundled_models
+from keras_birds.inference.classifier import Classifier
+from keras_birds.inference.detections import THRESHOLD
+from keras_birds.inference.runs import finished_models, resolve_model
+from keras_birds.resources import RUNS_DIR
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the sidebar is set to."""
+
+    overlap_s: float
+    threshold: float
+    top_k: int
+    method: str
+    merge: bool
+    only: tuple[str, ...]
+
+
+def _models(first: str | None) -> list[str]:
+    """The given one first, then runs, then what is shipped."""
+    runs = dict.fromkeys(str(x.parents[1]) for x in reversed(finished_models(RUNS_DIR)))
+    return list(dict.fromkeys([*([first] if first else []), *runs, *bundled_models()]))
+
+
+def sidebar(first: str | None) -> tuple[Classifier, Controls]:
+    """Draws the sidebar; all it is set to stands in the page's address.
+
+    Args:
+        first: model in the list; `None` for the newest run, or the shipped one.
+
+    Raises:
+        KerasBirdsError: if the chosen model can't be used.
+    """
+    with st.sidebar:
+        model = st.selectbox("Model", _models(first), key="model", bind="query-params")
+        classifier = _classifier(model, tuple(x.stat().st_mtime_ns for x in resolve_model(model)))
+        licence = classifier.engines[0].metadata.licence
+        st.caption(f"{len(classifier.labels)} labels{f', licence {licence}' if licence else ''}")
+        clip_s = classifier.audio.clip_s
+        overlap = st.slider(
+            "Overlap (s)",
+            0.0,
+            0.9 * clip_s,
+            0.0,
+            0.1 * clip_s,
+            key="overlap",
+            bind="query-params",
+            help=f"Windows are {clip_s:g} s long; each shares so much with the one before.",
+        )
+        threshold = st.slider(
+            "Threshold",
+            0.0,
+            1.0,
+            THRESHOLD,
+            0.01,
+            key="threshold",
+            bind="query-params",
+            help="Of a detection.",
+        )
+        top_k = st.slider("Labels in the answer", 1, 20, 5, key="top", bind="query-params")
+        method = st.radio(
+            "Answer by",
+            ("mean", "max"),
+            key="by",
+            bind="query-params",
+            horizontal=True,
+            format_func={"mean": "mean of windows", "max": "best window"}.get,
+            help="The mean suits clips of one animal; the best window finds a single call in a long recording.",
+        )
+        merge = st.toggle(
+            "Merge touching windows",
+            key="merge",
+            bind="query-params",
+            help="Into one event with the best score.",
+        )
+        names = {x.name: x.known_as for x in classifier.labels.items}
+        only = st.multiselect(
+            "Only these species",
+            list(names),
+            key="species",
+            bind="query-params",
+            format_func=lambda x: names.get(x, x),
+            placeholder="All",
+        )
+    return classifier, Controls(overlap, threshold, top_k, method, merge, tuple(only))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Loading the model")
+def _classifier(model: str, changed_ns: tuple[int, ...]) -> Classifier:  # noqa: ARG001 - part of the cache's key
+    """Loaded once for all visitors, until its files change."""
+    return keras_birds.load(model)
