@@ -13,7 +13,8 @@ CONFIG = Config.parse(
 
 
 torch_only = pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="compiles for long elsewhere; the first test is on every backend"
+    keras.config.backend() != "torch",
+    reason="compiles for long elsewhere; the first test is on every backend",
 )
 
 
