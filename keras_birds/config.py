@@ -113,8 +113,18 @@ class ModelConfig(_Section):
 
     head: Literal["pool", "attention"] = "pool"
     pretrained: str = "imagenet"
+    initial: str = ""
+    prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @model_validator(mode="after")
+    def _beginning(self) -> "ModelConfig":
+        if self.prune and not self.initial:
+            raise ValueError("initial must name a trained run when prune is above 0")
+        if self.initial and self.pretrained != "none":
+            raise ValueError('pretrained must be "none" when initial names a run')
+        return self
 
 
 class MixUpConfig(_Section):

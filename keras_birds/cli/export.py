@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from keras_birds.cli.options import ModelType
+from keras_birds.cli.reporting import make_reporter
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_birds.export.exporter import Input, Precision
+    from keras_birds.export.exporter import Format, Input, Precision
     from keras_birds.export.metadata import ModelMetadata
 
+_SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2"}
 _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
 
 
@@ -23,8 +25,14 @@ _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    metavar="FILE.onnx",
-    help="Where it goes.",
+    metavar="FILE",
+    help="Where it goes: .onnx, .xml (OpenVINO), .tflite (LiteRT) or .pt2 (torch).",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(tuple(_SUFFIX)),
+    help="What will run it. [default: as --out ends]",
 )
 @click.option(
     "--input",
@@ -43,45 +51,94 @@ _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
     "which computes convolutions in 8 bits and needs real recordings.",
 )
 @click.option(
+    "--prune",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="RATIO",
+    help="Leave out this share of the channels inside each block, and train the run's folds a little further on its "
+    "recordings; they go to RUN-pruned-RATIO.",
+)
+@click.option(
     "--clips",
     type=click.Path(exists=True, path_type=Path),
     metavar="DIR",
     help="Recordings to compare on, and to calibrate int8 with. [default: the run's own, else test sounds]",
 )
-def export(model: Path, out: Path, takes: str, precision: str, clips: Path | None) -> None:
+def export(
+    model: Path,
+    out: Path,
+    form: str | None,
+    takes: str,
+    precision: str,
+    prune: float | None,
+    clips: Path | None,
+) -> None:
     """Write MODEL as one file that other programs run without keras-birds.
 
     \b
     keras-birds export animals --out animals-sound.onnx --precision float16
     keras-birds export runs/all --out birds.onnx                  # the mean of the run's folds
-    keras-birds export runs/all/fold0 --out fold0.onnx --input mel
+    keras-birds export runs/all/fold0 --out birds.tflite          # for phones and boards
+    keras-birds export runs/all/fold0 --out small.onnx --prune 0.3 --precision int8-weights
     keras-birds predict clip.ogg --model birds.onnx
 
     The file takes float32 [batch, samples] at the model's rate (32,000 Hz, 5 s: 160,000 samples) and gives [batch,
     label] probabilities; labels, settings and licence are in its metadata. It is written only if it gives what the
     model gives on the clips. docs/edge.md uses it from Python, in a browser and in C++.
+
+    OpenVINO writes FILE.bin beside FILE.xml. OpenVINO and LiteRT need pip install 'keras-birds[export]'; LiteRT and
+    torch need a run's own model.keras, and torch has float32 only.
     """
-    if out.suffix.lower() != ".onnx":
-        raise click.BadParameter(f"must end in .onnx. Received: {out}", param_hint="--out")
+    chosen = _format(form, out)
     if not out.parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
-    from keras_birds.export.exporter import export_model
+    from keras_birds.export.exporter import check_format, export_model
     from keras_birds.export.metadata import ModelMetadata
     from keras_birds.inference.runs import resolve_model
 
     paths = resolve_model(model, "onnx")
+    check_format(paths, chosen, cast("Precision", precision))
+    if prune is not None:
+        paths = _pruned(paths, prune)
     samples, source = _clips(paths[0], ModelMetadata.read_onnx(paths[0]), clips)
     if precision == "int8" and source == _TEST_SOUNDS:
         raise click.BadParameter(
             "must hold recordings to calibrate int8 with. Received: none", param_hint="--clips"
         )
-    parity = export_model(paths, out, cast("Input", takes), cast("Precision", precision), samples)
+    parity = export_model(paths, out, cast("Input", takes), cast("Precision", precision), samples, chosen)
+    size = sum(x.stat().st_size for x in {out, out.with_suffix(".bin") if chosen == "openvino" else out})
     click.echo(
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB; on {parity.clips} {source} probabilities differ by at most "
+        f"{out}: {size / 1e6:.1f} MB; on {parity.clips} {source} probabilities differ by at most "
         f"{parity.max_difference:.2g}, {parity.mean_difference:.2g} on average; the same label on top in "
         f"{parity.same_top:.1%}"
     )
-    click.echo(f"Next: keras-birds predict clip.ogg --model {out}")
+    click.echo(
+        f"Next: keras-birds predict clip.ogg --model {out}" if chosen == "onnx" else "Next: docs/edge.md"
+    )
+
+
+def _format(form: str | None, out: Path) -> "Format":
+    """As asked for, or as the file's name says; both must agree."""
+    suffix = out.suffix.lower()
+    found = form or next((name for name, x in _SUFFIX.items() if x == suffix), None)
+    if found is None or _SUFFIX[found] != suffix:
+        wanted = _SUFFIX[form] if form else ", ".join(_SUFFIX.values())
+        raise click.BadParameter(
+            f"must end in {wanted}{f' for {form}' if form else ''}. Received: {out}", param_hint="--out"
+        )
+    return cast("Format", found)
+
+
+def _pruned(paths: tuple[Path, ...], ratio: float) -> tuple[Path, ...]:
+    from keras_birds.quiet import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    from keras_birds.training.pruned import train_pruned
+
+    with make_reporter() as reporter:
+        result = train_pruned(paths, ratio, reporter)
+    for x in result.folds:
+        click.echo(f"{x.folder}: macro AUC {x.macro_auc:.4f}")
+    return tuple(x.folder / "model.onnx" for x in result.folds)
 
 
 def _clips(path: Path, metadata: "ModelMetadata", folder: Path | None) -> "tuple[np.ndarray, str]":

@@ -1,28 +1,35 @@
 """What `keras-birds export` does: a model in another form, compared with the original before it is there."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 
-from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
-from keras_birds.errors import ModelError
+from keras_birds.errors import ConfigError, KerasBirdsError, ModelError
 from keras_birds.export.half import halve_weights, whole_weights
 from keras_birds.export.int8 import quantize_static, quantize_weights
+from keras_birds.export.litert import run_litert, write_litert
 from keras_birds.export.logits import sigmoid
 from keras_birds.export.metadata import ModelMetadata, check_members, joined_id, open_session
-from keras_birds.export.waveform import PROBABILITIES, WAVEFORM, waveform_model
+from keras_birds.export.openvino import run_openvino, write_openvino
+from keras_birds.export.torch_program import run_torch, write_torch
+from keras_birds.export.waveform import waveform_model
 
+Format = Literal["onnx", "openvino", "litert", "torch"]
 Input = Literal["mel", "waveform"]
 Precision = Literal["float32", "float16", "int8-weights", "int8"]
 
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25, "int8": 0.25}
 """How far a probability may be from the original's."""
 
+_PACKAGES = {"openvino": ("openvino",), "litert": ("ai_edge_litert", "ai_edge_quantizer", "tensorflow")}
 _BATCH = 8
 
 
@@ -44,23 +51,31 @@ class Parity:
 
 
 def export_model(
-    paths: Sequence[Path], out: Path, takes: Input, precision: Precision, clips: np.ndarray
+    paths: Sequence[Path],
+    out: Path,
+    takes: Input,
+    precision: Precision,
+    clips: np.ndarray,
+    form: Format = "onnx",
 ) -> Parity:
-    """Writes one ONNX file, which is there whole or not at all.
+    """Writes one model (of `"openvino"` two files), which is there whole or not at all.
 
     Args:
         paths: `model.onnx` of a fold, or of several, whose probabilities the file then averages. Where `model.keras`
             lies beside, that is the original which the file is compared with.
-        out: the file.
+        out: the file, with the format's suffix.
         takes: `"mel"` images and gives logits (of one model), or `"waveform"`, clips, and gives probabilities.
         precision: of the stored weights; with `"int8"` of the convolutions' arithmetic too.
         clips: float32 `[n, clip_samples]`, to compare on, and to find the ranges of `"int8"` with.
+        form: `"onnx"`, `"openvino"`, `"litert"` or `"torch"`.
 
     Raises:
+        ConfigError: if the format can't be written here, or not so.
         ModelError: if the members differ, several are to take mel, a model can't be used, or the file doesn't give
             what the original gives.
         KerasBirdsError: if the file can't be written.
     """
+    check_format(paths, form, precision)
     found = [ModelMetadata.read_onnx(x) for x in paths]
     metadata = _common(paths, found)
     if takes == "mel" and len(paths) > 1:
@@ -68,16 +83,22 @@ def export_model(
             f"a file that takes mel must be of one model. Received: {len(paths)} folds. Pass --input waveform, or one "
             "fold's folder"
         )
-    members = [_stored(whole_weights(onnx.load(str(x))), precision, metadata, clips) for x in paths]
-    if takes == "waveform":
-        model = waveform_model(members, metadata)
-    else:
-        (model,) = members
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, metadata.onnx_props())
-    with atomic_path(out) as temporary:
-        onnx.save(model, str(temporary))
-        parity = _compare(_original(paths, metadata, clips), _exported(temporary, metadata, clips))
+    images = MelTransform(metadata.audio, metadata.mel).images(clips)
+    inputs = clips if takes == "waveform" else images
+    with _draft(out) as draft:
+        if form in ("onnx", "openvino"):
+            graph = _graph(paths, metadata, takes, precision, images)
+            if form == "onnx":
+                onnx.save(graph, str(draft))
+            else:
+                write_openvino(graph, draft, metadata, precision == "float16")
+        elif form == "litert":
+            write_litert(_keras_paths(paths), draft, metadata, takes, precision, inputs)
+        else:
+            write_torch(_keras_paths(paths), draft, metadata, takes)
+        outputs = np.concatenate(_RUN[form](draft, _batches(inputs)))
+        probabilities = outputs if takes == "waveform" else sigmoid(outputs)
+        parity = _compare(_original(paths, images), probabilities)
         if not parity.max_difference <= TOLERANCE[precision]:
             raise ModelError(
                 f"{out}: the export must give the original's probabilities within {TOLERANCE[precision]:g}. Received: "
@@ -86,16 +107,62 @@ def export_model(
     return parity
 
 
-def _stored(
-    model: onnx.ModelProto, precision: Precision, metadata: ModelMetadata, clips: np.ndarray
+def check_format(paths: Sequence[Path], form: Format, precision: Precision) -> None:
+    """Checks what can be known before any work.
+
+    Raises:
+        ConfigError: as `export_model`.
+    """
+    missing = [x for x in _PACKAGES.get(form, ()) if find_spec(x) is None]
+    if missing:
+        raise ConfigError(f"--format {form} needs {', '.join(missing)}: pip install 'keras-birds[export]'")
+    if form == "torch" and precision != "float32":
+        raise ConfigError(f"--format torch must be of --precision float32. Received: {precision}")
+    without = [x for x in _keras_paths(paths) if not x.is_file()]
+    if form in ("litert", "torch") and without:
+        raise ConfigError(
+            f"--format {form} is made from the Keras model. Received: {paths[0]} without {without[0].name} beside it; "
+            "--format onnx and openvino need none"
+        )
+
+
+def _keras_paths(paths: Sequence[Path]) -> list[Path]:
+    return [x.with_suffix(".keras") for x in paths]
+
+
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
+    """A file of that name in a folder beside; with what lies there it takes its place when all went well."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            draft = Path(folder, out.name)
+            yield draft
+            for path in sorted(Path(folder).iterdir(), key=lambda x: x == draft):
+                path.replace(out.parent / path.name)
+    except OSError as error:
+        raise KerasBirdsError(
+            f"{out} can't be written. Received: {error.strerror or error}. Free some space or choose another place"
+        ) from None
+
+
+def _graph(
+    paths: Sequence[Path], metadata: ModelMetadata, takes: Input, precision: Precision, images: np.ndarray
 ) -> onnx.ModelProto:
+    members = [_stored(whole_weights(onnx.load(str(x))), precision, images) for x in paths]
+    if takes == "waveform":
+        return waveform_model(members, metadata)
+    (model,) = members
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata.onnx_props())
+    return model
+
+
+def _stored(model: onnx.ModelProto, precision: Precision, images: np.ndarray) -> onnx.ModelProto:
     if precision == "float16":
         return halve_weights(model)
     if precision == "int8-weights":
         return quantize_weights(model)
-    if precision == "int8":
-        return quantize_static(model, MelTransform(metadata.audio, metadata.mel).images(clips))
-    return model
+    return quantize_static(model, images) if precision == "int8" else model
 
 
 def _common(paths: Sequence[Path], found: Sequence[ModelMetadata]) -> ModelMetadata:
@@ -111,9 +178,8 @@ def _common(paths: Sequence[Path], found: Sequence[ModelMetadata]) -> ModelMetad
     )
 
 
-def _original(paths: Sequence[Path], metadata: ModelMetadata, clips: np.ndarray) -> np.ndarray:
+def _original(paths: Sequence[Path], images: np.ndarray) -> np.ndarray:
     """Mean probabilities `[clip, label]`, of the Keras models where they are there."""
-    images = MelTransform(metadata.audio, metadata.mel).images(clips)
     members = []
     for path in paths:
         keras_path = path.with_suffix(".keras")
@@ -121,26 +187,24 @@ def _original(paths: Sequence[Path], metadata: ModelMetadata, clips: np.ndarray)
             from keras_birds.export.keras_engine import KerasEngine
 
             engine = KerasEngine(keras_path)
-            logits = [engine.logits(images[x : x + _BATCH]) for x in range(0, len(images), _BATCH)]
+            logits = [engine.logits(x) for x in _batches(images)]
         else:
-            session = open_session(path)
-            logits = [
-                session.run(["logits"], {"mel": images[x : x + _BATCH]})[0]
-                for x in range(0, len(images), _BATCH)
-            ]
+            logits = _run_onnx(path, _batches(images))
         members.append(sigmoid(np.concatenate(logits)))
     return np.mean(members, axis=0)
 
 
-def _exported(path: Path, metadata: ModelMetadata, clips: np.ndarray) -> np.ndarray:
+def _batches(inputs: np.ndarray) -> list[np.ndarray]:
+    return [inputs[x : x + _BATCH] for x in range(0, len(inputs), _BATCH)]
+
+
+def _run_onnx(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     session = open_session(path)
-    if session.get_inputs()[0].name == WAVEFORM:
-        inputs, name, output = clips, WAVEFORM, PROBABILITIES
-    else:
-        inputs, name, output = MelTransform(metadata.audio, metadata.mel).images(clips), "mel", "logits"
-    parts = [session.run([output], {name: inputs[x : x + _BATCH]})[0] for x in range(0, len(inputs), _BATCH)]
-    found = np.concatenate(parts)
-    return found if output == PROBABILITIES else sigmoid(found)
+    takes, gives = session.get_inputs()[0].name, session.get_outputs()[0].name
+    return [session.run([gives], {takes: x})[0] for x in batches]
+
+
+_RUN = {"onnx": _run_onnx, "openvino": run_openvino, "litert": run_litert, "torch": run_torch}
 
 
 def _compare(expected: np.ndarray, found: np.ndarray) -> Parity:

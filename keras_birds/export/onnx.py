@@ -6,8 +6,6 @@
 import argparse
 import contextlib
 import io
-import os
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -20,6 +18,7 @@ import onnx
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.export.elsewhere import ERROR, run_on_backend
 from keras_birds.export.metadata import FRAME_LOGITS, ModelMetadata, open_session
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "mel", "logits"
 TOLERANCE = 1e-4
 """How far ONNX Runtime's logits may be from Keras', absolutely or relative to the logit."""
-
-_ERROR = "Error: "
 
 
 def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMetadata) -> None:
@@ -59,7 +56,7 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
         return
     # On the CPU: a GPU's reduced-precision convolutions would fail the comparison.
     with keras.device("cpu"):
-        model = _load_float32(keras_path)
+        model = load_float32(keras_path)
         metadata.check_shapes(keras_path, model.inputs[0].shape, model.outputs[0].shape)
         model = with_frames(model)
         graph = trace(keras_path, model)
@@ -84,8 +81,8 @@ def replace_metadata(path: str | Path, metadata: ModelMetadata) -> None:
         onnx.save(model, str(temporary))
 
 
-def _load_float32(path: Path) -> "keras.Model":
-    """Loads a model to compute in float32; under `mixed_bfloat16` its weights are float32 as they stand."""
+def load_float32(path: Path) -> "keras.Model":
+    """Loads an uncompiled model to compute in float32; under `mixed_bfloat16` its weights are float32 as they stand."""
     import keras
 
     from keras_birds.export.keras_engine import load_keras_model
@@ -105,20 +102,8 @@ def _export_elsewhere(keras_path: Path, onnx_path: Path, metadata: ModelMetadata
     with tempfile.TemporaryDirectory() as folder:
         described = Path(folder, "metadata.json")
         metadata.write_json(described)
-        package_parent = str(Path(__file__).resolve().parents[2])
-        search = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "keras_birds.export.onnx"]
-        done = subprocess.run(
-            [*command, str(keras_path.resolve()), str(onnx_path.resolve()), "--metadata", str(described)],
-            env={**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": search},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    if done.returncode:
-        said = [x.strip() for x in done.stderr.splitlines() if x.strip()] or [f"exit code {done.returncode}"]
-        raise ModelError(next((x for x in said if x.startswith(_ERROR)), said[-1]).removeprefix(_ERROR))
+        arguments: list[str | Path] = [keras_path.resolve(), onnx_path.resolve(), "--metadata", described]
+        run_on_backend("torch", "keras_birds.export.onnx", arguments)
 
 
 def trace(path: str | Path, model: "keras.Model") -> onnx.ModelProto:
@@ -218,7 +203,7 @@ def _main() -> None:
     try:
         export_onnx(args.keras_path, args.onnx_path, ModelMetadata.read_json(args.metadata))
     except KerasBirdsError as error:
-        sys.exit(f"{_ERROR}{error}")
+        sys.exit(f"{ERROR}{error}")
 
 
 if __name__ == "__main__":

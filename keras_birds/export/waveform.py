@@ -1,6 +1,9 @@
 """One ONNX file from sound to probabilities, so that a program needs nothing of ours to use it."""
 
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -8,6 +11,7 @@ from onnx import TensorProto, compose, helper
 
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
+from keras_birds.export.elsewhere import run_on_backend
 from keras_birds.export.metadata import ModelMetadata, open_session
 from keras_birds.export.onnx import example_clips, trace
 
@@ -65,21 +69,15 @@ def _mel_graph(metadata: ModelMetadata) -> onnx.ModelProto:
     """From `waveform` to `mel`, checked against `MelTransform`."""
     import keras
 
-    from keras_birds.nn.log_mel import LogMelSpectrogram
-
-    inputs = keras.Input((metadata.audio.clip_samples,))
-    layer = LogMelSpectrogram(metadata.audio, metadata.mel)
-    graph = trace("mel", keras.Model(inputs, layer(inputs)))
-    names = {graph.graph.input[0].name: WAVEFORM, graph.graph.output[0].name: "mel"}
-    for node in graph.graph.node:
-        for side in (node.input, node.output):
-            for i, name in enumerate(side):
-                side[i] = names.get(name, f"sound/{name}" if name else name)
-    for weight in graph.graph.initializer:
-        weight.name = f"sound/{weight.name}"
-    for value in (graph.graph.input[0], graph.graph.output[0]):
-        value.name = names[value.name]
-    del graph.graph.value_info[:]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mel.onnx")
+        if keras.config.backend() == "torch":
+            _trace_mel(metadata, path)
+        else:
+            described = Path(folder, "metadata.json")
+            metadata.write_json(described)
+            run_on_backend("torch", "keras_birds.export.waveform", [described, path])
+        graph = onnx.load(str(path))
     clips = example_clips(metadata)
     session = open_session(graph.SerializeToString())
     found = session.run(None, {WAVEFORM: clips})[0]
@@ -90,3 +88,30 @@ def _mel_graph(metadata: ModelMetadata) -> onnx.ModelProto:
             f"{difference:.3g}"
         )
     return graph
+
+
+def _trace_mel(metadata: ModelMetadata, path: Path) -> None:
+    """Writes the layer's graph; on the torch backend."""
+    import keras
+
+    from keras_birds.nn.log_mel import LogMelSpectrogram
+
+    inputs = keras.Input((metadata.audio.clip_samples,))
+    layer = LogMelSpectrogram(metadata.audio, metadata.mel)
+    model = trace("mel", keras.Model(inputs, layer(inputs)))
+    graph = model.graph
+    names = {graph.input[0].name: WAVEFORM, graph.output[0].name: "mel"}
+    for node in graph.node:
+        for side in (node.input, node.output):
+            for i, name in enumerate(side):
+                side[i] = names.get(name, f"sound/{name}" if name else name)
+    for weight in graph.initializer:
+        weight.name = f"sound/{weight.name}"
+    for value in (graph.input[0], graph.output[0]):
+        value.name = names[value.name]
+    del graph.value_info[:]
+    onnx.save(model, str(path))
+
+
+if __name__ == "__main__":
+    _trace_mel(ModelMetadata.read_json(sys.argv[1]), Path(sys.argv[2]))

@@ -42,6 +42,9 @@ STAGES = (
 )
 STEM_CHANNELS = 32
 TOP_CHANNELS = 1280
+BACKBONE = "efficientnet_b0"
+"""Name of the layer in a whole model."""
+
 SQUEEZE_RATIO = 0.25
 
 # Fan-out scaled normal, as in the paper's reference code; a depthwise kernel has one output channel a group.
@@ -132,14 +135,15 @@ class EfficientNetB0(keras.Model):
                 x = _mbconv(x, stage, stride, drop_path * index / total, name, inside)
                 index += 1
         x = _conv(x, TOP_CHANNELS, "top")
-        kwargs.setdefault("name", "efficientnet_b0")
+        kwargs.setdefault("name", BACKBONE)
         super().__init__(inputs=inputs, outputs=x, **kwargs)
         self._settings = {"input_shape": tuple(input_shape), "drop_path": drop_path}
-        self._settings |= {"expanded": dict(expanded)} if expanded else {}
+        self.expanded = dict(expanded) if expanded else None
 
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""
-        return {**self._settings, "name": self.name}
+        pruned = {"expanded": dict(self.expanded)} if self.expanded else {}
+        return {**self._settings, **pruned, "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "EfficientNetB0":

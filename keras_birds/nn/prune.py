@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.nn.build import build_model
-from keras_birds.nn.efficientnet import STAGES
+from keras_birds.nn.efficientnet import BACKBONE, STAGES
 
 if TYPE_CHECKING:
     from keras import Model
@@ -36,7 +36,7 @@ def prune(model: "Model", config: Config, ratio: float) -> "Model":
     """
     if not 0 <= ratio < 1:
         raise ValueError(f"`ratio` must be from 0 to below 1. Received: ratio={ratio}")
-    backbone = model.get_layer("efficientnet_b0")
+    backbone = model.get_layer(BACKBONE)
     kept: dict[str, np.ndarray] = {}
     for row, stage in enumerate(STAGES, start=2):
         for block in range(stage.num_blocks if stage.expansion != 1 else 0):

@@ -13,11 +13,12 @@ _CHUNK_ELEMENTS = 1 << 17
 
 def saves_memory(x: torch.Tensor) -> bool:
     """Whether the functions below suit these inputs `[batch, channels, height, width]`."""
+    # The size after it: to ask for it would bind an exported graph to some batch sizes.
     return (
-        x.device.type == "cpu"
+        x.requires_grad
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.numel() >= _LEAST_ELEMENTS
-        and x.requires_grad
         and x.is_contiguous(memory_format=torch.channels_last)
     )
 

@@ -24,6 +24,7 @@ from keras_birds.export.onnx import export_onnx
 from keras_birds.labels import LabelSet
 from keras_birds.nn.augment import build_augment
 from keras_birds.nn.build import build_model
+from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.training import callbacks
@@ -33,6 +34,7 @@ from keras_birds.training.checkpoint import (
     load_checkpoint,
     remove_checkpoints,
 )
+from keras_birds.training.initial import initial_model
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run_directory import gpu_name, remove_leftovers
 
@@ -123,7 +125,11 @@ def train_fold(
     keras.utils.set_random_seed(settings.seed)
     training, validation = make_datasets(data, config)
     with _precision(settings.precision):
-        model = build_model(config, len(data.labels))
+        model = (
+            initial_model(config, fold, list(data.labels))
+            if config.model.initial
+            else build_model(config, len(data.labels))
+        )
     if pretrained is not None:
         pretrained.apply(model)
     compile_model(model, config, len(training))
@@ -135,7 +141,7 @@ def train_fold(
     if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
     with _precision("float32"):
-        kept = build_model(config, len(data.labels))
+        kept = build_model(config, len(data.labels), model.get_layer(BACKBONE).expanded)
     if settings.keep == "best":
         load_best(folder, kept)
     else:

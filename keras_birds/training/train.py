@@ -14,6 +14,7 @@ from keras_birds.data.folds import FULL, Fold, Split, make_split
 from keras_birds.data.reviewed import ReviewedSource
 from keras_birds.data.source import MelSource
 from keras_birds.errors import ConfigError, DataError
+from keras_birds.training.initial import check_initial
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import (
@@ -162,6 +163,8 @@ def prepare(
     folds = _wanted_folds(fold, split, config)
     backgrounds, reviewed = background_paths(config), open_reviewed(catalog, config)
     pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
+    if config.model.initial:
+        check_initial(config, catalog, split, folds)
     digest = data_hash(catalog)
     run = _open_run(None if out is None else Path(out), config, catalog.root, digest, resume)
     if (run / SPLIT).is_file():

@@ -1,0 +1,87 @@
+"""PyTorch programs (`torch.export`, .pt2), which run without Keras."""
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.export.elsewhere import ERROR, run_on_backend
+from keras_birds.export.metadata import ModelMetadata
+
+METADATA = "keras_birds.json"
+"""Among the program's extra files."""
+
+
+def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, takes: str) -> None:
+    """Writes a float32 program for any batch.
+
+    Args:
+        keras_paths: of the members.
+        out: in .pt2.
+        metadata: goes inside, as the extra file `keras_birds.json`.
+        takes: `"waveform"` or `"mel"`: what its one argument is.
+
+    Raises:
+        ModelError: if it can't be exported.
+    """
+    import keras
+
+    if keras.config.backend() == "torch":
+        _trace(keras_paths, out, metadata, takes)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        described = Path(folder, "metadata.json")
+        metadata.write_json(described)
+        run_on_backend("torch", __name__, [described, out, takes, *keras_paths])
+
+
+def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a program that `write_torch` wrote gives."""
+    import torch
+
+    program = torch.export.load(path).module()
+    with torch.no_grad():
+        return [program(torch.from_numpy(x)).numpy() for x in batches]
+
+
+def _trace(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, takes: str) -> None:
+    import json
+
+    import torch
+
+    from keras_birds.export.whole import whole_model
+
+    model = whole_model(keras_paths, metadata, takes)
+
+    class Program(torch.nn.Module):
+        # The Keras model isn't a submodule: its weights would be stored a second time, as they are constants here.
+        def forward(self, inputs: Any) -> Any:
+            (outputs,) = model(inputs, training=False).values()
+            return outputs
+
+    # A batch of 2: of 1, torch would take the size as a constant.
+    example = torch.zeros((2, *model.inputs[0].shape[1:]))
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                Program(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
+            )
+            text = json.dumps(metadata.to_dict(), ensure_ascii=False)
+            torch.export.save(program, out, extra_files={METADATA: text})
+    except Exception as error:  # torch raises whatever its parts raise
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{out}: the model must be exportable by torch. Received: {detail}") from None
+
+
+if __name__ == "__main__":
+    try:
+        described, out, takes, *members = sys.argv[1:]
+        _trace([Path(x) for x in members], Path(out), ModelMetadata.read_json(described), takes)
+    except KerasBirdsError as error:
+        sys.exit(f"{ERROR}{error}")

@@ -1,0 +1,76 @@
+"""Folds that begin with those of another run, whole or pruned."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_birds.config import Config
+from keras_birds.data.catalog import Catalog
+from keras_birds.data.folds import FULL, Fold, Split
+from keras_birds.errors import ConfigError
+from keras_birds.export.metadata import check_labels
+from keras_birds.training.run_directory import CONFIG, SPLIT, settings_difference
+
+if TYPE_CHECKING:
+    import keras
+
+_SAME = ("audio.", "mel.", "model.head")
+"""Settings without which weights mean something else."""
+
+
+def check_initial(config: Config, catalog: Catalog, split: Split, folds: list[Fold]) -> None:
+    """Checks that the folds of `model.initial` can be begun with, and that no fold has seen what it is measured on.
+
+    Args:
+        config: the new run's settings.
+        catalog: its recordings.
+        split: their folds.
+        folds: to train.
+
+    Raises:
+        ConfigError: if a fold isn't there, or its run has other folds, or sees sound otherwise.
+        DataError: if its run has other recordings.
+    """
+    run = Path(config.model.initial)
+    if not (run / CONFIG).is_file():
+        raise ConfigError(f"model.initial must be a run's folder. Received: {run}, without {CONFIG}")
+    missing = [k for k in folds if not _model_path(run, k).is_file()]
+    if missing:
+        raise ConfigError(
+            f"model.initial must have the folds to train. Received: {run}, without {_model_path(run, missing[0])}"
+        )
+    changed = {
+        key: values
+        for key, values in settings_difference(Config.load(run / CONFIG), config).items()
+        if key.startswith(_SAME) and key != "audio.crop"
+    }
+    if changed:
+        key, (stored, wanted) = next(iter(changed.items()))
+        raise ConfigError(
+            f"{key} must be as in {run}, which model.initial names: {stored!r}. Received: {wanted!r}"
+        )
+    if not np.array_equal(Split.load(run / SPLIT, catalog).fold, split.fold):
+        raise ConfigError(
+            f"folds must be divided as in {run}, which model.initial names: else a fold would be measured on what it "
+            f"was trained on. Received: another division; copy [folds] from {run / CONFIG}"
+        )
+
+
+def initial_model(config: Config, fold: Fold, labels: list[str]) -> "keras.Model":
+    """The fold's model of `model.initial` without the share of channels that `model.prune` says, uncompiled.
+
+    Raises:
+        ModelError: if it can't be loaded, or has other labels.
+    """
+    from keras_birds.export.keras_engine import KerasEngine
+    from keras_birds.nn.prune import prune
+
+    path = _model_path(Path(config.model.initial), fold)
+    engine = KerasEngine(path)
+    check_labels(engine.metadata.labels, labels, str(path), "the data set")
+    return prune(engine.model, config, config.model.prune)
+
+
+def _model_path(run: Path, fold: Fold) -> Path:
+    return run / (FULL if fold == FULL else f"fold{fold}") / "model.keras"

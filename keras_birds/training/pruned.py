@@ -1,0 +1,52 @@
+"""Prunes the folds of a run and trains them a little further, as a run of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_birds.config import Config
+from keras_birds.data.folds import FULL
+from keras_birds.errors import ConfigError
+from keras_birds.training.run_directory import CONFIG, read_data_dir
+from keras_birds.training.train import Reporter, RunResult, train
+
+EPOCHS, LEARNING_RATE = 0.3, 0.5
+"""Of the run's own: so many epochs more, from so high a rate down."""
+
+
+def train_pruned(models: Sequence[Path], ratio: float, reporter: Reporter) -> RunResult:
+    """Trains `RUN-pruned-RATIO` beside a run: its folds without a share of their channels.
+
+    Each fold learns from what it has learnt from before, so that its out-of-fold scores stay honest. Folds that are
+    finished are found, an interrupted one goes on.
+
+    Args:
+        models: `RUN/foldK/model.onnx` of the folds, or `RUN/full/model.onnx`.
+        ratio: of the channels inside each block to leave out, above 0 and below 1.
+        reporter: gets lines and progress.
+
+    Raises:
+        ConfigError: if the folder isn't a run, or its data set is no longer where it was.
+        KerasBirdsError: as `train`.
+    """
+    names, run = [x.parent.name for x in models], models[0].parent.parent
+    if not (run / CONFIG).is_file():
+        raise ConfigError(f"--prune needs a run, whose recordings to train on. Received: {models[0]}")
+    fold: str | list[int] = FULL if names == [FULL] else [int(x.removeprefix("fold")) for x in names]
+    data = read_data_dir(run)
+    if data is None:
+        raise ConfigError(
+            f"--prune needs the recordings that {run} was trained on. Received: they are no longer there"
+        )
+    out = run.with_name(f"{run.name}-pruned-{ratio:g}")
+    return train(pruned_config(run, ratio), data, fold, out, (out / CONFIG).is_file(), reporter)
+
+
+def pruned_config(run: Path, ratio: float) -> Config:
+    """A run's settings for a short training of its pruned folds."""
+    config = Config.load(run / CONFIG).model_dump()
+    training = config["training"]
+    training["epochs"] = max(1, round(EPOCHS * training["epochs"]))
+    training["learning_rate"] *= LEARNING_RATE
+    training["warmup_epochs"] = 0.0
+    config["model"] |= {"initial": str(run.resolve()), "prune": ratio, "pretrained": "none"}
+    return Config.parse(config)
