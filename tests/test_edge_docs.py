@@ -1,5 +1,6 @@
 """The programs in docs/edge.md do what the document says, with the shipped model's export."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -55,6 +56,21 @@ def test_python(folder, expected):
         [sys.executable, "-c", program("python")], cwd=folder, check=True, capture_output=True, text=True
     )
     check(done.stdout, expected)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+@pytest.mark.parametrize("model", ["sound.onnx", "sound.xml"])
+def test_cpp(folder, expected, model):
+    if model == "sound.xml":
+        command = [sys.executable, "-m", "keras_birds", "export", "animals", "--out", model]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (folder / "hear.cpp").write_text(program("cpp").replace("sound.onnx", model))
+    sound, _ = soundfile.read(folder / "clip.flac", dtype="float32")
+    sound.tofile(folder / "clip.f32")
+    # `python` of the document is the one that runs the tests.
+    paths = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["bash", "-ec", program("bash")], cwd=folder, env=paths, check=True)
+    check(subprocess.check_output(["./hear"], cwd=folder, text=True), expected)
 
 
 class Handler(SimpleHTTPRequestHandler):

@@ -29,11 +29,13 @@ from keras_birds.data.reviews import Review, reviews_path, save_review
 from keras_birds.errors import ConfigError, DataError, ModelError, TrainingError
 from keras_birds.export.metadata import ModelMetadata
 from keras_birds.inference.engines import OnnxEngine
+from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC
 from keras_birds.training.callbacks import MONITOR, Checkpoint
 from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_best, load_checkpoint
 from keras_birds.training.fold import compile_model
+from keras_birds.training.initial import initial_model
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.train import Reporter, prepare, train
 
@@ -855,3 +857,71 @@ def test_the_metric_of_training_is_the_masked_one():
     metric = MaskedMacroAUC(3, from_logits=True)
     metric.update_state(targets, model.predict(x, verbose=0))
     assert found["macro_auc"] == pytest.approx(float(metric.result()), abs=1e-6)
+
+
+@torch_only
+def test_a_pruned_fold_is_a_fold_of_a_run_of_its_own(whole, tmp_path, run_command):
+    shutil.copytree(whole[0].out, tmp_path / "first")
+    command = ("export", tmp_path / "first" / "fold0", "--prune", "0.5", "--out", tmp_path / "small.onnx")
+    code, said, told = run_command(*command)
+    assert code == 0
+    run = tmp_path / "first-pruned-0.5"
+    assert files_below(run) == RUN_FILES | {f"fold0/{x}" for x in FOLD_FILES}
+    assert "epoch 1/1" in told
+    assert f"{run / 'fold0'}: macro AUC 0." in said
+    config = Config.load(run / "config.toml")
+    assert (config.model.initial, config.model.prune) == (str(tmp_path / "first"), 0.5)
+    folds = [tmp_path / "first" / "fold0", run / "fold0"]
+    shapes = [
+        keras.saving.load_model(x / "model.keras")
+        .get_layer(BACKBONE)
+        .get_layer("stage6_block2_depthwise_conv")
+        .get_weights()[0]
+        .shape
+        for x in folds
+    ]
+    assert [x[2] for x in shapes] == [672, 336]
+    before, after = (OutOfFold.read(x / "oof.parquet") for x in folds)
+    assert before.paths == after.paths
+    assert ModelMetadata.read_onnx(tmp_path / "small.onnx").model_id == "first-pruned-0.5/fold0"
+    sizes = [x.stat().st_size for x in (folds[0] / "model.onnx", tmp_path / "small.onnx")]
+    assert sizes[1] < 0.8 * sizes[0]
+    # A second export trains nothing.
+    code, _, told = run_command(*command)
+    assert (code, "fold 0: finished before" in told, "epoch" in told) == (0, True, False)
+
+
+@torch_only
+@pytest.mark.parametrize("k", range(NUM_FOLDS))
+def test_a_fold_begins_with_what_the_same_fold_had_learnt(whole, k):
+    config = make_config().model_dump()
+    config["model"] |= {"initial": str(whole[0].out)}
+    model = initial_model(Config.parse(config), k, list(LABELS))
+    images = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype(np.float32)
+    before = keras.saving.load_model(whole[0].out / f"fold{k}" / "model.keras")
+    np.testing.assert_allclose(model.predict(images), before.predict(images), atol=1e-5)
+    with pytest.raises(ModelError, match=r"The labels of .* and the data set must be the same"):
+        initial_model(Config.parse(config), k, ["wren", "bat"])
+
+
+@torch_only
+def test_what_can_not_be_begun_with_is_told(whole, data, tmp_path):
+    def refused(message, fold=0, **changes):
+        config = make_config().model_dump()
+        config["model"] |= {"initial": str(whole[0].out)}
+        for section, values in changes.items():
+            config[section] |= values
+        with pytest.raises(ConfigError, match=message):
+            train(Config.parse(config), data, fold, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    refused("model.initial must be a run's folder. Received: nowhere, without", model={"initial": "nowhere"})
+    refused(r"mel.n_mels must be as in .*: 16. Received: 24", mel={"n_mels": 24})
+    refused(r"model.head must be as in .*: 'pool'. Received: 'attention'", model={"head": "attention"})
+    refused("folds must be divided as in", folds={"strategy": "stratified", "n_folds": 2})
+    refused(r"pretrained must be \"none\" when initial", model={"pretrained": "imagenet"})
+    refused("initial must name a trained run when prune", model={"initial": "", "prune": 0.5})
+    shutil.copytree(whole[0].out, tmp_path / "part", ignore=shutil.ignore_patterns("fold1"))
+    refused(
+        r"must have the folds to train\. Received: .*part", fold=1, model={"initial": str(tmp_path / "part")}
+    )

@@ -91,7 +91,7 @@ def export_model(
             if form == "onnx":
                 onnx.save(graph, str(draft))
             else:
-                write_openvino(graph, draft, metadata, precision == "float16")
+                write_openvino(graph, draft, precision == "float16")
         elif form == "litert":
             write_litert(_keras_paths(paths), draft, metadata, takes, precision, inputs)
         else:

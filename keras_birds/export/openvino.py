@@ -1,6 +1,5 @@
 """OpenVINO models (.xml, with the weights in .bin beside), converted from the ONNX file."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,19 +7,14 @@ import numpy as np
 import onnx
 
 from keras_birds.errors import ModelError
-from keras_birds.export.metadata import ModelMetadata
-
-METADATA = "keras_birds"
-"""The model's runtime information of this name is the metadata as JSON."""
 
 
-def write_openvino(model: onnx.ModelProto, out: Path, metadata: ModelMetadata, half: bool) -> None:
-    """Writes both files.
+def write_openvino(model: onnx.ModelProto, out: Path, half: bool) -> None:
+    """Writes both files; the model's runtime information `framework` holds the metadata, by the same names.
 
     Args:
-        model: float32 or quantised.
+        model: float32 or quantised, with its metadata.
         out: in .xml.
-        metadata: goes inside.
         half: whether weights are stored as float16.
 
     Raises:
@@ -32,7 +26,6 @@ def write_openvino(model: onnx.ModelProto, out: Path, metadata: ModelMetadata, h
         converted = openvino.Core().read_model(model.SerializeToString())
         # Conversion may have dropped a step that bore the input's name.
         converted.inputs[0].get_tensor().set_names({model.graph.input[0].name})
-        converted.set_rt_info(json.dumps(metadata.to_dict(), ensure_ascii=False), [METADATA])
         openvino.save_model(converted, out, compress_to_fp16=half)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
