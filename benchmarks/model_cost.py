@@ -24,10 +24,10 @@ from keras_birds.nn.build import build_model
 CLIPS_A_ROUND, NUM_LABELS = 60, 206
 
 
-def make_engine(name: str, folder: Path) -> OnnxEngine:
+def make_engine(name: str, folder: Path, num_labels: int = NUM_LABELS) -> OnnxEngine:
     config = Config.load(name)
-    build_model(config, NUM_LABELS).save(folder / f"{name}.keras")
-    labels = LabelSet([f"label{i}" for i in range(NUM_LABELS)])
+    build_model(config, num_labels).save(folder / f"{name}.keras")
+    labels = LabelSet([f"label{i}" for i in range(num_labels)])
     metadata = ModelMetadata(name, labels, config.audio, config.mel)
     export_onnx(folder / f"{name}.keras", folder / f"{name}.onnx", metadata)
     return OnnxEngine(folder / f"{name}.onnx")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from app_browser import CHROMIUM, DRIVER, Visitor, until
+from placeholder import LABELS, TONES_HZ
 
 import keras_birds
 from keras_birds.app.example import write_example
@@ -56,6 +57,28 @@ def test_python(folder, expected):
         [sys.executable, "-c", program("python")], cwd=folder, check=True, capture_output=True, text=True
     )
     check(done.stdout, expected)
+
+
+def test_litert(placeholder_run, tmp_path, write_tone):
+    tone = write_tone("clip.flac", TONES_HZ[2], seconds=2, rate=16_000)
+    command = [
+        sys.executable,
+        "-m",
+        "keras_birds",
+        "export",
+        placeholder_run / "fold0",
+        "--out",
+        "sound.tflite",
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    program_text = program("python litert")
+    done = subprocess.run(
+        [sys.executable, "-c", program_text], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    name, score = done.stdout.split()
+    assert name == LABELS[2]
+    expected = keras_birds.load(placeholder_run / "fold0").scores(tone)[name][0]
+    assert float(score) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
