@@ -24,12 +24,12 @@ from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.evaluation.run_scores import FoldScores, read_run
 from keras_birds.export.exporter import export_model
+from keras_birds.export.formats import SUFFIX
 from keras_birds.export.litert import open_interpreter
 from keras_birds.export.logits import sigmoid
 from keras_birds.export.metadata import open_session
 from keras_birds.nn.metrics import macro_auc
 
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
 EXPORTS = [f"onnx:{x}" for x in ("float32", "float16", "int8-weights", "int8")]
 BATCH, BATCHES, ROUNDS, CALIBRATION_CLIPS = 2, 12, 9, 64
 

@@ -12,7 +12,7 @@ import keras_birds
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import Config
 from keras_birds.errors import ModelError
-from keras_birds.export import exporter
+from keras_birds.export import formats
 from keras_birds.export.exporter import export_model
 from keras_birds.export.litert import open_interpreter
 from keras_birds.export.metadata import ModelMetadata
@@ -171,7 +171,7 @@ def test_what_a_format_can_not_be_is_told_before_any_work(
         found, _, err = run_command("export", *arguments)
         assert found == 2
         assert said in err
-    monkeypatch.setattr(exporter, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
     code, _, err = run_command("export", placeholder_run, "--out", tmp_path / "a.xml")
     assert code == 2
     assert "--format openvino needs openvino: pip install 'keras-birds[export]'" in err

@@ -2,20 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
 from keras_birds.cli.options import ModelType
 from keras_birds.cli.reporting import make_reporter
+from keras_birds.export.formats import SUFFIX, Format, Input, Precision, check_format
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_birds.export.exporter import Format, Input, Precision
     from keras_birds.export.metadata import ModelMetadata
 
-_SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2"}
 _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
 
 
@@ -31,20 +30,20 @@ _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
 @click.option(
     "--format",
     "form",
-    type=click.Choice(tuple(_SUFFIX)),
+    type=click.Choice(get_args(Format)),
     help="What will run it. [default: as --out ends]",
 )
 @click.option(
     "--input",
     "takes",
-    type=click.Choice(("waveform", "mel")),
+    type=click.Choice(get_args(Input)),
     default="waveform",
     show_default=True,
     help="What the file takes: sound, and gives probabilities; or mel images, and gives logits.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(("float32", "float16", "int8-weights", "int8")),
+    type=click.Choice(get_args(Precision)),
     default="float32",
     show_default=True,
     help="Of the stored weights: float16 takes half the room, int8 a quarter. Arithmetic is float32, but with int8, "
@@ -91,12 +90,12 @@ def export(
     chosen = _format(form, out)
     if not out.parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
-    from keras_birds.export.exporter import check_format, export_model
+    from keras_birds.export.exporter import export_model
     from keras_birds.export.metadata import ModelMetadata
     from keras_birds.inference.runs import resolve_model
 
     paths = resolve_model(model, "onnx")
-    check_format(paths, chosen, cast("Precision", precision))
+    check_format(paths, chosen, cast(Precision, precision))
     if prune is not None:
         paths = _pruned(paths, prune)
     samples, source = _clips(paths[0], ModelMetadata.read_onnx(paths[0]), clips)
@@ -104,7 +103,7 @@ def export(
         raise click.BadParameter(
             "must hold recordings to calibrate int8 with. Received: none", param_hint="--clips"
         )
-    parity = export_model(paths, out, cast("Input", takes), cast("Precision", precision), samples, chosen)
+    parity = export_model(paths, out, cast(Input, takes), cast(Precision, precision), samples, chosen)
     size = sum(x.stat().st_size for x in {out, out.with_suffix(".bin") if chosen == "openvino" else out})
     click.echo(
         f"{out}: {size / 1e6:.1f} MB; on {parity.clips} {source} probabilities differ by at most "
@@ -116,16 +115,16 @@ def export(
     )
 
 
-def _format(form: str | None, out: Path) -> "Format":
+def _format(form: str | None, out: Path) -> Format:
     """As asked for, or as the file's name says; both must agree."""
     suffix = out.suffix.lower()
-    found = form or next((name for name, x in _SUFFIX.items() if x == suffix), None)
-    if found is None or _SUFFIX[found] != suffix:
-        wanted = _SUFFIX[form] if form else ", ".join(_SUFFIX.values())
+    found = form or next((name for name, x in SUFFIX.items() if x == suffix), None)
+    if found is None or SUFFIX[found] != suffix:
+        wanted = SUFFIX[form] if form else ", ".join(SUFFIX.values())
         raise click.BadParameter(
             f"must end in {wanted}{f' for {form}' if form else ''}. Received: {out}", param_hint="--out"
         )
-    return cast("Format", found)
+    return cast(Format, found)
 
 
 def _pruned(paths: tuple[Path, ...], ratio: float) -> tuple[Path, ...]:

@@ -4,15 +4,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
 
 from keras_birds.audio.mel import MelTransform
-from keras_birds.errors import ConfigError, KerasBirdsError, ModelError
+from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.export.formats import Format, Input, Precision, check_format, keras_paths
 from keras_birds.export.half import halve_weights, whole_weights
 from keras_birds.export.int8 import quantize_static, quantize_weights
 from keras_birds.export.litert import run_litert, write_litert
@@ -22,14 +21,9 @@ from keras_birds.export.openvino import run_openvino, write_openvino
 from keras_birds.export.torch_program import run_torch, write_torch
 from keras_birds.export.waveform import waveform_model
 
-Format = Literal["onnx", "openvino", "litert", "torch"]
-Input = Literal["mel", "waveform"]
-Precision = Literal["float32", "float16", "int8-weights", "int8"]
-
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25, "int8": 0.25}
 """How far a probability may be from the original's."""
 
-_PACKAGES = {"openvino": ("openvino",), "litert": ("ai_edge_litert", "ai_edge_quantizer", "tensorflow")}
 _BATCH = 8
 
 
@@ -93,9 +87,9 @@ def export_model(
             else:
                 write_openvino(graph, draft, precision == "float16")
         elif form == "litert":
-            write_litert(_keras_paths(paths), draft, metadata, takes, precision, inputs)
+            write_litert(keras_paths(paths), draft, metadata, takes, precision, inputs)
         else:
-            write_torch(_keras_paths(paths), draft, metadata, takes)
+            write_torch(keras_paths(paths), draft, metadata, takes)
         outputs = np.concatenate(_RUN[form](draft, _batches(inputs)))
         probabilities = outputs if takes == "waveform" else sigmoid(outputs)
         parity = _compare(_original(paths, images), probabilities)
@@ -105,29 +99,6 @@ def export_model(
                 f"a difference of {parity.max_difference:.3g} on {parity.clips} clips; nothing was written"
             )
     return parity
-
-
-def check_format(paths: Sequence[Path], form: Format, precision: Precision) -> None:
-    """Checks what can be known before any work.
-
-    Raises:
-        ConfigError: as `export_model`.
-    """
-    missing = [x for x in _PACKAGES.get(form, ()) if find_spec(x) is None]
-    if missing:
-        raise ConfigError(f"--format {form} needs {', '.join(missing)}: pip install 'keras-birds[export]'")
-    if form == "torch" and precision != "float32":
-        raise ConfigError(f"--format torch must be of --precision float32. Received: {precision}")
-    without = [x for x in _keras_paths(paths) if not x.is_file()]
-    if form in ("litert", "torch") and without:
-        raise ConfigError(
-            f"--format {form} is made from the Keras model. Received: {paths[0]} without {without[0].name} beside it; "
-            "--format onnx and openvino need none"
-        )
-
-
-def _keras_paths(paths: Sequence[Path]) -> list[Path]:
-    return [x.with_suffix(".keras") for x in paths]
 
 
 @contextmanager
@@ -182,7 +153,7 @@ def _original(paths: Sequence[Path], images: np.ndarray) -> np.ndarray:
     """Mean probabilities `[clip, label]`, of the Keras models where they are there."""
     members = []
     for path in paths:
-        keras_path = path.with_suffix(".keras")
+        (keras_path,) = keras_paths([path])
         if keras_path.is_file():
             from keras_birds.export.keras_engine import KerasEngine
 

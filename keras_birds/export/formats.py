@@ -1,0 +1,45 @@
+"""What `keras-birds export` can write."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from keras_birds.errors import ConfigError
+
+Format = Literal["onnx", "openvino", "litert", "torch"]
+Input = Literal["waveform", "mel"]
+Precision = Literal["float32", "float16", "int8-weights", "int8"]
+
+SUFFIX: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2"}
+
+_PACKAGES = {"openvino": ("openvino",), "litert": ("ai_edge_litert", "ai_edge_quantizer", "tensorflow")}
+
+
+def check_format(paths: Sequence[Path], form: Format, precision: Precision) -> None:
+    """Checks what can be known before any work.
+
+    Args:
+        paths: `model.onnx` of each member.
+        form: to write.
+        precision: of the weights.
+
+    Raises:
+        ConfigError: if the format can't be written here, in this precision, or from these.
+    """
+    missing = [x for x in _PACKAGES.get(form, ()) if find_spec(x) is None]
+    if missing:
+        raise ConfigError(f"--format {form} needs {', '.join(missing)}: pip install 'keras-birds[export]'")
+    if form == "torch" and precision != "float32":
+        raise ConfigError(f"--format torch must be of --precision float32. Received: {precision}")
+    without = [x for x in keras_paths(paths) if not x.is_file()]
+    if form in ("litert", "torch") and without:
+        raise ConfigError(
+            f"--format {form} is made from the Keras model. Received: {paths[0]} without {without[0].name} beside it; "
+            "--format onnx and openvino need none"
+        )
+
+
+def keras_paths(paths: Sequence[Path]) -> list[Path]:
+    """The Keras models beside ONNX files."""
+    return [x.with_suffix(".keras") for x in paths]
