@@ -64,11 +64,9 @@ def main() -> None:
 class Row:
     """A file of the table."""
 
-    def __init__(self, path: Path, width: int, auc: list[float]):
+    def __init__(self, path: Path, shape: tuple[int, int], auc: list[float]):
         self.path, self.auc = path, auc
-        self.images = np.random.default_rng(0).random(
-            (BATCH, 128 if width < 256 else width, width, 1), np.float32
-        )
+        self.images = np.random.default_rng(0).random((BATCH, *shape, 1), np.float32)
         self.size = sum(x.stat().st_size for x in path.parent.glob(f"{path.stem}*") if x.suffix != ".keras")
         # One each for two threads: an interpreter of LiteRT is no other thread's meanwhile.
         self.scorers = [open_file(path), open_file(path)]
