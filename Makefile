@@ -34,13 +34,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 demo: $(VENV)/.core
 	$(BIN)/keras-birds demo
 
-# Two processes, each with the tests of one file at a time and on one thread: they don't share what a file makes.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
-
 test: $(VENV)/.dev
-	$(SIDE_BY_SIDE)
-	KERAS_BACKEND=jax $(SIDE_BY_SIDE) tests/test_nn_*.py
-	KERAS_BACKEND=tensorflow $(SIDE_BY_SIDE) tests/test_nn_*.py
+	$(BIN)/pytest
+	KERAS_BACKEND=jax $(BIN)/pytest tests/test_nn_*.py
+	KERAS_BACKEND=tensorflow $(BIN)/pytest tests/test_nn_*.py
 
 test-slow: $(VENV)/.dev browser
 	$(BIN)/pytest -m slow
