@@ -81,6 +81,20 @@ def test_torch(placeholder_run, tmp_path, run_command):
         np.testing.assert_allclose(found, expected(placeholder_run)[:batch], atol=1e-4)
 
 
+@pytest.mark.slow
+def test_torch_takes_any_batch_of_a_network_that_saves_memory_in_training(network, tmp_path):
+    import torch
+
+    folder, images, logits = network
+    out = tmp_path / "network.pt2"
+    export_model([folder / "model.onnx"], out, "mel", "float32", clips(), "torch")
+    program = torch.export.load(out).module()
+    for batch in (1, 3, 40):
+        many = np.resize(images, (batch, *images.shape[1:]))
+        found = program(torch.from_numpy(many)).numpy()
+        np.testing.assert_allclose(found, np.resize(logits, (batch, logits.shape[1])), rtol=1e-3, atol=1e-4)
+
+
 def litert(path, inputs, takes="waveform"):
     hear = open_interpreter(path).get_signature_runner()
     return next(iter(hear(**{takes: inputs}).values()))

@@ -361,7 +361,7 @@ def test_the_memory_saving_kernel_gives_the_plain_outputs_statistics_and_gradien
     expected_outputs = whole(x, training=True)
     assert_close_to_the_largest(outputs, expected_outputs)
     for a, b in zip(weights, stock.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-5)
     for a, b in zip(found, gradients(whole, x, upstream, training=True), strict=True):
         assert_close_to_the_largest(a, b)
 
@@ -371,7 +371,7 @@ def test_the_memory_saving_kernel_gives_the_plain_outputs_statistics_and_gradien
     assert kept > 1.9 * x.nbytes
     assert_close_to_the_largest(outputs, plain_outputs)
     for a, b in zip(weights, other.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-5)
     for a, b in zip(found, gradients(other, x, upstream, training=True), strict=True):
         assert_close_to_the_largest(a, b)
 

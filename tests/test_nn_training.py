@@ -34,10 +34,10 @@ from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC
 from keras_birds.training.callbacks import MONITOR, Checkpoint
 from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_best, load_checkpoint
-from keras_birds.training.fold import FoldData, compile_model, make_datasets
+from keras_birds.training.fold import compile_model, make_datasets
 from keras_birds.training.initial import initial_model
 from keras_birds.training.oof import OutOfFold
-from keras_birds.training.train import Reporter, open_prepared, prepare, train
+from keras_birds.training.train import Reporter, fold_data, open_prepared, prepare, train
 
 ON_TORCH = keras.config.backend() == "torch"
 torch_only = pytest.mark.skipif(
@@ -495,18 +495,7 @@ def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
     assert len(oof.paths) == NUM_VALIDATE[0]
     # Three tenths of what it trained on are none of the labels.
     prepared = open_prepared(tmp_path / "run", config, data, None)
-    rows = prepared.split.train_rows(0), prepared.split.validation_rows(0)
-    train_rows, validation_rows = (x[prepared.source.usable[x]] for x in rows)
-    known = FoldData(
-        prepared.source,
-        prepared.catalog.targets(config.data),
-        tuple(prepared.catalog.relative_paths),
-        prepared.catalog.labels,
-        train_rows,
-        validation_rows,
-        prepared.background,
-    )
-    training, _ = make_datasets(known, config)
+    training, _ = make_datasets(fold_data(prepared, config, 0), config)
     targets = np.concatenate([as_array(training[k][1]) for k in range(len(training))])
     assert (targets == 0).all(axis=1).mean() == pytest.approx(0.3, abs=0.05)
 

@@ -3,16 +3,19 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from keras_birds.errors import ModelError
+from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.export.metadata import ModelMetadata
 
 ERROR = "Error: "
 """What such a module's last line begins with, on stderr, if it failed."""
 
 
-def run_on_backend(backend: str, module: str, arguments: Sequence[str | Path]) -> None:
+def run_on_backend(backend: str, module: str, *arguments: str | Path) -> None:
     """Waits for `python -m module arguments` on a backend.
 
     Raises:
@@ -31,3 +34,29 @@ def run_on_backend(backend: str, module: str, arguments: Sequence[str | Path]) -
     if done.returncode:
         said = [x.strip() for x in done.stderr.splitlines() if x.strip()] or [f"exit code {done.returncode}"]
         raise ModelError(next((x for x in said if x.startswith(ERROR)), said[-1]).removeprefix(ERROR))
+
+
+def write_on_backend(backend: str, module: str, metadata: ModelMetadata, *arguments: str | Path) -> None:
+    """As `run_on_backend`, of a module that ends in `answer`.
+
+    Args:
+        backend: `"torch"`, `"jax"` or `"tensorflow"`.
+        module: its full name.
+        metadata: its function's first argument.
+        arguments: the others, which it gets as text.
+
+    Raises:
+        ModelError: with what the module said, if it failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        described = Path(folder, "metadata.json")
+        metadata.write_json(described)
+        run_on_backend(backend, module, described, *arguments)
+
+
+def answer(write: Callable[..., Any]) -> None:
+    """The other process's side of `write_on_backend`: calls a function with its arguments; errors become one line."""
+    try:
+        write(ModelMetadata.read_json(sys.argv[1]), *sys.argv[2:])
+    except KerasBirdsError as error:
+        sys.exit(f"{ERROR}{error}")

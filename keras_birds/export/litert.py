@@ -1,7 +1,6 @@
 """LiteRT (TensorFlow Lite) files: TensorFlow converts the Keras model, ai-edge-quantizer makes it smaller."""
 
 import json
-import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.export.elsewhere import ERROR, run_on_backend
+from keras_birds.errors import ModelError
+from keras_birds.export.elsewhere import answer, write_on_backend
 from keras_birds.export.metadata import ModelMetadata
 from keras_birds.quiet import quiet
 
@@ -49,9 +48,8 @@ def write_litert(
         ModelError: if it can't be converted.
     """
     with tempfile.TemporaryDirectory() as folder:
-        described, whole = Path(folder, "metadata.json"), Path(folder, "whole.tflite")
-        metadata.write_json(described)
-        run_on_backend("tensorflow", __name__, [described, whole, takes, *keras_paths])
+        whole = Path(folder, "whole.tflite")
+        write_on_backend("tensorflow", __name__, metadata, whole, takes, *keras_paths)
         out.write_bytes(
             whole.read_bytes() if precision == "float32" else _quantized(whole, takes, precision, inputs)
         )
@@ -117,24 +115,22 @@ def _quantized(path: Path, takes: str, precision: str, inputs: np.ndarray) -> by
         ) from None
 
 
-def _convert(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, takes: str) -> None:
+def _convert(metadata: ModelMetadata, out: str, takes: str, *keras_paths: str) -> None:
     """Writes a float32 file; on the tensorflow backend."""
     from keras import InputSpec
 
     from keras_birds.export.whole import whole_model
 
     model = whole_model(keras_paths, metadata, takes)
+    # Keras exports only what was called.
+    model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
     signature = [InputSpec("float32", shape=(None, *model.inputs[0].shape[1:]), name=takes)]
     try:
-        model.export(str(out), format="litert", input_signature=signature, verbose=False)
+        model.export(out, format="litert", input_signature=signature, verbose=False)
     except Exception as error:  # TensorFlow raises whatever its parts raise
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the model must be one that TensorFlow converts. Received: {detail}") from None
 
 
 if __name__ == "__main__":
-    try:
-        described, out, takes, *members = sys.argv[1:]
-        _convert([Path(x) for x in members], Path(out), ModelMetadata.read_json(described), takes)
-    except KerasBirdsError as error:
-        sys.exit(f"{ERROR}{error}")
+    answer(_convert)

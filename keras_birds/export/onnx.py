@@ -102,8 +102,8 @@ def _export_elsewhere(keras_path: Path, onnx_path: Path, metadata: ModelMetadata
     with tempfile.TemporaryDirectory() as folder:
         described = Path(folder, "metadata.json")
         metadata.write_json(described)
-        arguments: list[str | Path] = [keras_path.resolve(), onnx_path.resolve(), "--metadata", described]
-        run_on_backend("torch", "keras_birds.export.onnx", arguments)
+        places = keras_path.resolve(), onnx_path.resolve()
+        run_on_backend("torch", "keras_birds.export.onnx", *places, "--metadata", described)
 
 
 def trace(path: str | Path, model: "keras.Model") -> onnx.ModelProto:

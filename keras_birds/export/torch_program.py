@@ -1,7 +1,6 @@
 """PyTorch programs (`torch.export`, .pt2), which run without Keras."""
 
-import sys
-import tempfile
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.export.elsewhere import ERROR, run_on_backend
+from keras_birds.errors import ModelError
+from keras_birds.export.elsewhere import answer, write_on_backend
 from keras_birds.export.metadata import ModelMetadata
 
 METADATA = "keras_birds.json"
@@ -32,12 +31,9 @@ def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata,
     import keras
 
     if keras.config.backend() == "torch":
-        _trace(keras_paths, out, metadata, takes)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        described = Path(folder, "metadata.json")
-        metadata.write_json(described)
-        run_on_backend("torch", __name__, [described, out, takes, *keras_paths])
+        _trace(metadata, out, takes, *keras_paths)
+    else:
+        write_on_backend("torch", __name__, metadata, out, takes, *keras_paths)
 
 
 def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -49,9 +45,7 @@ def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [program(torch.from_numpy(x)).numpy() for x in batches]
 
 
-def _trace(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, takes: str) -> None:
-    import json
-
+def _trace(metadata: ModelMetadata, out: str | Path, takes: str, *keras_paths: str | Path) -> None:
     import torch
 
     from keras_birds.export.whole import whole_model
@@ -80,8 +74,4 @@ def _trace(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, take
 
 
 if __name__ == "__main__":
-    try:
-        described, out, takes, *members = sys.argv[1:]
-        _trace([Path(x) for x in members], Path(out), ModelMetadata.read_json(described), takes)
-    except KerasBirdsError as error:
-        sys.exit(f"{ERROR}{error}")
+    answer(_trace)

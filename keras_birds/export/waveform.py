@@ -1,6 +1,5 @@
 """One ONNX file from sound to probabilities, so that a program needs nothing of ours to use it."""
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from onnx import TensorProto, compose, helper
 
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
-from keras_birds.export.elsewhere import run_on_backend
+from keras_birds.export.elsewhere import answer, write_on_backend
 from keras_birds.export.metadata import ModelMetadata, open_session
 from keras_birds.export.onnx import example_clips, trace
 
@@ -74,9 +73,7 @@ def _mel_graph(metadata: ModelMetadata) -> onnx.ModelProto:
         if keras.config.backend() == "torch":
             _trace_mel(metadata, path)
         else:
-            described = Path(folder, "metadata.json")
-            metadata.write_json(described)
-            run_on_backend("torch", "keras_birds.export.waveform", [described, path])
+            write_on_backend("torch", "keras_birds.export.waveform", metadata, path)
         graph = onnx.load(str(path))
     clips = example_clips(metadata)
     session = open_session(graph.SerializeToString())
@@ -90,7 +87,7 @@ def _mel_graph(metadata: ModelMetadata) -> onnx.ModelProto:
     return graph
 
 
-def _trace_mel(metadata: ModelMetadata, path: Path) -> None:
+def _trace_mel(metadata: ModelMetadata, path: str | Path) -> None:
     """Writes the layer's graph; on the torch backend."""
     import keras
 
@@ -114,4 +111,4 @@ def _trace_mel(metadata: ModelMetadata, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    _trace_mel(ModelMetadata.read_json(sys.argv[1]), Path(sys.argv[2]))
+    answer(_trace_mel)

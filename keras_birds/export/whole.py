@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from keras_birds.export.metadata import ModelMetadata
 from keras_birds.export.onnx import load_float32
 
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
     import keras
 
 
-def whole_model(keras_paths: Sequence[Path], metadata: ModelMetadata, takes: str) -> "keras.Model":
+def whole_model(keras_paths: Sequence[str | Path], metadata: ModelMetadata, takes: str) -> "keras.Model":
     """Puts the mel before a model, or before several whose probabilities are averaged; on the current backend.
 
     Args:
@@ -34,19 +32,13 @@ def whole_model(keras_paths: Sequence[Path], metadata: ModelMetadata, takes: str
 
     members = []
     for number, path in enumerate(keras_paths):
-        model = load_float32(path)
+        model = load_float32(Path(path))
         members.append(keras.Model(model.inputs[0], model.outputs[0], name=f"model{number}"))
     if takes == "mel":
         images = keras.Input((metadata.mel.height, metadata.mel.width, 1), name="mel")
-        return _called(keras.Model(images, {"logits": members[0](images)}))
+        return keras.Model(images, {"logits": members[0](images)})
     clips = keras.Input((metadata.audio.clip_samples,), name="waveform")
     images = LogMelSpectrogram(metadata.audio, metadata.mel)(clips)
     probabilities = [keras.ops.sigmoid(x(images)) for x in members]
     mean = probabilities[0] if len(members) == 1 else keras.layers.Average()(probabilities)
-    return _called(keras.Model(clips, {"probabilities": mean}))
-
-
-def _called(model: "keras.Model") -> "keras.Model":
-    """Keras exports only what was called."""
-    model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
-    return model
+    return keras.Model(clips, {"probabilities": mean})

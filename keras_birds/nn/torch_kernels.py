@@ -13,7 +13,7 @@ _CHUNK_ELEMENTS = 1 << 17
 
 def saves_memory(x: torch.Tensor) -> bool:
     """Whether the functions below suit these inputs `[batch, channels, height, width]`."""
-    # The size after it: to ask for it would bind an exported graph to some batch sizes.
+    # `requires_grad` first: an exported graph, without gradients, would be bound to some batch sizes by the size.
     return (
         x.requires_grad
         and x.device.type == "cpu"

@@ -7,10 +7,10 @@ import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.data.catalog import Catalog
-from keras_birds.data.folds import FULL, Fold, Split
+from keras_birds.data.folds import Fold, Split
 from keras_birds.errors import ConfigError
 from keras_birds.export.metadata import check_labels
-from keras_birds.training.run_directory import CONFIG, SPLIT, settings_difference
+from keras_birds.training.run_directory import CONFIG, SPLIT, fold_folder, settings_difference
 
 if TYPE_CHECKING:
     import keras
@@ -73,4 +73,4 @@ def initial_model(config: Config, fold: Fold, labels: list[str]) -> "keras.Model
 
 
 def _model_path(run: Path, fold: Fold) -> Path:
-    return run / (FULL if fold == FULL else f"fold{fold}") / "model.keras"
+    return fold_folder(run, fold) / "model.keras"

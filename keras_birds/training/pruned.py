@@ -1,5 +1,6 @@
 """Prunes the folds of a run and trains them a little further, as a run of its own."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from keras_birds.errors import ConfigError
 from keras_birds.training.run_directory import CONFIG, read_data_dir
 from keras_birds.training.train import Reporter, RunResult, train
 
+_FOLD = re.compile(r"fold\d+")
 EPOCHS, LEARNING_RATE = 0.3, 0.5
 """Of the run's own: so many epochs more, from so high a rate down."""
 
@@ -29,7 +31,7 @@ def train_pruned(models: Sequence[Path], ratio: float, reporter: Reporter) -> Ru
         KerasBirdsError: as `train`.
     """
     names, run = [x.parent.name for x in models], models[0].parent.parent
-    if not (run / CONFIG).is_file():
+    if not (run / CONFIG).is_file() or not (names == [FULL] or all(map(_FOLD.fullmatch, names))):
         raise ConfigError(f"--prune needs a run, whose recordings to train on. Received: {models[0]}")
     fold: str | list[int] = FULL if names == [FULL] else [int(x.removeprefix("fold")) for x in names]
     data = read_data_dir(run)

@@ -22,6 +22,7 @@ import keras
 import keras_birds
 from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
+from keras_birds.data.folds import FULL, Fold
 from keras_birds.errors import ConfigError
 from keras_birds.resources import RUNS_DIR
 
@@ -87,6 +88,11 @@ def reopen_run(out: Path | None, config: Config) -> Path:
             "same --config and --set"
         )
     return out
+
+
+def fold_folder(run: Path, fold: Fold) -> Path:
+    """Where a fold's files are."""
+    return run / (FULL if fold == FULL else f"fold{fold}")
 
 
 def remove_leftovers(folder: Path) -> None:

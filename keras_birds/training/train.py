@@ -22,6 +22,7 @@ from keras_birds.training.run_directory import (
     MANIFEST,
     SPLIT,
     create_run,
+    fold_folder,
     read_data_hash,
     remove_leftovers,
     reopen_run,
@@ -37,7 +38,7 @@ from keras_birds.training.sources import (
 )
 
 if TYPE_CHECKING:
-    from keras_birds.training.fold import FoldResult
+    from keras_birds.training.fold import FoldData, FoldResult
 
 
 class Reporter:
@@ -209,13 +210,21 @@ def train_prepared(prepared: Prepared, config: Config, fold: Fold, reporter: Rep
         fold: its number, or `FULL`.
         reporter: gets lines and progress.
     """
-    from keras_birds.training.fold import FoldData, train_fold
+    from keras_birds.training.fold import train_fold
+
+    folder, data = fold_folder(prepared.run, fold), fold_data(prepared, config, fold)
+    return train_fold(folder, data, config, fold, prepared.pretrained, reporter)
+
+
+def fold_data(prepared: Prepared, config: Config, fold: Fold) -> "FoldData":
+    """What a fold of a run learns from and is measured on."""
+    from keras_birds.training.fold import FoldData
 
     catalog, split, source = prepared.catalog, prepared.split, prepared.source
     train_rows, validation_rows = (
         x[source.usable[x]] for x in (split.train_rows(fold), split.validation_rows(fold))
     )
-    data = FoldData(
+    return FoldData(
         source,
         catalog.targets(config.data),
         tuple(catalog.relative_paths),
@@ -226,8 +235,6 @@ def train_prepared(prepared: Prepared, config: Config, fold: Fold, reporter: Rep
         prepared.reviewed,
         prepared.reviewed_rows(train_rows),
     )
-    folder = prepared.run / (FULL if fold == FULL else f"fold{fold}")
-    return train_fold(folder, data, config, fold, prepared.pretrained, reporter)
 
 
 def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config) -> list[Fold]:
