@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+# Two processes of one thread each: most of a test is Python, which more threads don't run sooner.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 # TensorFlow writes notes on its own build to stderr.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -35,12 +37,12 @@ demo: $(VENV)/.core
 	$(BIN)/keras-birds demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
-	KERAS_BACKEND=jax $(BIN)/pytest tests/test_nn_*.py
-	KERAS_BACKEND=tensorflow $(BIN)/pytest tests/test_nn_*.py
+	$(PYTEST)
+	KERAS_BACKEND=jax $(PYTEST) tests/test_nn_*.py
+	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_nn_*.py
 
 test-slow: $(VENV)/.dev browser
-	$(BIN)/pytest -m slow
+	$(PYTEST) -m slow
 
 # For the app's tests; without one they are skipped, and say so.
 browser:

@@ -80,3 +80,14 @@ def placeholder_run(tmp_path_factory):
     from placeholder import make_run
 
     return make_run(tmp_path_factory.mktemp("runs") / "20250601-101500")
+
+
+@pytest.fixture(scope="module")
+def shallow_network():
+    """EfficientNet-B0 with four of its sixteen blocks, for what does not depend on depth: compiled and run sooner."""
+    from keras_birds.nn import efficientnet
+
+    last = efficientnet.Stage(expansion=6, kernel_size=5, channels=40, num_blocks=1, stride=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(efficientnet, "STAGES", (*efficientnet.STAGES[:2], last))
+        yield

@@ -24,6 +24,10 @@ from keras_birds.nn.build import build_model
 MEL = {"height": 64, "width": 64}
 TOLERANCE = 1e-4
 
+torch_only = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="the export runs on torch, whatever the backend"
+)
+
 _SAVE = """
 import sys
 from pathlib import Path
@@ -121,6 +125,7 @@ def test_export_from_this_backend_gives_its_logits(tmp_path):
     assert sorted(x.name for x in tmp_path.iterdir()) == ["model.keras", "model.onnx"]
 
 
+@torch_only
 def test_a_bfloat16_model_is_exported_in_float32(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -140,6 +145,7 @@ def test_a_bfloat16_model_is_exported_in_float32(tmp_path):
     assert onnx.TensorProto.BFLOAT16 not in types
 
 
+@torch_only
 def test_a_model_that_is_ill_conditioned_only_where_no_sound_is_gets_exported(tmp_path):
     """As trained networks are: on uniform noise, which no mel image resembles, their rounding errors are large."""
     ops = keras.ops
@@ -160,6 +166,7 @@ def test_a_model_that_is_ill_conditioned_only_where_no_sound_is_gets_exported(tm
     assert OnnxEngine(tmp_path / "model.onnx").metadata == metadata
 
 
+@torch_only
 def test_a_model_that_is_not_what_its_metadata_says_is_not_exported(tmp_path):
     make_model().save(tmp_path / "model.keras")
     with pytest.raises(

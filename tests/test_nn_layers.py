@@ -360,8 +360,9 @@ def test_the_memory_saving_kernel_gives_the_plain_outputs_statistics_and_gradien
 
     expected_outputs = whole(x, training=True)
     assert_close_to_the_largest(outputs, expected_outputs)
+    # torch adds the 46,101 values of a channel in float32, on one thread all in a row: off by 1.3e-5 of the variance.
     for a, b in zip(weights, stock.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=2e-5)
     for a, b in zip(found, gradients(whole, x, upstream, training=True), strict=True):
         assert_close_to_the_largest(a, b)
 

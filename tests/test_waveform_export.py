@@ -218,6 +218,10 @@ def test_wrong_calls_are_told(placeholder_run, tmp_path, run_command):
         code, _, err = run_command("export", placeholder_run, "--out", out)
         assert code == 2
         assert said in err
+    for model in ("animals", placeholder_run, placeholder_run / "fold0" / "model.onnx"):
+        code, _, err = run_command("export", model, "--prune", 0.3, "--out", tmp_path / "a.onnx")
+        assert code == 2
+        assert "--prune needs a run, whose recordings to train on. Received: " in err
     assert not list(tmp_path.rglob("*.onnx"))
 
 

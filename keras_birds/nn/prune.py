@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.nn.build import build_model
-from keras_birds.nn.efficientnet import BACKBONE, STAGES
+from keras_birds.nn.efficientnet import BACKBONE
 
 if TYPE_CHECKING:
     from keras import Model
@@ -38,9 +38,9 @@ def prune(model: "Model", config: Config, ratio: float) -> "Model":
         raise ValueError(f"`ratio` must be from 0 to below 1. Received: ratio={ratio}")
     backbone = model.get_layer(BACKBONE)
     kept: dict[str, np.ndarray] = {}
-    for row, stage in enumerate(STAGES, start=2):
-        for block in range(stage.num_blocks if stage.expansion != 1 else 0):
-            name = f"stage{row}_block{block + 1}"
+    for expand in backbone.layers:
+        if expand.name.endswith("_expand_conv"):
+            name = expand.name.removesuffix("_expand_conv")
             gamma = backbone.get_layer(f"{name}_depthwise_bn").get_weights()[0]
             (project,) = backbone.get_layer(f"{name}_project_conv").get_weights()
             matters = np.abs(gamma) * np.linalg.norm(project[0, 0], axis=1)
