@@ -470,11 +470,11 @@ def test_errors_of_workers_and_of_options_are_one_line(batch, tmp_path, monkeypa
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_nodes")
 def test_a_cluster_whose_processors_are_taken_is_given_up(batch, monkeypatch):
-    monkeypatch.setattr(predict, "_TELL_AFTER_S", 0.5)
-    monkeypatch.setattr(predict, "_GIVE_UP_S", 2.0)
     model, said = load(batch / "model.onnx"), []
     with ClusterScorer(model) as other:
         wait_for_workers(other, 2)
+        monkeypatch.setattr(predict, "_TELL_AFTER_S", 0.5)
+        monkeypatch.setattr(predict, "_GIVE_UP_S", 2.0)
         with pytest.raises(KerasBirdsError, match=r"free\. Received: none of \d for 2 s"):
             ClusterScorer(model, say=said.append).__enter__()
     assert "Waiting for the cluster's processors" in said[0]

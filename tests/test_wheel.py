@@ -147,16 +147,3 @@ def test_a_fresh_install_predicts_with_the_shipped_model(environment, animals_di
     (first,) = json.loads(run(environment / "keras-birds", "models", "--format", "json", cwd=tmp_path))
     assert first["model"] == "animals"
     assert first["file"].startswith(str(environment.parent))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_demo_and_predict_run_outside_the_checkout(environment, tmp_path):
-    out = tmp_path / "demo"
-    run(environment / "keras-birds", "demo", "--out", out, cwd=tmp_path, timeout_s=600)
-    model = next(out.rglob("model.onnx"))
-    clip = next(path for path in sorted(out.rglob("*")) if path.suffix in (".ogg", ".wav", ".flac"))
-    table = run(
-        *(environment / "keras-birds", "predict", clip, "--model", model, "--format", "csv"), cwd=tmp_path
-    )
-    assert len(table.splitlines()) > 1
