@@ -502,9 +502,15 @@ def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
     assert len(oof.paths) == NUM_VALIDATE[0]
     # Three tenths of what it trained on are none of the labels.
     prepared = open_prepared(tmp_path / "run", config, data, None)
-    training, _ = make_datasets(fold_data(prepared, config, 0), config)
-    targets = np.concatenate([as_array(training[k][1]) for k in range(len(training))])
+    data_of_fold = fold_data(prepared, config, 0)
+    settings["augment"]["background"]["probability"] = 0.0
+    (images, targets), (plain, _) = (
+        (np.concatenate(x) for x in zip(*(training[k] for k in range(len(training))), strict=True))
+        for training in (make_datasets(data_of_fold, x)[0] for x in (config, Config.parse(settings)))
+    )
     assert (targets == 0).all(axis=1).mean() == pytest.approx(0.3, abs=0.05)
+    # Half of it has background mixed in.
+    assert (images != plain).any(axis=(1, 2, 3)).mean() == pytest.approx(0.5, abs=0.25)
 
 
 @torch_only
@@ -895,8 +901,11 @@ def test_a_pruned_fold_is_a_fold_of_a_run_of_its_own(whole, tmp_path, run_comman
     before, after = (OutOfFold.read(x / "oof.parquet") for x in folds)
     assert before.paths == after.paths
     assert ModelMetadata.read_onnx(tmp_path / "small.onnx").model_id == "first-pruned-0.5/fold0"
-    sizes = [x.stat().st_size for x in (folds[0] / "model.onnx", tmp_path / "small.onnx")]
-    assert sizes[1] < 0.95 * sizes[0]
+    weights = [x.dims for x in onnx.load(tmp_path / "small.onnx").graph.initializer]
+    depthwise = [x[0] for x in weights if len(x) == 4 and x[1] == 1 and x[2] > 1]
+    assert sorted(depthwise) == [32, 32, 48, 72, 72], (
+        "the stem, an unexpanded block, and halves of 96, 144 and 144"
+    )
     # A second export trains nothing.
     code, _, told = run_command(*command)
     assert (code, "fold 0: finished before" in told, "epoch" in told) == (0, True, False)

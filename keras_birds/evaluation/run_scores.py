@@ -1,6 +1,5 @@
 """Everything that a run knows about how good it is: settings, out-of-fold scores, histories."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from keras_birds.export.metadata import ModelMetadata, check_labels
 from keras_birds.labels import LabelSet
 from keras_birds.training.fold import HISTORY, OOF
 from keras_birds.training.oof import OutOfFold
-from keras_birds.training.run_directory import CONFIG
-
-_FOLD = re.compile(r"fold(\d+)")
+from keras_birds.training.run_directory import CONFIG, fold_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +118,7 @@ def finished_folds(run: Path) -> list[tuple[int, Path]]:
     Raises:
         ModelError: if there is none.
     """
-    found = [(int(m[1]), x) for x in run.iterdir() if (m := _FOLD.fullmatch(x.name))]
+    found = [(k, x) for x in run.iterdir() if isinstance(k := fold_of(x), int)]
     finished = sorted((k, x) for k, x in found if (x / "model.onnx").is_file() and (x / OOF).is_file())
     if not finished and (run / FULL / "model.onnx").is_file():
         raise ModelError(

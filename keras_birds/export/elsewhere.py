@@ -11,33 +11,12 @@ from typing import Any
 from keras_birds.errors import KerasBirdsError, ModelError
 from keras_birds.export.metadata import ModelMetadata
 
-ERROR = "Error: "
+_ERROR = "Error: "
 """What such a module's last line begins with, on stderr, if it failed."""
 
 
-def run_on_backend(backend: str, module: str, *arguments: str | Path) -> None:
-    """Waits for `python -m module arguments` on a backend.
-
-    Raises:
-        ModelError: with what the module said, if it failed.
-    """
-    package_parent = str(Path(__file__).resolve().parents[2])
-    search = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        said = [x.strip() for x in done.stderr.splitlines() if x.strip()] or [f"exit code {done.returncode}"]
-        raise ModelError(next((x for x in said if x.startswith(ERROR)), said[-1]).removeprefix(ERROR))
-
-
 def write_on_backend(backend: str, module: str, metadata: ModelMetadata, *arguments: str | Path) -> None:
-    """As `run_on_backend`, of a module that ends in `answer`.
+    """Waits for `python -m module` on a backend, of a module that ends in `answer`.
 
     Args:
         backend: `"torch"`, `"jax"` or `"tensorflow"`.
@@ -48,10 +27,22 @@ def write_on_backend(backend: str, module: str, metadata: ModelMetadata, *argume
     Raises:
         ModelError: with what the module said, if it failed.
     """
+    package_parent = str(Path(__file__).resolve().parents[2])
+    search = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as folder:
         described = Path(folder, "metadata.json")
         metadata.write_json(described)
-        run_on_backend(backend, module, described, *arguments)
+        done = subprocess.run(
+            [sys.executable, "-m", module, *map(str, (described, *arguments))],
+            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    if done.returncode:
+        said = [x.strip() for x in done.stderr.splitlines() if x.strip()] or [f"exit code {done.returncode}"]
+        raise ModelError(next((x for x in said if x.startswith(_ERROR)), said[-1]).removeprefix(_ERROR))
 
 
 def answer(write: Callable[..., Any]) -> None:
@@ -59,4 +50,4 @@ def answer(write: Callable[..., Any]) -> None:
     try:
         write(ModelMetadata.read_json(sys.argv[1]), *sys.argv[2:])
     except KerasBirdsError as error:
-        sys.exit(f"{ERROR}{error}")
+        sys.exit(f"{_ERROR}{error}")

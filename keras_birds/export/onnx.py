@@ -1,12 +1,7 @@
-"""Writes a `.keras` model as ONNX, through torch, whichever backend is running.
+"""Writes a `.keras` model as ONNX, through torch, whichever backend is running."""
 
-`python -m keras_birds.export.onnx IN.keras OUT.onnx --metadata FILE.json` does the same by itself.
-"""
-
-import argparse
 import contextlib
 import io
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,8 +12,8 @@ import onnx
 
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
-from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.export.elsewhere import ERROR, run_on_backend
+from keras_birds.errors import ModelError
+from keras_birds.export.elsewhere import answer, write_on_backend
 from keras_birds.export.metadata import FRAME_LOGITS, ModelMetadata, open_session
 
 if TYPE_CHECKING:
@@ -52,7 +47,7 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
 
     keras_path, onnx_path = Path(keras_path), Path(onnx_path)
     if keras.config.backend() != "torch":
-        _export_elsewhere(keras_path, onnx_path, metadata)
+        write_on_backend("torch", "keras_birds.export.onnx", metadata, keras_path, onnx_path)
         return
     # On the CPU: a GPU's reduced-precision convolutions would fail the comparison.
     with keras.device("cpu"):
@@ -96,14 +91,6 @@ def load_float32(path: Path) -> "keras.Model":
     for layer in model._flatten_layers():
         layer.dtype_policy = "float32"
     return model
-
-
-def _export_elsewhere(keras_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        described = Path(folder, "metadata.json")
-        metadata.write_json(described)
-        places = keras_path.resolve(), onnx_path.resolve()
-        run_on_backend("torch", "keras_birds.export.onnx", *places, "--metadata", described)
 
 
 def trace(path: str | Path, model: "keras.Model") -> onnx.ModelProto:
@@ -192,19 +179,9 @@ def _check_parity(path: Path, model: "keras.Model", onnx_path: Path, images: np.
                 )
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_birds.export.onnx", description="Write a .keras model as ONNX, through torch."
-    )
-    parser.add_argument("keras_path", type=Path, metavar="IN")
-    parser.add_argument("onnx_path", type=Path, metavar="OUT")
-    parser.add_argument("--metadata", type=Path, required=True, help="model.json: labels and settings")
-    args = parser.parse_args()
-    try:
-        export_onnx(args.keras_path, args.onnx_path, ModelMetadata.read_json(args.metadata))
-    except KerasBirdsError as error:
-        sys.exit(f"{ERROR}{error}")
+def _export(metadata: ModelMetadata, keras_path: str, onnx_path: str) -> None:
+    export_onnx(keras_path, onnx_path, metadata)
 
 
 if __name__ == "__main__":
-    _main()
+    answer(_export)

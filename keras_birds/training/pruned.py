@@ -1,16 +1,14 @@
 """Prunes the folds of a run and trains them a little further, as a run of its own."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from keras_birds.config import Config
 from keras_birds.data.folds import FULL
 from keras_birds.errors import ConfigError
-from keras_birds.training.run_directory import CONFIG, read_data_dir
+from keras_birds.training.run_directory import CONFIG, fold_of, read_data_dir
 from keras_birds.training.train import Reporter, RunResult, train
 
-_FOLD = re.compile(r"fold\d+")
 EPOCHS, LEARNING_RATE = 0.3, 0.5
 """Of the run's own: so many epochs more, from so high a rate down."""
 
@@ -30,17 +28,17 @@ def train_pruned(models: Sequence[Path], ratio: float, reporter: Reporter) -> Ru
         ConfigError: if the folder isn't a run, or its data set is no longer where it was.
         KerasBirdsError: as `train`.
     """
-    names, run = [x.parent.name for x in models], models[0].parent.parent
-    if not (run / CONFIG).is_file() or not (names == [FULL] or all(map(_FOLD.fullmatch, names))):
+    folds, run = [fold_of(x.parent) for x in models], models[0].parent.parent
+    numbers = [x for x in folds if isinstance(x, int)]
+    if not (run / CONFIG).is_file() or (numbers != folds and folds != [FULL]):
         raise ConfigError(f"--prune needs a run, whose recordings to train on. Received: {models[0]}")
-    fold: str | list[int] = FULL if names == [FULL] else [int(x.removeprefix("fold")) for x in names]
     data = read_data_dir(run)
     if data is None:
         raise ConfigError(
             f"--prune needs the recordings that {run} was trained on. Received: they are no longer there"
         )
     out = run.with_name(f"{run.name}-pruned-{ratio:g}")
-    return train(pruned_config(run, ratio), data, fold, out, (out / CONFIG).is_file(), reporter)
+    return train(pruned_config(run, ratio), data, numbers or FULL, out, (out / CONFIG).is_file(), reporter)
 
 
 def pruned_config(run: Path, ratio: float) -> Config:

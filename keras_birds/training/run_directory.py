@@ -95,6 +95,14 @@ def fold_folder(run: Path, fold: Fold) -> Path:
     return run / (FULL if fold == FULL else f"fold{fold}")
 
 
+def fold_of(folder: Path) -> Fold | None:
+    """The inverse of `fold_folder`; None of another folder."""
+    if folder.name == FULL:
+        return FULL
+    number = re.fullmatch(r"fold(\d+)", folder.name)
+    return int(number[1]) if number else None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what a process that was killed in the middle of a write left in a folder: half a file each."""
     for path in folder.glob(".*"):
