@@ -15,10 +15,10 @@ from statistics import median
 import numpy as np
 
 from keras_birds.config import Config
-from keras_birds.export.metadata import ModelMetadata
-from keras_birds.export.onnx import export_onnx
-from keras_birds.inference.engines import OnnxEngine
 from keras_birds.labels import LabelSet
+from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.build import build_model
 
 CLIPS_A_ROUND, NUM_LABELS = 60, 206

@@ -47,8 +47,8 @@ def write_model(folder: Path) -> Path:
     """Exports an untrained network, in a process of its own: here nothing shall run but the engine."""
     code = f"""
 import keras_birds
-from keras_birds.export.metadata import ModelMetadata
-from keras_birds.export.onnx import export_onnx
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.onnx_export import export_onnx
 from keras_birds.labels import LabelSet
 config = keras_birds.Config.load("baseline", ["model.pretrained=none"])
 keras_birds.build_model(config, 206).save({str(folder / "model.keras")!r})

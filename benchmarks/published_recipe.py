@@ -21,7 +21,7 @@ SETTINGS = ("model.pretrained=none", "folds.strategy=column", "folds.column=fold
 
 def macro_aucs(data: Path, run: Path, folds: list[int], mixup: bool) -> list[float]:
     """Best macro ROC-AUC of each fold; folds that are finished already are read."""
-    from keras_birds.export.metadata import ModelMetadata
+    from keras_birds.models.metadata import ModelMetadata
 
     settings = [*SETTINGS, *([] if mixup else ["augment.mixup.probability=0"])]
     for fold in folds:

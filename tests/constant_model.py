@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from placeholder import make_metadata
 
-from keras_birds.export.metadata import ModelMetadata
+from keras_birds.models.metadata import ModelMetadata
 
 
 def write_constant_model(

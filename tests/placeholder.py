@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_birds.config import AudioConfig, MelConfig
-from keras_birds.export.metadata import ModelMetadata
 from keras_birds.labels import Label, LabelSet
+from keras_birds.models.metadata import ModelMetadata
 
 # Not in alphabetical order, and the first looks like a number: order and strings must survive every file.
 LABELS = LabelSet(
@@ -55,7 +55,7 @@ def make_metadata(model_id: str = "placeholder/fold0", **changes) -> ModelMetada
 
 def make_run(run: Path) -> Path:
     """Writes a run of two finished folds whose probabilities differ, through the real export."""
-    from keras_birds.export.onnx import export_onnx
+    from keras_birds.models.onnx_export import export_onnx
 
     for fold, logit_scale in enumerate((20.0, 10.0)):
         folder = run / f"fold{fold}"

@@ -22,9 +22,9 @@ from keras_birds.evaluation.calibrate import (
 )
 from keras_birds.evaluation.reliability import calibration_error
 from keras_birds.evaluation.run_scores import read_run
-from keras_birds.export.calibration import Calibration, LabelCalibration, calibrate
-from keras_birds.export.logits import logit
-from keras_birds.export.metadata import ModelMetadata
+from keras_birds.models.calibration import Calibration, LabelCalibration, calibrate
+from keras_birds.models.logits import logit
+from keras_birds.models.metadata import ModelMetadata
 
 
 def _nothing(done, total):

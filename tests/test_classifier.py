@@ -13,10 +13,10 @@ import keras_birds
 from keras_birds.audio.clips import fill
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import AudioError, ConfigError, ModelError
-from keras_birds.export.logits import sigmoid
 from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
 from keras_birds.labels import Label, LabelSet
+from keras_birds.models.logits import sigmoid
 
 RATE = AUDIO.sample_rate_hz
 CLIP = AUDIO.clip_samples

@@ -34,8 +34,8 @@ from keras_birds.inference.classifier import Classifier, load
 from keras_birds.inference.detections import DetectionRules
 from keras_birds.inference.results import Results
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
-from keras_birds.inference.waveform_engine import WaveformEngine
 from keras_birds.labels import LabelSet
+from keras_birds.models.waveform_engine import WaveformEngine
 
 # Ray's own lock on the tests' clusters, with a key that nobody keeps; read when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")

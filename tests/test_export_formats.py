@@ -15,8 +15,8 @@ from keras_birds.errors import ModelError
 from keras_birds.export import formats
 from keras_birds.export.exporter import export_model
 from keras_birds.export.litert import open_interpreter
-from keras_birds.export.metadata import ModelMetadata
-from keras_birds.export.onnx import export_onnx
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.build import build_model
 from keras_birds.nn.efficientnet import BACKBONE
 

@@ -14,11 +14,11 @@ from placeholder import LABELS, make_metadata, make_model
 
 from keras_birds.config import Config
 from keras_birds.errors import ModelError
-from keras_birds.export.keras_engine import KerasEngine, load_keras_model
-from keras_birds.export.logits import sigmoid
-from keras_birds.export.onnx import example_images, export_onnx
 from keras_birds.inference.classifier import load
-from keras_birds.inference.engines import OnnxEngine
+from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.keras_engine import KerasEngine, load_keras_model
+from keras_birds.models.logits import sigmoid
+from keras_birds.models.onnx_export import example_images, export_onnx
 from keras_birds.nn.build import build_model
 
 MEL = {"height": 64, "width": 64}
@@ -35,8 +35,8 @@ import keras_birds
 import keras, numpy as np
 from placeholder import LABELS, make_metadata
 from keras_birds.config import Config
-from keras_birds.export.onnx import export_onnx
-from keras_birds.export.logits import sigmoid
+from keras_birds.models.onnx_export import export_onnx
+from keras_birds.models.logits import sigmoid
 from keras_birds.nn.build import build_model
 
 folder = Path(sys.argv[1])

@@ -12,11 +12,11 @@ from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata
 import keras_birds
 from keras_birds.config import Config
 from keras_birds.errors import ModelError
-from keras_birds.export.keras_engine import KerasEngine, load_keras_model, with_frames
-from keras_birds.export.logits import sigmoid
-from keras_birds.export.onnx import export_onnx
-from keras_birds.inference.engines import OnnxEngine
 from keras_birds.labels import LabelSet
+from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.keras_engine import KerasEngine, load_keras_model, with_frames
+from keras_birds.models.logits import sigmoid
+from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.build import build_model
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean
 

@@ -28,8 +28,8 @@ from keras_birds.data.catalog import data_hash, read_catalog
 from keras_birds.data.precompute import precompute
 from keras_birds.data.reviews import Review, reviews_path, save_review
 from keras_birds.errors import ConfigError, DataError, ModelError, TrainingError
-from keras_birds.export.metadata import ModelMetadata
-from keras_birds.inference.engines import OnnxEngine
+from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC

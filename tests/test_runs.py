@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from keras_birds.errors import ConfigError, ModelError
-from keras_birds.inference.runs import finished_models, resolve_model
+from keras_birds.models.find import finished_models, resolve_model
 from keras_birds.resources import resource
 
 

@@ -11,12 +11,12 @@ from keras_birds.errors import ModelError
 from keras_birds.export.exporter import export_model
 from keras_birds.export.half import halve_weights, whole_weights
 from keras_birds.export.int8 import quantize_weights
-from keras_birds.export.logits import logit, sigmoid
-from keras_birds.export.metadata import ModelMetadata
 from keras_birds.export.waveform import waveform_model
-from keras_birds.inference.bundled import bundled_models
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.engines import OnnxEngine
+from keras_birds.models.bundled import bundled_models
+from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.logits import logit, sigmoid
+from keras_birds.models.metadata import ModelMetadata
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="graphs are traced by torch")
 

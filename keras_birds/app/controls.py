@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import streamlit as st
 
 import keras_birds
-from keras_birds.inference.bundled import bundled_models
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.detections import THRESHOLD
-from keras_birds.inference.runs import finished_models, resolve_model
+from keras_birds.models.bundled import bundled_models
+from keras_birds.models.find import finished_models, resolve_model
 from keras_birds.resources import RUNS_DIR
 
 

@@ -9,8 +9,8 @@ import click
 from keras_birds.cli.reporting import make_reporter
 
 if TYPE_CHECKING:
-    from keras_birds.export.calibration import Calibration, Method
     from keras_birds.labels import LabelSet
+    from keras_birds.models.calibration import Calibration, Method
 
 
 @click.command()

@@ -13,7 +13,7 @@ from keras_birds.export.formats import SUFFIX, Format, Input, Precision, check_f
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_birds.export.metadata import ModelMetadata
+    from keras_birds.models.metadata import ModelMetadata
 
 _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
 
@@ -91,8 +91,8 @@ def export(
     if not out.parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
     from keras_birds.export.exporter import export_model
-    from keras_birds.export.metadata import ModelMetadata
-    from keras_birds.inference.runs import resolve_model
+    from keras_birds.models.find import resolve_model
+    from keras_birds.models.metadata import ModelMetadata
 
     paths = resolve_model(model, "onnx")
     check_format(paths, chosen, cast(Precision, precision))
@@ -147,7 +147,7 @@ def _clips(path: Path, metadata: "ModelMetadata", folder: Path | None) -> "tuple
     from keras_birds.audio.decode import decode_clip
     from keras_birds.audio.files import find_inputs
     from keras_birds.errors import AudioError, DataError
-    from keras_birds.export.onnx import example_clips
+    from keras_birds.models.onnx_export import example_clips
     from keras_birds.training.run_directory import read_data_dir
 
     run = path.parent.parent

@@ -11,7 +11,7 @@ import click
 from keras_birds.cli.options import ModelType, format_option
 
 if TYPE_CHECKING:
-    from keras_birds.export.metadata import ModelMetadata
+    from keras_birds.models.metadata import ModelMetadata
 
 
 @click.command()
@@ -45,9 +45,9 @@ def info(model: Path, form: str) -> None:
     keras-birds info animals
     keras-birds info runs/all
     """
-    from keras_birds.export.metadata import ModelMetadata
-    from keras_birds.inference.bundled import card_of
-    from keras_birds.inference.runs import resolve_model
+    from keras_birds.models.bundled import card_of
+    from keras_birds.models.find import resolve_model
+    from keras_birds.models.metadata import ModelMetadata
 
     paths = resolve_model(model, "onnx")
     found = [ModelMetadata.read_onnx(path) for path in paths]
@@ -64,9 +64,9 @@ def info(model: Path, form: str) -> None:
 
 def _rows() -> Iterator[dict[str, Any]]:
     from keras_birds.errors import ModelError
-    from keras_birds.export.metadata import ModelMetadata
-    from keras_birds.inference.bundled import bundled_models
-    from keras_birds.inference.runs import finished_models
+    from keras_birds.models.bundled import bundled_models
+    from keras_birds.models.find import finished_models
+    from keras_birds.models.metadata import ModelMetadata
 
     files = [(name, "keras-birds", path) for name, path in bundled_models().items()]
     files += [(str(path.parent), "training", path) for path in finished_models()]

@@ -100,7 +100,7 @@ class ModelType(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Reads the option's value."""
-        from keras_birds.inference.bundled import bundled_models
+        from keras_birds.models.bundled import bundled_models
 
         path = Path(str(value))
         if not path.exists() and str(value) not in bundled_models():

@@ -295,7 +295,7 @@ def predict(
 
 
 def _describe_choice(classifier: "Classifier") -> str:
-    from keras_birds.inference.bundled import bundled_name
+    from keras_birds.models.bundled import bundled_name
     from keras_birds.resources import RUNS_DIR
 
     engine = classifier.engines[0]
@@ -361,7 +361,7 @@ def _load(
 
     if labels is None or model is None or sample_rate_hz is None or window_s is None:
         return load(model, engine=engine, decoder=decoder, provider=provider, calibrated=calibrated)
-    from keras_birds.inference.waveform_engine import WaveformEngine, read_label_lines
+    from keras_birds.models.waveform_engine import WaveformEngine, read_label_lines
 
     foreign = WaveformEngine(model, read_label_lines(labels), sample_rate_hz, window_s, output, provider)
     return Classifier([foreign], decoder, calibrated)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_birds.errors import ConfigError, KerasBirdsError
-from keras_birds.export.metadata import available_cpus
+from keras_birds.models.metadata import available_cpus
 from keras_birds.quiet import quiet
 
 _PROBE_S = 10.0

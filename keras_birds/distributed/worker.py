@@ -11,10 +11,10 @@ import keras_birds
 from keras_birds.distributed.groups import Group
 from keras_birds.errors import ConfigError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.engines import Engine, load_engine
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
-from keras_birds.inference.waveform_engine import WaveformEngine
 from keras_birds.labels import LabelSet
+from keras_birds.models.engines import Engine, load_engine
+from keras_birds.models.waveform_engine import WaveformEngine
 
 
 @dataclass(frozen=True)

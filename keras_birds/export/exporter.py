@@ -15,11 +15,11 @@ from keras_birds.export.formats import Format, Input, Precision, check_format, k
 from keras_birds.export.half import halve_weights, whole_weights
 from keras_birds.export.int8 import quantize_static, quantize_weights
 from keras_birds.export.litert import run_litert, write_litert
-from keras_birds.export.logits import sigmoid
-from keras_birds.export.metadata import ModelMetadata, check_members, joined_id, open_session
 from keras_birds.export.openvino import run_openvino, write_openvino
 from keras_birds.export.torch_program import run_torch, write_torch
 from keras_birds.export.waveform import waveform_model
+from keras_birds.models.logits import sigmoid
+from keras_birds.models.metadata import ModelMetadata, check_members, joined_id, open_session
 
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25, "int8": 0.25}
 """How far a probability may be from the original's."""
@@ -155,7 +155,7 @@ def _original(paths: Sequence[Path], images: np.ndarray) -> np.ndarray:
     for path in paths:
         (keras_path,) = keras_paths([path])
         if keras_path.is_file():
-            from keras_birds.export.keras_engine import KerasEngine
+            from keras_birds.models.keras_engine import KerasEngine
 
             engine = KerasEngine(keras_path)
             logits = [engine.logits(x) for x in _batches(images)]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_birds.errors import ModelError
-from keras_birds.export.elsewhere import answer, write_on_backend
-from keras_birds.export.metadata import ModelMetadata
+from keras_birds.models.backend_process import answer, write_on_backend
+from keras_birds.models.metadata import ModelMetadata
 from keras_birds.quiet import quiet
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_birds.errors import ModelError
-from keras_birds.export.elsewhere import answer, write_on_backend
-from keras_birds.export.metadata import ModelMetadata
+from keras_birds.models.backend_process import answer, write_on_backend
+from keras_birds.models.metadata import ModelMetadata
 
 METADATA = "keras_birds.json"
 """Among the program's extra files."""

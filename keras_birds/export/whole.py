@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_birds.export.metadata import ModelMetadata
-from keras_birds.export.onnx import load_float32
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.onnx_export import load_float32
 
 if TYPE_CHECKING:
     import keras

@@ -12,13 +12,13 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.errors import AudioError, ModelError
-from keras_birds.export.calibration import Calibration
-from keras_birds.export.logits import sigmoid
-from keras_birds.export.metadata import check_members, joined_id
-from keras_birds.inference.engines import Engine, FrameEngine, load_engine
-from keras_birds.inference.runs import resolve_model
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
+from keras_birds.models.calibration import Calibration
+from keras_birds.models.engines import Engine, FrameEngine, load_engine
+from keras_birds.models.find import resolve_model
+from keras_birds.models.logits import sigmoid
+from keras_birds.models.metadata import check_members, joined_id
 
 if TYPE_CHECKING:
     from pandas import DataFrame

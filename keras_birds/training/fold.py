@@ -19,9 +19,9 @@ from keras_birds.data.folds import FULL, Fold
 from keras_birds.data.reviewed import ReviewedSource
 from keras_birds.data.source import JoinedSource, MelSource
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.export.metadata import ModelMetadata
-from keras_birds.export.onnx import export_onnx
 from keras_birds.labels import LabelSet
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.augment import build_augment
 from keras_birds.nn.build import build_model
 from keras_birds.nn.efficientnet import BACKBONE

@@ -9,7 +9,7 @@ from keras_birds.config import Config
 from keras_birds.data.catalog import Catalog
 from keras_birds.data.folds import Fold, Split
 from keras_birds.errors import ConfigError
-from keras_birds.export.metadata import check_labels
+from keras_birds.models.metadata import check_labels
 from keras_birds.training.run_directory import CONFIG, SPLIT, fold_folder, settings_difference
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def initial_model(config: Config, fold: Fold, labels: list[str]) -> "keras.Model
     Raises:
         ModelError: if it can't be loaded, or has other labels.
     """
-    from keras_birds.export.keras_engine import KerasEngine
+    from keras_birds.models.keras_engine import KerasEngine
     from keras_birds.nn.prune import prune
 
     path = _model_path(Path(config.model.initial), fold)

@@ -13,7 +13,7 @@ import numpy as np
 
 import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras file names
 from keras_birds.errors import ModelError
-from keras_birds.export.metadata import ModelMetadata
+from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.heads import FRAME_LOGITS
 
 

@@ -13,8 +13,8 @@ import onnx
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
-from keras_birds.export.elsewhere import answer, write_on_backend
-from keras_birds.export.metadata import FRAME_LOGITS, ModelMetadata, open_session
+from keras_birds.models.backend_process import answer, write_on_backend
+from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata, open_session
 
 if TYPE_CHECKING:
     import keras
@@ -43,11 +43,11 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
     """
     import keras
 
-    from keras_birds.export.keras_engine import with_frames
+    from keras_birds.models.keras_engine import with_frames
 
     keras_path, onnx_path = Path(keras_path), Path(onnx_path)
     if keras.config.backend() != "torch":
-        write_on_backend("torch", "keras_birds.export.onnx", metadata, keras_path, onnx_path)
+        write_on_backend("torch", "keras_birds.models.onnx_export", metadata, keras_path, onnx_path)
         return
     # On the CPU: a GPU's reduced-precision convolutions would fail the comparison.
     with keras.device("cpu"):
@@ -80,7 +80,7 @@ def load_float32(path: Path) -> "keras.Model":
     """Loads an uncompiled model to compute in float32; under `mixed_bfloat16` its weights are float32 as they stand."""
     import keras
 
-    from keras_birds.export.keras_engine import load_keras_model
+    from keras_birds.models.keras_engine import load_keras_model
 
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
@@ -165,7 +165,7 @@ def example_clips(metadata: ModelMetadata) -> np.ndarray:
 
 
 def _check_parity(path: Path, model: "keras.Model", onnx_path: Path, images: np.ndarray) -> None:
-    from keras_birds.export.keras_engine import as_list
+    from keras_birds.models.keras_engine import as_list
 
     session = open_session(onnx_path)
     for batch in (1, len(images)):

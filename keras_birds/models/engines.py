@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
-from keras_birds.export.logits import logit
-from keras_birds.export.metadata import FRAME_LOGITS, ModelMetadata, open_session
+from keras_birds.models.logits import logit
+from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata, open_session
 
 
 class Engine(Protocol):
@@ -134,7 +134,7 @@ def load_engine(path: str | Path, provider: str | None = None) -> Engine:
             f"--provider is for ONNX models. Received: {provider} with {path}; KERAS_BACKEND chooses what computes"
         )
     # By name: nothing here may import keras unless it is asked for.
-    loaded: Engine = import_module("keras_birds.export.keras_engine").KerasEngine(path)
+    loaded: Engine = import_module("keras_birds.models.keras_engine").KerasEngine(path)
     return loaded
 
 

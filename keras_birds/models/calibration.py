@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from keras_birds.export.logits import logit
+from keras_birds.models.logits import logit
 
 Method = Literal["platt", "isotonic"]
 METHODS: tuple[str, ...] = get_args(Method)

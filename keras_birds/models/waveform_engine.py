@@ -7,10 +7,10 @@ import numpy as np
 
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import DataError, ModelError
-from keras_birds.export.logits import logit
-from keras_birds.export.metadata import ModelMetadata, open_session
-from keras_birds.inference.engines import choose_provider
 from keras_birds.labels import Label, LabelSet
+from keras_birds.models.engines import choose_provider
+from keras_birds.models.logits import logit
+from keras_birds.models.metadata import ModelMetadata, open_session
 
 _LATIN_AND_COMMON = re.compile(r"([A-Z][a-z-]+ [a-z-]+(?: [a-z-]+)?)_(.+)")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.export.metadata import ModelMetadata
+from keras_birds.models.metadata import ModelMetadata
 
 _ERROR = "Error: "
 """What such a module's last line begins with, on stderr, if it failed."""

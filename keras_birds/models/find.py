@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from keras_birds.errors import ConfigError, ModelError
-from keras_birds.inference.bundled import DEFAULT, bundled_models
+from keras_birds.models.bundled import DEFAULT, bundled_models
 from keras_birds.resources import RUNS_DIR
 
 _HOW_TO_GET_ONE = (

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from keras_birds.atomic import atomic_path
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.export.calibration import Calibration
 from keras_birds.labels import LabelSet
+from keras_birds.models.calibration import Calibration
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
