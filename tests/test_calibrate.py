@@ -20,11 +20,11 @@ from keras_birds.evaluation.calibrate import (
     store_calibration,
     thresholds_for,
 )
-from keras_birds.evaluation.reliability import calibration_error
 from keras_birds.evaluation.run_scores import read_run
 from keras_birds.models.calibration import Calibration, LabelCalibration, calibrate
 from keras_birds.models.logits import logit
 from keras_birds.models.metadata import ModelMetadata
+from keras_birds.plots.reliability import calibration_error
 
 
 def _nothing(done, total):

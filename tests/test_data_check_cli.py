@@ -12,7 +12,7 @@ import soundfile
 
 from keras_birds.config import DataConfig
 from keras_birds.data.catalog import read_catalog
-from keras_birds.evaluation.class_distribution import class_distribution
+from keras_birds.plots.class_distribution import class_distribution
 
 RATE = 32_000
 COLUMNS = "path,seconds,sample_rate_hz,channels,status,reason"

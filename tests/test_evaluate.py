@@ -22,9 +22,9 @@ from keras_birds.errors import DataError, ModelError
 from keras_birds.evaluation.evaluate import evaluate
 from keras_birds.evaluation.leaks import find_leaks
 from keras_birds.evaluation.metrics import confusions, group_table, label_table, top1_accuracy
-from keras_birds.evaluation.report_figures import auc_against_count_figure, confusion_figure, curves_figure
 from keras_birds.evaluation.run_scores import read_run
 from keras_birds.models.metadata import ModelMetadata
+from keras_birds.plots.report import auc_against_count_figure, confusion_figure, curves_figure
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from keras_birds.evaluation.reliability import calibration_error, reliability, reliability_figure
+from keras_birds.plots.reliability import calibration_error, reliability, reliability_figure
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.audio.envelope import Envelope
-from keras_birds.evaluation.sound_axes import draw_mel, draw_wave
 from keras_birds.inference.classifier import Classifier
+from keras_birds.plots.sound_axes import draw_mel, draw_wave
 
 PICK = "pick"
 """Name of the timeline's selection: the point that was clicked."""

@@ -56,8 +56,8 @@ def calibrate(run: Path, method: str, precision: float, reviews: Path | None) ->
         reviewed_scores,
         store_calibration,
     )
-    from keras_birds.evaluation.reliability import reliability, reliability_figure
     from keras_birds.evaluation.run_scores import read_run
+    from keras_birds.plots.reliability import reliability, reliability_figure
 
     scores, chosen = read_run(run), cast("Method", method)
     reviewed = None

@@ -52,7 +52,7 @@ def check(
     from keras_birds.config import Config
     from keras_birds.data.catalog import read_catalog
     from keras_birds.data.check import check_recordings
-    from keras_birds.evaluation.class_distribution import class_distribution
+    from keras_birds.plots.class_distribution import class_distribution
 
     config = Config.load(config_name, overrides)
     root = resolve_data_dir(data_dir, config)

@@ -58,8 +58,8 @@ def preview(
         raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
 
     from keras_birds.config import Config
-    from keras_birds.evaluation.augmentation_preview import augmentation_preview
     from keras_birds.inference.text import printable
+    from keras_birds.plots.augmentation import augmentation_preview
 
     config = Config.load(config_name, overrides)
     (first, image), (second, other) = (
@@ -80,7 +80,7 @@ def _background(config: "Config") -> "np.ndarray | None":
 
 def _from_file(file: Path, config: "Config") -> list[tuple[Path, "np.ndarray"]]:
     from keras_birds.audio.listing import AUDIO_SUFFIXES
-    from keras_birds.evaluation.augmentation_preview import clip_image
+    from keras_birds.plots.augmentation import clip_image
 
     found = [(file, clip_image(file, config))]
     neighbours = sorted(
@@ -112,7 +112,7 @@ def _from_data(data_dir: Path | None, config: "Config", seed: int) -> list[tuple
 
 def _readable(paths: list[Path], config: "Config", count: int) -> list[tuple[Path, "np.ndarray"]]:
     from keras_birds.errors import AudioError
-    from keras_birds.evaluation.augmentation_preview import clip_image
+    from keras_birds.plots.augmentation import clip_image
 
     found: list[tuple[Path, np.ndarray]] = []
     for path in paths:

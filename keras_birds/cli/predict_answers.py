@@ -58,7 +58,7 @@ def predict_answers(
     if frames is not None:
         click.echo(f"Frames: {printable(frames)}", err=True)
     if figure is not None and not failed:
-        from keras_birds.evaluation.prediction_figure import prediction_figure
+        from keras_birds.plots.prediction import prediction_figure
 
         prediction_figure(classifier, answer, figure)
         click.echo(f"Figure: {printable(figure)}", err=True)

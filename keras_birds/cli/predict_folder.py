@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.evaluation.activity_figure import activity_figure
 from keras_birds.inference.batch import Listener, Score, result_settings, score_into
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.detections import DetectionRules
@@ -23,6 +22,7 @@ from keras_birds.inference.results import Results
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.inference.text import printable
 from keras_birds.inference.writers import Submission
+from keras_birds.plots.activity import activity_figure
 
 if TYPE_CHECKING:
     from rich.progress import Progress

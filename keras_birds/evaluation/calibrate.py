@@ -17,11 +17,11 @@ from keras_birds.atomic import atomic_path
 from keras_birds.data.reviews import find_reviews
 from keras_birds.errors import ModelError
 from keras_birds.evaluation.bootstrap import interval, resamples
-from keras_birds.evaluation.reliability import calibration_error
 from keras_birds.evaluation.run_scores import RunScores
 from keras_birds.models.calibration import Calibration, LabelCalibration, Method, calibrate
 from keras_birds.models.logits import logit
 from keras_birds.models.onnx_export import replace_metadata
+from keras_birds.plots.reliability import calibration_error
 
 MIN_POSITIVES = 10
 """Fewer positives, or negatives, tell too little of what a label's scores mean."""

@@ -16,10 +16,10 @@ from keras_birds.audio.decode import decode_clip
 from keras_birds.errors import AudioError
 from keras_birds.evaluation.bootstrap import SAMPLES
 from keras_birds.evaluation.calibrate import cross_calibrated
-from keras_birds.evaluation.class_distribution import class_distribution
 from keras_birds.evaluation.evaluate import Evaluation
-from keras_birds.evaluation.reliability import reliability, reliability_figure
-from keras_birds.evaluation.report_figures import auc_against_count_figure, confusion_figure, curves_figure
+from keras_birds.plots.class_distribution import class_distribution
+from keras_birds.plots.reliability import reliability, reliability_figure
+from keras_birds.plots.report import auc_against_count_figure, confusion_figure, curves_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
