@@ -22,9 +22,9 @@ from predict_speed import SHARED, show, write_model, write_recording
 
 def seconds(classifier, names, out: Path, score) -> float:
     """Scoring, with everything on the disk at the end."""
-    from keras_birds.inference.batch import score_into
-    from keras_birds.inference.detections import DetectionRules
-    from keras_birds.inference.results import Results
+    from keras_birds.results.detections import DetectionRules
+    from keras_birds.results.results import Results
+    from keras_birds.results.resume import score_into
 
     rules = DetectionRules.of(classifier.labels)
     began = time.perf_counter()

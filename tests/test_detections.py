@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.inference import detections
-from keras_birds.inference.detections import DetectionRules, smooth, summarise
 from keras_birds.inference.outcome import Outcome, detection_schema
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import Label, LabelSet
+from keras_birds.results import detections
+from keras_birds.results.detections import DetectionRules, smooth, summarise
 
 LABELS = LabelSet(
     [Label("1139490", "Lithobates palmipes", "Amazon River Frog"), Label("whtdov"), Label("bkcdon")]

@@ -29,13 +29,13 @@ from keras_birds.distributed.predict import ClusterScorer
 from keras_birds.distributed.train import fold_resources, train_on_cluster
 from keras_birds.distributed.worker import PackedModel, Worker
 from keras_birds.errors import ConfigError, KerasBirdsError, ModelError
-from keras_birds.inference.batch import Listener, score_into
 from keras_birds.inference.classifier import Classifier, load
-from keras_birds.inference.detections import DetectionRules
-from keras_birds.inference.results import Results
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
 from keras_birds.models.waveform_engine import WaveformEngine
+from keras_birds.results.detections import DetectionRules
+from keras_birds.results.results import Results
+from keras_birds.results.resume import Listener, score_into
 
 # Ray's own lock on the tests' clusters, with a key that nobody keeps; read when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")

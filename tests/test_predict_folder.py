@@ -329,7 +329,7 @@ def test_one_and_four_workers_give_the_same_tables(predict, disk, tmp_path):
 
 _SLOWED = """
 import sys, time
-import keras_birds.inference.results as results, keras_birds.inference.classifier as classifier
+import keras_birds.results.results as results, keras_birds.inference.classifier as classifier
 results._SHARD_S = 0.15
 probabilities = classifier.Classifier.probabilities
 def slow(self, inputs):

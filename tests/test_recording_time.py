@@ -3,7 +3,7 @@ from datetime import datetime
 import pytest
 
 from keras_birds.errors import ConfigError
-from keras_birds.inference.recording_time import check_time_pattern, start_time
+from keras_birds.results.recording_time import check_time_pattern, start_time
 
 MORNING = datetime(2023, 5, 10, 7, 30)
 

@@ -13,7 +13,8 @@ from odd_names import ODD_NAMES
 from keras_birds.inference.aggregate import RankedLabel
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.predict import Prediction
-from keras_birds.inference.report import (
+from keras_birds.labels import Label
+from keras_birds.results.report import (
     CSV_COLUMNS,
     CsvWriter,
     JsonWriter,
@@ -21,7 +22,6 @@ from keras_birds.inference.report import (
     describe_length,
     printable,
 )
-from keras_birds.labels import Label
 
 FROG = Label("1139490", "Lithobates palmipes", "Amazon River Frog", "Amphibia")
 ODD = Label("odd,1", 'Avis "rara"', "Ñandú, 鳥\nof two lines", "")

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from keras_birds.errors import ConfigError, KerasBirdsError
-from keras_birds.inference import results as results_module
-from keras_birds.inference.detections import DetectionRules
-from keras_birds.inference.journal import JOURNAL
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.results import Results
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import LabelSet
+from keras_birds.results import results as results_module
+from keras_birds.results.detections import DetectionRules
+from keras_birds.results.journal import JOURNAL
+from keras_birds.results.results import Results
 
 LABELS = LabelSet(["a", "b"])
 SETTINGS = {"model_id": "m", "overlap_s": 0.0, "thresholds": 0.25}

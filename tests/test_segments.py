@@ -15,14 +15,14 @@ from placeholder import LABELS, TONES_HZ
 from keras_birds.audio import ffmpeg, reader
 from keras_birds.audio.remote import stamp
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.inference import segments as segments_module
-from keras_birds.inference.detections import DetectionRules
 from keras_birds.inference.outcome import Outcome, detection_schema
-from keras_birds.inference.results import Results, read_detections
 from keras_birds.inference.scorer import RecordingScores
-from keras_birds.inference.segment_clips import SEGMENT_COLUMNS, check_new_folder, cut_segments
-from keras_birds.inference.segments import SegmentPicker
 from keras_birds.labels import Label, LabelSet
+from keras_birds.results import segments as segments_module
+from keras_birds.results.detections import DetectionRules
+from keras_birds.results.results import Results, read_detections
+from keras_birds.results.segment_clips import SEGMENT_COLUMNS, check_new_folder, cut_segments
+from keras_birds.results.segments import SegmentPicker
 
 ODD = LabelSet(
     [

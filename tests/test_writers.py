@@ -19,8 +19,8 @@ from odd_names import ODD_NAMES
 
 from keras_birds.errors import DataError, KerasBirdsError, ModelError
 from keras_birds.inference.outcome import Outcome, detection_schema
-from keras_birds.inference.writers import FORMATS, write_submission, write_tables
-from keras_birds.inference.writers.files import recording_path
+from keras_birds.results.writers import FORMATS, write_submission, write_tables
+from keras_birds.results.writers.files import recording_path
 
 COLUMNS = detection_schema().names
 BAND = {"f_min_hz": 50.0, "f_max_hz": 14_000.0}
@@ -558,6 +558,6 @@ def test_a_name_that_is_not_utf8_or_has_a_comma_survives_in_a_submission(tmp_pat
 
 
 def test_importing_the_writers_leaves_pyarrow_for_later():
-    code = "import keras_birds.inference.writers, sys; print('pyarrow' in sys.modules)"
+    code = "import keras_birds.results.writers, sys; print('pyarrow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

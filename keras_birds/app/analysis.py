@@ -13,9 +13,9 @@ from keras_birds.audio.envelope import Envelope, read_envelope
 from keras_birds.errors import AudioError
 from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.detections import DetectionRules, detect
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
+from keras_birds.results.detections import DetectionRules, detect
 
 _POLL_S = 0.1
 

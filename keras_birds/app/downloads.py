@@ -14,8 +14,8 @@ from keras_birds.app.analysis import Analysis
 from keras_birds.data.reviews import COLUMNS, Review
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.outcome import detection_schema
-from keras_birds.inference.writers.programs import write_audacity, write_raven
-from keras_birds.inference.writers.tables import write_csv
+from keras_birds.results.writers.programs import write_audacity, write_raven
+from keras_birds.results.writers.tables import write_csv
 
 
 def buttons(

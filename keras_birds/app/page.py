@@ -21,8 +21,8 @@ from keras_birds.audio.parts import read_part
 from keras_birds.data.reviews import reviews_path
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.report import describe_length
 from keras_birds.inference.text import printable
+from keras_birds.results.report import describe_length
 
 PART_S = 30.0
 """Length of what is drawn closely and played; shorter recordings are shown whole."""

@@ -71,8 +71,8 @@ def _label_table(result: "RunResult") -> str:
 def _predict(result: "RunResult", example: Path, figure: Path) -> None:
     from keras_birds.inference.classifier import load
     from keras_birds.inference.predict import predict
-    from keras_birds.inference.report import TableWriter
     from keras_birds.plots.prediction import prediction_figure
+    from keras_birds.results.report import TableWriter
 
     classifier = load(result.folds[0].folder)
     writer = TableWriter(sys.stdout)

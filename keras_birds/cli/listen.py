@@ -89,8 +89,8 @@ def listen(
 
     from keras_birds.audio.live import LiveBuffer, hear, open_microphone, pipe_blocks, resampled
     from keras_birds.inference.classifier import load
-    from keras_birds.inference.detections import DetectionRules
     from keras_birds.inference.live import listen as detections_of
+    from keras_birds.results.detections import DetectionRules
 
     if source is None and rate_hz is not None:
         raise click.UsageError("--rate is for samples on stdin: pass - as well")

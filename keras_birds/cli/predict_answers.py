@@ -11,7 +11,9 @@ import click
 
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.predict import Prediction, predict
-from keras_birds.inference.report import (
+from keras_birds.inference.scorer import ScoreOptions
+from keras_birds.inference.text import printable
+from keras_birds.results.report import (
     CsvWriter,
     FrameWriter,
     JsonWriter,
@@ -19,8 +21,6 @@ from keras_birds.inference.report import (
     Writer,
     describe_problem,
 )
-from keras_birds.inference.scorer import ScoreOptions
-from keras_birds.inference.text import printable
 
 
 def predict_answers(

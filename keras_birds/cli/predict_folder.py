@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.inference.batch import Listener, Score, result_settings, score_into
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.detections import DetectionRules
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.outputs import write_outputs
-from keras_birds.inference.recording_time import check_time_pattern
-from keras_birds.inference.report import describe_problem
-from keras_birds.inference.results import Results
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.inference.text import printable
-from keras_birds.inference.writers import Submission
 from keras_birds.plots.activity import activity_figure
+from keras_birds.results.detections import DetectionRules
+from keras_birds.results.outputs import write_outputs
+from keras_birds.results.recording_time import check_time_pattern
+from keras_birds.results.report import describe_problem
+from keras_birds.results.results import Results
+from keras_birds.results.resume import Listener, Score, result_settings, score_into
+from keras_birds.results.writers import Submission
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -13,8 +13,8 @@ from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
-from keras_birds.inference.writers.submission import write_submission
 from keras_birds.nn.metrics import label_aucs
+from keras_birds.results.writers.submission import write_submission
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_birds.atomic import atomic_path
-from keras_birds.inference.activity import Activity
+from keras_birds.results.activity import Activity
 
 _MAX_LABELS = 60
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.recording_time import start_time
 from keras_birds.inference.text import csv_writer
 from keras_birds.labels import LabelSet
+from keras_birds.results.recording_time import start_time
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from keras_birds.inference.shards import StoredRows
+    from keras_birds.results.shards import StoredRows
 
 COLUMNS = ("label", "scientific_name", "common_name", "hour", "detections", "recorded_h")
 """Of `activity.csv`, a row for each detected label and hour of day in which something was recorded."""

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.writers.files import new_file, new_text, recording_path
-from keras_birds.inference.writers.programs import (
+from keras_birds.results.writers.files import new_file, new_text, recording_path
+from keras_birds.results.writers.programs import (
     write_audacity,
     write_birdnet,
     write_kaleidoscope,
     write_raven,
 )
-from keras_birds.inference.writers.submission import Submission, write_submission
-from keras_birds.inference.writers.tables import write_csv, write_json, write_parquet
+from keras_birds.results.writers.submission import Submission, write_submission
+from keras_birds.results.writers.tables import write_csv, write_json, write_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa

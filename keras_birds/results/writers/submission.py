@@ -12,8 +12,8 @@ import numpy as np
 from keras_birds.errors import DataError, ModelError
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.text import csv_writer, printable
-from keras_birds.inference.writers.files import new_text
-from keras_birds.inference.writers.rows import decimal, six_digits
+from keras_birds.results.writers.files import new_text
+from keras_birds.results.writers.rows import decimal, six_digits
 
 if TYPE_CHECKING:
     import pyarrow as pa

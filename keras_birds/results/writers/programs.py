@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.text import csv_writer
-from keras_birds.inference.writers.rows import decimal, detections, on_one_time_line, one_line, six_digits
+from keras_birds.results.writers.rows import decimal, detections, on_one_time_line, one_line, six_digits
 
 if TYPE_CHECKING:
     import pyarrow as pa

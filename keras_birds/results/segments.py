@@ -15,7 +15,7 @@ from keras_birds.inference.outcome import Outcome
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from keras_birds.inference.shards import StoredRows
+    from keras_birds.results.shards import StoredRows
 
 PICKS = ("best", "random", "balanced")
 MIN_CLIP_S, MAX_CLIP_S = 0.1, 600.0

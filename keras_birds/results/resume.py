@@ -7,15 +7,15 @@ from typing import Any
 
 from keras_birds.audio.remote import stamp
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.detections import DetectionRules
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.results import Results
 from keras_birds.inference.scorer import (
     DEFAULT_OPTIONS,
     RecordingScores,
     ScoreOptions,
     score_recordings,
 )
+from keras_birds.results.detections import DetectionRules
+from keras_birds.results.results import Results
 
 Score = Callable[
     [Classifier, Iterable[str], ScoreOptions, Callable[[float], None]], Iterable[RecordingScores]
