@@ -21,7 +21,7 @@ from keras_birds.evaluation.bootstrap import interval, macro_auc_draws
 from keras_birds.evaluation.calibrate import fit_calibration
 from keras_birds.evaluation.metrics import fold_figures, label_table
 from keras_birds.evaluation.run_scores import read_run
-from keras_birds.export.half import halve_weights
+from keras_birds.export.weight_compression import halve_weights
 from keras_birds.inference.classifier import load
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.metrics import macro_auc

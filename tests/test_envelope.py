@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from keras_birds.audio.envelope import read_envelope
-from keras_birds.audio.parts import read_part
+from keras_birds.audio.segment_reader import read_part
 from keras_birds.errors import AudioError
 
 RATE_HZ = 8000

@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from placeholder import make_metadata
 
-from keras_birds.export.half import MIN_ELEMENTS, halve_weights
+from keras_birds.export.weight_compression import MIN_ELEMENTS, halve_weights
 
 
 @pytest.fixture

@@ -36,9 +36,9 @@ from keras_birds.nn.metrics import MaskedMacroAUC
 from keras_birds.training.callbacks import MONITOR, Checkpoint
 from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_best, load_checkpoint
 from keras_birds.training.fold import compile_model, make_datasets
-from keras_birds.training.initial import initial_model
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.train import Reporter, fold_data, open_prepared, prepare, train
+from keras_birds.training.warm_start import initial_model
 
 ON_TORCH = keras.config.backend() == "torch"
 torch_only = pytest.mark.skipif(

@@ -8,7 +8,7 @@ from placeholder import AUDIO, LABELS, MEL
 from scored_run import write_scored_run
 
 from keras_birds.audio.mel import MelTransform
-from keras_birds.data.reviewed import ReviewedSource, read_reviewed
+from keras_birds.data.review_source import ReviewedSource, read_reviewed
 from keras_birds.data.reviews import (
     COLUMNS,
     Review,

@@ -9,9 +9,9 @@ import keras_birds
 from keras_birds.app.example import write_example
 from keras_birds.errors import ModelError
 from keras_birds.export.exporter import export_model
-from keras_birds.export.half import halve_weights, whole_weights
 from keras_birds.export.int8 import quantize_weights
 from keras_birds.export.waveform import waveform_model
+from keras_birds.export.weight_compression import halve_weights, whole_weights
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.bundled import bundled_models
 from keras_birds.models.engines import OnnxEngine

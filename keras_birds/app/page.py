@@ -17,12 +17,12 @@ from keras_birds.app.analysis import Analysis, analyse, detections_table, top_ta
 from keras_birds.app.controls import Controls, sidebar
 from keras_birds.app.example import NAME as EXAMPLE
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
-from keras_birds.audio.parts import read_part
+from keras_birds.audio.segment_reader import read_part
 from keras_birds.data.reviews import reviews_path
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.text import printable
 from keras_birds.results.report import describe_length
+from keras_birds.text import printable
 
 PART_S = 30.0
 """Length of what is drawn closely and played; shorter recordings are shown whole."""

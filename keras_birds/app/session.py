@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keras_birds.app.example import write_example
 from keras_birds.audio.listing import AUDIO_SUFFIXES
-from keras_birds.inference.text import printable
+from keras_birds.text import printable
 
 _MAX_NAME = 120
 

@@ -58,8 +58,8 @@ def preview(
         raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
 
     from keras_birds.config import Config
-    from keras_birds.inference.text import printable
     from keras_birds.plots.augmentation import augmentation_preview
+    from keras_birds.text import printable
 
     config = Config.load(config_name, overrides)
     (first, image), (second, other) = (

@@ -36,7 +36,7 @@ def demo(out: Path) -> None:
     """
     from keras_birds.config import Config
     from keras_birds.data.synthetic import make_synthetic
-    from keras_birds.quiet import import_tensorflow_quietly
+    from keras_birds.suppress_output import import_tensorflow_quietly
 
     started = time.perf_counter()
     data, run = out / "data", out / "runs" / time.strftime("%Y%m%d-%H%M%S")

@@ -128,7 +128,7 @@ def _format(form: str | None, out: Path) -> Format:
 
 
 def _pruned(paths: tuple[Path, ...], ratio: float) -> tuple[Path, ...]:
-    from keras_birds.quiet import import_tensorflow_quietly
+    from keras_birds.suppress_output import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     from keras_birds.training.pruned import train_pruned

@@ -12,7 +12,7 @@ import click
 from keras_birds.cli.options import ModelType, ThresholdType
 
 if TYPE_CHECKING:
-    from keras_birds.inference.live import LiveDetection
+    from keras_birds.inference.listen import LiveDetection
 
 
 @click.command()
@@ -87,9 +87,9 @@ def listen(
     """
     import numpy as np
 
-    from keras_birds.audio.live import LiveBuffer, hear, open_microphone, pipe_blocks, resampled
+    from keras_birds.audio.live_input import LiveBuffer, hear, open_microphone, pipe_blocks, resampled
     from keras_birds.inference.classifier import load
-    from keras_birds.inference.live import listen as detections_of
+    from keras_birds.inference.listen import listen as detections_of
     from keras_birds.results.detections import DetectionRules
 
     if source is None and rate_hz is not None:

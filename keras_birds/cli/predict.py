@@ -368,6 +368,6 @@ def _load(
 
 
 def _warn(name: str, reason: str) -> None:
-    from keras_birds.inference.text import printable
+    from keras_birds.text import printable
 
     click.echo(f"Warning: {printable(name)}: {reason}", err=True)

@@ -12,7 +12,6 @@ import click
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.predict import Prediction, predict
 from keras_birds.inference.scorer import ScoreOptions
-from keras_birds.inference.text import printable
 from keras_birds.results.report import (
     CsvWriter,
     FrameWriter,
@@ -21,6 +20,7 @@ from keras_birds.results.report import (
     Writer,
     describe_problem,
 )
+from keras_birds.text import printable
 
 
 def predict_answers(

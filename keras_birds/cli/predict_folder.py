@@ -14,7 +14,6 @@ import click
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
-from keras_birds.inference.text import printable
 from keras_birds.plots.activity import activity_figure
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.outputs import write_outputs
@@ -23,6 +22,7 @@ from keras_birds.results.report import describe_problem
 from keras_birds.results.results import Results
 from keras_birds.results.resume import Listener, Score, result_settings, score_into
 from keras_birds.results.writers import Submission
+from keras_birds.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -72,7 +72,7 @@ def train(
         from keras_birds.distributed.cluster import check_address
 
         check_address(ray_address)
-    from keras_birds.quiet import import_tensorflow_quietly
+    from keras_birds.suppress_output import import_tensorflow_quietly
 
     import_tensorflow_quietly()
     from keras_birds.distributed.train import train_on_cluster

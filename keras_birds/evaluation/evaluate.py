@@ -12,7 +12,7 @@ import pandas as pd
 from keras_birds.data.catalog import Catalog, read_catalog
 from keras_birds.data.folds import Split
 from keras_birds.errors import DataError
-from keras_birds.evaluation.hidden import HiddenFigures, score_hidden
+from keras_birds.evaluation.holdout import HiddenFigures, score_hidden
 from keras_birds.evaluation.leaks import Leaks, find_leaks
 from keras_birds.evaluation.metrics import (
     Confusion,

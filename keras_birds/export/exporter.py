@@ -12,12 +12,12 @@ import onnx
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import KerasBirdsError, ModelError
 from keras_birds.export.formats import Format, Input, Precision, check_format, keras_paths
-from keras_birds.export.half import halve_weights, whole_weights
 from keras_birds.export.int8 import quantize_static, quantize_weights
 from keras_birds.export.litert import run_litert, write_litert
 from keras_birds.export.openvino import run_openvino, write_openvino
 from keras_birds.export.torch_program import run_torch, write_torch
 from keras_birds.export.waveform import waveform_model
+from keras_birds.export.weight_compression import halve_weights, whole_weights
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import ModelMetadata, check_members, joined_id, open_session
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from keras_birds.errors import ModelError
-from keras_birds.export.half import MIN_ELEMENTS, restoring_weights
+from keras_birds.export.weight_compression import MIN_ELEMENTS, restoring_weights
 
 _LEVELS = 127
 _CALIBRATION_BATCH = 4

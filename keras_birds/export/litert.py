@@ -12,7 +12,7 @@ import numpy as np
 from keras_birds.errors import ModelError
 from keras_birds.models.backend_process import answer, write_on_backend
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.quiet import quiet
+from keras_birds.suppress_output import quiet
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -119,7 +119,7 @@ def _convert(metadata: ModelMetadata, out: str, takes: str, *keras_paths: str) -
     """Writes a float32 file; on the tensorflow backend."""
     from keras import InputSpec
 
-    from keras_birds.export.whole import whole_model
+    from keras_birds.export.end_to_end import whole_model
 
     model = whole_model(keras_paths, metadata, takes)
     # Keras exports only what was called.

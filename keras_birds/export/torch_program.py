@@ -48,7 +48,7 @@ def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
 def _trace(metadata: ModelMetadata, out: str | Path, takes: str, *keras_paths: str | Path) -> None:
     import torch
 
-    from keras_birds.export.whole import whole_model
+    from keras_birds.export.end_to_end import whole_model
 
     model = whole_model(keras_paths, metadata, takes)
 

@@ -8,9 +8,9 @@ from keras_birds.atomic import atomic_path
 from keras_birds.audio.decode import decode
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.predict import Prediction
-from keras_birds.inference.text import printable
 from keras_birds.plots.sound_axes import draw_mel, draw_wave
 from keras_birds.results.report import describe_length
+from keras_birds.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.text import csv_writer
 from keras_birds.labels import LabelSet
 from keras_birds.results.recording_time import start_time
+from keras_birds.text import csv_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.scorer import RecordingScores
-from keras_birds.inference.text import storable
 from keras_birds.labels import LabelSet
 from keras_birds.results.recording_time import start_time
+from keras_birds.text import storable
 
 if TYPE_CHECKING:
     import pyarrow as pa

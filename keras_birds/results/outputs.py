@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.text import csv_writer
 from keras_birds.results.activity import Activity, count_activity
 from keras_birds.results.results import Results
 from keras_birds.results.writers import Submission, write_submission, write_tables
 from keras_birds.results.writers.files import new_text
+from keras_birds.text import csv_writer
 
 SUMMARY_COLUMNS = ("file", "label", "scientific_name", "common_name", "max", "mean_top2", "windows")
 """Of `summary.csv`: a row for each recording and label detected in it, by `detections.summarise`."""

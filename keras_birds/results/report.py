@@ -8,8 +8,8 @@ from keras_birds.inference.aggregate import RankedLabel
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.predict import Prediction
-from keras_birds.inference.text import csv_writer, printable
 from keras_birds.results.writers.rows import decimal, six_digits
+from keras_birds.text import csv_writer, printable
 
 CSV_COLUMNS = ("file", "rank", "label", "scientific_name", "common_name", "class_name", "score")
 """Of `CsvWriter`: one row for each file and rank; `score` is a probability with 6 significant digits."""

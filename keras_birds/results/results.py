@@ -21,11 +21,11 @@ from keras_birds.atomic import atomic_path
 from keras_birds.errors import DataError, KerasBirdsError
 from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.scorer import RecordingScores
-from keras_birds.inference.text import csv_writer, storable
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import DetectionRules, detect, summarise
 from keras_birds.results.journal import Entry, Journal
 from keras_birds.results.shards import ShardReader, ShardWriter, StoredRows
+from keras_birds.text import csv_writer, storable
 
 if TYPE_CHECKING:
     import pyarrow as pa

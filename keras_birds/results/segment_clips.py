@@ -8,15 +8,15 @@ from pathlib import Path, PurePath
 import numpy as np
 import soundfile
 
-from keras_birds.audio.parts import Parts, open_parts
 from keras_birds.audio.reader import MIN_SECONDS
 from keras_birds.audio.remote import is_url, stamp, url_path
+from keras_birds.audio.segment_reader import Parts, open_parts
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.text import csv_writer
 from keras_birds.results.segments import Segment
 from keras_birds.results.writers.files import new_file, new_text, safe_name
 from keras_birds.results.writers.rows import decimal, six_digits
+from keras_birds.text import csv_writer
 
 CLIP_FORMATS = ("flac", "wav")
 SEGMENT_COLUMNS = (

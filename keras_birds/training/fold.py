@@ -16,7 +16,7 @@ from keras_birds.config import Config
 from keras_birds.data.cache import CachedSource
 from keras_birds.data.dataset import MelDataset
 from keras_birds.data.folds import FULL, Fold
-from keras_birds.data.reviewed import ReviewedSource
+from keras_birds.data.review_source import ReviewedSource
 from keras_birds.data.source import JoinedSource, MelSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.labels import LabelSet
@@ -34,9 +34,9 @@ from keras_birds.training.checkpoint import (
     load_checkpoint,
     remove_checkpoints,
 )
-from keras_birds.training.initial import initial_model
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run_directory import gpu_name, remove_leftovers
+from keras_birds.training.warm_start import initial_model
 
 if TYPE_CHECKING:
     from keras_birds.training.pretrained import PretrainedWeights

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.nn.efficientnet import STAGES, EfficientNetB0
-from keras_birds.quiet import quiet
+from keras_birds.suppress_output import quiet
 
 IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
 

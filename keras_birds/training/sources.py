@@ -13,7 +13,7 @@ from keras_birds.data.cache import CachedSource
 from keras_birds.data.catalog import Catalog
 from keras_birds.data.check import check_recordings
 from keras_birds.data.mel_store import MelStore
-from keras_birds.data.reviewed import ReviewedSource, read_reviewed
+from keras_birds.data.review_source import ReviewedSource, read_reviewed
 from keras_birds.data.source import LiveSource, MelSource
 from keras_birds.errors import DataError
 from keras_birds.training.run_directory import BACKGROUND, MANIFEST

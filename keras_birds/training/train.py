@@ -11,10 +11,9 @@ import numpy as np
 from keras_birds.config import Config
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
 from keras_birds.data.folds import FULL, Fold, Split, make_split
-from keras_birds.data.reviewed import ReviewedSource
+from keras_birds.data.review_source import ReviewedSource
 from keras_birds.data.source import MelSource
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.training.initial import check_initial
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import (
@@ -36,6 +35,7 @@ from keras_birds.training.sources import (
     open_reviewed,
     open_source,
 )
+from keras_birds.training.warm_start import check_initial
 
 if TYPE_CHECKING:
     from keras_birds.training.fold import FoldData, FoldResult

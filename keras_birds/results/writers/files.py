@@ -11,7 +11,7 @@ from typing import BinaryIO, TextIO
 
 from keras_birds.atomic import atomic_path
 from keras_birds.errors import KerasBirdsError
-from keras_birds.inference.text import printable
+from keras_birds.text import printable
 
 _SEPARATORS = r"[/\\]" if os.name == "nt" else "/"
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*%')

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.text import csv_writer
 from keras_birds.results.writers.rows import decimal, detections, on_one_time_line, one_line, six_digits
+from keras_birds.text import csv_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_birds.errors import DataError, ModelError
 from keras_birds.inference.outcome import Outcome
-from keras_birds.inference.text import csv_writer, printable
 from keras_birds.results.writers.files import new_text
 from keras_birds.results.writers.rows import decimal, six_digits
+from keras_birds.text import csv_writer, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_birds.audio.clips import center
 from keras_birds.audio.mel import MelTransform
-from keras_birds.audio.parts import read_part
+from keras_birds.audio.segment_reader import read_part
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.data.reviews import Review, find_reviews
 from keras_birds.errors import AudioError, DataError
