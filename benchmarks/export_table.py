@@ -27,7 +27,7 @@ from keras_birds.export.exporter import export_model
 from keras_birds.export.formats import SUFFIX
 from keras_birds.export.litert import open_interpreter
 from keras_birds.models.logits import sigmoid
-from keras_birds.models.metadata import open_session
+from keras_birds.models.session import open_session
 from keras_birds.nn.metrics import macro_auc
 
 EXPORTS = [f"onnx:{x}" for x in ("float32", "float16", "int8-weights", "int8")]

@@ -6,7 +6,8 @@ import pytest
 from placeholder import AUDIO, LABELS, MEL, make_metadata
 
 from keras_birds.errors import ModelError
-from keras_birds.models.metadata import ModelMetadata, check_labels, open_session
+from keras_birds.models.metadata import ModelMetadata, check_labels
+from keras_birds.models.session import open_session
 
 
 def test_what_is_written_as_json_is_read_back_equal(tmp_path):

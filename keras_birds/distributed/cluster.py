@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_birds.errors import ConfigError, KerasBirdsError
-from keras_birds.models.metadata import available_cpus
 from keras_birds.suppress_output import quiet
+from keras_birds.threads import available_cpus
 
 _PROBE_S = 10.0
 _CONNECT_S = 30.0

@@ -19,7 +19,8 @@ from keras_birds.export.torch_program import run_torch, write_torch
 from keras_birds.export.waveform import waveform_model
 from keras_birds.export.weight_compression import halve_weights, whole_weights
 from keras_birds.models.logits import sigmoid
-from keras_birds.models.metadata import ModelMetadata, check_members, joined_id, open_session
+from keras_birds.models.metadata import ModelMetadata, check_members, joined_id
+from keras_birds.models.session import open_session
 
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25, "int8": 0.25}
 """How far a probability may be from the original's."""

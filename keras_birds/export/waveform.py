@@ -11,8 +11,9 @@ from onnx import TensorProto, compose, helper
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
 from keras_birds.models.backend_process import answer, write_on_backend
-from keras_birds.models.metadata import ModelMetadata, open_session
+from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import example_clips, trace
+from keras_birds.models.session import open_session
 
 WAVEFORM, PROBABILITIES = "waveform", "probabilities"
 MEL_TOLERANCE = 1e-3

@@ -21,7 +21,7 @@ from keras_birds.audio.remote import stamp
 from keras_birds.audio.stream import Channel, RecordingStream, open_stream
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.outcome import Outcome
-from keras_birds.models.metadata import available_cpus
+from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
     from keras_birds.inference.classifier import Classifier

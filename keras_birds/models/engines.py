@@ -8,7 +8,8 @@ import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.logits import logit
-from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata, open_session
+from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
+from keras_birds.models.session import SessionEngine
 
 
 class Engine(Protocol):
@@ -46,16 +47,12 @@ class FrameEngine(Engine, Protocol):
         """Float32 inputs to float32 `[n, frame, label]`, where `num_frames` isn't 0."""
 
 
-class OnnxEngine:
+class OnnxEngine(SessionEngine):
     """A `model.onnx` in ONNX Runtime, from images to logits, or from sound to probabilities (`keras-birds export`).
-
-    One run uses one thread, and runs go side by side: on a CPU that is half as fast again as one run on all cores,
-    since what a thread computes stays in its own cache.
 
     Args:
         path: the file.
-        provider: what computes: `"cpu"`, or `"cuda"`, `"coreml"`, ... where ONNX Runtime has it; `None` for CUDA
-            where it is there, else the CPU.
+        provider: as for `SessionEngine`.
 
     Raises:
         ModelError: if the file is damaged, without metadata, or its graph isn't what its metadata says.
@@ -63,12 +60,7 @@ class OnnxEngine:
     """
 
     def __init__(self, path: str | Path, provider: str | None = None):
-        self.path = Path(path)
-        chosen = choose_provider(provider)
-        self._session = open_session(path, threads=1, provider=chosen)
-        is_cpu = chosen == "CPUExecutionProvider"
-        self.batch_size = 2 if is_cpu else 64
-        self.workers: int | None = None if is_cpu else 1
+        super().__init__(path, provider)
         self.metadata = ModelMetadata.of_session(self._session, path)
         self.takes = self._find_input()
         self.num_frames = self._check_graph()
@@ -136,20 +128,3 @@ def load_engine(path: str | Path, provider: str | None = None) -> Engine:
     # By name: nothing here may import keras unless it is asked for.
     loaded: Engine = import_module("keras_birds.models.keras_engine").KerasEngine(path)
     return loaded
-
-
-def choose_provider(name: str | None) -> str:
-    """ONNX Runtime's name of a provider, for instance `"CPUExecutionProvider"` of `"cpu"`.
-
-    Raises:
-        ConfigError: naming those that are there.
-    """
-    import onnxruntime
-
-    available = onnxruntime.get_available_providers()
-    if name is None:
-        return "CUDAExecutionProvider" if "CUDAExecutionProvider" in available else "CPUExecutionProvider"
-    short = {x.removesuffix("ExecutionProvider").lower(): x for x in available}
-    if name.lower() not in short:
-        raise ConfigError(f"--provider must be one of {', '.join(sorted(short))}. Received: {name}")
-    return short[name.lower()]

@@ -5,7 +5,6 @@ The copy inside `model.onnx` is the authority; `model.json` beside it is for rea
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import KerasBirdsError, ModelError
 from keras_birds.labels import LabelSet
 from keras_birds.models.calibration import Calibration
+from keras_birds.models.session import open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -194,49 +194,6 @@ def _read_calibration(data: Mapping[str, Any] | None, num_labels: int) -> Calibr
     if calibration is not None and len(calibration.labels) != num_labels:
         raise ValueError(f"calibration of {len(calibration.labels)} labels for {num_labels}")
     return calibration
-
-
-def open_session(
-    path: str | Path | bytes, threads: int | None = None, provider: str = "CPUExecutionProvider"
-) -> "InferenceSession":
-    """Opens an ONNX file in ONNX Runtime.
-
-    Args:
-        path: the file, or its content.
-        threads: for one run; `None` for all processors that this process may use.
-        provider: ONNX Runtime's name of what computes; what it can't compute the CPU does.
-
-    Raises:
-        ModelError: if the file is missing, damaged or not ONNX.
-    """
-    import onnxruntime
-
-    content = path
-    if not isinstance(path, bytes):
-        path, content = Path(path), str(path)
-        if not path.is_file():
-            raise ModelError(f"The model must be an existing file. Received: {path}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or available_cpus()
-    options.log_severity_level = 4  # errors are raised; logged beside that they would be told twice
-    providers = list(dict.fromkeys((provider, "CPUExecutionProvider")))
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
-    except Exception as error:  # one class for each status code, without a common base
-        detail = " ".join(str(error).split())
-        name, size = ("the graph", len(path)) if isinstance(path, bytes) else (path, path.stat().st_size)
-        raise ModelError(
-            f"{name}: must be a whole ONNX file. Received: {size} bytes that ONNX Runtime "
-            f"refuses ({detail[:200]}). Copy or export the model again"
-        ) from None
-
-
-def available_cpus() -> int:
-    """Processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
 
 
 def check_labels(

@@ -14,7 +14,8 @@ from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
 from keras_birds.models.backend_process import answer, write_on_backend
-from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata, open_session
+from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
+from keras_birds.models.session import open_session
 
 if TYPE_CHECKING:
     import keras

@@ -8,14 +8,14 @@ import numpy as np
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import DataError, ModelError
 from keras_birds.labels import Label, LabelSet
-from keras_birds.models.engines import choose_provider
 from keras_birds.models.logits import logit
-from keras_birds.models.metadata import ModelMetadata, open_session
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.session import SessionEngine
 
 _LATIN_AND_COMMON = re.compile(r"([A-Z][a-z-]+ [a-z-]+(?: [a-z-]+)?)_(.+)")
 
 
-class WaveformEngine:
+class WaveformEngine(SessionEngine):
     """An ONNX model from `[batch, samples]`, float32 in [-1, 1], to `[batch, label]`.
 
     Args:
@@ -24,7 +24,7 @@ class WaveformEngine:
         sample_rate_hz: that it was trained at.
         window_s: length of what it takes.
         output: `"logits"`, or `"probabilities"` where a sigmoid is in the graph.
-        provider: as for `OnnxEngine`.
+        provider: as for `SessionEngine`.
 
     Raises:
         ModelError: if the graph has no such input, or not exactly one output with a number for each label.
@@ -42,18 +42,14 @@ class WaveformEngine:
         output: str = "logits",
         provider: str | None = None,
     ):
-        self.path = Path(path)
-        chosen = choose_provider(provider)
-        self._session = open_session(path, threads=1, provider=chosen)
+        super().__init__(path, provider)
         audio = AudioConfig(sample_rate_hz=sample_rate_hz, clip_s=window_s)
         mel = MelConfig(f_min_hz=0, f_max_hz=sample_rate_hz / 2)
         self.metadata = ModelMetadata(self.path.stem, labels, audio, mel)
         self.output = output
         self._input, batch = self._find_input(audio.clip_samples)
         self._output = self._find_output(len(labels))
-        is_cpu = chosen == "CPUExecutionProvider"
-        self.batch_size = batch or (2 if is_cpu else 64)
-        self.workers: int | None = None if is_cpu else 1
+        self.batch_size = batch or self.batch_size
         self._batch = batch
 
     def _find_input(self, clip_samples: int) -> tuple[str, int | None]:

@@ -1,0 +1,87 @@
+"""ONNX Runtime's sessions: which provider computes, with how many threads, in what batches."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_birds.errors import ConfigError, ModelError
+from keras_birds.threads import available_cpus
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+class SessionEngine:
+    """An ONNX file in ONNX Runtime: what engines of such files have in common.
+
+    On a CPU one run uses one thread, and runs go side by side: half as fast again as one run on all cores, since what
+    a thread computes stays in its own cache.
+
+    Args:
+        path: the file.
+        provider: what computes: `"cpu"`, or `"cuda"`, `"coreml"`, ... where ONNX Runtime has it; `None` for CUDA
+            where it is there, else the CPU.
+
+    Raises:
+        ModelError: if the file is missing, damaged or not ONNX.
+        ConfigError: if ONNX Runtime has no such provider here.
+    """
+
+    def __init__(self, path: str | Path, provider: str | None = None):
+        self.path = Path(path)
+        chosen = choose_provider(provider)
+        self._session = open_session(path, threads=1, provider=chosen)
+        is_cpu = chosen == "CPUExecutionProvider"
+        self.batch_size = 2 if is_cpu else 64
+        self.workers: int | None = None if is_cpu else 1
+
+
+def open_session(
+    path: str | Path | bytes, threads: int | None = None, provider: str = "CPUExecutionProvider"
+) -> "InferenceSession":
+    """Opens an ONNX file in ONNX Runtime.
+
+    Args:
+        path: the file, or its content.
+        threads: for one run; `None` for all processors that this process may use.
+        provider: ONNX Runtime's name of what computes; what it can't compute the CPU does.
+
+    Raises:
+        ModelError: if the file is missing, damaged or not ONNX.
+    """
+    import onnxruntime
+
+    content = path
+    if not isinstance(path, bytes):
+        path, content = Path(path), str(path)
+        if not path.is_file():
+            raise ModelError(f"The model must be an existing file. Received: {path}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or available_cpus()
+    options.log_severity_level = 4  # errors are raised; logged beside that they would be told twice
+    providers = list(dict.fromkeys((provider, "CPUExecutionProvider")))
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:  # one class for each status code, without a common base
+        detail = " ".join(str(error).split())
+        name, size = ("the graph", len(path)) if isinstance(path, bytes) else (path, path.stat().st_size)
+        raise ModelError(
+            f"{name}: must be a whole ONNX file. Received: {size} bytes that ONNX Runtime "
+            f"refuses ({detail[:200]}). Copy or export the model again"
+        ) from None
+
+
+def choose_provider(name: str | None) -> str:
+    """ONNX Runtime's name of a provider, for instance `"CPUExecutionProvider"` of `"cpu"`.
+
+    Raises:
+        ConfigError: naming those that are there.
+    """
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    if name is None:
+        return "CUDAExecutionProvider" if "CUDAExecutionProvider" in available else "CPUExecutionProvider"
+    short = {x.removesuffix("ExecutionProvider").lower(): x for x in available}
+    if name.lower() not in short:
+        raise ConfigError(f"--provider must be one of {', '.join(sorted(short))}. Received: {name}")
+    return short[name.lower()]
