@@ -146,14 +146,14 @@ def test_a_source_on_both_sides_is_found(run, tmp_path):
 
 def test_figures_show_what_they_say(run):
     scores = read_run(run)
-    loss, area = curves_figure(scores).axes
+    loss, area = curves_figure({x.fold: (x.history, x.kept_epoch) for x in scores.folds}).axes
     assert len(area.lines) == 2 * NUM_FOLDS
     # The dot of the second fold lies at its third epoch.
     assert list(area.lines[3].get_xdata()) == [3]
     assert len(loss.lines) == 3 * NUM_FOLDS
     axes = auc_against_count_figure(label_table(scores, 0.25)).axes[0]
     assert sum(len(x.get_offsets()) for x in axes.collections) == 4
-    matrix = confusion_figure(scores).axes[0].images[0].get_array()
+    matrix = confusion_figure(scores.targets, scores.scores, scores.labels).axes[0].images[0].get_array()
     np.testing.assert_allclose(np.asarray(matrix).sum(axis=1), 1)
 
 

@@ -92,9 +92,9 @@ def _figures(evaluation: Evaluation) -> dict[str, str]:
         calibrated = cross_calibrated(scores, calibration.method)
         curves[f"calibrated ({calibration.method})"] = reliability(scores.targets, calibrated)
     found = {
-        "curves": _png(curves_figure(scores)),
+        "curves": _png(curves_figure({x.fold: (x.history, x.kept_epoch) for x in scores.folds})),
         "labels": _png(auc_against_count_figure(evaluation.labels)),
-        "confusions": _png(confusion_figure(scores)),
+        "confusions": _png(confusion_figure(scores.targets, scores.scores, scores.labels)),
         "reliability": _png(reliability_figure(curves, "All labels, out of fold")),
         "classes": "",
     }

@@ -1,11 +1,12 @@
 """The figures of the report."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from keras_birds.evaluation.run_scores import RunScores
+from keras_birds.labels import LabelSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,20 +15,22 @@ if TYPE_CHECKING:
 _COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c9a227", "#4d5b6a")
 
 
-def curves_figure(run: RunScores) -> "Figure":
-    """Loss in training (dashed) and validation, and macro ROC-AUC, by epoch; a dot where weights were kept."""
+def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> "Figure":
+    """Loss in training (dashed) and validation, and macro ROC-AUC, by epoch; a dot where weights were kept.
+
+    Args:
+        histories: by fold, its `history.csv` and the epoch whose weights were kept, from 1.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for i, fold in enumerate(run.folds):
-        color, history = _COLORS[i % len(_COLORS)], fold.history
-        kept = history[history["epoch"] == fold.kept_epoch]
+    for i, (fold, (history, kept_epoch)) in enumerate(histories.items()):
+        color = _COLORS[i % len(_COLORS)]
+        kept = history[history["epoch"] == kept_epoch]
         left.plot(history["epoch"], history["loss"], "--", color=color, linewidth=1)
         for axes, column in ((left, "val_loss"), (right, "val_macro_auc")):
-            axes.plot(
-                history["epoch"], history[column], color=color, linewidth=1.5, label=f"fold {fold.fold}"
-            )
+            axes.plot(history["epoch"], history[column], color=color, linewidth=1.5, label=f"fold {fold}")
             axes.plot(kept["epoch"], kept[column], "o", color=color)
     left.set(xlabel="Epoch", ylabel="Loss (dashed: training)")
     right.set(xlabel="Epoch", ylabel="Validation macro ROC-AUC")
@@ -73,25 +76,26 @@ def auc_against_count_figure(labels: pd.DataFrame) -> "Figure":
     return figure
 
 
-def confusion_figure(run: RunScores, most: int = 30) -> "Figure":
+def confusion_figure(targets: np.ndarray, scores: np.ndarray, labels: LabelSet, most: int = 30) -> "Figure":
     """Which label has the highest score, by the label that is there; shares of each row.
 
     Only recordings with one label count, and the labels with the most recordings.
 
     Args:
-        run: its scores.
+        targets: `[recording, label]` in 0 to 1; from 0.5 up is a positive; -1 is left out.
+        scores: probabilities `[recording, label]`.
+        labels: of the columns.
         most: labels to show.
     """
     from matplotlib.figure import Figure
 
-    targets, scores = run.targets, run.scores
     single = (targets >= 0.5).sum(axis=1) == 1
     truth = targets[single].argmax(axis=1)
     best = np.where(targets[single] >= 0, scores[single], -np.inf).argmax(axis=1)
-    counts = np.bincount(truth, minlength=len(run.labels))
+    counts = np.bincount(truth, minlength=len(labels))
     shown = np.sort(np.argsort(-counts, kind="stable")[: min(most, int((counts > 0).sum()))])
     matrix = np.array([[((truth == i) & (best == j)).sum() / counts[i] for j in shown] for i in shown])
-    names = [run.labels.items[i].common_name or run.labels[i] for i in shown]
+    names = [labels.items[i].common_name or labels[i] for i in shown]
     size = 2.5 + 0.28 * len(shown)
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
