@@ -367,3 +367,19 @@ def _write_table(lines: list[str], path: tuple[str, ...], table: Mapping[str, An
     for key, value in table.items():
         if isinstance(value, dict):
             _write_table(lines, (*path, key), value)
+
+
+_WITHOUT_EFFECT = ("data.dir", "data.store", "training.workers")
+
+
+def diff_configs(stored: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
+    """Both values of every setting that differs, by its dotted key; what a result doesn't depend on isn't compared."""
+    a, b = _flat(stored.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
+    return {key: (a[key], b[key]) for key in a if a[key] != b[key] and key not in _WITHOUT_EFFECT}
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

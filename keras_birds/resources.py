@@ -1,11 +1,8 @@
-"""Where things lie: the files that ship with keras-birds (`configs/`, `assets/`), and the runs."""
+"""Where the files lie that ship with keras-birds: `configs/` and `assets/`."""
 
 from pathlib import Path
 
 from keras_birds.errors import KerasBirdsError
-
-RUNS_DIR = Path("runs")
-"""Where training puts runs and prediction looks for them, below the current folder."""
 
 _PACKAGE = Path(__file__).resolve().parent
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def suppress_output() -> Iterator[None]:
     """Silences stdout, stderr, warnings and logging, C++ code's writes to file descriptor 2 included."""
     sys.stderr.flush()
     disabled = logging.root.manager.disable
@@ -41,5 +41,5 @@ def import_tensorflow_quietly() -> None:
     descriptor 2 whatever `TF_CPP_MIN_LOG_LEVEL` says.
     """
     if find_spec("tensorflow") is not None:
-        with quiet():
+        with suppress_output():
             import_module("tensorflow")

@@ -559,8 +559,8 @@ def test_a_fold_s_task_that_is_killed_goes_on_and_ends_as_without_ray(tmp_path, 
         torch.set_num_threads(threads)
 
     class Killer(small.Watcher):
-        def say(self, line):
-            super().say(line)
+        def log(self, line):
+            super().log(line)
             if found := re.match(r"fold 1: on \S+, process (\d+)", line):
                 self.pid = int(found[1])
             if line.startswith("fold 1: epoch 1/") and self.pid:

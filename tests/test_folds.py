@@ -12,8 +12,9 @@ import pytest
 
 from keras_birds.config import DataConfig, FoldsConfig
 from keras_birds.data.catalog import read_catalog
-from keras_birds.data.folds import FULL, HIDDEN, Split, make_split
+from keras_birds.data.folds import HIDDEN, Split, make_split
 from keras_birds.errors import ConfigError, DataError
+from keras_birds.run_layout import FULL
 
 
 @lru_cache

@@ -57,7 +57,7 @@ def hub_backbone():
     The batch norm statistics are those of real activations, then perturbed. With arbitrary ones the signal dies on
     its way through fifty layers and different networks agree, or rounding grows and equal ones don't.
     """
-    with pretrained.quiet():
+    with pretrained.suppress_output():
         from keras_hub.models import EfficientNetBackbone
     keras.utils.set_random_seed(0)
     backbone = EfficientNetBackbone(**B0)
@@ -162,7 +162,7 @@ def test_needs_an_efficientnet(preset_dir):
 
 @backend_free
 def test_a_deeper_network_is_named_and_nothing_is_copied(tmp_path):
-    with pretrained.quiet():
+    with pretrained.suppress_output():
         from keras_hub.models import EfficientNetBackbone
     EfficientNetBackbone(**{**B0, "stackwise_depth_coefficients": [1.1] * 7}).save_to_preset(str(tmp_path))
     network = EfficientNetB0()
@@ -207,7 +207,7 @@ def test_same_weights_of_another_arithmetic_are_refused(preset_dir, tmp_path, ch
 
 @backend_free
 def test_another_kind_of_backbone_is_named(preset_dir, tmp_path):
-    with pretrained.quiet():
+    with pretrained.suppress_output():
         from keras_hub.models import ResNetBackbone
     ResNetBackbone([64], [3], [64], [1], [1], block_type="basic_block").save_to_preset(str(tmp_path))
     with pytest.raises(ModelError, match="ResNetBackbone"):
@@ -306,6 +306,6 @@ def test_nothing_is_printed_while_loading(preset_dir):
 
 @backend_free
 def test_the_builtin_preset_is_the_one_named_here():
-    with pretrained.quiet():
+    with pretrained.suppress_output():
         from keras_hub.models import EfficientNetBackbone
     assert EfficientNetBackbone.presets["efficientnet_b0_ra_imagenet"]["kaggle_handle"] == IMAGENET

@@ -33,11 +33,12 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC
+from keras_birds.progress import Reporter
 from keras_birds.training.callbacks import MONITOR, Checkpoint
 from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_best, load_checkpoint
 from keras_birds.training.fold import compile_model, make_datasets
 from keras_birds.training.oof import OutOfFold
-from keras_birds.training.train import Reporter, fold_data, open_prepared, prepare, train
+from keras_birds.training.train import fold_data, open_prepared, prepare, train
 from keras_birds.training.warm_start import initial_model
 
 ON_TORCH = keras.config.backend() == "torch"
@@ -120,7 +121,7 @@ class Watcher(Reporter):
     def __init__(self, stop=lambda lines, done: False):
         self.lines, self.tasks, self.stop = [], set(), stop
 
-    def say(self, line):
+    def log(self, line):
         self.lines.append(line)
         self.check(0)
 

@@ -8,8 +8,8 @@ import keras_birds
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.bundled import bundled_models
 from keras_birds.models.find import finished_models, resolve_model
-from keras_birds.resources import RUNS_DIR
 from keras_birds.results.detections import THRESHOLD
+from keras_birds.run_layout import RUNS_DIR
 
 
 @dataclass(frozen=True)

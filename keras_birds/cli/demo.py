@@ -57,7 +57,7 @@ def demo(out: Path) -> None:
 
 def _label_table(result: "RunResult") -> str:
     from keras_birds.nn.metrics import label_aucs
-    from keras_birds.training.fold import OOF
+    from keras_birds.run_layout import OOF
     from keras_birds.training.oof import OutOfFold
 
     fold = result.folds[0]

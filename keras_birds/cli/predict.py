@@ -296,7 +296,7 @@ def predict(
 
 def _describe_choice(classifier: "Classifier") -> str:
     from keras_birds.models.bundled import bundled_name
-    from keras_birds.resources import RUNS_DIR
+    from keras_birds.run_layout import RUNS_DIR
 
     engine = classifier.engines[0]
     name = bundled_name(engine.path)

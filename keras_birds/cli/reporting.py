@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from keras_birds.training.train import Reporter
+    from keras_birds.progress import Reporter
 
 
 @contextmanager
@@ -31,18 +31,18 @@ def progress_bar() -> Iterator["Progress"]:
 @contextmanager
 def make_reporter() -> Iterator["Reporter"]:
     """A reporter on stderr."""
-    from keras_birds.training.train import Reporter
+    from keras_birds.progress import Reporter
 
     class ConsoleReporter(Reporter):
         def __init__(self, bar: "Progress"):
             self._bar = bar
             self._task = bar.add_task("", visible=False)
 
-        def say(self, line: str) -> None:
+        def log(self, line: str) -> None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        def progress(self, what: str, done: int, total: int) -> None:
-            self._bar.update(self._task, description=what, completed=done, total=total, visible=bool(total))
+        def progress(self, task: str, done: float, total: float) -> None:
+            self._bar.update(self._task, description=task, completed=done, total=total, visible=bool(total))
 
     with progress_bar() as bar:
         yield ConsoleReporter(bar)

@@ -83,7 +83,7 @@ def train(
         try:
             result = train_run(config, data, int(fold) if fold.isdecimal() else fold, out, resume, reporter)
         except KeyboardInterrupt:
-            reporter.say("Stopped. The same command with --resume goes on after the last whole epoch.")
+            reporter.log("Stopped. The same command with --resume goes on after the last whole epoch.")
             raise
     click.echo(_summary(result))
 

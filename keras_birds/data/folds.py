@@ -13,11 +13,7 @@ from keras_birds.atomic import atomic_path
 from keras_birds.config import FoldsConfig
 from keras_birds.data.catalog import Catalog
 from keras_birds.errors import ConfigError, DataError
-
-FULL = "full"
-"""In place of a fold's number: training on every recording that isn't hidden, measured on none."""
-
-Fold = int | str
+from keras_birds.run_layout import FULL, Fold
 
 HIDDEN = -1
 MIN_FOR_HIDDEN = 3

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_birds.errors import ConfigError, KerasBirdsError
-from keras_birds.suppress_output import quiet
+from keras_birds.suppress_output import suppress_output
 from keras_birds.threads import available_cpus
 
 _PROBE_S = 10.0
@@ -65,7 +65,7 @@ def connect(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with quiet():
+        with suppress_output():
             ray.shutdown()
 
 
@@ -118,7 +118,7 @@ def cause_of(error: BaseException) -> KerasBirdsError:
 
 def _init(address: str, init: Callable[[], Any]) -> None:
     try:
-        with quiet():
+        with suppress_output():
             init()
     except Exception as error:  # RuntimeError, ConnectionError, ValueError, or those of gRPC
         token = "" if address in ("auto", "local") else "; RAY_AUTH_MODE=token may be missing"

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_birds.config import Config
-from keras_birds.data.folds import Fold
 from keras_birds.distributed.cluster import Node, cause_of, connect, nodes
 from keras_birds.errors import ConfigError, KerasBirdsError, TrainingError
+from keras_birds.progress import Reporter
+from keras_birds.run_layout import Fold
 
 if TYPE_CHECKING:
     from keras_birds.training.fold import FoldResult
     from keras_birds.training.pretrained import PretrainedWeights
-    from keras_birds.training.train import Reporter, RunResult
+    from keras_birds.training.train import RunResult
 
 MAX_RETRIES = 10
 """So often a fold's task is started again after its process died."""
@@ -36,7 +37,7 @@ def train_on_cluster(
     fold: int | str | Sequence[int] = "all",
     out: str | Path | None = None,
     resume: bool = False,
-    reporter: "Reporter | None" = None,
+    reporter: Reporter | None = None,
 ) -> "RunResult":
     """Trains as `training.train.train` does, the folds side by side.
 
@@ -54,14 +55,14 @@ def train_on_cluster(
         KerasBirdsError: if the cluster can't be reached, a node doesn't see the run, a fold's process died too
             often, or as `train`.
     """
-    from keras_birds.training.train import Reporter, RunResult, prepare
+    from keras_birds.training.train import RunResult, prepare
 
     reporter = reporter or Reporter()
     with connect(address):
         prepared = prepare(config, data, fold, out, resume, reporter)
         cpus, gpus = fold_resources(nodes())
         each = f"{cpus} processor{'s' * (cpus != 1)}" + (" and a GPU" if gpus else "")
-        reporter.say(f"each fold takes {each} of a node")
+        reporter.log(f"each fold takes {each} of a node")
         arguments = (config, str(data), prepared.run, prepared.pretrained, os.environ["KERAS_BACKEND"])
         results = _run_tasks(prepared.folds, (cpus, gpus), arguments, reporter)
     return RunResult(prepared.run, tuple(results), prepared.left_out)
@@ -86,7 +87,7 @@ def fold_resources(found: Sequence[Node]) -> tuple[int, int]:
 
 
 def _run_tasks(
-    folds: Sequence[Fold], resources: tuple[int, int], arguments: tuple[Any, ...], reporter: "Reporter"
+    folds: Sequence[Fold], resources: tuple[int, int], arguments: tuple[Any, ...], reporter: Reporter
 ) -> "list[FoldResult]":
     import ray
 
@@ -101,13 +102,13 @@ def _run_tasks(
         while waiting:
             done, waiting = ray.wait(waiting, timeout=1.0)
             for line in ray.get(lines.take.remote()):
-                reporter.say(line)
+                reporter.log(line)
                 tell_at = math.inf
             for ref in done:
                 found[refs[ref]] = _result(ref, refs[ref])
             if time.monotonic() > tell_at:
                 tell_at += _TELL_AFTER_S
-                reporter.say("waiting for the cluster's processors; `ray status` tells who holds them")
+                reporter.log("waiting for the cluster's processors; `ray status` tells who holds them")
     finally:
         for ref in waiting:
             ray.cancel(ref, force=True)
@@ -166,16 +167,16 @@ def _train_fold(
                 f"{path}, which {socket.gethostname()} doesn't have"
             )
     from keras_birds.training.memory import keep_freed_memory
-    from keras_birds.training.train import Reporter, open_prepared, train_prepared
+    from keras_birds.training.train import open_prepared, train_prepared
 
     told = []
 
     class Remote(Reporter):
-        def say(self, line: str) -> None:
+        def log(self, line: str) -> None:
             told.append(lines.add.remote(line if line.startswith("fold ") else f"fold {fold}: {line}"))
 
     reporter = Remote()
-    reporter.say(f"fold {fold}: on {socket.gethostname()}, process {os.getpid()}")
+    reporter.log(f"fold {fold}: on {socket.gethostname()}, process {os.getpid()}")
     keep_freed_memory()
     result = train_prepared(open_prepared(run, config, data, pretrained), config, fold, reporter)
     ray.wait(told, num_returns=len(told), timeout=10)

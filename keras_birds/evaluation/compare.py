@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_birds.config import diff_configs
 from keras_birds.errors import DataError
 from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
 from keras_birds.evaluation.run_scores import FoldScores, read_run
 from keras_birds.nn.metrics import macro_auc
-from keras_birds.training.run_directory import settings_difference
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def compare_runs(a: Path, b: Path) -> Comparison:
         means[1],
         interval(means[1] - means[0], np.mean(draws, axis=0)),
     )
-    return Comparison(tuple(folds), mean, settings_difference(first.config, second.config))
+    return Comparison(tuple(folds), mean, diff_configs(first.config, second.config))
 
 
 def _require_same(a: FoldScores, b: FoldScores) -> None:

@@ -25,8 +25,9 @@ from keras_birds.evaluation.metrics import (
 from keras_birds.evaluation.run_scores import RunScores, read_run
 from keras_birds.inference.classifier import load
 from keras_birds.plots.reliability import calibration_error
-from keras_birds.training.run_directory import SPLIT, read_data_dir
-from keras_birds.training.train import Reporter
+from keras_birds.progress import Reporter
+from keras_birds.run_layout import SPLIT
+from keras_birds.training.run_directory import read_data_dir
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from keras_birds.errors import DataError
-from keras_birds.training.run_directory import SPLIT
+from keras_birds.run_layout import SPLIT
 
 
 @dataclass(frozen=True)

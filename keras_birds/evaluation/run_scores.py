@@ -7,14 +7,12 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.config import Config
-from keras_birds.data.folds import FULL
 from keras_birds.errors import ModelError
 from keras_birds.labels import LabelSet
 from keras_birds.models.calibration import Calibration
 from keras_birds.models.metadata import ModelMetadata, check_labels
-from keras_birds.training.fold import HISTORY, OOF
+from keras_birds.run_layout import CONFIG, FULL, HISTORY, OOF, fold_of
 from keras_birds.training.oof import OutOfFold
-from keras_birds.training.run_directory import CONFIG, fold_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 from keras_birds.errors import ModelError
 from keras_birds.models.backend_process import answer, write_on_backend
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.suppress_output import quiet
+from keras_birds.suppress_output import suppress_output
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -60,7 +60,7 @@ def write_litert(
 
 def run_litert(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What a model that `write_litert` wrote gives."""
-    with quiet():
+    with suppress_output():
         interpreter = open_interpreter(path)
         return [_run(interpreter, x) for x in batches]
 
@@ -94,7 +94,7 @@ def _quantized(path: Path, takes: str, precision: str, inputs: np.ndarray) -> by
         explicit_dequantize=True,
     )
     try:
-        with quiet():
+        with suppress_output():
             work = quantizer.Quantizer(str(path))
             for name in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
                 if precision == "float16":

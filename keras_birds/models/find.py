@@ -1,22 +1,14 @@
 """What `--model` means: a fold's folder, a run's folder, a file, a shipped model's name, or the newest run."""
 
-import re
 from pathlib import Path
 
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.bundled import DEFAULT, bundled_models
-from keras_birds.resources import RUNS_DIR
+from keras_birds.run_layout import CONFIG, FULL, KERAS, METADATA, ONNX, RUNS_DIR, fold_of, numbered_folds
 
 _HOW_TO_GET_ONE = (
     "Train one with `keras-birds train --data DIR --fold 0` or `keras-birds demo`, or pass --model"
 )
-_FOLD = re.compile(r"fold(\d+)")
-_FULL = "full"
-"""Folder of the model that `--fold full` trains."""
-
-_SETTINGS = "config.toml"
-"""What a run's folder holds from its first moment on."""
-
 _SUFFIX = {"onnx": ".onnx", "keras": ".keras"}
 
 
@@ -72,8 +64,8 @@ def resolve_model(
 
 def finished_models(runs_dir: Path = RUNS_DIR) -> list[Path]:
     """The `.onnx` files of all runs below `runs_dir`: of each finished fold, then of all recordings."""
-    places = [x for run in sorted(_runs(runs_dir)) for x in (*_numbered(run), run / _FULL)]
-    return [x / "model.onnx" for x in places if _finished(x, "onnx")]
+    places = [x for run in sorted(_runs(runs_dir)) for x in (*numbered_folds(run), run / FULL)]
+    return [x / ONNX for x in places if _finished(x, "onnx")]
 
 
 def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
@@ -82,7 +74,7 @@ def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
     if finished:
         return resolve_model(max(finished, key=lambda x: (_trained_at(x, engine), x.name)), engine)
     # A run that was stopped before its first fold has its settings only.
-    begun = [x for run in runs for x in _folds(run)] or [x for x in runs if (x / _SETTINGS).is_file()]
+    begun = [x for run in runs for x in _folds(run)] or [x for x in runs if (x / CONFIG).is_file()]
     if not begun and engine == "onnx" and DEFAULT in bundled_models():
         return (bundled_models()[DEFAULT],)
     received = f"only unfinished runs in {runs_dir}/" if begun else f"no run in {runs_dir}/"
@@ -103,26 +95,18 @@ def _trained_at(run: Path, engine: str) -> int:
 
 def _folds(run: Path) -> list[Path]:
     """The run's folds in order; without any, the model of all its recordings."""
-    return _numbered(run) or [x for x in [run / _FULL] if x.is_dir()]
-
-
-def _numbered(run: Path) -> list[Path]:
-    found = [(int(m[1]), x) for x in run.iterdir() if x.is_dir() and (m := _FOLD.fullmatch(x.name))]
-    return [x for _, x in sorted(found)]
+    return numbered_folds(run) or [x for x in [run / FULL] if x.is_dir()]
 
 
 def _is_fold(path: Path) -> bool:
-    name = path.resolve().name
-    is_named_so = name == _FULL or _FOLD.fullmatch(name) is not None
-    return is_named_so or any((path / f"model{x}").is_file() for x in _SUFFIX.values())
+    return fold_of(path.resolve()) is not None or any((path / x).is_file() for x in (ONNX, KERAS))
 
 
 def _finished(fold: Path, engine: str) -> bool:
     """Training writes model.onnx last; the weights alone, `model.keras`, may be of any epoch."""
     if engine == "onnx":
-        return (fold / "model.onnx").is_file()
-    has_metadata = (fold / "model.onnx").is_file() or (fold / "model.json").is_file()
-    return has_metadata and (fold / "model.keras").is_file()
+        return (fold / ONNX).is_file()
+    return (fold / KERAS).is_file() and any((fold / x).is_file() for x in (ONNX, METADATA))
 
 
 def _how_to_go_on(folds: list[Path], engine: str) -> str:

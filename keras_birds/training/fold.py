@@ -15,7 +15,6 @@ from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
 from keras_birds.data.cache import CachedSource
 from keras_birds.data.dataset import MelDataset
-from keras_birds.data.folds import FULL, Fold
 from keras_birds.data.review_source import ReviewedSource
 from keras_birds.data.source import JoinedSource, MelSource
 from keras_birds.errors import ConfigError, DataError
@@ -27,6 +26,8 @@ from keras_birds.nn.build import build_model
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
+from keras_birds.progress import Reporter
+from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold
 from keras_birds.training import callbacks
 from keras_birds.training.checkpoint import (
     Progress,
@@ -40,9 +41,6 @@ from keras_birds.training.warm_start import initial_model
 
 if TYPE_CHECKING:
     from keras_birds.training.pretrained import PretrainedWeights
-    from keras_birds.training.train import Reporter
-
-HISTORY, OOF = "history.csv", "oof.parquet"
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def train_fold(
     config: Config,
     fold: Fold,
     pretrained: "PretrainedWeights | None",
-    reporter: "Reporter",
+    reporter: Reporter,
 ) -> FoldResult:
     """Trains a fold, or goes on with it, or finds it finished.
 
@@ -112,15 +110,15 @@ def train_fold(
         reporter: gets lines and progress.
     """
     remove_leftovers(folder)
-    if (folder / "model.onnx").is_file():
+    if (folder / ONNX).is_file():
         remove_checkpoints(folder)
-        reporter.say(f"fold {fold}: finished before")
+        reporter.log(f"fold {fold}: finished before")
         return _read_result(folder, fold)
     folder.mkdir(parents=True, exist_ok=True)
     settings = config.training
     _require_batches(data, config, fold)
     validate = f", {len(data.validation_rows)} to validate" if fold != FULL else ", none to validate"
-    reporter.say(f"fold {fold}: {len(data.train_rows)} to train on{validate}")
+    reporter.log(f"fold {fold}: {len(data.train_rows)} to train on{validate}")
     keras.utils.clear_session()
     keras.utils.set_random_seed(settings.seed)
     training, validation = make_datasets(data, config)
@@ -135,7 +133,7 @@ def train_fold(
     compile_model(model, config, len(training))
     progress = load_checkpoint(folder, model)
     if progress.epochs:
-        reporter.say(f"fold {fold}: goes on after epoch {progress.epochs}")
+        reporter.log(f"fold {fold}: goes on after epoch {progress.epochs}")
     if progress.epochs < settings.epochs:
         progress = _fit(model, training, validation, folder, config, progress, reporter)
     if settings.ema_momentum:
@@ -228,7 +226,7 @@ def _fit(
     folder: Path,
     config: Config,
     progress: Progress,
-    reporter: "Reporter",
+    reporter: Reporter,
 ) -> Progress:
     settings = config.training
     training.epoch = progress.epochs
@@ -236,7 +234,7 @@ def _fit(
     # Validation measures the averaged weights, which are what is kept.
     averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
     line = callbacks.EpochLine(
-        reporter.say, lambda done, total: reporter.progress("Epoch", done, total), checkpoint, settings.epochs
+        reporter.log, lambda done, total: reporter.progress("Epoch", done, total), checkpoint, settings.epochs
     )
     model.fit(
         training,
@@ -279,7 +277,7 @@ def _finish(
     with atomic_path(folder / HISTORY) as temporary:
         table = pd.DataFrame(list(history))
         table.astype({"epoch": int}).to_csv(temporary, index=False)
-    with atomic_path(folder / "model.keras") as temporary:
+    with atomic_path(folder / KERAS) as temporary:
         whole = temporary.with_suffix(".keras")
         try:
             model.save(whole)
@@ -298,14 +296,14 @@ def _finish(
             "train_seconds": round(seconds, 1),
         },
     )
-    metadata.write_json(folder / "model.json")
-    export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
+    metadata.write_json(folder / METADATA)
+    export_onnx(folder / KERAS, folder / ONNX, metadata)
     remove_checkpoints(folder)
     return FoldResult(fold, folder, exact, progress.kept_epoch, progress.epochs, seconds)
 
 
 def _read_result(folder: Path, fold: Fold) -> FoldResult:
-    metrics = ModelMetadata.read_onnx(folder / "model.onnx").metrics
+    metrics = ModelMetadata.read_onnx(folder / ONNX).metrics
     kept_epoch, epochs = int(metrics["kept_epoch"]), int(metrics["epochs"])
     return FoldResult(fold, folder, metrics["macro_auc"], kept_epoch, epochs, metrics["train_seconds"])
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.nn.efficientnet import STAGES, EfficientNetB0
-from keras_birds.suppress_output import quiet
+from keras_birds.suppress_output import suppress_output
 
 IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
 
@@ -114,7 +114,7 @@ def _folder(preset: str) -> Path:
             f"model.pretrained must be a handle of kaggle:// or hf://. Received: {preset}. {_REMEDY}"
         )
     try:
-        with quiet():
+        with suppress_output():
             return _from_kaggle(name) if scheme == "kaggle" else _from_hugging_face(name)
     # The two clients raise some twenty unrelated classes for one thing: the files did not come.
     except Exception as error:
@@ -184,7 +184,7 @@ def _read(folder: Path, preset: str, network: EfficientNetB0) -> dict[str, np.nd
             "Write a preset with backbone.save_to_preset(DIR)"
         )
     try:
-        with quiet():
+        with suppress_output():
             from keras_hub.models import EfficientNetBackbone
 
             backbone = _in_float32(lambda: EfficientNetBackbone.from_preset(str(folder)))

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_birds.config import Config
-from keras_birds.data.folds import FULL
 from keras_birds.errors import ConfigError
-from keras_birds.training.run_directory import CONFIG, fold_of, read_data_dir
-from keras_birds.training.train import Reporter, RunResult, train
+from keras_birds.progress import Reporter
+from keras_birds.run_layout import CONFIG, FULL, fold_of
+from keras_birds.training.run_directory import read_data_dir
+from keras_birds.training.train import RunResult, train
 
 EPOCHS, LEARNING_RATE = 0.3, 0.5
 """Of the run's own: so many epochs more, from so high a rate down."""

@@ -1,11 +1,4 @@
-"""The run directory: what a training run leaves behind, and what `--resume` finds again.
-
-RUN/config.toml        every setting
-RUN/environment.json   versions, backend, device, seed, git revision, data hash
-RUN/split.csv          fold, recordist and place of every recording
-RUN/manifest.csv       what became of every recording
-RUN/foldN/             model.keras, model.onnx, model.json, history.csv, oof.parquet
-"""
+"""Begins a run directory or opens it again, and records in it what a result depends on."""
 
 import json
 import os
@@ -15,19 +8,14 @@ import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import keras
 
 import keras_birds
 from keras_birds.atomic import atomic_path
-from keras_birds.config import Config
-from keras_birds.data.folds import FULL, Fold
+from keras_birds.config import Config, diff_configs
 from keras_birds.errors import ConfigError
-from keras_birds.resources import RUNS_DIR
-
-CONFIG, ENVIRONMENT, SPLIT = "config.toml", "environment.json", "split.csv"
-MANIFEST, BACKGROUND = "manifest.csv", "background.csv"
+from keras_birds.run_layout import CONFIG, ENVIRONMENT, RUNS_DIR
 
 # What `atomic_path` calls a file before it is whole; Keras insists on its own suffix.
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|keras)")
@@ -80,7 +68,7 @@ def reopen_run(out: Path | None, config: Config) -> Path:
         raise ConfigError(
             f"--resume must find a run. Received: {out}, without {CONFIG}; start it without --resume"
         )
-    different = settings_difference(Config.load(out / CONFIG), config)
+    different = diff_configs(Config.load(out / CONFIG), config)
     if different:
         differences = [f"{key} is {wanted!r}, was {stored!r}" for key, (stored, wanted) in different.items()]
         raise ConfigError(
@@ -90,38 +78,11 @@ def reopen_run(out: Path | None, config: Config) -> Path:
     return out
 
 
-def fold_folder(run: Path, fold: Fold) -> Path:
-    """Where a fold's files are."""
-    return run / (FULL if fold == FULL else f"fold{fold}")
-
-
-def fold_of(folder: Path) -> Fold | None:
-    """The inverse of `fold_folder`; None of another folder."""
-    if folder.name == FULL:
-        return FULL
-    number = re.fullmatch(r"fold(\d+)", folder.name)
-    return int(number[1]) if number else None
-
-
 def remove_leftovers(folder: Path) -> None:
     """Removes what a process that was killed in the middle of a write left in a folder: half a file each."""
     for path in folder.glob(".*"):
         if _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
-
-
-def settings_difference(stored: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
-    """Both values of every setting that differs, by its dotted key; where the data lies doesn't count."""
-    a, b = _flat(stored.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
-    moved = ("data.dir", "data.store", "training.workers")
-    return {key: (a[key], b[key]) for key in a if a[key] != b[key] and key not in moved}
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
 
 
 def write_environment(out: Path, seed: int, data: Path, data_hash: str) -> None:

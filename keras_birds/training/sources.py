@@ -16,7 +16,7 @@ from keras_birds.data.mel_store import MelStore
 from keras_birds.data.review_source import ReviewedSource, read_reviewed
 from keras_birds.data.source import LiveSource, MelSource
 from keras_birds.errors import DataError
-from keras_birds.training.run_directory import BACKGROUND, MANIFEST
+from keras_birds.run_layout import BACKGROUND, MANIFEST
 
 Progress = Callable[[int, int], None]
 

@@ -10,18 +10,16 @@ import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
-from keras_birds.data.folds import FULL, Fold, Split, make_split
+from keras_birds.data.folds import Split, make_split
 from keras_birds.data.review_source import ReviewedSource
 from keras_birds.data.source import MelSource
 from keras_birds.errors import ConfigError, DataError
+from keras_birds.progress import Reporter
+from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, Fold, fold_folder
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import (
-    BACKGROUND,
-    MANIFEST,
-    SPLIT,
     create_run,
-    fold_folder,
     read_data_hash,
     remove_leftovers,
     reopen_run,
@@ -39,16 +37,6 @@ from keras_birds.training.warm_start import check_initial
 
 if TYPE_CHECKING:
     from keras_birds.training.fold import FoldData, FoldResult
-
-
-class Reporter:
-    """Receives what a user would like to know meanwhile; this one is silent."""
-
-    def say(self, line: str) -> None:
-        """A line of text."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Part of a longer piece of work; it is over when `total` is 0."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +164,7 @@ def prepare(
     source = make_source(run, catalog, config, progress)
     background = make_background(run, backgrounds, config, progress)
     prepared = Prepared(run, catalog, split, source, tuple(folds), pretrained, background, reviewed)
-    reporter.say(_describe(prepared))
+    reporter.log(_describe(prepared))
     return prepared
 
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_birds.config import Config
+from keras_birds.config import Config, diff_configs
 from keras_birds.data.catalog import Catalog
-from keras_birds.data.folds import Fold, Split
+from keras_birds.data.folds import Split
 from keras_birds.errors import ConfigError
 from keras_birds.models.metadata import check_labels
-from keras_birds.training.run_directory import CONFIG, SPLIT, fold_folder, settings_difference
+from keras_birds.run_layout import CONFIG, KERAS, SPLIT, Fold, fold_folder
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +42,7 @@ def check_initial(config: Config, catalog: Catalog, split: Split, folds: list[Fo
         )
     changed = {
         key: values
-        for key, values in settings_difference(Config.load(run / CONFIG), config).items()
+        for key, values in diff_configs(Config.load(run / CONFIG), config).items()
         if key.startswith(_SAME) and key != "audio.crop"
     }
     if changed:
@@ -73,4 +73,4 @@ def initial_model(config: Config, fold: Fold, labels: list[str]) -> "keras.Model
 
 
 def _model_path(run: Path, fold: Fold) -> Path:
-    return fold_folder(run, fold) / "model.keras"
+    return fold_folder(run, fold) / KERAS
