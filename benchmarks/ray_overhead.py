@@ -38,7 +38,7 @@ def seconds(classifier, names, out: Path, score) -> float:
 
 def written_per_s(classifier, out: Path, minutes: int, count: int) -> float:
     """Recordings a second, some five detections in each window."""
-    from keras_birds.inference.outcome import Outcome
+    from keras_birds.inference.recording_status import RecordingStatus
     from keras_birds.inference.scorer import RecordingScores
 
     num_windows = 12 * minutes
@@ -47,8 +47,8 @@ def written_per_s(classifier, out: Path, minutes: int, count: int) -> float:
 
     def score(_classifier, names, _options, _on_scored):
         for name in names:
-            outcome = Outcome(name, "ok", seconds=60.0 * minutes, windows=num_windows)
-            yield RecordingScores(outcome, start_s, start_s + 5, channel, scores)
+            recording = RecordingStatus(name, "ok", seconds=60.0 * minutes, windows=num_windows)
+            yield RecordingScores(recording, start_s, start_s + 5, channel, scores)
 
     names = [f"/shared/plot/REC_{k:06d}_20250601_050000.flac" for k in range(count)]
     return count / seconds(classifier, names, out, score)

@@ -75,7 +75,7 @@ def test_a_last_partial_window_is_filled_by_repeating_and_scored(classifier, rec
     found = classifier.score_file(path)
     assert found.start_s.tolist() == [0, 2, 4]
     assert found.end_s.tolist() == [2, 4, 5.5]
-    assert found.outcome.unscored_s == 0
+    assert found.recording.unscored_s == 0
     last = expected_scores([fill(samples[2 * CLIP :], CLIP)])
     np.testing.assert_allclose(found.scores[2:], last, atol=1e-5)
 
@@ -84,15 +84,15 @@ def test_a_tail_under_a_second_is_dropped_and_told(classifier, record):
     path, _ = record(4.9)
     found = classifier.score_file(path)
     assert found.end_s.tolist() == [2, 4]
-    assert found.outcome.unscored_s == pytest.approx(0.9)
-    assert found.outcome.seconds == pytest.approx(4.9)
+    assert found.recording.unscored_s == pytest.approx(0.9)
+    assert found.recording.seconds == pytest.approx(4.9)
 
 
 def test_a_recording_shorter_than_a_clip_is_repeated(classifier, record):
     path, samples = record(0.7)
     found = classifier.score_file(path)
     assert (found.start_s.tolist(), found.end_s.tolist()) == ([0], [0.7])
-    assert found.outcome.unscored_s == 0
+    assert found.recording.unscored_s == 0
     np.testing.assert_allclose(found.scores, expected_scores([fill(samples, CLIP)]), atol=1e-5)
 
 
@@ -129,14 +129,14 @@ def test_stream_gives_the_scores_batch_by_batch(classifier, record):
 def test_silence_and_truncation_are_told_beside_the_scores(classifier, tmp_path, write_tone):
     soundfile.write(tmp_path / "silent.wav", np.zeros(3 * RATE), RATE)
     silent = classifier.score_file(tmp_path / "silent.wav")
-    assert (silent.outcome.status, silent.outcome.reason) == ("silent", "all samples are zero")
+    assert (silent.recording.status, silent.recording.reason) == ("silent", "all samples are zero")
     np.testing.assert_allclose(silent.scores, scipy.special.expit([[-18.0], [-9.0]]).mean(), rtol=1e-5)
     path = write_tone("cut.flac", TONES_HZ[1], seconds=9)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     cut = classifier.score_file(path)
-    assert cut.outcome.status == "partial"
-    assert 3 < cut.outcome.seconds < 6
-    assert cut.end_s.max() <= cut.outcome.seconds
+    assert cut.recording.status == "partial"
+    assert 3 < cut.recording.seconds < 6
+    assert cut.end_s.max() <= cut.recording.seconds
     assert set(cut.scores.argmax(axis=1)) == {1}
 
 

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.inference.outcome import Outcome, detection_schema
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results import detections
-from keras_birds.results.detections import DetectionRules, smooth, summarise
+from keras_birds.results.detections import DetectionRules, detection_schema, smooth, summarise
 
 LABELS = LabelSet(
     [Label("1139490", "Lithobates palmipes", "Amazon River Frog"), Label("whtdov"), Label("bkcdon")]
@@ -24,7 +24,7 @@ def recording(scores, hop_s=5.0, clip_s=5.0, channels=(0,), file="A_20230510_235
     scores = np.repeat(np.float32(scores), len(channels), axis=0)
     start_s = np.repeat(np.arange(len(scores) // len(channels)) * hop_s, len(channels))
     channel = np.tile(np.int16(channels), len(scores) // len(channels))
-    return RecordingScores(Outcome(file, "ok"), start_s, start_s + clip_s, channel, scores)
+    return RecordingScores(RecordingStatus(file, "ok"), start_s, start_s + clip_s, channel, scores)
 
 
 def rules(**options):

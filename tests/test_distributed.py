@@ -275,8 +275,8 @@ def test_a_worker_gives_names_as_they_were_given_and_failures_their_reason(tmp_p
     assert worker.load(PackedModel.of(load(model), None)) == os.getpid()
     group = Group(0, ("a.wav", "none.wav"))
     found = worker.score(group, group.places, ScoreOptions()).recordings
-    assert [x.outcome.file for x in found] == ["a.wav", "none.wav"]
-    assert [x.outcome.status for x in found] == ["ok", "missing"]
+    assert [x.recording.file for x in found] == ["a.wav", "none.wav"]
+    assert [x.recording.status for x in found] == ["ok", "missing"]
     assert [len(x.scores) for x in found] == [2, 0]
 
 
@@ -329,7 +329,7 @@ class After(Listener):
     def on_scored(self, seconds):
         self.scored_s += seconds
 
-    def on_outcome(self, outcome):
+    def on_recording(self, recording):
         self.done += 1
         if call := self.calls.pop(self.done, None):
             call()

@@ -260,7 +260,7 @@ def test_a_file_that_vanishes_while_the_list_is_read_is_missing(placeholder_run,
             yield path
 
     found = list(score_recordings(keras_birds.load(placeholder_run), names()))
-    assert [x.outcome.status for x in found] == ["ok", "missing"] * 3
+    assert [x.recording.status for x in found] == ["ok", "missing"] * 3
 
 
 def test_a_recording_that_is_cut_while_it_is_read_is_partial_or_corrupt(
@@ -276,8 +276,8 @@ def test_a_recording_that_is_cut_while_it_is_read_is_partial_or_corrupt(
 
     options = ScoreOptions(workers=1)
     (found,) = score_recordings(keras_birds.load(placeholder_run), [path], options, on_scored=cut)
-    assert found.outcome.status in ("partial", "corrupt")
-    assert found.outcome.seconds < 500
+    assert found.recording.status in ("partial", "corrupt")
+    assert found.recording.seconds < 500
 
 
 @pytest.mark.skipif(
@@ -401,7 +401,7 @@ def test_a_wav_beyond_4_gb_is_read_to_its_end(tmp_path):
             file.write(np.full((frames % rate, channels), 0.5, np.float32))
         assert path.stat().st_size > 1 << 32
         (found,) = score_recordings(keras_birds.load(model), [path], ScoreOptions())
-        assert found.outcome.status == "ok", found.outcome
-        assert found.outcome.seconds == pytest.approx(frames / rate)
-        assert found.outcome.windows == len(found.scores) >= frames // rate // 2
+        assert found.recording.status == "ok", found.recording
+        assert found.recording.seconds == pytest.approx(frames / rate)
+        assert found.recording.windows == len(found.scores) >= frames // rate // 2
         path.unlink()

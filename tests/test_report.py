@@ -11,8 +11,8 @@ import pytest
 from odd_names import ODD_NAMES
 
 from keras_birds.inference.aggregate import RankedLabel
-from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.predict import Prediction
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.labels import Label
 from keras_birds.results.report import (
     CSV_COLUMNS,
@@ -30,11 +30,11 @@ TOP = (RankedLabel(1, FROG, 0.876543219), RankedLabel(2, ODD, 1.25e-7))
 
 def prediction(path="a.wav", top=TOP, **fields):
     known = {"status": "ok", "seconds": 5.4, "windows": 1, "unscored_s": 0.4}
-    return Prediction(Outcome(str(path), **{**known, **fields}), top)
+    return Prediction(RecordingStatus(str(path), **{**known, **fields}), top)
 
 
 def failed(path="bad.wav"):
-    return Prediction(Outcome(str(path), "corrupt", "holds NaN samples"))
+    return Prediction(RecordingStatus(str(path), "corrupt", "holds NaN samples"))
 
 
 def write(path, errors, make_writer, *predictions):
@@ -200,9 +200,10 @@ def test_any_terminal_can_show_a_name_that_is_not_utf_8(stream):
 
 
 def test_the_length_is_told_in_words():
-    assert describe_length(prediction(seconds=5.0, unscored_s=0.0).outcome) == "5.0 s, 1 window"
+    assert describe_length(prediction(seconds=5.0, unscored_s=0.0).recording) == "5.0 s, 1 window"
     assert (
-        describe_length(prediction(seconds=60.0, windows=12, unscored_s=0.04).outcome) == "60.0 s, 12 windows"
+        describe_length(prediction(seconds=60.0, windows=12, unscored_s=0.04).recording)
+        == "60.0 s, 12 windows"
     )
-    told = describe_length(prediction(seconds=10.46, windows=2, unscored_s=0.46).outcome)
+    told = describe_length(prediction(seconds=10.46, windows=2, unscored_s=0.46).recording)
     assert told == "10.5 s, 2 windows, the last 0.5 s not scored"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from keras_birds.errors import ConfigError, KerasBirdsError
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import LabelSet
 from keras_birds.results import results as results_module
@@ -26,14 +26,16 @@ def found(name, windows=3, score=0.5, mtime_ns=1):
     """A recording whose first label is detected in every window."""
     start_s = np.arange(windows) * 5.0
     scores = np.tile(np.float32([score, 0.1]), (windows, 1))
-    outcome = Outcome(name, "ok", seconds=5.0 * windows, windows=windows, size_bytes=100, mtime_ns=mtime_ns)
-    return RecordingScores(outcome, start_s, start_s + 5, np.zeros(windows, np.int16), scores)
+    recording = RecordingStatus(
+        name, "ok", seconds=5.0 * windows, windows=windows, size_bytes=100, mtime_ns=mtime_ns
+    )
+    return RecordingScores(recording, start_s, start_s + 5, np.zeros(windows, np.int16), scores)
 
 
 def failed(name, reason="is not audio"):
     empty = np.zeros(0)
-    outcome = Outcome(name, "corrupt", reason, size_bytes=9, mtime_ns=1)
-    return RecordingScores(outcome, empty, empty, empty.astype(np.int16), np.zeros((0, 2), np.float32))
+    recording = RecordingStatus(name, "corrupt", reason, size_bytes=9, mtime_ns=1)
+    return RecordingScores(recording, empty, empty, empty.astype(np.int16), np.zeros((0, 2), np.float32))
 
 
 def open_results(folder, settings=SETTINGS, keep_scores=True):
@@ -42,7 +44,7 @@ def open_results(folder, settings=SETTINGS, keep_scores=True):
 
 def contents(results):
     """File to its detections' scores."""
-    tables = {outcome.file: rows.to_table() for outcome, rows in results.detections()}
+    tables = {recording.file: rows.to_table() for recording, rows in results.detections()}
     return {file: [round(x, 3) for x in table["score"].to_pylist()] for file, table in tables.items()}
 
 
@@ -53,12 +55,12 @@ def shards(folder, kind="detections"):
 def test_what_was_written_is_read_back_a_recording_at_a_time(tmp_path):
     with open_results(tmp_path / "out") as results:
         for name, windows in (("x.wav", 2), ("y.wav", 0), ("z.wav", 1)):
-            outcome = results.add(found(name, windows))
-            assert outcome.detections == windows
+            recording = results.add(found(name, windows))
+            assert recording.detections == windows
         results.add(failed("bad.wav"))
         results.finish()
         assert contents(results) == {"x.wav": [0.5, 0.5], "y.wav": [], "z.wav": [0.5]}
-        kept = {outcome.file: table for outcome, table in results.read("scores")}
+        kept = {recording.file: table for recording, table in results.read("scores")}
         assert kept["x.wav"].column_names == ["file", "channel", "start_s", "end_s", "a", "b"]
         np.testing.assert_allclose(kept["x.wav"]["b"].to_pylist(), [0.1, 0.1], atol=1e-4)
         assert [len(table) for _, table in results.read("summary")] == [1, 0, 1]
@@ -204,7 +206,7 @@ def test_a_damaged_journal_is_told_with_its_line(tmp_path):
     with open_results(tmp_path / "out") as results:
         results.add(found("x.wav"))
     path = tmp_path / "out" / JOURNAL
-    path.write_text(path.read_text().replace('"outcome"', '"outcom"'))
+    path.write_text(path.read_text().replace('"recording"', '"outcom"'))
     with pytest.raises(KerasBirdsError, match=r"journal\.jsonl: line 2 must be an entry"):
         open_results(tmp_path / "out")
     path.write_text(json.dumps({"format_version": 7, "settings": SETTINGS}) + "\n")

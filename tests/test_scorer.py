@@ -40,14 +40,14 @@ def recordings(tmp_path, write_tone):
 
 def test_scores_are_the_same_whatever_the_threads_and_the_batch(classifier, recordings):
     expected = list(score_recordings(classifier, recordings, ScoreOptions(0.5, workers=1, batch_size=1)))
-    assert [x.outcome.file for x in expected] == [str(x) for x in recordings]
-    assert [x.outcome.status for x in expected[3:7]] == ["ok", "corrupt", "missing", "ok"]
+    assert [x.recording.file for x in expected] == [str(x) for x in recordings]
+    assert [x.recording.status for x in expected[3:7]] == ["ok", "corrupt", "missing", "ok"]
     assert [len(x.scores) for x in expected[:6]] == [1, 25, 3, 1, 0, 0]
-    assert [x.outcome.windows for x in expected[:6]] == [1, 25, 3, 1, 0, 0]
+    assert [x.recording.windows for x in expected[:6]] == [1, 25, 3, 1, 0, 0]
     for workers, batch_size in ((1, 7), (2, 1), (3, 4), (9, 64)):
         options = ScoreOptions(0.5, workers=workers, batch_size=batch_size)
         for a, b in zip(score_recordings(classifier, iter(recordings), options), expected, strict=True):
-            assert a.outcome == b.outcome or np.isnan(a.outcome.seconds_expected)
+            assert a.recording == b.recording or np.isnan(a.recording.seconds_expected)
             np.testing.assert_array_equal(a.start_s, b.start_s)
             np.testing.assert_array_equal(a.end_s, b.end_s)
             np.testing.assert_allclose(a.scores, b.scores, atol=1e-6)
@@ -55,20 +55,25 @@ def test_scores_are_the_same_whatever_the_threads_and_the_batch(classifier, reco
 
 def test_each_score_belongs_to_its_window_and_recording(classifier, recordings):
     for found in score_recordings(classifier, recordings, ScoreOptions(workers=4, batch_size=3)):
-        if not found.outcome.failed:
-            k = int(os.path.basename(found.outcome.file).split(".")[0])  # noqa: PTH119
+        if not found.recording.failed:
+            k = int(os.path.basename(found.recording.file).split(".")[0])  # noqa: PTH119
             assert set(found.scores.argmax(axis=1)) == {k % 4}
 
 
 def test_the_outcome_tells_what_was_read(classifier, write_tone):
     path = write_tone("a.flac", seconds=4.5, rate=44_100, channels=2)
     (found,) = score_recordings(classifier, [path])
-    outcome = found.outcome
-    assert (outcome.status, outcome.sample_rate_hz, outcome.channels, outcome.windows) == ("ok", 44_100, 2, 2)
-    assert (outcome.seconds, outcome.seconds_expected) == (4.5, 4.5)
-    assert outcome.unscored_s == pytest.approx(0.5)
-    assert outcome.size_bytes == path.stat().st_size
-    assert outcome.mtime_ns == path.stat().st_mtime_ns
+    recording = found.recording
+    assert (recording.status, recording.sample_rate_hz, recording.channels, recording.windows) == (
+        "ok",
+        44_100,
+        2,
+        2,
+    )
+    assert (recording.seconds, recording.seconds_expected) == (4.5, 4.5)
+    assert recording.unscored_s == pytest.approx(0.5)
+    assert recording.size_bytes == path.stat().st_size
+    assert recording.mtime_ns == path.stat().st_mtime_ns
 
 
 def test_channels_are_mixed_or_picked_or_all_scored(classifier, tmp_path):
@@ -91,7 +96,7 @@ def test_channels_are_mixed_or_picked_or_all_scored(classifier, tmp_path):
     assert mixed.channel.tolist() == [0, 0]
     assert (np.sort(mixed.scores, axis=1)[:, 2] > 0.3).all(), "both tones are in the mix"
     (none,) = score_recordings(classifier, [tmp_path / "a.wav"], ScoreOptions(channel=3))
-    assert (none.outcome.status, none.outcome.reason) == ("unreadable", "has no channel 3: it has 2")
+    assert (none.recording.status, none.recording.reason) == ("unreadable", "has no channel 3: it has 2")
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 96_000, 384_000])
@@ -136,8 +141,8 @@ def test_nan_anywhere_fails_the_file(classifier, tmp_path):
     samples[-5] = np.nan
     soundfile.write(tmp_path / "a.wav", samples, RATE, "FLOAT")
     (found,) = score_recordings(classifier, [tmp_path / "a.wav"])
-    assert (found.outcome.status, found.outcome.reason) == ("corrupt", "holds NaN samples")
-    assert len(found.scores) == found.outcome.windows == 0
+    assert (found.recording.status, found.recording.reason) == ("corrupt", "holds NaN samples")
+    assert len(found.scores) == found.recording.windows == 0
     with pytest.raises(AudioError, match="holds NaN samples"):
         list(classifier.stream(tmp_path / "a.wav"))
 
@@ -219,4 +224,4 @@ def test_what_ffmpeg_reads_is_streamed_as_decode_reads_it(classifier, write_tone
     assert set(found.channel) == {1, 2}
     (tmp_path / "cut.m4a").write_bytes((tmp_path / "a.m4a").read_bytes()[:3000])
     (broken,) = score_recordings(classifier, [tmp_path / "cut.m4a"])
-    assert broken.outcome.failed
+    assert broken.recording.failed

@@ -15,11 +15,11 @@ from placeholder import LABELS, TONES_HZ
 from keras_birds.audio import ffmpeg, reader
 from keras_birds.audio.remote import stamp
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.inference.outcome import Outcome, detection_schema
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results import segments as segments_module
-from keras_birds.results.detections import DetectionRules
+from keras_birds.results.detections import DetectionRules, detection_schema
 from keras_birds.results.results import Results, read_detections
 from keras_birds.results.segment_clips import SEGMENT_COLUMNS, check_new_folder, cut_segments
 from keras_birds.results.segments import SegmentPicker
@@ -44,9 +44,9 @@ def results_of(folder, recordings, labels=LABELS, window_s=2.0, hop_s=None):
             scores = np.asarray(scores, np.float32)
             start_s = np.arange(len(scores)) * (hop_s or window_s)
             size, mtime_ns = stamp(file)
-            outcome = Outcome(str(file), "ok", size_bytes=size, mtime_ns=mtime_ns)
+            recording = RecordingStatus(str(file), "ok", size_bytes=size, mtime_ns=mtime_ns)
             channel = np.zeros(len(scores), np.int16)
-            results.add(RecordingScores(outcome, start_s, start_s + window_s, channel, scores))
+            results.add(RecordingScores(recording, start_s, start_s + window_s, channel, scores))
         results.finish()
     return folder
 
@@ -67,8 +67,8 @@ def picked(recordings, **options):
     """File, start and score of what is picked of `{file: rows}`."""
     picker = SegmentPicker(**options)
     for file, rows in recordings.items():
-        picker.add(Outcome(file, "ok"), table_of(rows, file))
-    return [(x.outcome.file, x.start_s, round(x.score, 4)) for x in picker.picked()]
+        picker.add(RecordingStatus(file, "ok"), table_of(rows, file))
+    return [(x.recording.file, x.start_s, round(x.score, 4)) for x in picker.picked()]
 
 
 def many(count=300, labels=("x",), seed=0):
@@ -235,7 +235,7 @@ def test_labels_and_the_least_score():
 
     def found(*labels, **options):
         picker = SegmentPicker(labels=labels, **options)
-        picker.add(Outcome("a.wav", "ok"), table)
+        picker.add(RecordingStatus("a.wav", "ok"), table)
         return [(x.label, x.start_s) for x in picker.picked()], picker.not_found
 
     assert found("1139490") == ([("1139490", 0), ("1139490", 5)], [])
@@ -252,7 +252,9 @@ def test_a_recording_may_come_in_pieces_and_be_longer_than_a_block(pick, monkeyp
 
     def found(chunk):
         picker = SegmentPicker(pick=pick, per_label=50, labels=("x", "z"))
-        picker.add(Outcome("a.wav", "ok"), pa.Table.from_batches(table.to_batches(max_chunksize=chunk)))
+        picker.add(
+            RecordingStatus("a.wav", "ok"), pa.Table.from_batches(table.to_batches(max_chunksize=chunk))
+        )
         return [(x.label, x.start_s, x.score) for x in picker.picked()]
 
     whole = found(5000)
@@ -280,7 +282,7 @@ def test_memory_does_not_grow_with_the_recordings(pick):
         tracemalloc.start()
         for k in range(count):
             rows = [(5.0 * w, 5.0 * w + 5, "x", p) for w, p in enumerate(rng.random(40))]
-            picker.add(Outcome(f"{k}.wav", "ok"), table_of(rows, f"{k}.wav"))
+            picker.add(RecordingStatus(f"{k}.wav", "ok"), table_of(rows, f"{k}.wav"))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert len(picker.picked()) == 10
@@ -447,10 +449,10 @@ def test_an_unfinished_folder_is_read_as_it_is_while_another_process_writes_it(n
     file = str(noise("a.wav"))
 
     def found(score, mtime_ns):
-        outcome = Outcome(file, "ok", size_bytes=1, mtime_ns=mtime_ns)
+        recording = RecordingStatus(file, "ok", size_bytes=1, mtime_ns=mtime_ns)
         start_s = np.array([0.0])
         scores = np.full((1, 4), score, np.float32)
-        return RecordingScores(outcome, start_s, start_s + 2, np.zeros(1, np.int16), scores)
+        return RecordingScores(recording, start_s, start_s + 2, np.zeros(1, np.int16), scores)
 
     with Results(tmp_path / "out", LABELS, "m", DetectionRules.of(LABELS), {}) as results:
         results.add(found(0.5, 1))
@@ -458,10 +460,10 @@ def test_an_unfinished_folder_is_read_as_it_is_while_another_process_writes_it(n
         results.add(found(0.75, 2))
         results.flush()
         names = sorted(x.name for x in (tmp_path / "out").rglob("*"))
-        ((outcome, scores),) = (
+        ((recording, scores),) = (
             (x, rows.to_table()["score"].to_pylist()) for x, rows in read_detections(tmp_path / "out")
         )
-        assert (outcome.file, scores) == (file, [0.75] * 4)
+        assert (recording.file, scores) == (file, [0.75] * 4)
         assert sorted(x.name for x in (tmp_path / "out").rglob("*")) == names
     with pytest.raises(DataError):
         list(read_detections(tmp_path / "none"))
@@ -471,8 +473,8 @@ def cut_one(path, tmp_path, start_s=6.0, end_s=8.0, **options):
     """The clip of one detection: samples, its file, and the row of the table."""
     picker = SegmentPicker()
     size, mtime_ns = stamp(path)
-    outcome = Outcome(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns)
-    picker.add(outcome, table_of([(start_s, end_s, "x", 0.9)], str(path)))
+    recording = RecordingStatus(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns)
+    picker.add(recording, table_of([(start_s, end_s, "x", 0.9)], str(path)))
     out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
     problems = []
     cut_segments(picker.picked(), out, on_problem=lambda *x: problems.append(x), **options)
@@ -550,7 +552,9 @@ def test_several_labels_of_one_place_are_decoded_once(noise, tmp_path, monkeypat
     picker = SegmentPicker()
     size, mtime_ns = stamp(path)
     rows = [(0, 2, "x", 0.9), (0, 4, "y", 0.9), (0, 3, "z", 0.9), (8, 10, "x", 0.8), (8, 10, "y", 0.8)]
-    picker.add(Outcome(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns), table_of(rows, str(path)))
+    picker.add(
+        RecordingStatus(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns), table_of(rows, str(path))
+    )
     decoded = []
     read_blocks = reader.Reader.blocks
     monkeypatch.setattr(reader.Reader, "blocks", lambda self, *x: decoded.append(x) or read_blocks(self, *x))
@@ -575,7 +579,9 @@ def test_what_only_ffmpeg_reads_is_walked_through(noise, tmp_path, monkeypatch):
     picker = SegmentPicker(seconds=2.0)
     size, mtime_ns = stamp(path)
     rows = [(k, k + 2, x, 0.9) for k in (0, 4, 10, 18.5) for x in ("x", "y")] + [(5, 7, "z", 0.9)]
-    picker.add(Outcome(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns), table_of(rows, str(path)))
+    picker.add(
+        RecordingStatus(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns), table_of(rows, str(path))
+    )
     assert cut_segments(picker.picked(), tmp_path / "clips", 2.0).clips == 9
     for row in read(tmp_path / "clips"):
         clip, _ = soundfile.read(tmp_path / "clips" / row["clip"], always_2d=True)
@@ -586,8 +592,8 @@ def test_what_only_ffmpeg_reads_is_walked_through(noise, tmp_path, monkeypatch):
 def test_after_ctrl_c_the_table_names_the_clips_that_are_there(noise, tmp_path):
     results = results_of(tmp_path / "results", {noise(f"{k}.wav"): np.full((4, 4), 0.5) for k in range(3)})
     picker = SegmentPicker()
-    for outcome, table in read_detections(results):
-        picker.add(outcome, table)
+    for recording, table in read_detections(results):
+        picker.add(recording, table)
     done = []
 
     def interrupt(count):

@@ -18,7 +18,8 @@ import pytest
 from odd_names import ODD_NAMES
 
 from keras_birds.errors import DataError, KerasBirdsError, ModelError
-from keras_birds.inference.outcome import Outcome, detection_schema
+from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.results.detections import detection_schema
 from keras_birds.results.writers import FORMATS, write_submission, write_tables
 from keras_birds.results.writers.files import recording_path
 
@@ -45,7 +46,7 @@ NOISE = {"label": "noise"}
 
 
 def recording(file="a.wav", *rows, status="ok", seconds=60.0, sample_rate_hz=32_000):
-    """One outcome and its table; each row is given by what differs from a plain one."""
+    """One recording and its table; each row is given by what differs from a plain one."""
     plain = {
         "file": file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
         "channel": 0,
@@ -58,8 +59,10 @@ def recording(file="a.wav", *rows, status="ok", seconds=60.0, sample_rate_hz=32_
         "model_id": "demo-1",
     }
     table = pa.Table.from_pylist([{**plain, **x} for x in rows], schema=detection_schema())
-    outcome = Outcome(file, status, seconds=seconds, sample_rate_hz=sample_rate_hz, detections=len(rows))
-    return outcome, table
+    recording = RecordingStatus(
+        file, status, seconds=seconds, sample_rate_hz=sample_rate_hz, detections=len(rows)
+    )
+    return recording, table
 
 
 def write(form, recordings, out, **options):
@@ -169,7 +172,7 @@ def test_parquet_is_the_tables_one_after_another(tmp_path):
     (path,) = write("parquet", TWO, tmp_path)
     table = pq.read_table(path)
     assert table.schema.equals(detection_schema())
-    assert table.equals(pa.concat_tables([x for outcome, x in TWO if not outcome.failed]))
+    assert table.equals(pa.concat_tables([x for recording, x in TWO if not recording.failed]))
     assert list(pd.read_parquet(path)["label"]) == ["1139490", "47067", "noise"]
 
 
@@ -352,7 +355,7 @@ def test_recordings_are_read_once_and_never_held(form, tmp_path):
     def stream():
         nonlocal arrow_peak
         for i in range(2000):
-            yield Outcome(f"{i}.wav", "ok", seconds=60.0), table.take(whole)
+            yield RecordingStatus(f"{i}.wav", "ok", seconds=60.0), table.take(whole)
             arrow_peak = max(arrow_peak, pa.total_allocated_bytes() - before)
 
     tracemalloc.start()
@@ -407,7 +410,7 @@ def windows(file, *ends_s, window_s=5.0, labels=("b", "a"), status="ok", dtype=n
         label: np.array([(i + 1) / 10 + k / 100 for i in range(len(ends))], dtype)
         for k, label in enumerate(labels)
     }
-    return Outcome(file, status), pa.table({"start_s": ends - window_s, "end_s": ends, **scores})
+    return RecordingStatus(file, status), pa.table({"start_s": ends - window_s, "end_s": ends, **scores})
 
 
 def submit(recordings, out, labels=("b", "a"), **options):
@@ -457,9 +460,9 @@ def test_only_windows_as_long_as_the_longest_of_all_have_a_row(tmp_path):
         windows("rec/a.ogg", 4.0, 8.0, 12.0, 16.0, 20.0, window_s=4.0),
         windows("a.ogg", 5.0, 10.0),
         windows("short.wav", 2.5, window_s=2.5),
-        (Outcome("none.ogg", "ok"), windows("none.ogg", 5.0)[1].slice(0, 0)),
+        (RecordingStatus("none.ogg", "ok"), windows("none.ogg", 5.0)[1].slice(0, 0)),
         (
-            Outcome("tail.ogg", "ok"),
+            RecordingStatus("tail.ogg", "ok"),
             pa.concat_tables([windows("", 5.0)[1], windows("", 7.2, window_s=2.2)[1]]),
         ),
         windows("noise.ogg", 5.0 + 1e-9),
@@ -542,9 +545,9 @@ def test_submission_reads_once_and_holds_no_recording(tmp_path):
 
     def stream():
         for i in range(50):
-            outcome, table = windows(f"s_{i}.ogg", 5.0, 10.0)
+            recording, table = windows(f"s_{i}.ogg", 5.0, 10.0)
             alive.append(weakref.ref(table))
-            yield outcome, table
+            yield recording, table
             del table
             assert sum(x() is not None for x in alive) <= 2
 

@@ -13,7 +13,7 @@ from keras_birds.audio.envelope import Envelope, read_envelope
 from keras_birds.errors import AudioError
 from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.results.detections import DetectionRules, detect
 
@@ -38,7 +38,7 @@ class Analysis:
     """A scored recording.
 
     Args:
-        found: its scores, window by window; its outcome has the name that people know it by.
+        found: its scores, window by window; its recording has the name that people know it by.
         envelope: the outline of its waveform.
     """
 
@@ -46,9 +46,9 @@ class Analysis:
     envelope: Envelope
 
     @property
-    def outcome(self) -> Outcome:
+    def recording(self) -> RecordingStatus:
         """What became of the recording."""
-        return self.found.outcome
+        return self.found.recording
 
 
 def analyse(
@@ -96,9 +96,9 @@ def analyse(
             (found,) = score_recordings(classifier, [path], ScoreOptions(overlap_s), on_scored)
         except AudioError as error:
             raise AudioError(name, error.reason, error.status) from None
-        if found.outcome.failed:
-            raise AudioError(name, found.outcome.reason, found.outcome.status)
-        return Analysis(replace(found, outcome=replace(found.outcome, file=name)), envelope)
+        if found.recording.failed:
+            raise AudioError(name, found.recording.reason, found.recording.status)
+        return Analysis(replace(found, recording=replace(found.recording, file=name)), envelope)
 
     with ThreadPoolExecutor(1, "analysis") as pool:
         future = pool.submit(work)

@@ -13,7 +13,7 @@ import streamlit as st
 from keras_birds.app.analysis import Analysis
 from keras_birds.data.reviews import COLUMNS, Review
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.outcome import detection_schema
+from keras_birds.results.detections import detection_schema
 from keras_birds.results.writers.programs import write_audacity, write_raven
 from keras_birds.results.writers.tables import write_csv
 
@@ -38,9 +38,9 @@ def buttons(
 
     table = pa.Table.from_pandas(detections, preserve_index=False).select(detection_schema().names)
     table = table.cast(detection_schema())
-    found = [(analysis.outcome, table)]
+    found = [(analysis.recording, table)]
     mel = classifier.mel
-    stem = Path(analysis.outcome.file).stem
+    stem = Path(analysis.recording.file).stem
 
     def text(write: Callable[[TextIO], None]) -> bytes:
         stream = StringIO()
@@ -67,8 +67,8 @@ def buttons(
         )
     places[-1].download_button(
         f"Reviews ({len(reviews)})",
-        text(lambda x: _write_reviews(x, list(reviews.values()), Path(analysis.outcome.file).name)),
-        f"{Path(analysis.outcome.file).name}.reviews.csv",
+        text(lambda x: _write_reviews(x, list(reviews.values()), Path(analysis.recording.file).name)),
+        f"{Path(analysis.recording.file).name}.reviews.csv",
         key="download-reviews",
         on_click="ignore",
         disabled=not reviews,

@@ -152,14 +152,14 @@ def _analysed(classifier: Classifier, recording: Recording, overlap_s: float, ma
 
 
 def _show(classifier: Classifier, controls: Controls, recording: Recording, analysis: Analysis) -> None:
-    outcome = analysis.outcome
+    heard = analysis.recording
     st.subheader(plain(Path(recording.name).name), anchor=False)
     st.caption(
-        f"{describe_length(outcome)}, {outcome.sample_rate_hz:,} Hz, {outcome.channels} channel"
-        f"{'s' * (outcome.channels != 1)}"
+        f"{describe_length(heard)}, {heard.sample_rate_hz:,} Hz, {heard.channels} channel"
+        f"{'s' * (heard.channels != 1)}"
     )
-    if outcome.reason:
-        st.warning(plain(f"{outcome.status}: {outcome.reason}"), icon="⚠️")
+    if heard.reason:
+        st.warning(plain(f"{heard.status}: {heard.reason}"), icon="⚠️")
     only = set(controls.only) or set(classifier.labels)
     detections = detections_table(classifier, analysis, controls.threshold, only, controls.merge)
     reviews = review.read(reviews_path(recording.path))

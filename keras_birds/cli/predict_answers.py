@@ -46,11 +46,11 @@ def predict_answers(
     with _output(out, form) as stream, _frames(frames, classifier) as add_frames:
         writer = _writer(form, stream, classifier)
         for answer in _with_progress(answers, len(names), stream):
-            if problem := describe_problem(answer.outcome):
+            if problem := describe_problem(answer.recording):
                 click.echo(problem, err=True)
             writer.add(answer)
             add_frames(answer)
-            failed += answer.outcome.failed
+            failed += answer.recording.failed
         writer.close()
     if out is not None:
         scored = len(names) - failed

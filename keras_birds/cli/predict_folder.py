@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.plots.activity import activity_figure
 from keras_birds.results.detections import DetectionRules
@@ -130,10 +130,10 @@ class _Counter(Listener):
         self.before += 1
         self._show()
 
-    def on_outcome(self, outcome: Outcome) -> None:
+    def on_recording(self, recording: RecordingStatus) -> None:
         self.files += 1
-        self.detections += outcome.detections
-        if problem := describe_problem(outcome):
+        self.detections += recording.detections
+        if problem := describe_problem(recording):
             self._bar.console.print(problem, markup=False, highlight=False, soft_wrap=True)
         self._show()
 

@@ -113,8 +113,8 @@ def segments(
     picker = SegmentPicker(per_label, pick, seconds, labels, min_score, seed)
     with progress_bar() as bar:
         task = bar.add_task("Recordings read", total=None)
-        for outcome, table in read_detections(results):
-            picker.add(outcome, table)
+        for recording, table in read_detections(results):
+            picker.add(recording, table)
             bar.advance(task)
     for name in picker.not_found:
         click.echo(f"Warning: no detection of {printable(name)}", err=True)

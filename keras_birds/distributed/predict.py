@@ -21,7 +21,7 @@ from keras_birds.distributed.groups import MAX_LOSSES, Group, Groups
 from keras_birds.distributed.worker import GroupScores, PackedModel, Worker
 from keras_birds.errors import ConfigError, KerasBirdsError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions
 
 _CPUS_A_WORKER = 16
@@ -150,7 +150,7 @@ class ClusterScorer:
             if groups.is_over:
                 return
             for found in self._wait(groups):
-                on_scored(hop_s * sum(x.outcome.windows for x in found.recordings))
+                on_scored(hop_s * sum(x.recording.windows for x in found.recordings))
 
     def _look(self) -> None:
         """Takes in nodes that came, lets go of those that went, and starts workers where there are none."""
@@ -262,12 +262,12 @@ class ClusterScorer:
         reason = f"{MAX_LOSSES} worker processes died while they read it"
         nothing = np.zeros(0)
         scores = np.zeros((0, len(self._classifier.labels)), np.float32)
-        outcome = Outcome(name, "corrupt", reason)
-        return RecordingScores(outcome, nothing, nothing, nothing.astype(np.int16), scores)
+        recording = RecordingStatus(name, "corrupt", reason)
+        return RecordingScores(recording, nothing, nothing, nothing.astype(np.int16), scores)
 
     def _check_shared(self, answer: GroupScores, group: Group, node: Node) -> None:
         for found, place in zip(answer.recordings, group.places, strict=True):
-            if found.outcome.status == "missing" and os.path.isfile(place):  # noqa: PTH113
+            if found.recording.status == "missing" and os.path.isfile(place):  # noqa: PTH113
                 raise ConfigError(
                     "Recordings must be where every node sees them under the same name: shared storage or URLs. "
                     f"Received: {place}, which node {node.address} doesn't have"

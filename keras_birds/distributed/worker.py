@@ -164,7 +164,7 @@ class Worker:
         began = time.monotonic()
         scored = score_recordings(self._classifier, places, replace(options, workers=self._workers))
         recordings = tuple(
-            replace(found, outcome=replace(found.outcome, file=name))
+            replace(found, recording=replace(found.recording, file=name))
             for name, found in zip(group.names, scored, strict=True)
         )
         return GroupScores(recordings, time.monotonic() - began)

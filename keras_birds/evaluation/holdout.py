@@ -11,7 +11,7 @@ import pandas as pd
 from keras_birds.data.catalog import Catalog
 from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.nn.metrics import label_aucs
 from keras_birds.results.writers.submission import write_submission
@@ -62,14 +62,14 @@ def score_hidden(
     paths = [str(catalog.recordings["path"][row]) for row in rows]
     names = _row_names([catalog.relative_paths[row] for row in rows])
 
-    def tables() -> "Iterator[tuple[Outcome, pa.Table]]":
+    def tables() -> "Iterator[tuple[RecordingStatus, pa.Table]]":
         import pyarrow as pa
 
         scored = score_recordings(classifier, paths, ScoreOptions())
         for done, (name, found) in enumerate(zip(names, scored, strict=True), 1):
             columns = {label: found.scores[:, i] for i, label in enumerate(classifier.labels)}
             table = pa.table({"start_s": found.start_s, "end_s": found.end_s, **columns})
-            yield replace(found.outcome, file=name), table
+            yield replace(found.recording, file=name), table
             progress(done, len(paths))
         progress(0, 0)
 

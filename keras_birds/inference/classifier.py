@@ -204,8 +204,8 @@ class Classifier:
             ConfigError: if the overlap is negative or as long as the clip.
         """
         (found,) = score_recordings(self, [path], ScoreOptions(overlap_s))
-        if found.outcome.failed:
-            raise AudioError(path, found.outcome.reason, found.outcome.status)
+        if found.recording.failed:
+            raise AudioError(path, found.recording.reason, found.recording.status)
         return found
 
 

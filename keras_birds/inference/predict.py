@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_birds.inference.aggregate import RankedLabel, aggregate, check_method, top_labels
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import DEFAULT_OPTIONS, ScoreOptions, score_recordings
 
 
@@ -17,11 +17,11 @@ class Prediction:
     """The answer for one recording.
 
     Args:
-        outcome: what became of it.
+        recording: what became of it.
         top: the most probable labels; empty where nothing was scored.
     """
 
-    outcome: Outcome
+    recording: RecordingStatus
     top: tuple[RankedLabel, ...] = ()
 
 
@@ -32,7 +32,7 @@ def predict(
     method: str = "mean",
     top_k: int = 5,
 ) -> Iterator[Prediction]:
-    """Answers for recordings one after the other. One that can't be read gives an outcome that says why.
+    """Answers for recordings one after the other. One that can't be read gets a status that says why.
 
     Args:
         classifier: the model.
@@ -48,7 +48,7 @@ def predict(
     check_method(method)
     found = score_recordings(classifier, names, options)
     return (
-        Prediction(x.outcome, _top(classifier, x.scores, method, top_k) if len(x.scores) else ())
+        Prediction(x.recording, _top(classifier, x.scores, method, top_k) if len(x.scores) else ())
         for x in found
     )
 

@@ -20,7 +20,7 @@ from keras_birds.audio.clips import sliding_windows, window_hop_samples
 from keras_birds.audio.remote import stamp
 from keras_birds.audio.stream import Channel, RecordingStream, open_stream
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ class RecordingScores:
     """One recording's scores, by window and then by channel.
 
     Args:
-        outcome: what became of it.
+        recording: what became of it.
         start_s: float64 `[window]`, where each begins.
         end_s: float64 `[window]`, where each ends, not beyond the recording.
         channel: int16 `[window]`, from 1; 0 for the mean over channels.
         scores: float32 probabilities `[window, label]`; no row where the recording failed.
     """
 
-    outcome: Outcome
+    recording: RecordingStatus
     start_s: np.ndarray
     end_s: np.ndarray
     channel: np.ndarray
@@ -77,7 +77,7 @@ def score_recordings(
     options: ScoreOptions = DEFAULT_OPTIONS,
     on_scored: Callable[[float], None] = lambda _: None,
 ) -> Iterator[RecordingScores]:
-    """Scores recordings. One that can't be read gives an outcome that says why.
+    """Scores recordings. One that can't be read gets a status that says why.
 
     Args:
         classifier: the model.
@@ -107,12 +107,12 @@ class _Pending:
         self.name = name
         self.windows: list[tuple[int, int, int]] = []
         self.scores: dict[int, np.ndarray] = {}
-        self.outcome = Outcome(str(name), "corrupt")
+        self.recording = RecordingStatus(str(name), "corrupt")
         self.is_decoded = False
 
     @property
     def is_complete(self) -> bool:
-        return self.is_decoded and (self.outcome.failed or len(self.scores) == len(self.windows))
+        return self.is_decoded and (self.recording.failed or len(self.scores) == len(self.windows))
 
 
 @dataclass(frozen=True)
@@ -189,14 +189,14 @@ class _Pipeline:
         self._order.put(None)
 
     def _result(self, pending: _Pending) -> RecordingScores:
-        windows = [] if pending.outcome.failed else pending.windows
+        windows = [] if pending.recording.failed else pending.windows
         starts, counts, channels = np.array(windows, np.int64).reshape(-1, 3).T
         rate_hz = self._classifier.audio.sample_rate_hz
         scores = np.zeros((len(windows), len(self._classifier.labels)), np.float32)
         for index in range(len(windows)):
             scores[index] = pending.scores[index]
         return RecordingScores(
-            replace(pending.outcome, windows=len(windows)),
+            replace(pending.recording, windows=len(windows)),
             starts / rate_hz,
             (starts + counts) / rate_hz,
             channels.astype(np.int16),
@@ -278,7 +278,7 @@ class _Pipeline:
         """Yields full batches and returns the last, begun one."""
         audio, options = self._classifier.audio, self._options
         size, mtime_ns = stamp(pending.name)
-        outcome = Outcome(str(pending.name), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
+        recording = RecordingStatus(str(pending.name), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
         try:
             with open_stream(pending.name, audio.sample_rate_hz, audio.decoder, options.channel) as stream:
                 for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.numbers):
@@ -287,17 +287,17 @@ class _Pipeline:
                     if len(batch) >= self._job_size:
                         yield batch
                         batch = []
-                outcome = _outcome(outcome, stream, pending, audio.sample_rate_hz)
+                recording = _recording_status(recording, stream, pending, audio.sample_rate_hz)
         except AudioError as error:
-            outcome = replace(outcome, status=error.status, reason=error.reason)
+            recording = replace(recording, status=error.status, reason=error.reason)
         except KerasBirdsError:
             raise
         except Exception as error:  # whatever a damaged file sets off in a decoder: the others go on
             detail = " ".join(str(error).split())[:200]
             status = "unreadable" if isinstance(error, OSError) else "corrupt"
-            outcome = replace(outcome, status=status, reason=f"{type(error).__name__}: {detail}")
+            recording = replace(recording, status=status, reason=f"{type(error).__name__}: {detail}")
         with self._changed:
-            pending.outcome, pending.is_decoded = outcome, True
+            pending.recording, pending.is_decoded = recording, True
             if pending.is_complete:
                 self._changed.notify_all()
         return batch
@@ -319,10 +319,12 @@ class _Pipeline:
                 self._changed.notify_all()
 
 
-def _outcome(outcome: Outcome, stream: RecordingStream, pending: _Pending, rate_hz: int) -> Outcome:
+def _recording_status(
+    recording: RecordingStatus, stream: RecordingStream, pending: _Pending, rate_hz: int
+) -> RecordingStatus:
     end_s = max((start + n) / rate_hz for start, n, _ in pending.windows)
     return replace(
-        outcome,
+        recording,
         status=stream.status,
         reason=stream.reason,
         seconds=stream.seconds_read,

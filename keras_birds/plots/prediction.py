@@ -37,13 +37,13 @@ def prediction_figure(classifier: Classifier, prediction: Prediction, path: str 
     from matplotlib.figure import Figure
 
     audio = classifier.audio
-    decoded = decode(prediction.outcome.file, audio.sample_rate_hz, audio.decoder)
+    decoded = decode(prediction.recording.file, audio.sample_rate_hz, audio.decoder)
     bars_in = 0.6 + 0.3 * min(len(prediction.top), _MAX_BARS)
     figure = Figure(figsize=(10, 5 + bars_in), layout="constrained")
     wave, mel, bars = figure.subplots(3, 1, height_ratios=(1.4, 3.6, bars_in))
     mel.sharex(wave)
-    title = f"{_shortened(printable(Path(prediction.outcome.file).name), 80)}   ({describe_length(prediction.outcome)})"
-    figure.suptitle(title, parse_math=False)
+    name = _shortened(printable(Path(prediction.recording.file).name), 80)
+    figure.suptitle(f"{name}   ({describe_length(prediction.recording)})", parse_math=False)
     draw_wave(wave, decoded.samples, audio.sample_rate_hz)
     wave.tick_params(labelbottom=False)
     draw_mel(mel, decoded.samples, audio, classifier.mel)

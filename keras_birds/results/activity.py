@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.labels import LabelSet
 from keras_birds.results.recording_time import start_time
 from keras_birds.text import csv_writer
@@ -36,12 +36,12 @@ class Activity:
         """`[hour]`, of recordings whose names tell the time."""
         self._time_pattern = time_pattern
 
-    def add(self, outcome: Outcome, rows: "pa.Table | StoredRows") -> None:
+    def add(self, recording: RecordingStatus, rows: "pa.Table | StoredRows") -> None:
         """Counts one recording; nothing where its name doesn't tell when it began."""
-        began = start_time(outcome.file, self._time_pattern)
+        began = start_time(recording.file, self._time_pattern)
         if began is None:
             return
-        self.recorded_s += _seconds_by_hour(began, outcome.seconds)
+        self.recorded_s += _seconds_by_hour(began, recording.seconds)
         for batch in rows.to_batches():
             labels = batch["label"].dictionary_encode()
             known = np.array([self.labels.index(x) for x in labels.dictionary.to_pylist()], np.int64)
@@ -78,12 +78,12 @@ def _seconds_by_hour(began: datetime, seconds: float) -> np.ndarray:
 
 
 def count_activity(
-    recordings: "Iterable[tuple[Outcome, pa.Table | StoredRows]]",
+    recordings: "Iterable[tuple[RecordingStatus, pa.Table | StoredRows]]",
     labels: LabelSet,
     time_pattern: str | None = None,
 ) -> Activity:
     """The activity in a stream of recordings."""
     activity = Activity(labels, time_pattern)
-    for outcome, rows in recordings:
-        activity.add(outcome, rows)
+    for recording, rows in recordings:
+        activity.add(recording, rows)
     return activity

@@ -80,6 +80,36 @@ class DetectionRules:
         return cls(thresholds, chosen, top_k, smooth_windows, merge, time_pattern)
 
 
+def detection_schema() -> "pa.Schema":
+    """Columns of every table of detections, in order, one row a detection.
+
+    file            the path or URL as in `manifest.csv`; bytes that aren't UTF-8 as `\\udcXX`
+    channel         from 1; 0 for the mean over channels
+    start_s, end_s  in the recording; seconds
+    start_time      date and time of day of `start_s`, where the file's name tells when it began
+    label           as the model names it
+    scientific_name, common_name   empty where the model doesn't know
+    score           probability
+    model_id        which model
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("file", pa.string(), nullable=False),
+            pa.field("channel", pa.int16(), nullable=False),
+            pa.field("start_s", pa.float64(), nullable=False),
+            pa.field("end_s", pa.float64(), nullable=False),
+            pa.field("start_time", pa.timestamp("ms")),
+            pa.field("label", pa.string(), nullable=False),
+            pa.field("scientific_name", pa.string(), nullable=False),
+            pa.field("common_name", pa.string(), nullable=False),
+            pa.field("score", pa.float32(), nullable=False),
+            pa.field("model_id", pa.string(), nullable=False),
+        ]
+    )
+
+
 def read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
     """Reads a CSV with the columns label and threshold.
 
@@ -230,7 +260,7 @@ def _table(
     import pyarrow as pa
 
     start_s, end_s, channel, label, score = columns
-    began = start_time(found.outcome.file, rules.time_pattern)
+    began = start_time(found.recording.file, rules.time_pattern)
     milliseconds = np.round(start_s * 1000).astype("timedelta64[ms]")
     nothing = np.full(len(label), np.datetime64("NaT", "ms"))
     times = nothing if began is None else np.datetime64(began, "ms") + milliseconds
@@ -240,7 +270,7 @@ def _table(
         return pa.DictionaryArray.from_arrays(indices.astype(np.int32), pa.array(values, pa.string()))
 
     values = {
-        "file": texts(same, [storable(found.outcome.file)]),
+        "file": texts(same, [storable(found.recording.file)]),
         "channel": channel.astype(np.int16),
         "start_s": start_s.astype(np.float64),
         "end_s": end_s.astype(np.float64),
@@ -270,7 +300,7 @@ def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -
     items = [labels.items[k] for k in order]
     return pa.table(
         {
-            "file": pa.array([storable(found.outcome.file)] * len(items), pa.string()),
+            "file": pa.array([storable(found.recording.file)] * len(items), pa.string()),
             "label": pa.array([x.name for x in items], pa.string()),
             "scientific_name": pa.array([x.scientific_name for x in items], pa.string()),
             "common_name": pa.array([x.common_name for x in items], pa.string()),

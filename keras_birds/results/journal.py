@@ -1,9 +1,9 @@
 """The journal of a folder of results: which recordings are done, and which shard holds their rows.
 
-`journal.jsonl` begins with a line of settings; each line after it is one recording's outcome with the number of its
-shard, -1 where it has no rows. Of several lines for a recording the last one counts. Lines are written after the shard
-that they name, and to the disk before anything else happens: a kill at any moment leaves a shard without lines, or half
-a line, and both are dropped when the folder is opened again.
+`journal.jsonl` begins with a line of settings; each line after it tells what became of one recording, with the number
+of its shard, -1 where it has no rows. Of several lines for a recording the last one counts. Lines are written after
+the shard that they name, and to the disk before anything else happens: a kill at any moment leaves a shard without
+lines, or half a line, and both are dropped when the folder is opened again.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 from keras_birds.atomic import atomic_path
 from keras_birds.errors import ConfigError, DataError, KerasBirdsError
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 
 JOURNAL = "journal.jsonl"
 FORMAT_VERSION = 1
@@ -27,13 +27,13 @@ class Entry:
     """One recording in the journal.
 
     Args:
-        outcome: what became of it.
+        recording: what became of it.
         shard: number of the shard with its rows; -1 without.
         summary_rows: how many it has in the summary's shard.
         score_rows: how many it has in the scores' shard.
     """
 
-    outcome: Outcome
+    recording: RecordingStatus
     shard: int = -1
     summary_rows: int = 0
     score_rows: int = 0
@@ -125,7 +125,7 @@ class Journal:
                     if number == 0:
                         self._check_header(data, header)
                     else:
-                        self._add(Entry(Outcome(**data.pop("outcome")), **data))
+                        self._add(Entry(RecordingStatus(**data.pop("recording")), **data))
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
                     raise KerasBirdsError(
                         f"{self._path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose "
@@ -165,7 +165,7 @@ class Journal:
             KerasBirdsError: if the disk is full.
         """
         added = list(entries)
-        lines = [json.dumps({**asdict(x), "outcome": asdict(x.outcome)}) + "\n" for x in added]
+        lines = [json.dumps({**asdict(x), "recording": asdict(x.recording)}) + "\n" for x in added]
         try:
             data = memoryview("".join(lines).encode())
             while data:
@@ -181,12 +181,12 @@ class Journal:
 
     def _add(self, entry: Entry) -> None:
         self._lines.append(entry)
-        self.entries[entry.outcome.file] = entry
+        self.entries[entry.recording.file] = entry
 
     def shards(self) -> Iterator[tuple[int, list[tuple[Entry, bool]]]]:
         """Numbers of the shards that count, each with all its entries in order and whether they still count."""
         for number, group in groupby((x for x in self._lines if x.shard >= 0), key=lambda x: x.shard):
-            entries = [(x, self.entries[x.outcome.file] is x) for x in group]
+            entries = [(x, self.entries[x.recording.file] is x) for x in group]
             if any(is_current for _, is_current in entries):
                 yield number, entries
 

@@ -53,7 +53,7 @@ def write_outputs(
     files, submission = [], None
     for form in forms:
         if form == "birdclef":
-            unscored = [x.file for x in results.outcomes if x.failed]
+            unscored = [x.file for x in results.recordings if x.failed]
             submission = write_submission(
                 results.read("scores"), classifier.labels, results.folder, sample_submission, unscored
             )
@@ -71,11 +71,11 @@ def write_outputs(
     with new_text(files[-1]) as stream:
         rows = csv_writer(stream)
         rows.writerow(SUMMARY_COLUMNS)
-        for outcome, table in results.read("summary"):
+        for recording, table in results.read("summary"):
             for row in table.to_pylist():
                 values = (f"{row['max']:.6g}", f"{row['mean_top2']:.6g}", row["windows"])
                 rows.writerow(
-                    (outcome.file, row["label"], row["scientific_name"], row["common_name"], *values)
+                    (recording.file, row["label"], row["scientific_name"], row["common_name"], *values)
                 )
     activity = count_activity(results.detections(), classifier.labels, results.rules.time_pattern)
     if not activity.is_empty:

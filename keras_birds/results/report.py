@@ -6,8 +6,8 @@ from typing import Any, Protocol, TextIO
 
 from keras_birds.inference.aggregate import RankedLabel
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.outcome import Outcome
 from keras_birds.inference.predict import Prediction
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.writers.rows import decimal, six_digits
 from keras_birds.text import csv_writer, printable
 
@@ -40,7 +40,7 @@ class CsvWriter:
         for ranked in prediction.top:
             label = ranked.label
             names = (label.name, label.scientific_name, label.common_name, label.class_name)
-            self._rows.writerow((prediction.outcome.file, ranked.rank, *names, f"{ranked.score:.6g}"))
+            self._rows.writerow((prediction.recording.file, ranked.rank, *names, f"{ranked.score:.6g}"))
 
     def close(self) -> None:
         """Nothing is left to write."""
@@ -61,9 +61,9 @@ class FrameWriter:
 
     def add(self, prediction: Prediction) -> None:
         """Scores a recording's moments and writes them; files without scores have no row."""
-        if prediction.outcome.failed:
+        if prediction.recording.failed:
             return
-        file = prediction.outcome.file
+        file = prediction.recording.file
         frames = self._classifier.frame_scores(file)
         for ranked in prediction.top:
             label = ranked.label
@@ -87,14 +87,14 @@ class JsonWriter:
 
     def add(self, prediction: Prediction) -> None:
         """Writes one object on one line."""
-        outcome = prediction.outcome
+        recording = prediction.recording
         row = {
-            "file": outcome.file,
-            "status": outcome.status,
-            "reason": outcome.reason,
-            "seconds": round(outcome.seconds, 3),
-            "unscored_s": round(outcome.unscored_s, 3),
-            "windows": outcome.windows,
+            "file": recording.file,
+            "status": recording.status,
+            "reason": recording.reason,
+            "seconds": round(recording.seconds, 3),
+            "unscored_s": round(recording.unscored_s, 3),
+            "windows": recording.windows,
             "model_id": self._model_id,
             "top": [_as_dict(x) for x in prediction.top],
         }
@@ -114,9 +114,9 @@ class TableWriter:
 
     def add(self, prediction: Prediction) -> None:
         """Writes a file's table; files without scores have none."""
-        if prediction.outcome.failed:
+        if prediction.recording.failed:
             return
-        title = f"{printable(prediction.outcome.file)}  {describe_length(prediction.outcome)}"
+        title = f"{printable(prediction.recording.file)}  {describe_length(prediction.recording)}"
         header, rows = _table(prediction.top)
         if self._stream.isatty():
             self._print_rich(title, header, rows)
@@ -154,18 +154,18 @@ class TableWriter:
         console.print(table)
 
 
-def describe_problem(outcome: Outcome) -> str:
+def describe_problem(recording: RecordingStatus) -> str:
     """What is wrong with a recording, in a line; empty where nothing is."""
-    if not outcome.reason and not outcome.failed:
+    if not recording.reason and not recording.failed:
         return ""
-    word = "Failed" if outcome.failed else "Warning"
-    return f"{word}: {printable(outcome.file)}: {outcome.reason} ({outcome.status})"
+    word = "Failed" if recording.failed else "Warning"
+    return f"{word}: {printable(recording.file)}: {recording.reason} ({recording.status})"
 
 
-def describe_length(outcome: Outcome) -> str:
+def describe_length(recording: RecordingStatus) -> str:
     """For instance `5.0 s, 1 window` or `5.4 s, 1 window, the last 0.4 s not scored`."""
-    text = f"{outcome.seconds:.1f} s, {outcome.windows} window{'s' * (outcome.windows != 1)}"
-    dropped = f", the last {outcome.unscored_s:.1f} s not scored" if outcome.unscored_s >= 0.05 else ""
+    text = f"{recording.seconds:.1f} s, {recording.windows} window{'s' * (recording.windows != 1)}"
+    dropped = f", the last {recording.unscored_s:.1f} s not scored" if recording.unscored_s >= 0.05 else ""
     return text + dropped
 
 

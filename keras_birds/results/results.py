@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_birds.atomic import atomic_path
 from keras_birds.errors import DataError, KerasBirdsError
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import DetectionRules, detect, summarise
@@ -94,9 +94,9 @@ class Results:
             self._journal.close()
 
     @property
-    def outcomes(self) -> Iterable[Outcome]:
+    def recordings(self) -> Iterable[RecordingStatus]:
         """Of every recording in the folder, in the order in which they were first done."""
-        return (x.outcome for x in self._journal.entries.values())
+        return (x.recording for x in self._journal.entries.values())
 
     def __contains__(self, name: str) -> bool:
         return name in self._journal.entries
@@ -104,19 +104,19 @@ class Results:
     def is_done(self, name: str, size_bytes: int, mtime_ns: int) -> bool:
         """Whether a recording has been scored and hasn't changed since. Failed ones are tried again."""
         entry = self._journal.entries.get(name)
-        if entry is None or entry.outcome.failed:
+        if entry is None or entry.recording.failed:
             return False
-        return (entry.outcome.size_bytes, entry.outcome.mtime_ns) == (size_bytes, mtime_ns)
+        return (entry.recording.size_bytes, entry.recording.mtime_ns) == (size_bytes, mtime_ns)
 
-    def add(self, found: RecordingScores) -> Outcome:
+    def add(self, found: RecordingScores) -> RecordingStatus:
         """Takes a recording's scores; they are written with the next shard.
 
         Returns:
             What became of it, number of detections included.
         """
-        if found.outcome.failed:
-            self._waiting.append(Entry(found.outcome))
-            return found.outcome
+        if found.recording.failed:
+            self._waiting.append(Entry(found.recording))
+            return found.recording
         detections = 0
         for table in detect(found, self._labels, self.rules, self._model_id):
             self._write("detections", table)
@@ -125,10 +125,10 @@ class Results:
         self._write("summary", summary)
         if self._keep_scores:
             self._write("scores", _score_table(found, self._labels))
-        outcome = replace(found.outcome, detections=detections)
+        recording = replace(found.recording, detections=detections)
         score_rows = len(found.scores) if self._keep_scores else 0
-        self._end_recording(Entry(outcome, self._next, len(summary), score_rows))
-        return outcome
+        self._end_recording(Entry(recording, self._next, len(summary), score_rows))
+        return recording
 
     def _write(self, kind: str, table: "pa.Table") -> None:
         self._writers[kind].write(table)
@@ -160,24 +160,24 @@ class Results:
                 if path.name not in known:
                     path.unlink()
 
-    def detections(self) -> Iterator[tuple[Outcome, StoredRows]]:
+    def detections(self) -> Iterator[tuple[RecordingStatus, StoredRows]]:
         """Every scored recording's detections, a recording at a time, in the order in which they were scored.
 
         Of a recording there may be more than memory holds: each is read in batches, before the next.
         """
         return (
-            (entry.outcome, rows["detections"])
+            (entry.recording, rows["detections"])
             for entry, rows in _read(self.folder, self._journal, _KINDS[:1])
         )
 
-    def read(self, kind: str) -> "Iterator[tuple[Outcome, pa.Table]]":
+    def read(self, kind: str) -> "Iterator[tuple[RecordingStatus, pa.Table]]":
         """Every scored recording's rows of another kind, in the same order.
 
         Args:
             kind: `"summary"` or `"scores"`.
         """
         for entry, rows in _read(self.folder, self._journal, (kind,)):
-            yield entry.outcome, rows[kind].to_table()
+            yield entry.recording, rows[kind].to_table()
 
     def finish(self) -> Path:
         """Writes what waits, drops rows of recordings that were scored again, and writes the manifest.
@@ -199,11 +199,11 @@ class Results:
             self.flush()
         self._remove_unlisted()
         path = self.folder / MANIFEST
-        write_manifest(self.outcomes, path)
+        write_manifest(self.recordings, path)
         return path
 
 
-def read_detections(folder: Path) -> Iterator[tuple[Outcome, StoredRows]]:
+def read_detections(folder: Path) -> Iterator[tuple[RecordingStatus, StoredRows]]:
     """As `Results.detections`, of a folder of any settings; changes nothing in it.
 
     Raises:
@@ -214,7 +214,7 @@ def read_detections(folder: Path) -> Iterator[tuple[Outcome, StoredRows]]:
     journal = Journal.of(folder)
     try:
         for entry, rows in _read(folder, journal, ("detections",)):
-            yield entry.outcome, rows["detections"]
+            yield entry.recording, rows["detections"]
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
             f"{folder} must hold the tables that its journal names. Received: {error}. If `keras-birds predict` is at "
@@ -241,7 +241,7 @@ def _shard(folder: Path, kind: str, number: int) -> Path:
     return folder / kind / f"{number:06d}.parquet"
 
 
-def write_manifest(outcomes: Iterable[Outcome], path: Path) -> None:
+def write_manifest(recordings: Iterable[RecordingStatus], path: Path) -> None:
     """Writes a CSV with `MANIFEST_COLUMNS`, a row for each recording.
 
     Raises:
@@ -253,14 +253,14 @@ def write_manifest(outcomes: Iterable[Outcome], path: Path) -> None:
     ):
         rows = csv_writer(file)
         rows.writerow(MANIFEST_COLUMNS)
-        for x in outcomes:
+        for x in recordings:
             expected_s = "" if math.isnan(x.seconds_expected) else f"{x.seconds_expected:.3f}"
             row = (x.file, x.status, x.reason, f"{x.seconds:.3f}", expected_s, x.sample_rate_hz, x.channels)
             rows.writerow((*row, x.windows, f"{x.unscored_s:.3f}", x.detections))
 
 
 def _rows(entry: Entry) -> dict[str, int]:
-    counts = (entry.outcome.detections, entry.summary_rows, entry.score_rows)
+    counts = (entry.recording.detections, entry.summary_rows, entry.score_rows)
     return dict(zip(_KINDS, counts, strict=True))
 
 
@@ -268,7 +268,7 @@ def _score_table(found: RecordingScores, labels: LabelSet) -> "pa.Table":
     """Columns file, channel, start_s, end_s, then float16 probabilities, a column a label."""
     import pyarrow as pa
 
-    name = storable(found.outcome.file)
+    name = storable(found.recording.file)
     columns = {
         "file": pa.DictionaryArray.from_arrays(np.zeros(len(found.scores), np.int32), pa.array([name])),
         "channel": pa.array(found.channel, pa.int16()),

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_birds.audio.remote import stamp
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import (
     DEFAULT_OPTIONS,
     RecordingScores,
@@ -32,7 +32,7 @@ class Listener:
     def on_done_before(self, name: str) -> None:
         """A recording was left as an earlier run scored it."""
 
-    def on_outcome(self, outcome: Outcome) -> None:
+    def on_recording(self, recording: RecordingStatus) -> None:
         """A recording is done."""
 
 
@@ -72,10 +72,10 @@ def score_into(
                 yield name
 
     for found in score(classifier, waiting(), options, listener.on_scored):
-        outcome = results.add(found)
-        listener.on_outcome(outcome)
-        if outcome.failed:
-            failed.append(outcome.file)
+        recording = results.add(found)
+        listener.on_recording(recording)
+        if recording.failed:
+            failed.append(recording.file)
     return failed
 
 

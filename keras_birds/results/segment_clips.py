@@ -12,7 +12,7 @@ from keras_birds.audio.reader import MIN_SECONDS
 from keras_birds.audio.remote import is_url, stamp, url_path
 from keras_birds.audio.segment_reader import Parts, open_parts
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.segments import Segment
 from keras_birds.results.writers.files import new_file, new_text, safe_name
 from keras_birds.results.writers.rows import decimal, six_digits
@@ -90,7 +90,7 @@ def cut_segments(
     names = _clip_names(segments, form)
     by_file: dict[str, list[int]] = {}
     for k, segment in enumerate(segments):
-        by_file.setdefault(segment.outcome.file, []).append(k)
+        by_file.setdefault(segment.recording.file, []).append(k)
     spans_s: dict[int, tuple[float, float]] = {}
     failed_files = 0
     try:
@@ -98,7 +98,7 @@ def cut_segments(
             done = 0
             reason = ""
             try:
-                _check_unchanged(segments[places[0]].outcome)
+                _check_unchanged(segments[places[0]].recording)
                 for k, span_s, data in _cut_recording(
                     file, [(k, segments[k]) for k in places], seconds, form
                 ):
@@ -130,7 +130,7 @@ def _clip_names(segments: Sequence[Segment], form: str) -> list[PurePath]:
     names: list[PurePath] = []
     known: set[str] = set()
     for x in segments:
-        path = url_path(x.outcome.file) if is_url(x.outcome.file) else x.outcome.file
+        path = url_path(x.recording.file) if is_url(x.recording.file) else x.recording.file
         start = f"_{decimal(round(x.start_s, 3)).removesuffix('.0')}s"
         stem = f"{x.score:.3f}_{safe_name(PurePath(path).stem)}{start}"
         name, count = PurePath(safe_name(x.label), f"{stem}.{form}"), 1
@@ -142,12 +142,12 @@ def _clip_names(segments: Sequence[Segment], form: str) -> list[PurePath]:
     return names
 
 
-def _check_unchanged(outcome: Outcome) -> None:
+def _check_unchanged(recording: RecordingStatus) -> None:
     """Raises AudioError if the recording isn't the one that was scored; whether it is there is for the reader."""
-    now = stamp(outcome.file)
-    if now != (-1, -1) and now != (outcome.size_bytes, outcome.mtime_ns):
+    now = stamp(recording.file)
+    if now != (-1, -1) and now != (recording.size_bytes, recording.mtime_ns):
         raise AudioError(
-            outcome.file,
+            recording.file,
             "has changed since it was scored: run the same `keras-birds predict` again",
             "changed",
         )
@@ -198,5 +198,5 @@ def _write_table(path: Path, clips: Sequence[tuple[Segment, PurePath, float, flo
         rows.writerow(SEGMENT_COLUMNS)
         for x, name, begin_s, end_s in clips:
             names = (x.label, x.scientific_name, x.common_name, six_digits(x.score))
-            place = (x.outcome.file, x.channel, *(decimal(t) for t in (x.start_s, x.end_s, begin_s, end_s)))
+            place = (x.recording.file, x.channel, *(decimal(t) for t in (x.start_s, x.end_s, begin_s, end_s)))
             rows.writerow((name.as_posix(), *names, *place, ""))

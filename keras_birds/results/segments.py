@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_birds.errors import ConfigError
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,7 @@ class Segment:
     """A detection to be cut out.
 
     Args:
-        outcome: of its recording.
+        recording: of its recording.
         channel: where it was detected, from 1; 0 for the mean over channels.
         start_s: where the detection begins.
         end_s: where it ends.
@@ -43,7 +43,7 @@ class Segment:
         score: probability.
     """
 
-    outcome: Outcome
+    recording: RecordingStatus
     channel: int
     start_s: float
     end_s: float
@@ -119,7 +119,7 @@ class SegmentPicker:
         """Which of `labels` no detection had so far."""
         return [x for key, x in self._wanted.items() if key not in self._found]
 
-    def add(self, outcome: Outcome, table: "pa.Table | StoredRows") -> None:
+    def add(self, recording: RecordingStatus, table: "pa.Table | StoredRows") -> None:
         """Takes one recording's detections, of `detection_schema()`, by start."""
         taken: dict[int, _Spans] = {}
         for number, columns in enumerate(_blocks(self._columns(x) for x in table.to_batches())):
@@ -128,7 +128,7 @@ class SegmentPicker:
             for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
                 code = int(codes[rows[0]])
                 spans = taken.setdefault(code, [])
-                self._add_label(outcome, number, code, spans, *(x[rows] for x in columns[1:]))
+                self._add_label(recording, number, code, spans, *(x[rows] for x in columns[1:]))
             # Of no use to what begins later.
             reach_s = float(columns[2][-1]) - self._seconds
             taken = {code: [x for x in spans if x[1] > reach_s] for code, spans in taken.items()}
@@ -159,7 +159,7 @@ class SegmentPicker:
 
     def _add_label(
         self,
-        outcome: Outcome,
+        recording: RecordingStatus,
         block: int,
         code: int,
         taken: _Spans,
@@ -169,7 +169,7 @@ class SegmentPicker:
         channel: np.ndarray,
     ) -> None:
         label = self._names[code][0]
-        key = f"{self._seed}\0{label}\0{block}\0{outcome.file}".encode("utf-8", "surrogateescape")
+        key = f"{self._seed}\0{label}\0{block}\0{recording.file}".encode("utf-8", "surrogateescape")
         seed = int.from_bytes(hashlib.blake2b(key, digest_size=16).digest())
         chance = np.random.default_rng(seed).random(len(score))
         rank = score.astype(np.float64) if self._pick == "best" else chance
@@ -192,7 +192,7 @@ class SegmentPicker:
             if not _take(taken, float(begins[i]), float(ends[i])) or not is_in:
                 continue
             segment = Segment(
-                outcome,
+                recording,
                 int(channel[i]),
                 float(start_s[i]),
                 float(end_s[i]),
@@ -209,7 +209,7 @@ class SegmentPicker:
         for _, heaps in sorted(self._heaps.items()):
             picked = _spread([sorted(x, reverse=True) for x in heaps if x], self._per_label)
             chosen += sorted(
-                (x[-1] for x in picked), key=lambda x: (-x.score, x.outcome.file, x.start_s, x.channel)
+                (x[-1] for x in picked), key=lambda x: (-x.score, x.recording.file, x.start_s, x.channel)
             )
         return chosen
 

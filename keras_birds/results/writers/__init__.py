@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_birds.errors import KerasBirdsError
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.writers.files import new_file, new_text, recording_path
 from keras_birds.results.writers.programs import (
     write_audacity,
@@ -41,7 +41,7 @@ FORMATS = tuple(_SUFFIXES)
 
 def write_tables(
     form: str,
-    recordings: Iterable[tuple[Outcome, "pa.Table"]],
+    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
     out: Path,
     *,
     per_recording: bool = False,
@@ -73,15 +73,15 @@ def write_tables(
     """
     if form not in _SUFFIXES:
         raise KerasBirdsError(f"form must be one of {', '.join(FORMATS)}. Received: form={form!r}")
-    scored = ((outcome, table) for outcome, table in recordings if not outcome.failed)
+    scored = ((recording, table) for recording, table in recordings if not recording.failed)
     if not per_recording:
         path = out / f"detections{_SUFFIXES[form]}"
         _write(form, path, scored, f_min_hz, f_max_hz)
         return [path]
     paths = []
-    for outcome, table in scored:
-        path = out / form / recording_path(outcome.file, _SUFFIXES[form])
-        _write(form, path, [(outcome, table)], f_min_hz, f_max_hz)
+    for recording, table in scored:
+        path = out / form / recording_path(recording.file, _SUFFIXES[form])
+        _write(form, path, [(recording, table)], f_min_hz, f_max_hz)
         paths.append(path)
     return paths
 
@@ -89,7 +89,7 @@ def write_tables(
 def _write(
     form: str,
     path: Path,
-    recordings: Iterable[tuple[Outcome, "pa.Table"]],
+    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
     f_min_hz: float,
     f_max_hz: float,
 ) -> None:

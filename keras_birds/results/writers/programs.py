@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.writers.rows import decimal, detections, on_one_time_line, one_line, six_digits
 from keras_birds.text import csv_writer
 
@@ -41,7 +41,7 @@ BIRDNET_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Common name", "Co
 
 
 def write_raven(
-    recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO, f_min_hz: float, f_max_hz: float
+    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO, f_min_hz: float, f_max_hz: float
 ) -> None:
     """A Raven Pro selection table: tab-separated, with a header.
 
@@ -53,8 +53,8 @@ def write_raven(
     or line break in a name becomes a space.
     """
     stream.write("\t".join(RAVEN_COLUMNS) + "\n")
-    for number, (begin_s, outcome, x) in enumerate(on_one_time_line(recordings), 1):
-        high_hz = min(f_max_hz, outcome.sample_rate_hz / 2) if outcome.sample_rate_hz else f_max_hz
+    for number, (begin_s, recording, x) in enumerate(on_one_time_line(recordings), 1):
+        high_hz = min(f_max_hz, recording.sample_rate_hz / 2) if recording.sample_rate_hz else f_max_hz
         low_hz = f_min_hz if f_min_hz < high_hz else 0.0
         cells = (
             str(number),
@@ -74,7 +74,7 @@ def write_raven(
         stream.write("\t".join(cells) + "\n")
 
 
-def write_audacity(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO) -> None:
+def write_audacity(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO) -> None:
     """An Audacity label track: start, end and text, tab-separated, without a header.
 
     Seconds with 6 decimals, as Audacity exports them (https://manual.audacityteam.org/man/
@@ -87,7 +87,7 @@ def write_audacity(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: Tex
         stream.write(f"{begin_s + x.start_s:.6f}\t{begin_s + x.end_s:.6f}\t{text}\n")
 
 
-def write_kaleidoscope(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO) -> None:
+def write_kaleidoscope(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO) -> None:
     """The columns of Kaleidoscope Pro's CSV of a cluster analysis that place and name a sound.
 
     INDIR and FOLDER are the folder above the recording's and the recording's, as BirdNET-Analyzer splits them in
@@ -98,16 +98,16 @@ def write_kaleidoscope(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream:
     """
     writer = csv_writer(stream)
     writer.writerow(KALEIDOSCOPE_COLUMNS)
-    for outcome, table in recordings:
-        folder, name = os.path.split(outcome.file)
+    for recording, table in recordings:
+        folder, name = os.path.split(recording.file)
         above, folder = os.path.split(folder)
-        for x in detections(outcome, table):
+        for x in detections(recording, table):
             channel = max(x.channel, 1) - 1
             times = (decimal(x.start_s), decimal(x.end_s - x.start_s))
             writer.writerow((above, folder, name, channel, *times, x.common, six_digits(1 - x.score), ""))
 
 
-def write_birdnet(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO) -> None:
+def write_birdnet(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO) -> None:
     """The CSV of BirdNET-Analyzer 2 (`CSV_HEADER` and `generate_csv` of `birdnet_analyzer/analyze/utils.py`).
 
     Seconds are Python floats there (`3.0`), so here with at least one decimal; Confidence has 4. It knows no
@@ -115,7 +115,7 @@ def write_birdnet(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: Text
     """
     writer = csv_writer(stream)
     writer.writerow(BIRDNET_COLUMNS)
-    for outcome, table in recordings:
-        for x in detections(outcome, table):
+    for recording, table in recordings:
+        for x in detections(recording, table):
             times = (decimal(x.start_s), decimal(x.end_s))
             writer.writerow((*times, x.scientific, x.common, f"{x.score:.4f}", x.file))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,23 +39,23 @@ class Detection(NamedTuple):
         return self.common_name or self.scientific
 
 
-def detections(outcome: Outcome, table: "pa.Table") -> Iterator[Detection]:
-    """Rows of one recording's table. `file` is the outcome's, which holds bytes that no column can."""
+def detections(recording: RecordingStatus, table: "pa.Table") -> Iterator[Detection]:
+    """Rows of one recording's table. `file` is the recording's, which holds bytes that no column can."""
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         columns = [batch.column(name).to_pylist() for name in Detection._fields[1:]]
         for row in zip(*columns, strict=True):
-            yield Detection(outcome.file, *row)
+            yield Detection(recording.file, *row)
 
 
 def on_one_time_line(
-    recordings: Iterable[tuple[Outcome, "pa.Table"]],
-) -> Iterator[tuple[float, Outcome, Detection]]:
+    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
+) -> Iterator[tuple[float, RecordingStatus, Detection]]:
     """Every detection, with when its recording begins if each begins where the one before ends; seconds."""
     begin_s = 0.0
-    for outcome, table in recordings:
-        for x in detections(outcome, table):
-            yield begin_s, outcome, x
-        begin_s += outcome.seconds
+    for recording, table in recordings:
+        for x in detections(recording, table):
+            yield begin_s, recording, x
+        begin_s += recording.seconds
 
 
 def decimal(value: float) -> str:

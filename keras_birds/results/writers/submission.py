@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from keras_birds.errors import DataError, ModelError
-from keras_birds.inference.outcome import Outcome
+from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.writers.files import new_text
 from keras_birds.results.writers.rows import decimal, six_digits
 from keras_birds.text import csv_writer, printable
@@ -40,7 +40,7 @@ class Submission:
 
 
 def write_submission(
-    recordings: Iterable[tuple[Outcome, "pa.Table"]],
+    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
     labels: Sequence[str],
     out: Path,
     sample_submission: Path | None = None,
@@ -73,9 +73,9 @@ def write_submission(
     path = out / "submission.csv"
     with new_text(path) as stream:
         rows = _Rows(stream, columns)
-        for outcome, table in recordings:
-            if not outcome.failed:
-                rows.add(outcome.file, table)
+        for recording, table in recordings:
+            if not recording.failed:
+                rows.add(recording.file, table)
         for file in unscored:
             rows.add_unscored(file)
         if rows.problem:

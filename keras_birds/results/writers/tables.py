@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from keras_birds.inference.outcome import Outcome, detection_schema
+from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.results.detections import detection_schema
 from keras_birds.results.writers.rows import Detection, decimal, detections, six_digits
 from keras_birds.text import csv_writer
 
@@ -16,7 +17,7 @@ _GROUP_ROWS = 65_536
 _TABLES_AT_ONCE = 1024
 
 
-def write_csv(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO) -> None:
+def write_csv(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO) -> None:
     """Comma-separated, with a header; quoted where a name needs it.
 
     Seconds have at most 6 decimals, scores 6 significant digits; `start_time` is like `2025-06-01T05:30:00.000`,
@@ -24,18 +25,18 @@ def write_csv(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO) 
     """
     writer = csv_writer(stream)
     writer.writerow(Detection._fields)
-    for outcome, table in recordings:
-        for x in detections(outcome, table):
+    for recording, table in recordings:
+        for x in detections(recording, table):
             times = (decimal(x.start_s), decimal(x.end_s), _iso(x) or "")
             names = (x.label, x.scientific_name, x.common_name)
             writer.writerow((x.file, x.channel, *times, *names, six_digits(x.score), x.model_id))
 
 
-def write_json(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO) -> None:
+def write_json(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO) -> None:
     """One list, an object a line; values as in CSV, but `start_time` is null where it isn't known."""
     before = "[\n"
-    for outcome, table in recordings:
-        for x in detections(outcome, table):
+    for recording, table in recordings:
+        for x in detections(recording, table):
             row = x._asdict() | {
                 "start_s": round(x.start_s, 6),
                 "end_s": round(x.end_s, 6),
@@ -47,7 +48,7 @@ def write_json(recordings: Iterable[tuple[Outcome, "pa.Table"]], stream: TextIO)
     stream.write("[]\n" if before == "[\n" else "\n]\n")
 
 
-def write_parquet(recordings: Iterable[tuple[Outcome, "pa.Table"]], file: BinaryIO) -> None:
+def write_parquet(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], file: BinaryIO) -> None:
     """The tables as they are, in row groups of about 65,536 rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,17 +1,13 @@
-"""What became of each recording, and the columns of what was found in it."""
+"""What became of each recording."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SCORED = frozenset({"ok", "partial", "silent"})
 """Statuses of recordings that have scores."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RecordingStatus:
     """What became of one recording: a row of `manifest.csv`.
 
     Args:
@@ -47,33 +43,3 @@ class Outcome:
     def failed(self) -> bool:
         """Whether there are no scores."""
         return self.status not in SCORED
-
-
-def detection_schema() -> "pa.Schema":
-    """Columns of every table of detections, in order, one row a detection.
-
-    file            the path or URL as in `manifest.csv`; bytes that aren't UTF-8 as `\\udcXX`
-    channel         from 1; 0 for the mean over channels
-    start_s, end_s  in the recording; seconds
-    start_time      date and time of day of `start_s`, where the file's name tells when it began
-    label           as the model names it
-    scientific_name, common_name   empty where the model doesn't know
-    score           probability
-    model_id        which model
-    """
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field("file", pa.string(), nullable=False),
-            pa.field("channel", pa.int16(), nullable=False),
-            pa.field("start_s", pa.float64(), nullable=False),
-            pa.field("end_s", pa.float64(), nullable=False),
-            pa.field("start_time", pa.timestamp("ms")),
-            pa.field("label", pa.string(), nullable=False),
-            pa.field("scientific_name", pa.string(), nullable=False),
-            pa.field("common_name", pa.string(), nullable=False),
-            pa.field("score", pa.float32(), nullable=False),
-            pa.field("model_id", pa.string(), nullable=False),
-        ]
-    )
