@@ -92,6 +92,38 @@ def test_a_folder_gives_its_audio_files_folder_by_folder(here):
     assert found[-2:] == ["rec/z/1.ogg", "rec/z/y/2.ogg"]
 
 
+def test_every_file_of_a_folder_is_a_recording_or_named(here):
+    found = ["a.3gp", "b.wv", "c.mov", "d.mp2", "e.mkv", "f.mka", "g.amr", "h.ogg", "i.spx", "j.avi"]
+    strange = ["odd/1.dat", "odd/2.zip", "odd/3", "odd/4.wav.part"]
+    passed_over = [
+        "._a.wav",
+        ".x/a.wav",
+        "t.csv",
+        "t.json",
+        "t.parquet",
+        "t.png",
+        "README",
+        "a.toml",
+        "n.TXT",
+    ]
+    touch(here, *(f"rec/{x}" for x in (*found, *strange, *passed_over)))
+    problems = []
+    assert inputs("rec", on_problem=lambda *x: problems.append(x)) == [f"rec/{x}" for x in found]
+    assert problems == [
+        (
+            "rec",
+            "holds 4 files of unknown kind, left out: 'rec/odd/1.dat', 'rec/odd/2.zip', 'rec/odd/3' and 1 more; "
+            "name those that are sound",
+        )
+    ]
+
+
+def test_what_is_left_out_is_logged_where_nobody_asks(here, caplog):
+    touch(here, "rec/a.wav", "rec/b.dat")
+    assert recordings_in(here / "rec") == [f"{here}/rec/a.wav"]
+    assert "holds 1 file of unknown kind, left out" in caplog.text
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names that aren't UTF-8")
 def test_names_that_are_not_utf8_come_through(here):
     touch(here, "rec/é.wav")
@@ -222,8 +254,9 @@ def tree(here):
     ],
 )
 def test_globs(tree, pattern, expected):
-    assert inputs(pattern) == expected
-    assert inputs(f"{tree}/{pattern}") == [str(tree / x) for x in expected]
+    assert inputs(pattern, on_problem=lambda *_: None) == expected
+    found = inputs(f"{tree}/{pattern}", on_problem=lambda *_: None)
+    assert found == [str(tree / x) for x in expected]
 
 
 def test_a_file_of_exactly_the_globs_name_wins(here):
@@ -610,7 +643,7 @@ def stored_tree(request, tree, memory):
 )
 def test_folders_and_globs_at_urls(stored_tree, path, expected):
     before, after = stored_tree
-    found = inputs(before + path + after)
+    found = inputs(before + path + after, on_problem=lambda *_: None)
     assert found == [before + x + after for x in expected]
     if path != "gone.wav":
         with open_url(found[0]) as file:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from keras_birds.app.example import write_example
-from keras_birds.audio.listing import AUDIO_SUFFIXES
+from keras_birds.audio import files
 from keras_birds.text import printable
 
 _MAX_NAME = 120
@@ -44,8 +44,8 @@ class SessionFolder:
 def recordings_in(folder: Path) -> list[Path]:
     """Audio files below a folder, by name, sorted; links that lead out of it are left out."""
     root = folder.resolve()
-    found = [x for x in folder.rglob("*") if x.suffix.lower() in AUDIO_SUFFIXES and x.is_file()]
-    return sorted(x for x in found if x.resolve().is_relative_to(root))
+    found = [Path(x) for x in files.recordings_in(folder)]
+    return sorted(x for x in found if x.is_file() and x.resolve().is_relative_to(root))
 
 
 def display_name(name: str) -> str:

@@ -1,6 +1,7 @@
 """Finds the recordings that arguments name: files, folders, globs, lists and URLs."""
 
 import csv
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -17,17 +18,26 @@ LIST_COLUMNS = ("file", "path", "filename")
 _LIST_BLOCK_BYTES = 1 << 16
 
 
-def recordings_in(folder: Path) -> list[str]:
-    """The audio files in a folder, sorted, at any depth, without hidden ones; links to folders aren't followed.
+def log_problem(name: str, reason: str) -> None:
+    """Warns of a folder or list on Python's log, which is stderr where nothing else was set."""
+    logging.getLogger("keras_birds").warning("%r %s", name, reason)
 
-    Raises:
-        DataError: if a folder can't be read.
+
+def recordings_in(folder: str | Path, on_problem: OnProblem = log_problem) -> list[str]:
+    """The recordings in a folder, at any depth: the one rule for `predict`, data sets, backgrounds and the app.
+
+    Files with a suffix of `AUDIO_SUFFIXES` are recordings, whatever is in them. Hidden files and folders (`._a.wav`
+    too), tables, texts and pictures are passed over; links to folders aren't followed.
+
+    Args:
+        folder: a local folder.
+        on_problem: is told of folders that can't be listed, and of files of unknown kind, as a name and a reason that
+            follows it: `"'rec' holds 2 files of unknown kind, left out: ..."`.
+
+    Returns:
+        Their paths below `folder` as it was given, folder by folder, sorted.
     """
-
-    def refuse(name: str, reason: str) -> None:
-        raise DataError(f"{name!r} {reason}")
-
-    return list(Tree(_entries, refuse).walk(str(folder)))
+    return list(Tree(_entries, on_problem).walk(str(folder)))
 
 
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO | None, on_problem: OnProblem) -> Iterator[str]:
@@ -36,7 +46,7 @@ def find_inputs(arguments: Sequence[str], stdin: BinaryIO | None, on_problem: On
     An argument is one of
 
     - a file, whatever it is called;
-    - a folder: the audio files in it at any depth, sorted, without hidden ones; links to folders aren't followed;
+    - a folder: its recordings, as `recordings_in`;
     - a glob that the shell left alone, `**` for any number of folders: files that match, whatever they are called,
       and folders as above; a file of exactly that name wins;
     - a `.csv` in UTF-8 with a column of `LIST_COLUMNS`, upper or lower case; relative names count from its folder
@@ -50,7 +60,8 @@ def find_inputs(arguments: Sequence[str], stdin: BinaryIO | None, on_problem: On
     Args:
         arguments: as on the command line.
         stdin: where `-` reads from.
-        on_problem: is told what a batch goes on without: folders that can't be listed, rows that name nothing.
+        on_problem: is told what a batch goes on without: folders that can't be listed, files in folders of
+            unknown kind, rows that name nothing.
 
     Returns:
         Local paths and URLs, as they were written or found.

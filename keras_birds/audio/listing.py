@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4"}
-    | {".wma", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".webm", ".wac"}
-)
-"""Of the files that are taken from folders; a file that is named itself may be called anything."""
+_AUDIO = """
+wav wave bwf rf64 bw64 w64 wac aif aiff aifc au snd caf flac ogg oga opus spx mp1 mp2 mp3 mpa m4a m4b aac ac3 eac3 dts
+amr awb wma wv ape tta tak mpc gsm g722 voc iff 8svx dsf ra rm mka weba webm mkv mp4 m4v mov 3gp 3g2 3ga asf avi flv mpg
+mpeg vob ogv ogx mts m2ts
+"""
+_SIDECARS = """
+csv tsv txt json jsonl geojson toml yaml yml xml md rst html htm pdf doc docx rtf xls xlsx ods parquet feather arrow db
+sqlite sqlite3 log ini cfg conf md5 sha1 sha256 kml gpx textgrid cue m3u png jpg jpeg gif svg bmp tif tiff webp heic npy
+npz mat pkl h5 onnx keras py ipynb r rmd sh bat asd pek sfk reapeaks lock
+"""
+AUDIO_SUFFIXES = frozenset(f".{x}" for x in _AUDIO.split())
+"""Of the files that are taken from folders: what libsndfile or ffmpeg reads. A file that is named itself may be called
+anything."""
+
+_SIDECAR_SUFFIXES = frozenset(f".{x}" for x in _SIDECARS.split())
+_SIDECAR_NAMES = frozenset({"readme", "license", "licence", "makefile", "changes", "sha256sums", "md5sums"})
+_NAMED = 3
 
 Kind = Literal["file", "folder", "link"]
 """A link is one to a folder."""
@@ -25,13 +37,25 @@ def has_magic(name: str) -> bool:
     return any(x in name for x in "*?[")
 
 
+def is_audio_name(name: str) -> bool:
+    """Whether a file of this name in a folder is taken for a recording: by its suffix, and not a hidden one."""
+    path = PurePath(name)
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+
+
+def _is_sidecar(name: str) -> bool:
+    path = PurePath(name)
+    return path.suffix.lower() in _SIDECAR_SUFFIXES or path.name.lower() in _SIDECAR_NAMES
+
+
 @dataclass(frozen=True)
 class Tree:
     """Folders of one file system.
 
     What is found comes folder by folder, sorted: a folder's files, then its folders. Hidden files and folders are
     left out, links to folders are followed only where a glob names them. A folder that can't be listed is told to
-    `on_problem`, and the others go on.
+    `on_problem`, and the others go on. So are the files of a folder that are neither audio by their suffix nor a table,
+    text or picture such as lie beside recordings.
 
     Args:
         entries: names in a folder (`""` is the current one) and what they are; raises `OSError`.
@@ -44,15 +68,22 @@ class Tree:
     separator: str = os.sep
 
     def walk(self, folder: str) -> Iterator[str]:
-        """The audio files in a folder, at any depth."""
-        waiting = [folder]
+        """The audio files in a folder, at any depth; tells at the end what else lies there."""
+        top, waiting, strange = folder, [folder], []
         while waiting:
             folder = waiting.pop()
             found = [x for x in self._list(folder) if not x[0].startswith(".")]
             for name, kind in found:
-                if kind == "file" and PurePath(name).suffix.lower() in AUDIO_SUFFIXES:
+                if kind == "file" and is_audio_name(name):
                     yield self._join(folder, name)
+                elif kind == "file" and not _is_sidecar(name):
+                    strange.append(self._join(folder, name))
             waiting += [self._join(folder, name) for name, kind in reversed(found) if kind == "folder"]
+        if strange:
+            shown = ", ".join(repr(x) for x in strange[:_NAMED])
+            more = f" and {len(strange) - _NAMED} more" if len(strange) > _NAMED else ""
+            count = f"{len(strange)} file{'s' * (len(strange) != 1)} of unknown kind"
+            self.on_problem(top, f"holds {count}, left out: {shown}{more}; name those that are sound")
 
     def expand(self, folder: str, parts: Sequence[str]) -> Iterator[str]:
         """The files that match a glob, whatever they are called, and the audio files in folders that match.

@@ -79,13 +79,11 @@ def _background(config: "Config") -> "np.ndarray | None":
 
 
 def _from_file(file: Path, config: "Config") -> list[tuple[Path, "np.ndarray"]]:
-    from keras_birds.audio.listing import AUDIO_SUFFIXES
+    from keras_birds.audio.listing import is_audio_name
     from keras_birds.plots.augmentation import clip_image
 
     found = [(file, clip_image(file, config))]
-    neighbours = sorted(
-        p for p in file.parent.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES and not p.samefile(file)
-    )
+    neighbours = sorted(p for p in file.parent.iterdir() if is_audio_name(p.name) and not p.samefile(file))
     # Those that follow in the alphabet come first.
     neighbours.sort(key=lambda p: p.name < file.name)
     found += _readable(neighbours, config, 1)

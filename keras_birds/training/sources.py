@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.atomic import atomic_path
-from keras_birds.audio.listing import AUDIO_SUFFIXES
+from keras_birds.audio.files import recordings_in
 from keras_birds.config import Config
 from keras_birds.data.cache import CachedSource
 from keras_birds.data.catalog import Catalog
@@ -50,7 +50,7 @@ def background_paths(config: Config) -> list[str]:
     if not config.data.background_fraction and not config.augment.background.probability:
         return []
     folder = Path(config.data.background)
-    found = sorted(str(x) for x in folder.rglob("*") if x.suffix.lower() in AUDIO_SUFFIXES and x.is_file())
+    found = recordings_in(folder) if folder.is_dir() else []
     if not found:
         raise DataError(f"data.background must be a folder with recordings. Received: {folder}")
     return found
