@@ -1,11 +1,18 @@
 """Writes a file in one piece: it is there whole, or as it was before."""
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from keras_birds.errors import KerasBirdsError
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a disk, a quota or a limit of sizes says when it takes no more."""
+
+# Reading has other errors: without a file's name, these are of what was being written.
+_OF_WRITES = DISK_FULL | {errno.EROFS, errno.EPIPE}
 
 
 @contextmanager
@@ -15,7 +22,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     What exists and isn't a regular file (`/dev/stdout`, a named pipe) is written directly.
 
     Raises:
-        KerasBirdsError: if the disk is full or the place can't be written.
+        KerasBirdsError: if the disk is full or the place can't be written. Errors about other files, which the block
+            reads, go on as they are.
     """
     path = Path(path)
     direct = path.exists() and not path.is_file()
@@ -25,9 +33,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if not direct:
             temporary.replace(path)
     except OSError as error:
+        names = {os.fspath(x) for x in (error.filename, error.filename2) if isinstance(x, str | Path)}
+        if not names & {str(path), str(temporary)} and (names or error.errno not in _OF_WRITES):
+            raise
+        is_full = error.errno in DISK_FULL
         raise KerasBirdsError(
-            f"{path} can't be written. Received: {error.strerror or error}. Free some space or choose another place"
+            f"{path} can't be written. Received: {error.strerror or error}. "
+            f"{'Free some space or choose' if is_full else 'Choose'} another place"
         ) from None
     finally:
         if not direct:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """The ordered set of labels that a model scores."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,6 +22,19 @@ class Label:
     def known_as(self) -> str:
         """What people call it: the common name, or the scientific one, or the label."""
         return self.common_name or self.scientific_name or self.name
+
+
+def near_duplicates(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Names that people would take for one: they differ in case, white space or Unicode form only, as `Dog` and `dog`.
+
+    Returns:
+        Each group of two or more, in the order of the names.
+    """
+    groups: dict[str, dict[str, None]] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
+        groups.setdefault(folded, {})[name] = None
+    return [tuple(x) for x in groups.values() if len(x) > 1]
 
 
 class LabelSet(Sequence[str]):

@@ -1,5 +1,6 @@
 """The app without a browser: its parts, and the page as Streamlit runs it."""
 
+import resource
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from keras_birds.app.analysis import analyse, detections_table, top_table
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
 from keras_birds.app.warm import warm_up
 from keras_birds.data.reviews import read_reviews, reviews_path, save_review
-from keras_birds.errors import AudioError
+from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.inference.aggregate import aggregate
 
 PAGE = Path(keras_birds.__file__).parent / "app" / "page.py"
@@ -101,6 +102,14 @@ def test_uploads_lie_under_names_of_our_own_and_go(tmp_path):
     assert path.read_bytes() == b"some sound"
     assert folder.save_upload("../one", memoryview(b"some sound")) == path
     assert folder.save_upload("two", memoryview(b"some sound")) != path
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(KerasBirdsError, match="Free some space"):
+            folder.save_upload("three", memoryview(b"x" * 5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert folder.save_upload("three", memoryview(b"x" * 5000)).stat().st_size == 5000
     folder.close()
     assert not folder.path.exists()
 

@@ -439,6 +439,27 @@ def test_what_is_wrong_with_the_taxonomy_is_told_by_its_rows(birdclef):
     assert problems_of(root, taxonomy="") == []
 
 
+def test_labels_are_taken_without_the_white_space_around_them_and_not_spelled_in_two_ways(root):
+    for label in ("dog", "dog ", "Dog", "cat"):
+        touch(root, f"train_audio/{label}/{label.strip()}{len(label)}.ogg")
+    catalog = read_catalog(root, DataConfig())
+    assert list(catalog.labels) == ["Dog", "cat", "dog"]
+    rule = "labels must differ by more than case, spaces or Unicode form. Received: 'Dog' and 'dog'; spell them alike"
+    assert catalog.problems == [rule]
+    (root / "train.csv").write_text(
+        "filename,primary_label,secondary_labels\nDog/Dog3.ogg,Dog,[]\ndog/dog3.ogg, dog ,\"['Dog ']\"\n"
+    )
+    catalog = read_catalog(root, DataConfig())
+    assert catalog.problems == [f"train.csv row 3: {rule}"]
+    assert catalog.recordings["secondary"][1] == ("Dog",)
+    (root / "taxonomy.csv").write_text("primary_label\ndog \n")
+    assert problems_of(root) == [
+        "train.csv row 2: the primary label must be in taxonomy.csv. Received: 'Dog'",
+        "train.csv row 3: a secondary label must be in taxonomy.csv. Received: 'Dog'; add it or set "
+        "data.secondary=ignore",
+    ]
+
+
 @pytest.mark.parametrize("number", [1, 20, 25])
 def test_require_clean_lists_twenty_and_counts_the_rest(birdclef, number):
     names = [f"wren/{i:02}.ogg" for i in range(number)]
@@ -466,6 +487,16 @@ def test_a_table_that_is_not_utf_8(birdclef, name, encoding):
     message = failure(root)
     assert message.startswith(f"{root / name}: a table must be a CSV in UTF-8. Received: ")
     assert message.endswith("Save it as CSV with UTF-8 encoding")
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolon"), ("\t", "tab")])
+def test_a_table_with_another_separator_is_told_as_such(birdclef, separator, name):
+    root = birdclef([row("wren/a.ogg")])
+    (root / "taxonomy.csv").write_text(f"primary_label{separator}class_name\nwren{separator}Aves\n")
+    assert (
+        f"Received: {'primary_label' + separator + 'class_name'!r}, which looks {name}-separated"
+        in failure(root)
+    )
 
 
 def test_no_data_set(root):

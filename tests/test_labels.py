@@ -3,7 +3,7 @@ import json
 import pytest
 
 from keras_birds.errors import DataError
-from keras_birds.labels import Label, LabelSet
+from keras_birds.labels import Label, LabelSet, near_duplicates
 
 
 def test_keeps_the_order_and_the_strings():
@@ -30,6 +30,16 @@ def test_an_integer_is_no_label():
 def test_repeated_labels_are_all_named():
     with pytest.raises(DataError, match=r"unique\. Received twice: a, c$"):
         LabelSet(["c", "a", "b", "a", "c"])
+
+
+def test_names_that_people_take_for_one_are_found():
+    names = ["dog", "caf\u00e9", "Dog", "red  fox", "cafe\u0301", "red fox", "DOG", "dogs"]
+    assert near_duplicates(names) == [
+        ("dog", "Dog", "DOG"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("red  fox", "red fox"),
+    ]
+    assert near_duplicates(["a", "b", "a"]) == []
 
 
 def test_an_unknown_label_is_told():

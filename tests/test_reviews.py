@@ -82,13 +82,24 @@ def test_a_damaged_row_is_named_and_nothing_is_written_over_it(tmp_path, changed
     assert path.read_bytes() == before
 
 
+def test_reviews_that_contradict_each_other_are_refused_and_repeated_ones_count_once(tmp_path):
+    path, wrong = tmp_path / "a.wav.reviews.csv", tmp_path / "b.wav.reviews.csv"
+    save_review(path, RIGHT)
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header}\n{row}\n{row.replace('05:30', '06:30')}\n")
+    assert read_reviews(path) == [RIGHT]
+    wrong.write_text(f"{header}\n\n{row}\n{row.replace(',right,', ',wrong,')}\n")
+    with pytest.raises(DataError, match=r"Received: rows 3 and 4 contradict each other on 1139490 at 2.5 s"):
+        read_reviews(wrong)
+
+
 def test_a_table_without_the_columns_or_not_text_is_refused(tmp_path):
     path = tmp_path / "a.wav.reviews.csv"
     path.write_text("file,start_s\na.wav,1\n")
-    with pytest.raises(DataError, match="row 2 without end_s, label"):
+    with pytest.raises(DataError, match=r"must have the columns file, start_s, .*Received: file, start_s"):
         read_reviews(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="must be a readable CSV"):
+    with pytest.raises(DataError, match="must be a CSV in UTF-8"):
         read_reviews(path)
 
 
@@ -110,7 +121,7 @@ def test_reviews_below_a_folder_come_with_their_recordings(tmp_path):
     write_sounds(tmp_path / "plot 1")
     recording = tmp_path / "plot 1" / "a.wav"
     save_review(reviews_path(recording), replace(RIGHT, file="a.wav"))
-    assert list(find_reviews(tmp_path)) == [(recording, replace(RIGHT, file="a.wav"))]
+    assert list(find_reviews(tmp_path)) == [(recording, 2, replace(RIGHT, file="a.wav"))]
     save_review(tmp_path / "b.wav.reviews.csv", replace(RIGHT, file="b.wav"))
     with pytest.raises(DataError, match=r"the recording must lie beside its reviews. Received: no b\.wav"):
         list(find_reviews(tmp_path))
@@ -124,7 +135,7 @@ def test_reviewed_windows_have_their_place_and_say_only_what_was_said(tmp_path):
     recording = tmp_path / "a.wav"
     reviews = [replace(x, file="a.wav", end_s=x.start_s + 2) for x in (RIGHT, WRONG, OTHER)]
     reviews.append(replace(reviews[0], start_s=1.0, end_s=7.0))  # an event longer than a clip
-    source = ReviewedSource([(recording, x) for x in reviews], AUDIO, MEL, LABELS)
+    source = ReviewedSource([(recording, 2, x) for x in reviews], AUDIO, MEL, LABELS)
     assert source.targets.tolist() == [
         [1, -1, -1, -1],
         [0, -1, -1, -1],
@@ -141,7 +152,8 @@ def test_reviewed_windows_have_their_place_and_say_only_what_was_said(tmp_path):
     ("changed", "said"),
     [
         ({"label": "bat"}, "labels of the data set. Received: bat"),
-        ({"start_s": 9.0, "end_s": 11.0}, "must lie in"),
+        ({"start_s": 9.0, "end_s": 11.0}, r"row 2: .*must lie in.*9 to 11 s, of which 0 s are there"),
+        ({"start_s": 5.0, "end_s": 10.0}, r"row 2: .*must lie in.*5 to 10 s, of which 3 s are there"),
     ],
 )
 def test_a_review_that_cannot_be_used_is_named(tmp_path, changed, said):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ import soundfile
 from keras_birds.audio.decode import decode, decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, MelConfig
-from keras_birds.data.cache import CachedSource
+from keras_birds.data.cache import CachedSource, available_memory_bytes
 from keras_birds.data.source import JoinedSource, LiveSource, native_clip
 from keras_birds.errors import AudioError, DataError
 
@@ -107,3 +109,11 @@ def test_a_corrupt_file_raises_and_is_never_an_image(paths):
     for workers in (1, 2):
         with pytest.raises(AudioError, match="is not audio"):
             LiveSource(paths, AUDIO, MEL, workers=workers).images(np.arange(4))
+
+
+@pytest.mark.skipif(
+    not Path("/proc/meminfo").is_file(), reason="the system doesn't tell of available memory there"
+)
+def test_memory_that_the_page_cache_would_give_back_is_available():
+    (line,) = (x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemAvailable:"))
+    assert available_memory_bytes() == pytest.approx(1024 * int(line.split()[1]), rel=0.05)

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 
 from keras_birds.app.example import write_example
+from keras_birds.atomic import atomic_path
 from keras_birds.audio import files
+from keras_birds.errors import KerasBirdsError
 from keras_birds.text import printable
 
 _MAX_NAME = 120
@@ -21,19 +23,28 @@ class SessionFolder:
         self.path = Path(self._temporary.name)
 
     def save_upload(self, file_id: str, data: memoryview) -> Path:
-        """Writes an upload, once for each id that Streamlit gave it; its content decides what it is."""
+        """Writes an upload, once for each id that Streamlit gave it; its content decides what it is.
+
+        Raises:
+            KerasBirdsError: if there is no room for it; nothing of it stays.
+        """
         path = self.path / hashlib.sha256(file_id.encode()).hexdigest()[:32]
         if not path.exists():
             if shutil.disk_usage(self.path).free < 2 * len(data):
-                raise OSError(f"no room for {len(data) / 1e6:.0f} MB more")
-            path.write_bytes(data)
+                raise KerasBirdsError(
+                    f"The app's machine must have room for uploads. Received: {len(data) / 1e6:.0f} MB more. "
+                    "Free some space there"
+                )
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
         return path
 
     def example(self) -> Path:
         """The example recording."""
         path = self.path / "example"
         if not path.exists():
-            write_example(path)
+            with atomic_path(path) as temporary:
+                write_example(temporary)
         return path
 
     def close(self) -> None:

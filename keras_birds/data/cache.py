@@ -1,14 +1,16 @@
 """Keeps a source's images in memory after their first use, as far as memory allows."""
 
 import os
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 
 from keras_birds.data.source import MelSource
 
 MEMORY_FRACTION = 0.25
-"""Of the memory that is free when a run begins; what doesn't fit is computed each time."""
+"""Of the memory that is available when a run begins; what doesn't fit is computed each time."""
 
 
 class CachedSource:
@@ -18,12 +20,12 @@ class CachedSource:
 
     Args:
         source: computes the images.
-        max_bytes: of images to keep; `None` for a quarter of the free memory.
+        max_bytes: of images to keep; `None` for a quarter of the available memory.
     """
 
     def __init__(self, source: MelSource, max_bytes: int | None = None):
         self.source = source
-        self.max_bytes = free_memory_bytes() * MEMORY_FRACTION if max_bytes is None else max_bytes
+        self.max_bytes = available_memory_bytes() * MEMORY_FRACTION if max_bytes is None else max_bytes
         self.usable, self.reasons = source.usable, source.reasons
         self._images: dict[int, np.ndarray] = {}
         self._kept_bytes = 0
@@ -53,8 +55,17 @@ class CachedSource:
                 self._kept_bytes += image.nbytes
 
 
-def free_memory_bytes() -> int:
-    """Memory that is free now; 0 where the system doesn't tell."""
+def available_memory_bytes() -> int:
+    """Memory that a program can have now, with what the system would give back of its file cache.
+
+    Systems without `/proc/meminfo` tell of free pages alone, or nothing: then it is 0.
+    """
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found:
+        return 1024 * int(found[1])
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

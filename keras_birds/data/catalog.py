@@ -22,7 +22,7 @@ from keras_birds.data.tables import (
     read_taxonomy,
 )
 from keras_birds.errors import DataError
-from keras_birds.labels import Label, LabelSet
+from keras_birds.labels import Label, LabelSet, near_duplicates
 
 _LISTED = 20
 _STANDARD = ["path", "label", "secondary", "rating", "collection", "author", "latitude", "longitude", "row"]
@@ -105,7 +105,8 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
 
     With a CSV (`data.table`), paths are relative to `data.audio_dir` (`""` or `"."` for the data set's folder
     itself). Labels come from `data.taxonomy` in its order; where that file is missing they are the sorted
-    primary labels. A label is a string, whatever it looks like.
+    primary labels. A label is a string, whatever it looks like; white space around it doesn't count, and two that
+    differ in case alone are a problem.
 
     Without a CSV, each folder below `data.audio_dir` (or, where that is missing, below `root`) that holds
     audio at any depth is a label; labels and recordings are sorted by name, hidden files and other suffixes
@@ -139,6 +140,11 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
         taxonomy = LabelSet(found[name] for name in sorted(found))
     else:
         where = data.taxonomy
+    for names in near_duplicates(taxonomy):
+        rule = "labels must differ by more than case, spaces or Unicode form"
+        for row in recordings["row"][recordings["label"].isin(names[1:])]:
+            received = f"Received: {' and '.join(map(repr, names))}"
+            problems.add(f"{rule}. {received}; spell them alike", row, data.table if row else "")
     _check_labels(recordings, taxonomy, data, where, problems)
     return Catalog(root, recordings, taxonomy, problems.lines())
 
@@ -196,7 +202,7 @@ def _from_table(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.Da
     found: dict[str, Label] = {}
     first: dict[str, int] = {}
     for cell in kept:
-        name, label = cell[data.column_path], cell[data.column_label]
+        name, label = cell[data.column_path], cell[data.column_label].strip()
         record = _read_row(cell, data, problems)
         if not is_inside(name):
             rule = f"{data.column_path} must be a path below {data.audio_dir or 'the data set'}"
@@ -215,7 +221,7 @@ def _from_table(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.Da
 
 
 def _read_row(cell: dict[str, Any], data: DataConfig, problems: Problems) -> dict[str, Any]:
-    label, row = cell[data.column_label], cell["row"]
+    label, row = cell[data.column_label].strip(), cell["row"]
     if not label:
         problems.add(f"{data.column_label} must not be empty", row, data.table)
     secondary, wrong = parse_secondary(cell.get(data.column_secondary, ""))
@@ -309,7 +315,9 @@ def _from_folders(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.
     folders = sorted(item for item in base.iterdir() if item.is_dir() and not item.name.startswith("."))
     rest = {"secondary": (), "collection": "", "author": "", "row": 0, **dict.fromkeys(_LIMITS, float("nan"))}
     records: list[dict[str, Any]] = [
-        {"path": path, "label": folder.name, **rest} for folder in folders for path in recordings_in(folder)
+        {"path": path, "label": folder.name.strip(), **rest}
+        for folder in folders
+        for path in recordings_in(folder)
     ]
     if not records:
         raise DataError(

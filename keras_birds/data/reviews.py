@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from keras_birds.atomic import atomic_path
+from keras_birds.csv_table import read_records
 from keras_birds.errors import DataError
 
 Verdict = Literal["right", "wrong", "other"]
@@ -77,16 +77,25 @@ def read_reviews(path: Path) -> list[Review]:
     """Reads a CSV of reviews; none where there is no file.
 
     Raises:
-        DataError: if it can't be used; it names the row.
+        DataError: if it can't be used; it names the row. Two rows that contradict each other are refused too.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except FileNotFoundError:
+    return [review for _, review in _numbered(path)]
+
+
+def _numbered(path: Path) -> list[tuple[int, Review]]:
+    """Reviews with the lines of the file on which they begin."""
+    if not path.exists():
         return []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: reviews must be a readable CSV. Received: {error}") from None
-    return [_review(path, number, row) for number, row in enumerate(rows, 2)]
+    found: dict[tuple[float, float, str], tuple[int, Review]] = {}
+    for row, cells in read_records(path, COLUMNS, "reviews"):
+        review = _review(path, row, cells)
+        before, earlier = found.setdefault(review.place, (row, review))
+        if earlier.targets != review.targets:
+            raise DataError(
+                f"{path}: a detection must have one review. Received: rows {before} and {row} contradict each other "
+                f"on {review.label} at {review.start_s:g} s; keep the right one"
+            )
+    return list(found.values())
 
 
 def save_review(path: Path, review: Review) -> None:
@@ -116,28 +125,22 @@ def remove_review(path: Path, place: tuple[float, float, str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def find_reviews(folder: Path) -> Iterator[tuple[Path, Review]]:
-    """All reviews below a folder, each with its recording.
+def find_reviews(folder: Path) -> Iterator[tuple[Path, int, Review]]:
+    """All reviews below a folder, each with its recording and its row in the CSV.
 
     Raises:
         DataError: if a CSV can't be used, or speaks of a recording that isn't beside it.
     """
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            if name.endswith(SUFFIX):
-                path = Path(root, name)
-                recording = path.with_name(name.removesuffix(SUFFIX))
-                for number, review in enumerate(read_reviews(path), 2):
-                    if review.file != recording.name:
-                        raise DataError(
-                            f"{path}: row {number}: file must be {recording.name}. Received: {review.file}"
-                        )
-                    if not recording.is_file():
-                        raise DataError(
-                            f"{path}: the recording must lie beside its reviews. Received: no {recording.name}"
-                        )
-                    yield recording, review
+    for path in sorted(folder.rglob(f"*{SUFFIX}")):
+        recording = path.with_name(path.name.removesuffix(SUFFIX))
+        for row, review in _numbered(path):
+            if review.file != recording.name:
+                raise DataError(f"{path}: row {row}: file must be {recording.name}. Received: {review.file}")
+            if not recording.is_file():
+                raise DataError(
+                    f"{path}: the recording must lie beside its reviews. Received: no {recording.name}"
+                )
+            yield recording, row, review
 
 
 def _write(path: Path, reviews: Sequence[Review]) -> None:
@@ -150,11 +153,6 @@ def _write(path: Path, reviews: Sequence[Review]) -> None:
 
 
 def _review(path: Path, number: int, row: dict[str, str]) -> Review:
-    lacking = [x for x in COLUMNS if row.get(x) is None]
-    if lacking:
-        raise DataError(
-            f"{path}: there must be columns {', '.join(COLUMNS)}. Received: row {number} without {', '.join(lacking)}"
-        )
     numbers = {}
     for name in ("start_s", "end_s", "score"):
         try:

@@ -1,18 +1,15 @@
-"""Reads CSV tables cell by cell, so that what is wrong with one can be told by its row."""
+"""Reads a data set's tables; what is wrong with a cell is told by its row."""
 
 import ast
-import csv
 import math
 import posixpath
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
 from keras_birds.config import DataConfig
-from keras_birds.errors import DataError
+from keras_birds.csv_table import Rows, read_csv
 from keras_birds.labels import Label, LabelSet
 
 _ROWS_LISTED = 5
@@ -62,13 +59,11 @@ class Table:
     """
 
     header: list[str]
-    rows: list[tuple[list[str], int]]
+    rows: Rows
 
 
 def read_table(path: Path, name: str, problems: Problems) -> Table:
-    """Reads a CSV; every cell stays a string. Empty lines are skipped.
-
-    Rows with more or fewer cells than the header are a problem and left out.
+    """Reads a CSV; rows with more or fewer cells than the header are a problem and left out.
 
     Args:
         path: the file.
@@ -76,36 +71,16 @@ def read_table(path: Path, name: str, problems: Problems) -> Table:
         problems: where they go.
 
     Raises:
-        DataError: if it can't be read as a CSV in UTF-8.
+        DataError: if it can't be read as a CSV in UTF-8 with commas.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_numbered(csv.reader(file)))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: a table must be a CSV in UTF-8. Received: {error}. Save it as CSV with UTF-8 encoding"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} can't be read. Received: {error.strerror or error}") from None
-    header = rows.pop(0)[0] if rows else []
+    header, rows = read_csv(path)
     for column in sorted({x for x in header if x and header.count(x) > 1}):
         problems.add(f"column names must be unique. Received twice: {column}", 1, name)
-    kept = []
     for cells, line in rows:
-        if len(cells) == len(header):
-            kept.append((cells, line))
-        else:
+        if len(cells) != len(header):
             rule = f"a row must have the header's {len(header)} cells"
             problems.add(f"{rule}. Received: {len(cells)}", line, name)
-    return Table(header, kept)
-
-
-def _numbered(reader: Any) -> Iterator[tuple[list[str], int]]:
-    line = 1
-    for cells in reader:
-        if cells:
-            yield cells, line
-        line = reader.line_num + 1
+    return Table(header, [(cells, line) for cells, line in rows if len(cells) == len(header)])
 
 
 def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet | None:
@@ -129,7 +104,7 @@ def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet 
     labels: dict[str, Label] = {}
     for cells, line in table.rows:
         cell = dict(zip(table.header, cells, strict=True))
-        label = cell[column]
+        label = cell[column].strip()
         if not label:
             problems.add(f"{column} must not be empty", line, name)
         elif label in labels:
@@ -159,7 +134,7 @@ def parse_secondary(text: str) -> tuple[tuple[str, ...], str]:
         value = None
     if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
         return (), shorten(text)
-    return tuple(dict.fromkeys(x for x in value if x)), ""
+    return tuple(dict.fromkeys(y for x in value if (y := x.strip()))), ""
 
 
 def number(text: str, limit: float = math.inf) -> tuple[float, bool]:
