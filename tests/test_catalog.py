@@ -142,6 +142,27 @@ def test_a_folder_per_label_needs_no_table(root):
     assert table[["rating", "latitude", "longitude"]].isna().all(axis=None)
 
 
+def test_what_lies_beside_label_folders_is_named(root):
+    touch(
+        root,
+        "train_audio/wren/a.ogg",
+        "train_audio/stray.wav",
+        "train_audio/._a.wav",
+        "train_audio/wren/b.zzz",
+    )
+    catalog = read_catalog(root, DataConfig())
+    assert catalog.relative_paths == ["train_audio/wren/a.ogg"]
+    base = root / "train_audio"
+    reason = (
+        f"holds 1 file of unknown kind, left out: {str(base / 'wren' / 'b.zzz')!r}; name those that are sound"
+    )
+    assert catalog.left_out == [
+        (str(base), reason),
+        (str(base / "stray.wav"), "lies in no label's folder, left out"),
+    ]
+    assert catalog.problems == []
+
+
 def test_folders_below_audio_dir_are_found_where_it_exists(root):
     touch(root, "train_audio/wren/a.ogg", "test_soundscapes/b.ogg")
     catalog = read_catalog(root, DataConfig())

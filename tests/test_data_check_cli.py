@@ -69,8 +69,9 @@ def write_bad_files(folder):
 
 
 def read_manifest(folder):
-    assert (folder / "manifest.csv").read_text(encoding="utf-8").splitlines()[0] == COLUMNS
-    return pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+    manifest = pd.read_csv(folder / "manifest.csv", keep_default_na=False)
+    assert list(manifest) == COLUMNS.split(",")
+    return manifest
 
 
 def read_figure(path):
@@ -141,14 +142,19 @@ def test_without_out_the_answer_lies_beside_and_nothing_is_written_into_the_data
 
 def test_every_bad_file_is_there_with_its_reason(run, data_dir, tmp_path):
     expected = write_bad_files(data_dir / "bad")
+    for name in ("stray.wav", "notes.zzz", "._hidden.wav"):
+        (data_dir / name).touch()
     code, out, _ = run(data_dir, "--out", tmp_path / "out")
     assert code == 1
     assert out.startswith("9 recordings, 3 labels, ")
-    assert "7 problems:\n" in out
+    assert "9 problems:\n" in out
     manifest = read_manifest(tmp_path / "out").set_index("path")
     assert len(manifest) == 9
     problems = (tmp_path / "out" / "problems.txt").read_text().splitlines()
-    assert len(problems) == 7
+    assert problems[7:] == [
+        f". holds 1 file of unknown kind, left out: {str(data_dir / 'notes.zzz')!r}; name those that are sound",
+        "stray.wav lies in no label's folder, left out",
+    ]
     for name, (status, reason, rate_hz, channels) in expected.items():
         found = manifest.loc[str(data_dir / "bad" / name)]
         assert found["status"] == status

@@ -136,7 +136,7 @@ def test_a_source_on_both_sides_is_found(run, tmp_path):
     assert leaks.sources == 1 + NUM_FOLDS * 10
     split = pd.read_csv(run / "split.csv")
     (tmp_path / "split.csv").write_text("path,label,fold\n")
-    with pytest.raises(DataError, match="columns fold and author"):
+    with pytest.raises(DataError, match="columns fold, author"):
         find_leaks(tmp_path)
     split.assign(author=split["fold"].map("author {}".format)).to_csv(tmp_path / "split.csv", index=False)
     assert find_leaks(tmp_path).divided == 0

@@ -370,10 +370,10 @@ def test_load_refuses_what_is_no_split(catalog_of, tmp_path, content):
     with pytest.raises(DataError) as caught:
         Split.load(path, catalog)
     message = str(caught.value)
-    assert message.startswith(f"{path}: a split must be a CSV with the columns path, label, fold. Received: ")
+    assert message.startswith(f"{path}: a split")
     assert "\n" not in message
     path.unlink()
-    with pytest.raises(DataError, match=r"a split must be readable. Received: No such file"):
+    with pytest.raises(DataError, match=r"a split must be .* Received: No such file"):
         Split.load(path, catalog)
 
 

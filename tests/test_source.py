@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,11 @@ import soundfile
 
 from keras_birds.audio.decode import decode, decode_clip
 from keras_birds.audio.mel import MelTransform
-from keras_birds.config import AudioConfig, MelConfig
+from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.data.cache import CachedSource, available_memory_bytes
 from keras_birds.data.source import JoinedSource, LiveSource, native_clip
 from keras_birds.errors import AudioError, DataError
+from keras_birds.training.sources import background_paths, make_background, open_background
 
 AUDIO = AudioConfig(sample_rate_hz=16_000, clip_s=1.0)
 RANDOM = AudioConfig(sample_rate_hz=16_000, clip_s=1.0, crop="random")
@@ -117,3 +120,19 @@ def test_a_corrupt_file_raises_and_is_never_an_image(paths):
 def test_memory_that_the_page_cache_would_give_back_is_available():
     (line,) = (x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemAvailable:"))
     assert available_memory_bytes() == pytest.approx(1024 * int(line.split()[1]), rel=0.05)
+
+
+def test_backgrounds_may_have_names_that_are_not_utf_8_and_hidden_ones_are_passed_over(write_tone, tmp_path):
+    first = write_tone("sounds/a.wav", seconds=1)
+    odd = Path(os.fsdecode(os.fsencode(first.parent) + b"/r\xe9\r.wav"))
+    try:
+        shutil.copy(first, odd)
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    (first.parent / "._a.wav").touch()
+    config = Config.load("baseline", [f"data.background={first.parent}", "data.background_fraction=0.1"])
+    paths = background_paths(config)
+    assert paths == [str(first), str(odd)]
+    images = make_background(tmp_path, paths, config, lambda *_: None).images(np.arange(2))
+    np.testing.assert_array_equal(images[0], images[1])
+    assert open_background(tmp_path, config).usable.tolist() == [True, True]

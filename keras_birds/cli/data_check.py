@@ -46,12 +46,14 @@ def check(
     problems.txt            all problems of the tables and files, where there are any
 
     Exit code: 0 nothing is wrong, 1 a table has a problem or a file isn't ok (partial and silent ones can be
-    trained on, but count as not ok here), 2 a wrong call.
+    trained on, but count as not ok here; so do files that are left out: in no label's folder, or of unknown kind),
+    2 a wrong call.
     """
     from keras_birds.atomic import atomic_path
     from keras_birds.config import Config
     from keras_birds.data.catalog import read_catalog
     from keras_birds.data.check import check_recordings
+    from keras_birds.data.tables import write_table
     from keras_birds.plots.class_distribution import class_distribution
 
     config = Config.load(config_name, overrides)
@@ -71,9 +73,9 @@ def check(
             lambda done, total: bar.update(task, completed=done, total=total),
             config.audio.decoder,
         )
-    problems = list(catalog.problems) + _file_problems(manifest, root)
-    with atomic_path(out / MANIFEST) as temporary:
-        manifest.to_csv(temporary, index=False, errors="surrogateescape")
+    problems = catalog.problems + _file_problems(manifest, root)
+    problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
+    write_table(manifest, out / MANIFEST)
     if catalog.labels:
         class_distribution(catalog, out / FIGURE)
     if problems:

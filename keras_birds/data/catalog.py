@@ -23,6 +23,7 @@ from keras_birds.data.tables import (
 )
 from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet, near_duplicates
+from keras_birds.text import printable
 
 _LISTED = 20
 _STANDARD = ["path", "label", "secondary", "rating", "collection", "author", "latitude", "longitude", "row"]
@@ -44,12 +45,15 @@ class Catalog:
             name.
         labels: in taxonomy order.
         problems: all that is wrong, one line each, with the numbers of the rows.
+        left_out: what lies among folders of labels and isn't learned from, each a name and why: recordings in no
+            label's folder, and files of unknown kind.
     """
 
     root: Path
     recordings: pd.DataFrame
     labels: LabelSet
     problems: list[str]
+    left_out: list[tuple[str, str]]
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -109,8 +113,7 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
     differ in case alone are a problem.
 
     Without a CSV, each folder below `data.audio_dir` (or, where that is missing, below `root`) that holds
-    audio at any depth is a label; labels and recordings are sorted by name, hidden files and other suffixes
-    are left out.
+    audio at any depth is a label; recordings come as `audio.files.recordings_in` finds them.
 
     `data.min_rating` leaves out recordings that are rated lower. Unrated ones (rating 0, as BirdCLEF has it,
     or an empty cell) stay: whole collections, and with them whole labels, come without ratings.
@@ -129,8 +132,9 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
     taxonomy = read_taxonomy(root, data, problems)
     if (root / data.table).is_file():
         recordings, found = _from_table(root, data, problems)
+        left_out: list[tuple[str, str]] = []
     elif data.table == _DEFAULT.table:
-        recordings, found = _from_folders(root, data, problems)
+        recordings, found, left_out = _from_folders(root, data, problems)
     else:
         raise DataError(
             f"data.table must name a CSV in the data set's folder. Received: {data.table}, not a file in {root}"
@@ -146,7 +150,7 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
             received = f"Received: {' and '.join(map(repr, names))}"
             problems.add(f"{rule}. {received}; spell them alike", row, data.table if row else "")
     _check_labels(recordings, taxonomy, data, where, problems)
-    return Catalog(root, recordings, taxonomy, problems.lines())
+    return Catalog(root, recordings, taxonomy, problems.lines(), left_out)
 
 
 def data_hash(catalog: Catalog) -> str:
@@ -310,33 +314,35 @@ def _check_files(base: Path, data: DataConfig, records: list[dict[str, Any]], pr
             problems.add(f"the file must exist. Received: {shown}", record["row"], data.table)
 
 
-def _from_folders(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.DataFrame, dict[str, Label]]:
+def _from_folders(
+    root: Path, data: DataConfig, problems: Problems
+) -> tuple[pd.DataFrame, dict[str, Label], list[tuple[str, str]]]:
     base = root / data.audio_dir if (root / data.audio_dir).is_dir() else root
-    folders = sorted(item for item in base.iterdir() if item.is_dir() and not item.name.startswith("."))
+    left_out: list[tuple[str, str]] = []
+
+    def on_problem(name: str, reason: str) -> None:
+        if reason.startswith("holds"):  # what else than recordings
+            left_out.append((name, reason))
+        else:
+            problems.add(f"folders must be readable. Received: {name} {reason}")
+
     rest = {"secondary": (), "collection": "", "author": "", "row": 0, **dict.fromkeys(_LIMITS, float("nan"))}
-    records: list[dict[str, Any]] = [
-        {"path": path, "label": folder.name.strip(), **rest}
-        for folder in folders
-        for path in recordings_in(folder)
-    ]
+    records: list[dict[str, Any]] = []
+    for path in recordings_in(base, on_problem):
+        name = os.path.relpath(path, root)
+        parts = Path(path).relative_to(base).parts
+        if len(parts) < 2:
+            left_out.append((path, "lies in no label's folder, left out"))
+            continue
+        records.append({"path": path, "label": parts[0].strip(), **rest})
+        if printable(name) != name:
+            problems.add(f"a file's name must be UTF-8. Received: {name}; rename it")
     if not records:
         raise DataError(
             f"a data set must have the table {data.table} or a folder of audio files for each label. "
             f"Received: {root}, which has neither. Choose another folder, or another table with data.table"
         )
-    for record in records:
-        name = os.path.relpath(record["path"], root)
-        if not _is_utf8(name):
-            problems.add(f"a file's name must be UTF-8. Received: {name}; rename it")
-    return _frame(records), {record["label"]: Label(record["label"]) for record in records}
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return _frame(records), {record["label"]: Label(record["label"]) for record in records}, left_out
 
 
 def _check_labels(

@@ -1,6 +1,5 @@
 """Divides recordings into folds and a hidden test set, the same each time."""
 
-import csv
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,9 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from keras_birds.atomic import atomic_path
 from keras_birds.config import FoldsConfig
 from keras_birds.data.catalog import Catalog
+from keras_birds.data.tables import load_table, write_table
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.run_layout import FULL, Fold
 
@@ -86,15 +85,7 @@ class Split:
         # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
         table = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)), dtype=object)
         table[_DETAILS] = catalog.recordings[_DETAILS]
-        with atomic_path(path) as temporary:
-            # Text is always quoted: up to Python 3.12 a carriage return alone wouldn't be, and ends a line.
-            table.to_csv(
-                temporary,
-                index=False,
-                lineterminator="\n",
-                quoting=csv.QUOTE_NONNUMERIC,
-                errors="surrogateescape",
-            )
+        write_table(table, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog) -> "Split":
@@ -104,17 +95,12 @@ class Split:
             DataError: if it isn't a split, or one of other recordings.
         """
         path = Path(path)
+        table = load_table(path, "a split", _COLUMNS)
         try:
-            table = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
             fold = table["fold"].astype(int).to_numpy()
-            known = dict(zip(zip(table["path"], table["label"], strict=True), fold, strict=True))
-        except OSError as error:
-            raise DataError(
-                f"{path}: a split must be readable. Received: {error.strerror or error}"
-            ) from None
-        except (ValueError, KeyError) as error:
-            rule = f"a split must be a CSV with the columns {', '.join(_COLUMNS)}"
-            raise DataError(f"{path}: {rule}. Received: {str(error).strip()}") from None
+        except ValueError as error:
+            raise DataError(f"{path}: a split's folds must be numbers. Received: {error}") from None
+        known = dict(zip(zip(table["path"], table["label"], strict=True), fold, strict=True))
         wanted = list(zip(catalog.relative_paths, catalog.recordings["label"], strict=True))
         strange = [x for x in wanted if x not in known] or sorted(set(known) - set(wanted))
         if strange or len(known) != len(wanted):

@@ -1,15 +1,21 @@
 """Reads a data set's tables; what is wrong with a cell is told by its row."""
 
 import ast
+import csv
 import math
 import posixpath
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
+import pandas as pd
+
+from keras_birds.atomic import atomic_path
 from keras_birds.config import DataConfig
 from keras_birds.csv_table import Rows, read_csv
+from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet
 
 _ROWS_LISTED = 5
@@ -135,6 +141,47 @@ def parse_secondary(text: str) -> tuple[tuple[str, ...], str]:
     if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
         return (), shorten(text)
     return tuple(dict.fromkeys(y for x in value if (y := x.strip()))), ""
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a CSV in UTF-8; bytes of names that aren't UTF-8 stay as they are.
+
+    Raises:
+        KerasBirdsError: if it can't be written; what was there stays.
+    """
+    with atomic_path(path) as temporary:
+        # Text is always quoted: up to Python 3.12 a carriage return alone wouldn't be, and ends a line.
+        frame.to_csv(
+            temporary,
+            index=False,
+            lineterminator="\n",
+            quoting=csv.QUOTE_NONNUMERIC,
+            errors="surrogateescape",
+        )
+
+
+def load_table(path: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Reads what `write_table` wrote, every cell as a string.
+
+    Args:
+        path: the file.
+        what: it is, for messages: for instance `a split`.
+        columns: that it must have.
+
+    Raises:
+        DataError: if it can't be read, or lacks a column.
+    """
+    rule = f"{path}: {what} must be a CSV with the columns {', '.join(columns)}"
+    try:
+        # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
+        table = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{rule}. Received: {getattr(error, 'strerror', None) or str(error).strip()}"
+        ) from None
+    if not set(columns) <= set(table):
+        raise DataError(f"{rule}. Received: {', '.join(map(str, table)) or 'none'}")
+    return table
 
 
 def number(text: str, limit: float = math.inf) -> tuple[float, bool]:

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
-from keras_birds.errors import DataError
+from keras_birds.data.tables import load_table
 from keras_birds.run_layout import SPLIT
 
 
@@ -35,13 +33,8 @@ def find_leaks(run: Path) -> Leaks:
         DataError: if it can't be read.
     """
     path = run / SPLIT
-    try:
-        split = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
-        named = split[split["author"] != ""]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path}: a split must be a CSV with the columns fold and author. Received: {error}"
-        ) from None
+    split = load_table(path, "a split", ("fold", "author"))
+    named = split[split["author"] != ""]
     groups = named.groupby("author")["fold"]
     parts, sizes = groups.nunique(), groups.size()
     divided = parts[parts > 1].index

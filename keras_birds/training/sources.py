@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from keras_birds.atomic import atomic_path
 from keras_birds.audio.files import recordings_in
 from keras_birds.config import Config
 from keras_birds.data.cache import CachedSource
@@ -15,6 +14,7 @@ from keras_birds.data.check import check_recordings
 from keras_birds.data.mel_store import MelStore
 from keras_birds.data.review_source import ReviewedSource, read_reviewed
 from keras_birds.data.source import LiveSource, MelSource
+from keras_birds.data.tables import load_table, write_table
 from keras_birds.errors import DataError
 from keras_birds.run_layout import BACKGROUND, MANIFEST
 
@@ -34,9 +34,8 @@ def make_source(run: Path, catalog: Catalog, config: Config, progress: Progress)
     if config.data.store:
         store = MelStore(config.data.store, config, paths)
         statuses = np.where(store.usable, "ok", "left out")
-        _save_manifest(
-            run / MANIFEST, pd.DataFrame({"path": paths, "status": statuses, "reason": store.reasons})
-        )
+        found = {"path": paths, "status": statuses, "reason": store.reasons}
+        write_table(pd.DataFrame(found, dtype=object), run / MANIFEST)
         return store
     return _live_source(paths, config, _make_manifest(run / MANIFEST, paths, config, progress))
 
@@ -120,7 +119,7 @@ def _make_manifest(path: Path, paths: list[str], config: Config, progress: Progr
             config.audio.decoder,
         )
         progress(0, 0)
-        _save_manifest(path, manifest)
+        write_table(manifest, path)
     return manifest
 
 
@@ -135,10 +134,5 @@ def _load_manifest(path: Path, paths: list[str]) -> pd.DataFrame | None:
     """What an earlier part of the run found out; `None` where there is none, or the data set lay elsewhere."""
     if not path.is_file():
         return None
-    manifest = pd.read_csv(path, dtype={"path": str, "reason": str}, keep_default_na=False)
+    manifest = load_table(path, "a manifest", ("path", "status", "reason"))
     return manifest if list(manifest["path"]) == paths else None
-
-
-def _save_manifest(path: Path, manifest: pd.DataFrame) -> None:
-    with atomic_path(path) as temporary:
-        manifest.to_csv(temporary, index=False)

@@ -148,6 +148,8 @@ def prepare(
     """
     catalog = read_catalog(Path(data), config.data)
     catalog.require_clean()
+    for name, reason in catalog.left_out:
+        reporter.problem(name, reason)
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split, config)
     backgrounds, reviewed = background_paths(config), open_reviewed(catalog, config)
