@@ -8,6 +8,7 @@ import click
 
 from keras_birds.cli.options import config_options, resolve_data_dir
 from keras_birds.cli.reporting import progress_bar
+from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ def check(
         manifest = check_recordings(
             paths,
             config.audio.sample_rate_hz,
-            workers or os.cpu_count() or 1,
+            workers or available_cpus(),
             lambda done, total: bar.update(task, completed=done, total=total),
             config.audio.decoder,
         )

@@ -1,6 +1,5 @@
 """`keras-birds data precompute`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import click
 
 from keras_birds.cli.options import config_options, data_option, resolve_data_dir
 from keras_birds.cli.reporting import progress_bar
+from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
     from keras_birds.data.precompute import StorePlan, StoreSummary
@@ -67,7 +67,7 @@ def precompute(
             list(catalog.recordings["path"]),
             config,
             store or Path(config.data.store),
-            workers=workers or os.cpu_count() or 1,
+            workers=workers or available_cpus(),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             announce=lambda plan: bar.console.print(_describe_plan(plan), markup=False, soft_wrap=True),
         )

@@ -15,6 +15,7 @@ import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras fi
 from keras_birds.errors import ModelError
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.heads import FRAME_LOGITS
+from keras_birds.threads import TorchThreads
 
 
 def load_keras_model(path: str | Path) -> keras.Model:
@@ -80,6 +81,7 @@ class KerasEngine:
         self._with_frames = with_frames(self.model)
         outputs = self._with_frames.outputs
         self.num_frames = int(outputs[1].shape[1]) if len(outputs) == 2 else 0
+        self._threads = TorchThreads() if keras.config.backend() == "torch" else None
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
@@ -91,7 +93,9 @@ class KerasEngine:
 
     def _run(self, model: keras.Model, inputs: np.ndarray) -> list[np.ndarray]:
         n, images = len(inputs), inputs
-        if keras.config.backend() != "torch":
+        if self._threads:
+            self._threads.adjust()
+        else:
             # jax and tensorflow compile anew for every batch size: powers of two keep that to a few.
             images = np.pad(images, [(0, (1 << (n - 1).bit_length()) - n), (0, 0), (0, 0), (0, 0)])
         return [x[:n] for x in as_list(model.predict_on_batch(images))]

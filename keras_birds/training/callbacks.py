@@ -1,4 +1,4 @@
-"""What happens around each epoch: repeatable draws, a stop at NaN, a checkpoint, a readable line."""
+"""What happens around each step and epoch: shared processors, repeatable draws, a stop at NaN, a checkpoint, a line."""
 
 import math
 import time
@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_birds.errors import TrainingError
+from keras_birds.threads import TorchThreads
 from keras_birds.training.checkpoint import Progress, save_best, save_checkpoint
 
 MONITOR = "val_macro_auc"
@@ -35,6 +36,28 @@ class SeedEachEpoch(keras.callbacks.Callback):
         keras.utils.set_random_seed(int(shared))
         for state, seed in zip(states, seeds, strict=True):
             state.assign(np.array([seed, 0], np.dtype(keras.backend.standardize_dtype(state.dtype))))
+
+
+class ShareProcessors(keras.callbacks.Callback):
+    """Computes on the processors that other programs leave; on torch, as the others see to it themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads = TorchThreads() if keras.config.backend() == "torch" else None
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks what they leave, once a second."""
+        if self._threads:
+            self._threads.adjust()
+
+    on_test_batch_begin = on_predict_batch_begin = on_train_batch_begin
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Gives the threads back."""
+        if self._threads:
+            self._threads.release()
+
+    on_predict_end = on_train_end
 
 
 class StopAtNaN(keras.callbacks.Callback):

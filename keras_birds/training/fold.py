@@ -245,6 +245,7 @@ def _fit(
         shuffle=False,
         verbose=0,
         callbacks=[
+            callbacks.ShareProcessors(),
             callbacks.SeedEachEpoch(settings.seed),
             callbacks.StopAtNaN(),
             *averaging,
@@ -268,7 +269,9 @@ def _finish(
     history, exact = progress.history, math.nan
     if validation is not None:
         rows = data.validation_rows
-        logits = np.asarray(model.predict(validation, verbose=0), np.float64)
+        logits = np.asarray(
+            model.predict(validation, verbose=0, callbacks=[callbacks.ShareProcessors()]), np.float64
+        )
         scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
         targets = data.targets[rows]
         OutOfFold(tuple(data.names[x] for x in rows), data.labels, scores, targets).write(folder / OOF)
