@@ -1,0 +1,242 @@
+"""Speed beside busy programs, and what forced numbers of threads reach beside them, in one run.
+
+    python benchmarks/contention.py                         # a training step, and scoring a recording
+    python benchmarks/contention.py --only train --seconds 8 --rounds 2
+    python benchmarks/contention.py --before ../old         # and undisturbed beside another checkout
+    python benchmarks/contention.py --only demo             # keras-birds demo beside one busy program
+
+A busy program is a loop in Python that does nothing else, at normal priority unless it says `nice`; `session` is one in
+a session of its own, as of another terminal, with which Linux shares the processors half and half whatever its
+priority. A training step is EfficientNet-B0, batch 16 of `[256, 256, 1]`, 206 labels, by `fit` with the callbacks of
+training. The yardstick beside it is `benchmarks/torch_baseline.py speed`. Every number of threads is a process of its
+own, warmed up undisturbed; rounds alternate.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BATCH_SIZE, NUM_LABELS = 16, 206
+# Name: programs, their nice value, whether in a session of their own.
+LOADS = {
+    "alone": (0, 0, False),
+    "1 busy": (1, 0, False),
+    "2 busy": (2, 0, False),
+    "3 nice": (3, 19, False),
+    "2 nice, session": (2, 19, True),
+}
+
+
+@contextlib.contextmanager
+def busy(load: str) -> Iterator[None]:
+    count, nice, own_session = LOADS[load]
+    command = ["nice", "-n", str(nice), sys.executable, "-c", "while True: pass"]
+    programs = [subprocess.Popen(command, start_new_session=own_session) for _ in range(count)]
+    try:
+        time.sleep(0.2)
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def make_training(_: Path):
+    """A function of seconds that trains for as long and returns clips/s."""
+    import keras
+    import numpy as np
+
+    from keras_birds import Config, build_model
+    from keras_birds.training.fold import compile_model
+    from keras_birds.training.memory import keep_freed_memory
+
+    try:
+        from keras_birds.training.callbacks import ShareProcessors
+
+        shared = [ShareProcessors()]
+    except ImportError:  # the code before
+        shared = []
+    keep_freed_memory()
+    rng = np.random.default_rng(0)
+    images = rng.random((BATCH_SIZE, 256, 256, 1), np.float32)
+    targets = (rng.random((BATCH_SIZE, NUM_LABELS)) < 0.01).astype(np.float32)
+    model = build_model(Config(), NUM_LABELS)
+    compile_model(model, Config(), steps_per_epoch=1000)
+    started, ended, until = 0.0, [], 0.0
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ended.append(time.perf_counter())
+            self.model.stop_training = ended[-1] >= until
+
+    class Repeat(keras.utils.PyDataset):
+        def __len__(self):
+            return 100_000
+
+        def __getitem__(self, index):
+            return images, targets
+
+    def run(seconds: float) -> float:
+        nonlocal started, until
+        ended.clear()
+        started = time.perf_counter()
+        until = started + seconds
+        model.fit(Repeat(), epochs=1, shuffle=False, verbose=0, callbacks=[*shared, Clock()])
+        return BATCH_SIZE * len(ended) / (ended[-1] - started)
+
+    return run
+
+
+def make_scoring(folder: Path):
+    """A function of seconds that scores a recording again and again for as long and returns clips/s."""
+    import keras_birds
+    from keras_birds.inference.scorer import ScoreOptions, score_recordings
+
+    classifier = keras_birds.load(folder / "model.onnx")
+    workers = int(os.environ.get("OMP_NUM_THREADS", 0)) or None
+
+    def run(seconds: float) -> float:
+        scored, started = 0, time.perf_counter()
+        names = iter(lambda: folder / "one.ogg" if time.perf_counter() < started + seconds else None, None)
+        for found in score_recordings(classifier, names, ScoreOptions(workers=workers)):
+            scored += len(found.scores)
+        return scored / (time.perf_counter() - started)
+
+    return run
+
+
+JOBS = {"train": make_training, "score": make_scoring}
+
+
+class Worker:
+    """A process that does one job whenever it is told to."""
+
+    def __init__(self, job: str, threads: int | None, checkout: Path, folder: Path):
+        env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        command = [sys.executable, __file__, "--worker", job, "--folder", str(folder)]
+        self.process = subprocess.Popen(
+            command,
+            env=env | {"PYTHONPATH": str(checkout)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.run(0.1)
+
+    def run(self, seconds: float) -> float:
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"the worker ended with {self.process.wait()}")
+        return float(answer)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def work(job: str, folder: Path) -> None:
+    run = JOBS[job](folder)
+    for line in sys.stdin:
+        print(run(float(line)), flush=True)
+
+
+def compare(job: str, args: argparse.Namespace, folder: Path) -> None:
+    here = HERE.parent
+    workers = {"keras-birds": Worker(job, None, here, folder)}
+    workers |= {f"{n} thread{'s'[: n > 1]}": Worker(job, n, here, folder) for n in (1, 2)}
+    if args.before:
+        workers["before"] = Worker(job, None, args.before.resolve(), folder)
+    speeds = {}
+    for load in args.loads:
+        found = {x: [] for x in workers}
+        for round_ in range(args.rounds):
+            for name in list(workers)[:: 1 if round_ % 2 else -1]:
+                if name == "before" and load != "alone":
+                    continue
+                with busy(load):
+                    found[name].append(workers[name].run(args.seconds))
+        speeds[load] = {x: statistics.median(v) for x, v in found.items() if v}
+        if load == args.loads[0]:
+            alone = speeds[load]["keras-birds"]
+        best = max(v for x, v in speeds[load].items() if x in ("1 thread", "2 threads"))
+        ours = speeds[load]["keras-birds"]
+        columns = "  ".join(f"{x} {v:.1f}" for x, v in speeds[load].items())
+        print(
+            f"{job:<6}{load:<16} {columns} clips/s: {ours / best:.2f} x the better, "
+            f"{ours / alone:.2f} x {args.loads[0]}",
+            flush=True,
+        )
+    for worker in workers.values():
+        worker.close()
+
+
+def yardstick() -> None:
+    command = [sys.executable, str(HERE / "torch_baseline.py"), "speed"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = {x["what"]: x["clips_per_s"] for x in map(json.loads, printed.splitlines())}
+    print(f"plain PyTorch alone: training {found['train']}, inference {found['infer']} clips/s", flush=True)
+
+
+def demo(load: str) -> None:
+    code = "from keras_birds.cli.main import main; main()"
+    with tempfile.TemporaryDirectory() as folder, busy(load):
+        started = time.perf_counter()
+        command = [sys.executable, "-c", code, "demo", "--out", folder]
+        subprocess.run(command, check=True, capture_output=True)
+        print(f"demo  {load:<16} {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=[*JOBS, "demo"])
+    parser.add_argument("--loads", nargs="+", choices=list(LOADS), default=list(LOADS), metavar="LOAD")
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--before", type=Path, help="another checkout, measured alone")
+    parser.add_argument("--worker", choices=list(JOBS), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args.worker, args.folder)
+        return
+    print(f"{len(os.sched_getaffinity(0))} processors, {processor()}", flush=True)
+    if args.only == "demo":
+        for load in args.loads:
+            demo(load)
+        return
+    yardstick()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if args.only != "train":
+            from predict_speed import SHARED, write_model, write_recording
+
+            write_recording(SHARED / "soundscapes", folder / "one.ogg", 1)
+            write_model(folder)
+        for job in [args.only] if args.only else JOBS:
+            compare(job, args, folder)
+
+
+if __name__ == "__main__":
+    main()
