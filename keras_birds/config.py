@@ -374,8 +374,14 @@ _WITHOUT_EFFECT = ("data.dir", "data.store", "training.workers")
 
 def diff_configs(stored: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
     """Both values of every setting that differs, by its dotted key; what a result doesn't depend on isn't compared."""
-    a, b = _flat(stored.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
-    return {key: (a[key], b[key]) for key in a if a[key] != b[key] and key not in _WITHOUT_EFFECT}
+    found = diff_settings(_flat(stored.model_dump(mode="json")), _flat(wanted.model_dump(mode="json")))
+    return {key: values for key, values in found.items() if key not in _WITHOUT_EFFECT}
+
+
+def diff_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of every key that differs, in the order of the keys; what one of them lacks is `None` there."""
+    keys = dict.fromkeys([*stored, *wanted])
+    return {x: (stored.get(x), wanted.get(x)) for x in keys if stored.get(x) != wanted.get(x)}
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

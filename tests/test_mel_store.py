@@ -13,10 +13,9 @@ import soundfile
 
 from keras_birds.config import Config
 from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, MelStore
-from keras_birds.data.precompute import precompute
+from keras_birds.data.precompute import _locked, precompute
 from keras_birds.data.source import LiveSource
-from keras_birds.data.store_writer import locked
-from keras_birds.errors import DataError
+from keras_birds.errors import DataError, KerasBirdsError
 
 
 def small_config(crop="center", dtype="float16", **mel):
@@ -331,7 +330,7 @@ def test_settings_that_are_none_are_told(tmp_path):
 
 def test_one_writer_at_a_time(tmp_path):
     store = tmp_path / "store"
-    with locked(store), pytest.raises(DataError, match="one run at a time"):
+    with _locked(store), pytest.raises(DataError, match="one run at a time"):
         precompute([], small_config(), store)
     assert precompute([], small_config(), store).plan.recordings == 0
 
@@ -366,11 +365,8 @@ def test_a_disk_that_fills_up_breaks_nothing(tmp_path, spare):
         def fill_up(plan):
             other.write_bytes(bytes(plan.free_bytes - spare))
 
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(KerasBirdsError, match=r"No space left on device\. Free some space"):
             precompute(paths, config, store, announce=fill_up)
-        message = str(caught.value)
-        assert "the disk is full" in message
-        assert "\n" not in message
         with pytest.raises(DataError):
             MelStore(store, config, paths)
         other.unlink()
@@ -383,7 +379,7 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from keras_birds.config import Config
-from keras_birds.data.precompute import precompute
+from keras_birds.data.precompute import _locked, precompute
 folder, store, n = sys.argv[1:]
 paths = sorted(Path(folder).iterdir())[: int(n)]
 config = Config.parse({"audio": {"crop": "random", "sample_rate_hz": 16000}, "mel": {"f_max_hz": 8000}})

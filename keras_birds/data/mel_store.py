@@ -23,8 +23,8 @@ import pandas as pd
 
 from keras_birds.audio.clips import crop_start
 from keras_birds.audio.mel import MIN_DB, MelTransform
-from keras_birds.config import Config
-from keras_birds.data.source import USABLE, require_usable
+from keras_birds.config import Config, diff_settings
+from keras_birds.data.source import require_usable, usable_of
 from keras_birds.errors import DataError
 
 FORMAT_VERSION = 1
@@ -34,33 +34,25 @@ _REMEDY = "run `keras-birds data precompute` again with the same data and settin
 
 def store_settings(config: Config) -> dict[str, Any]:
     """Settings that a store's contents depend on: not the image size, as resizing happens on reading."""
-    audio, mel = config.audio, config.mel
-    settings: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "audio.crop": audio.crop,
-        "audio.sample_rate_hz": audio.sample_rate_hz,
-        "audio.clip_s": audio.clip_s,
-        "audio.decoder": audio.decoder,
+    is_random = config.audio.crop == "random"
+    mel = ["n_fft", "hop_samples", "n_mels", "f_min_hz", "f_max_hz", "top_db"]
+    if not is_random:
+        mel += ["feature", "n_mfcc"] if config.mel.feature == "mfcc" else ["feature"]
+    sections = {
+        "audio": ("crop", "sample_rate_hz", "clip_s", "decoder"),
+        "mel": mel,
+        "data": ("store_dtype",) if is_random else (),
     }
-    for key in ("n_fft", "hop_samples", "n_mels", "f_min_hz", "f_max_hz", "top_db"):
-        settings[f"mel.{key}"] = getattr(mel, key)
-    if audio.crop == "random":
-        settings["data.store_dtype"] = config.data.store_dtype
-    else:
-        settings["mel.feature"] = mel.feature
-        if mel.feature == "mfcc":
-            settings["mel.n_mfcc"] = mel.n_mfcc
-    return settings
-
-
-def settings_difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """`key stored, not wanted` for each setting that differs; empty where none does."""
-    keys = sorted(stored.keys() | wanted.keys())
-    return "; ".join(
-        f"{key} is {stored.get(key, 'unset')}, not {wanted.get(key, 'unset')}"
+    return {"format_version": FORMAT_VERSION} | {
+        f"{section}.{key}": getattr(getattr(config, section), key)
+        for section, keys in sections.items()
         for key in keys
-        if stored.get(key) != wanted.get(key)
-    )
+    }
+
+
+def describe_difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """`key is stored, not wanted` for each setting that differs; empty where none does."""
+    return "; ".join(f"{key} is {a}, not {b}" for key, (a, b) in diff_settings(stored, wanted).items())
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
@@ -74,9 +66,9 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise DataError(f"{path / SETTINGS}: must be a mel store's settings. Received: {error}") from None
+        settings = error
     if not isinstance(settings, dict):
-        raise DataError(f"{path / SETTINGS}: must be a mel store's settings. Received: {settings!r}")
+        raise DataError(f"{path / SETTINGS}: must be a mel store's settings. Received: {settings}")
     return settings
 
 
@@ -162,7 +154,7 @@ class MelStore:
             raise DataError(
                 f"data.store must be a finished mel store. Received: {self.path} ({state}); {_REMEDY}"
             )
-        if difference := settings_difference(settings, store_settings(config)):
+        if difference := describe_difference(settings, store_settings(config)):
             raise DataError(
                 f"{self.path}: the store must be made with this run's settings. Received: {difference}; "
                 f"{_REMEDY}"
@@ -172,11 +164,9 @@ class MelStore:
         index = pd.read_parquet(self.path / INDEX).set_index("path")
         self._index = _select(self.path, index, [store_name(path) for path in paths])
         self._data = self._map()
-        statuses, reasons = self._index["status"], self._index["reason"]
-        self.usable = statuses.isin(sorted(USABLE)).to_numpy(bool)
-        self.reasons = ["" if usable else str(why) for usable, why in zip(self.usable, reasons, strict=True)]
-        columns = self._index[["offset", "frames", "samples"]]
-        self._offsets, self._frames, self._samples = (columns[name].to_numpy() for name in columns)
+        self.usable, self.reasons = usable_of(self._index)
+        columns = ("offset", "frames", "samples")
+        self._offsets, self._frames, self._samples = (self._index[x].to_numpy() for x in columns)
 
     def _map(self) -> np.ndarray:
         file = self.path / DATA

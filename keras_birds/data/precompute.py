@@ -1,30 +1,79 @@
-"""Makes mel stores: resumable, and with memory that doesn't grow with the number of recordings."""
+"""Makes mel stores: resumable, and with memory that doesn't grow with the number of recordings.
 
+A recording's data is written first, then its line in the journal, and the index only when all is there. What the
+journal doesn't know is cut off when the next run begins, so that a kill at any moment leaves a store that goes on.
+"""
+
+import io
+import json
 import math
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+
+from keras_birds.atomic import DISK_FULL, atomic_path
 from keras_birds.audio.clips import fill
 from keras_birds.audio.decode import decode, decode_clip, probe
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import Config
 from keras_birds.data.mel_store import (
+    DATA,
+    INDEX,
+    JOURNAL,
+    SETTINGS,
     Slots,
+    describe_difference,
     file_stamp,
     read_settings,
-    settings_difference,
     store_name,
     store_settings,
 )
 from keras_birds.data.source import USABLE
-from keras_birds.data.store_writer import STORE_FILES, Entry, StoreWriter, locked
 from keras_birds.errors import AudioError, DataError
 
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: there, two runs on one store aren't kept apart.
+    fcntl = None  # type: ignore[assignment]
+
+_LOCK = ".lock"
+# A mount, a permission or ffmpeg may have come back since the last run.
+_TRY_AGAIN = frozenset({"missing", "unreadable"})
+
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One recording in the journal and the index; unusable ones have no frames.
+
+    Args:
+        path: the recording.
+        size_bytes: of the file when it was read.
+        mtime_ns: of the file when it was read.
+        offset: of its data in `data.bin`, in bytes.
+        frames: stored.
+        samples: length at the configured rate, as filled where it is shorter than a clip.
+        status: as in a manifest.
+        reason: why the status isn't ok.
+    """
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    offset: int
+    frames: int
+    samples: int
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -94,18 +143,20 @@ def precompute(
     names = list(dict.fromkeys(store_name(path) for path in paths))
     store = Path(store)
     _require_own_folder(store)
-    with locked(store):
+    with _locked(store):
         settings, stored = store_settings(config), read_settings(store)
-        reason = settings_difference(stored, settings) if stored is not None else ""
+        reason = describe_difference(stored, settings) if stored is not None else ""
         slots = Slots(config, MelTransform(config.audio, config.mel))
-        writer = StoreWriter(store, settings, slots.frame_bytes, anew=bool(reason))
-        todo = [name for name in names if not writer.has(name)]
+        anew = bool(reason) or stored is None
+        data_bytes = _size(store / DATA)
+        entries, journal_bytes = ({}, 0) if anew else _read_journal(store, slots.frame_bytes)
+        todo = [name for name in names if not _is_current(entries.get(name))]
         plan = StorePlan(
             store=store,
             recordings=len(names),
             reused=len(names) - len(todo),
             new_bytes=_estimate_bytes(todo, config, slots, workers),
-            free_bytes=shutil.disk_usage(store).free + (writer.data_bytes if reason else 0),
+            free_bytes=shutil.disk_usage(store).free + (data_bytes if reason else 0),
             rebuild_reason=reason,
         )
         if announce:
@@ -115,21 +166,114 @@ def precompute(
                 f"{store}: the disk must have room for the store. Received: {plan.free_bytes / 1e9:.2f} GB "
                 f"free of {plan.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
             )
-        with writer:
-            for done, (entry, data) in enumerate(_compute(todo, config, slots, workers), 1):
-                writer.add(entry, data)
-                if progress:
-                    progress(done, len(todo))
-            chosen = writer.finish(names)
-    used = sum(entry.frames for entry in chosen) * slots.frame_bytes
+        with _disk_errors(store):
+            if anew:
+                _begin(store, settings)
+            end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)
+            with _open_at(store / DATA, end) as file, _open_at(store / JOURNAL, journal_bytes) as journal:
+                for done, (entry, data) in enumerate(_compute(todo, config, slots, workers), 1):
+                    entries[entry.path] = replace(entry, offset=file.tell() if data else 0)
+                    _write(file, data)
+                    _write(journal, json.dumps(asdict(entries[entry.path])).encode() + b"\n")
+                    if progress:
+                        progress(done, len(todo))
+                os.fsync(file.fileno())
+            chosen = [entries[name] for name in names]
+            with atomic_path(store / INDEX) as temporary:
+                columns = [x.name for x in fields(_Entry)]
+                pd.DataFrame([asdict(entry) for entry in chosen], columns=columns).to_parquet(temporary)
+    used, data_bytes = sum(x.frames for x in chosen) * slots.frame_bytes, _size(store / DATA)
     left_out = tuple((entry.path, entry.reason) for entry in chosen if entry.status not in USABLE)
-    return StoreSummary(plan, writer.data_bytes, writer.data_bytes - used, left_out)
+    return StoreSummary(plan, data_bytes, data_bytes - used, left_out)
 
 
-def _compute(paths: list[str], config: Config, slots: Slots, workers: int) -> Iterator[tuple[Entry, bytes]]:
+def _is_current(entry: _Entry | None) -> bool:
+    """Whether a recording is in the store as it is on the disk now."""
+    if entry is None or entry.status in _TRY_AGAIN:
+        return False
+    return file_stamp(entry.path) == (entry.size_bytes, entry.mtime_ns)
+
+
+def _read_journal(store: Path, frame_bytes: int) -> tuple[dict[str, _Entry], int]:
+    """Entries up to the first line that isn't whole or whose data isn't there, and where that line begins."""
+    entries: dict[str, _Entry] = {}
+    journal, journal_bytes, data_bytes = store / JOURNAL, 0, _size(store / DATA)
+    for line in journal.read_bytes().splitlines(keepends=True) if journal.is_file() else ():
+        try:
+            entry = _Entry(**json.loads(line))
+        except (ValueError, TypeError):
+            break
+        if not line.endswith(b"\n") or entry.offset + entry.frames * frame_bytes > data_bytes:
+            break
+        entries[entry.path] = entry
+        journal_bytes += len(line)
+    return entries, journal_bytes
+
+
+def _begin(store: Path, settings: dict[str, Any]) -> None:
+    """Empties a store. The index goes first and the settings come last: never do they vouch for other data."""
+    for name in (INDEX, JOURNAL, DATA):
+        (store / name).unlink(missing_ok=True)
+    with atomic_path(store / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _open_at(path: Path, size: int) -> io.FileIO:
+    """Opens a file to write on behind its first `size` bytes; what follows them is cut off."""
+    path.touch()
+    file = io.FileIO(path, "r+")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    """Writes all of it: a nearly full disk takes a part without an error."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """Makes the store's folder and keeps other runs out of it."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(f"--out must be a folder. Received: {store}, a file") from None
+    with (store / _LOCK).open("w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    f"one run at a time can write a mel store. Received: {store}, where another is at work; "
+                    "wait for it or choose another --out"
+                ) from None
+        yield
+
+
+@contextmanager
+def _disk_errors(store: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise DataError(
+            f"{store}: the disk is full. Received: {error.strerror}. Free some space and run the same "
+            "command again: it goes on from here"
+        ) from None
+
+
+def _compute(paths: list[str], config: Config, slots: Slots, workers: int) -> Iterator[tuple[_Entry, bytes]]:
     """Computes in threads, yields in order; at most two recordings a thread wait: memory stays flat."""
     transform = MelTransform(config.audio, config.mel)
-    waiting: deque[Future[tuple[Entry, bytes]]] = deque()
+    waiting: deque[Future[tuple[_Entry, bytes]]] = deque()
     pool = ThreadPoolExecutor(max(1, workers), "precompute")
     try:
         for path in paths:
@@ -142,7 +286,7 @@ def _compute(paths: list[str], config: Config, slots: Slots, workers: int) -> It
         pool.shutdown(cancel_futures=True)
 
 
-def _compute_one(path: str, config: Config, transform: MelTransform, slots: Slots) -> tuple[Entry, bytes]:
+def _compute_one(path: str, config: Config, transform: MelTransform, slots: Slots) -> tuple[_Entry, bytes]:
     size_bytes, mtime_ns = file_stamp(path)
     audio = config.audio
     try:
@@ -154,9 +298,9 @@ def _compute_one(path: str, config: Config, transform: MelTransform, slots: Slot
             decoded = replace(decoded, samples=fill(decoded.samples, audio.clip_samples))
             mel = transform.decibels(decoded.samples)
     except AudioError as error:
-        return Entry(path, size_bytes, mtime_ns, 0, 0, 0, error.status, error.reason), b""
+        return _Entry(path, size_bytes, mtime_ns, 0, 0, 0, error.status, error.reason), b""
     samples = len(decoded.samples)
-    entry = Entry(path, size_bytes, mtime_ns, 0, mel.shape[1], samples, decoded.status, decoded.reason)
+    entry = _Entry(path, size_bytes, mtime_ns, 0, mel.shape[1], samples, decoded.status, decoded.reason)
     return entry, slots.encode(mel)
 
 
@@ -181,7 +325,10 @@ def _estimate_bytes(paths: list[str], config: Config, slots: Slots, workers: int
 
 
 def _require_own_folder(store: Path) -> None:
-    strangers = sorted({item.name for item in store.iterdir()} - STORE_FILES) if store.is_dir() else []
+    own = (SETTINGS, DATA, JOURNAL, INDEX, _LOCK)
+    names = {item.name for item in store.iterdir()} if store.is_dir() else set()
+    # A kill leaves temporary files of the settings or the index.
+    strangers = sorted(x for x in names if x not in own and not x.startswith((f".{SETTINGS}.", f".{INDEX}.")))
     if strangers:
         raise DataError(
             f"--out must be a new or empty folder, or a mel store. Received: {store}, with {strangers[0]}"

@@ -114,11 +114,7 @@ class LiveSource:
                 raise DataError(
                     "the manifest must list the catalog's recordings in its order: check the data again"
                 )
-            self.usable = manifest["status"].isin(sorted(USABLE)).to_numpy(bool)
-            self.reasons = [
-                "" if usable else str(reason)
-                for usable, reason in zip(self.usable, manifest["reason"], strict=True)
-            ]
+            self.usable, self.reasons = usable_of(manifest)
         self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
@@ -162,6 +158,12 @@ def native_clip(
         return transform.native(decode_clip(path, audio).samples[None])
     clip = decode_clip(path, audio, position, transform.mel.hop_samples, transform.context_samples)
     return transform.native(clip.samples[None], has_context=True)
+
+
+def usable_of(manifest: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """Bool `[n]`, which recordings hold something to learn from; and why the others don't, else empty strings."""
+    usable = manifest["status"].isin(sorted(USABLE)).to_numpy(bool)
+    return usable, [str(x) for x in manifest["reason"].where(~usable, "")]
 
 
 def require_usable(source: MelSource, rows: np.ndarray) -> None:
