@@ -135,7 +135,7 @@ def test_a_calibration_survives_json_and_old_metadata_have_none():
     )
     calibration = Calibration("platt", 0.9, 0.1, 0.05, labels)
     assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
-    with pytest.raises(ValueError, match="platt, isotonic"):
+    with pytest.raises(ValueError, match="'platt' or 'isotonic'"):
         Calibration.from_dict({**calibration.to_dict(), "method": "magic"})
 
 

@@ -8,10 +8,9 @@ from placeholder import AUDIO, LABELS, TONES_HZ
 import keras_birds
 from keras_birds.app.example import write_example
 from keras_birds.errors import ModelError
+from keras_birds.export.end_to_end import end_to_end_graph
 from keras_birds.export.exporter import export_model
-from keras_birds.export.int8 import quantize_weights
-from keras_birds.export.waveform import waveform_model
-from keras_birds.export.weight_compression import halve_weights, whole_weights
+from keras_birds.export.weight_compression import halve_weights, quantize_weights, whole_weights
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.bundled import bundled_models
 from keras_birds.models.engines import OnnxEngine
@@ -27,7 +26,7 @@ def exported(placeholder_run, tmp_path_factory):
     members = [onnx.load(placeholder_run / f"fold{k}" / "model.onnx") for k in range(2)]
     metadata = ModelMetadata.read_onnx(placeholder_run / "fold0" / "model.onnx")
     path = tmp_path_factory.mktemp("export") / "sound.onnx"
-    onnx.save(waveform_model(members, metadata), path)
+    onnx.save(end_to_end_graph(members, metadata), path)
     return path
 
 
@@ -167,44 +166,6 @@ def test_int8_weights_are_off_by_half_a_level_at_most():
         restored = found[f"{name}_int8"] * found[f"{name}_scale"]
         limit = np.abs(weights[name]).max(axis=axis, keepdims=True) / 254
         assert (np.abs(restored - weights[name]) <= limit * 1.001 + 1e-12).all()
-
-
-@pytest.mark.parametrize("takes", ["mel", "waveform"])
-def test_int8_arithmetic(tmp_path, run_command, folder_of_example, takes):
-    out = tmp_path / "int8.onnx"
-    command = [
-        "export",
-        "animals",
-        "--precision",
-        "int8",
-        "--input",
-        takes,
-        "--clips",
-        folder_of_example,
-        "--out",
-        out,
-    ]
-    code, said, err = run_command(*command)
-    assert (code, err) == (0, "")
-    assert "on 1 clips of" in said
-    nodes = onnx.load(out).graph.node
-    assert sum(x.op_type == "QuantizeLinear" for x in nodes) > 60
-    assert out.stat().st_size < 5.5e6
-    found = keras_birds.load(out).scores(folder_of_example / "example.flac")
-    assert list(found[["cat", "chirping_birds"]].idxmax(axis=1)[1:4]) == ["chirping_birds", "cat", "cat"]
-    assert found["cat"][2] > 0.8
-
-
-def test_int8_needs_convolutions_and_recordings(placeholder_run, tmp_path, run_command, folder_of_example):
-    out = tmp_path / "int8.onnx"
-    code, _, err = run_command("export", "animals", "--precision", "int8", "--out", out)
-    assert code == 2
-    assert "--clips: must hold recordings to calibrate int8 with" in err
-    command = ["export", placeholder_run, "--precision", "int8", "--clips", folder_of_example, "--out", out]
-    code, _, err = run_command(*command)
-    assert code == 1
-    assert "int8 needs a network of convolutions" in err
-    assert not out.exists()
 
 
 def test_wrong_calls_are_told(placeholder_run, tmp_path, run_command):

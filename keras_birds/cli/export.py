@@ -1,4 +1,4 @@
-"""`keras-birds export`: one file that hears."""
+"""`keras-birds export`: one file from sound to probabilities, for other programs."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from keras_birds.models.metadata import ModelMetadata
 
-_MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
+_MAX_CLIPS = 64
 
 
 @click.command()
@@ -29,13 +29,13 @@ _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
 )
 @click.option(
     "--format",
-    "form",
+    "fmt",
     type=click.Choice(get_args(Format)),
     help="What will run it. [default: as --out ends]",
 )
 @click.option(
     "--input",
-    "takes",
+    "input_kind",
     type=click.Choice(get_args(Input)),
     default="waveform",
     show_default=True,
@@ -46,8 +46,7 @@ _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
     type=click.Choice(get_args(Precision)),
     default="float32",
     show_default=True,
-    help="Of the stored weights: float16 takes half the room, int8 a quarter. Arithmetic is float32, but with int8, "
-    "which computes convolutions in 8 bits and needs real recordings.",
+    help="Of the stored weights: float16 takes half the room, int8-weights a quarter. Arithmetic is float32.",
 )
 @click.option(
     "--prune",
@@ -60,13 +59,13 @@ _MAX_CLIPS, _TEST_SOUNDS = 64, "test sounds"
     "--clips",
     type=click.Path(exists=True, path_type=Path),
     metavar="DIR",
-    help="Recordings to compare on, and to calibrate int8 with. [default: the run's own, else test sounds]",
+    help="Recordings to compare on. [default: the run's own, else test sounds]",
 )
 def export(
     model: Path,
     out: Path,
-    form: str | None,
-    takes: str,
+    fmt: str | None,
+    input_kind: str,
     precision: str,
     prune: float | None,
     clips: Path | None,
@@ -87,7 +86,7 @@ def export(
     OpenVINO writes FILE.bin beside FILE.xml. OpenVINO and LiteRT need pip install 'keras-birds[export]'; LiteRT and
     torch need a run's own model.keras, and torch has float32 only.
     """
-    chosen = _format(form, out)
+    chosen = _format(fmt, out)
     if not out.parent.is_dir():
         raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
     from keras_birds.export.exporter import export_model
@@ -99,11 +98,7 @@ def export(
     if prune is not None:
         paths = _pruned(paths, prune)
     samples, source = _clips(paths[0], ModelMetadata.read_onnx(paths[0]), clips)
-    if precision == "int8" and source == _TEST_SOUNDS:
-        raise click.BadParameter(
-            "must hold recordings to calibrate int8 with. Received: none", param_hint="--clips"
-        )
-    parity = export_model(paths, out, cast(Input, takes), cast(Precision, precision), samples, chosen)
+    parity = export_model(paths, out, cast(Input, input_kind), cast(Precision, precision), samples, chosen)
     size = sum(x.stat().st_size for x in {out, out.with_suffix(".bin") if chosen == "openvino" else out})
     click.echo(
         f"{out}: {size / 1e6:.1f} MB; on {parity.clips} {source} probabilities differ by at most "
@@ -115,15 +110,12 @@ def export(
     )
 
 
-def _format(form: str | None, out: Path) -> Format:
-    """As asked for, or as the file's name says; both must agree."""
-    suffix = out.suffix.lower()
-    found = form or next((name for name, x in SUFFIX.items() if x == suffix), None)
-    if found is None or SUFFIX[found] != suffix:
-        wanted = SUFFIX[form] if form else ", ".join(SUFFIX.values())
-        raise click.BadParameter(
-            f"must end in {wanted}{f' for {form}' if form else ''}. Received: {out}", param_hint="--out"
-        )
+def _format(fmt: str | None, out: Path) -> Format:
+    """As the file's name says, which must agree with what is asked for."""
+    found = next((name for name, suffix in SUFFIX.items() if suffix == out.suffix.lower()), None)
+    if found is None or fmt not in (None, found):
+        wanted = f"{SUFFIX[fmt]} for {fmt}" if fmt else ", ".join(SUFFIX.values())
+        raise click.BadParameter(f"must end in {wanted}. Received: {out}", param_hint="--out")
     return cast(Format, found)
 
 
@@ -153,7 +145,7 @@ def _clips(path: Path, metadata: "ModelMetadata", folder: Path | None) -> "tuple
     run = path.parent.parent
     data = folder or (read_data_dir(run) if (run / "config.toml").is_file() else None)
     if data is None or not data.exists():
-        return example_clips(metadata), _TEST_SOUNDS
+        return example_clips(metadata), "test sounds"
     files = list(find_inputs((str(data),), sys.stdin.buffer, lambda *_: None))
     step = max(1, len(files) // _MAX_CLIPS)
     found = []

@@ -1,23 +1,104 @@
-"""One Keras model from sound to probabilities, for formats that are written from Keras."""
+"""One model from sound to probabilities, as an ONNX graph and as a Keras model: what runs it needs nothing of ours."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
+from onnx import TensorProto, compose, helper
+
+from keras_birds.audio.mel import MelTransform
+from keras_birds.errors import ModelError
+from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.models.onnx_export import load_float32
+from keras_birds.models.onnx_export import example_clips, load_float32, trace
+from keras_birds.models.session import open_session
 
 if TYPE_CHECKING:
     import keras
 
+MEL_TOLERANCE = 1e-3
+"""How far the graph's mel image may be from the one of prediction, which is in [0, 1]."""
 
-def whole_model(keras_paths: Sequence[str | Path], metadata: ModelMetadata, takes: str) -> "keras.Model":
+
+def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata) -> onnx.ModelProto:
+    """Puts the mel before a model, or before several whose probabilities are averaged.
+
+    Args:
+        members: graphs from `mel` to `logits`, of the same audio and mel settings; weights of any precision.
+        metadata: goes inside.
+
+    Returns:
+        A checked graph from `waveform`, float32 `[batch, clip_samples]` at the metadata's rate, to `probabilities`,
+        float32 `[batch, label]`.
+
+    Raises:
+        ModelError: if the mel can't be exported, or isn't that of prediction.
+    """
+    model = _mel_graph(metadata)
+    opset, outputs = model.opset_import[0].version, ["mel"]
+    for number, member in enumerate(members):
+        if member.opset_import[0].version != opset:
+            member = onnx.version_converter.convert_version(member, opset)
+        member = compose.add_prefix(member, f"model{number}/")
+        member.ir_version = model.ir_version
+        del member.metadata_props[:]
+        outputs.append(f"model{number}/logits")
+        model = compose.merge_models(model, member, [("mel", f"model{number}/mel")], outputs=outputs)
+    graph = model.graph
+    scores = [f"{x}/probabilities" for x in outputs[1:]]
+    for name, score in zip(outputs[1:], scores, strict=True):
+        graph.node.append(helper.make_node("Sigmoid", [name], [score]))
+    graph.node.append(helper.make_node("Mean", scores, ["probabilities"]))
+    del graph.output[:]
+    shape = ["batch", len(metadata.labels)]
+    graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape))
+    helper.set_model_props(model, metadata.onnx_props())
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _mel_graph(metadata: ModelMetadata) -> onnx.ModelProto:
+    """From `waveform` to `mel`, checked against `MelTransform`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mel.onnx")
+        call_on_backend("torch", _trace_mel, metadata, path)
+        graph = onnx.load(str(path))
+    clips = example_clips(metadata)
+    found = open_session(graph.SerializeToString()).run(None, {"waveform": clips})[0]
+    difference = np.abs(found - MelTransform(metadata.audio, metadata.mel).images(clips)).max()
+    if not difference <= MEL_TOLERANCE:
+        raise ModelError(
+            f"the exported mel must be that of prediction within {MEL_TOLERANCE:g}. Received: a difference of "
+            f"{difference:.3g}"
+        )
+    return graph
+
+
+def _trace_mel(metadata: ModelMetadata, path: Path) -> None:
+    """Writes the layer's graph; on the torch backend."""
+    import keras
+
+    from keras_birds.nn.log_mel import LogMelSpectrogram
+
+    inputs = keras.Input((metadata.audio.clip_samples,))
+    model = keras.Model(inputs, LogMelSpectrogram(metadata.audio, metadata.mel)(inputs))
+    graph = trace("mel", model, ("waveform", "mel"))
+    del graph.graph.value_info[:]
+    onnx.save(graph, str(path))
+
+
+def end_to_end_model(
+    keras_paths: Sequence[str | Path], metadata: ModelMetadata, input_kind: str
+) -> "keras.Model":
     """Puts the mel before a model, or before several whose probabilities are averaged; on the current backend.
 
     Args:
         keras_paths: members, of the same audio and mel settings.
         metadata: of all.
-        takes: `"waveform"`, or `"mel"`, of one member, which then gives logits.
+        input_kind: `"waveform"`, or `"mel"`, of one member, which then gives logits.
 
     Returns:
         From `waveform` `[batch, clip_samples]` to `{"probabilities": [batch, label]}`, or from `mel` `[batch, height,
@@ -34,7 +115,7 @@ def whole_model(keras_paths: Sequence[str | Path], metadata: ModelMetadata, take
     for number, path in enumerate(keras_paths):
         model = load_float32(Path(path))
         members.append(keras.Model(model.inputs[0], model.outputs[0], name=f"model{number}"))
-    if takes == "mel":
+    if input_kind == "mel":
         images = keras.Input((metadata.mel.height, metadata.mel.width, 1), name="mel")
         return keras.Model(images, {"logits": members[0](images)})
     clips = keras.Input((metadata.audio.clip_samples,), name="waveform")

@@ -11,18 +11,18 @@ import onnx
 
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.export.end_to_end import end_to_end_graph
 from keras_birds.export.formats import Format, Input, Precision, check_format, keras_paths
-from keras_birds.export.int8 import quantize_static, quantize_weights
 from keras_birds.export.litert import run_litert, write_litert
 from keras_birds.export.openvino import run_openvino, write_openvino
 from keras_birds.export.torch_program import run_torch, write_torch
-from keras_birds.export.waveform import waveform_model
-from keras_birds.export.weight_compression import halve_weights, whole_weights
+from keras_birds.export.weight_compression import halve_weights, quantize_weights, whole_weights
+from keras_birds.models.engines import Engine, load_engine
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import ModelMetadata, check_members, joined_id
 from keras_birds.models.session import open_session
 
-TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25, "int8": 0.25}
+TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25}
 """How far a probability may be from the original's."""
 
 _BATCH = 8
@@ -48,10 +48,10 @@ class Parity:
 def export_model(
     paths: Sequence[Path],
     out: Path,
-    takes: Input,
+    input_kind: Input,
     precision: Precision,
     clips: np.ndarray,
-    form: Format = "onnx",
+    fmt: Format = "onnx",
 ) -> Parity:
     """Writes one model (of `"openvino"` two files), which is there whole or not at all.
 
@@ -59,10 +59,10 @@ def export_model(
         paths: `model.onnx` of a fold, or of several, whose probabilities the file then averages. Where `model.keras`
             lies beside, that is the original which the file is compared with.
         out: the file, with the format's suffix.
-        takes: `"mel"` images and gives logits (of one model), or `"waveform"`, clips, and gives probabilities.
-        precision: of the stored weights; with `"int8"` of the convolutions' arithmetic too.
-        clips: float32 `[n, clip_samples]`, to compare on, and to find the ranges of `"int8"` with.
-        form: `"onnx"`, `"openvino"`, `"litert"` or `"torch"`.
+        input_kind: `"mel"` images and gives logits (of one model), or `"waveform"`, clips, and gives probabilities.
+        precision: of the stored weights.
+        clips: float32 `[n, clip_samples]`, to compare on.
+        fmt: `"onnx"`, `"openvino"`, `"litert"` or `"torch"`.
 
     Raises:
         ConfigError: if the format can't be written here, or not so.
@@ -70,30 +70,30 @@ def export_model(
             what the original gives.
         KerasBirdsError: if the file can't be written.
     """
-    check_format(paths, form, precision)
-    found = [ModelMetadata.read_onnx(x) for x in paths]
-    metadata = _common(paths, found)
-    if takes == "mel" and len(paths) > 1:
+    check_format(paths, fmt, precision)
+    engines = [_load_original(x) for x in paths]
+    metadata = _common_metadata(engines)
+    if input_kind == "mel" and len(paths) > 1:
         raise ModelError(
             f"a file that takes mel must be of one model. Received: {len(paths)} folds. Pass --input waveform, or one "
             "fold's folder"
         )
     images = MelTransform(metadata.audio, metadata.mel).images(clips)
-    inputs = clips if takes == "waveform" else images
+    inputs = clips if input_kind == "waveform" else images
     with _draft(out) as draft:
-        if form in ("onnx", "openvino"):
-            graph = _graph(paths, metadata, takes, precision, images)
-            if form == "onnx":
+        if fmt in ("onnx", "openvino"):
+            graph = _graph(paths, metadata, input_kind, precision)
+            if fmt == "onnx":
                 onnx.save(graph, str(draft))
             else:
                 write_openvino(graph, draft, precision == "float16")
-        elif form == "litert":
-            write_litert(keras_paths(paths), draft, metadata, takes, precision, inputs)
+        elif fmt == "litert":
+            write_litert(keras_paths(paths), draft, metadata, input_kind, precision)
         else:
-            write_torch(keras_paths(paths), draft, metadata, takes)
-        outputs = np.concatenate(_RUN[form](draft, _batches(inputs)))
-        probabilities = outputs if takes == "waveform" else sigmoid(outputs)
-        parity = _compare(_original(paths, images), probabilities)
+            write_torch(keras_paths(paths), draft, metadata, input_kind)
+        outputs = np.concatenate(_RUN[fmt](draft, _batches(inputs)))
+        probabilities = outputs if input_kind == "waveform" else sigmoid(outputs)
+        parity = _compare(_probabilities(engines, images), probabilities)
         if not parity.max_difference <= TOLERANCE[precision]:
             raise ModelError(
                 f"{out}: the export must give the original's probabilities within {TOLERANCE[precision]:g}. Received: "
@@ -118,52 +118,45 @@ def _draft(out: Path) -> Iterator[Path]:
 
 
 def _graph(
-    paths: Sequence[Path], metadata: ModelMetadata, takes: Input, precision: Precision, images: np.ndarray
+    paths: Sequence[Path], metadata: ModelMetadata, input_kind: Input, precision: Precision
 ) -> onnx.ModelProto:
-    members = [_stored(whole_weights(onnx.load(str(x))), precision, images) for x in paths]
-    if takes == "waveform":
-        return waveform_model(members, metadata)
+    compress = {"float16": halve_weights, "int8-weights": quantize_weights}.get(precision, lambda x: x)
+    members = [compress(whole_weights(onnx.load(str(x)))) for x in paths]
+    if input_kind == "waveform":
+        return end_to_end_graph(members, metadata)
     (model,) = members
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata.onnx_props())
     return model
 
 
-def _stored(model: onnx.ModelProto, precision: Precision, images: np.ndarray) -> onnx.ModelProto:
-    if precision == "float16":
-        return halve_weights(model)
-    if precision == "int8-weights":
-        return quantize_weights(model)
-    return quantize_static(model, images) if precision == "int8" else model
+def _load_original(path: Path) -> Engine:
+    """The Keras model, or the ONNX file where that lies alone."""
+    (keras_path,) = keras_paths([path])
+    engine = load_engine(keras_path) if keras_path.is_file() else load_engine(path, "cpu")
+    if engine.takes != "mel":
+        raise ModelError(f"{path}: what is exported must be a model that takes mel. Received: {engine.takes}")
+    return engine
 
 
-def _common(paths: Sequence[Path], found: Sequence[ModelMetadata]) -> ModelMetadata:
+def _common_metadata(engines: Sequence[Engine]) -> ModelMetadata:
     """Of an ensemble it has no metrics: its members were measured, each on recordings that others trained on."""
-    first = found[0]
+    first, found = engines[0].metadata, [x.metadata for x in engines]
     if len(found) == 1:
         return first
-    for path, other in zip(paths[1:], found[1:], strict=True):
-        check_members(first, other, str(paths[0]), str(path))
+    for other in engines[1:]:
+        check_members(first, other.metadata, str(engines[0].path), str(other.path))
     calibration = first.calibration if all(x.calibration == first.calibration for x in found) else None
     return replace(
         first, model_id=joined_id([x.model_id for x in found]), metrics={}, calibration=calibration
     )
 
 
-def _original(paths: Sequence[Path], images: np.ndarray) -> np.ndarray:
-    """Mean probabilities `[clip, label]`, of the Keras models where they are there."""
-    members = []
-    for path in paths:
-        (keras_path,) = keras_paths([path])
-        if keras_path.is_file():
-            from keras_birds.models.keras_engine import KerasEngine
-
-            engine = KerasEngine(keras_path)
-            logits = [engine.logits(x) for x in _batches(images)]
-        else:
-            logits = _run_onnx(path, _batches(images))
-        members.append(sigmoid(np.concatenate(logits)))
-    return np.mean(members, axis=0)
+def _probabilities(engines: Sequence[Engine], images: np.ndarray) -> np.ndarray:
+    """The members' mean `[clip, label]`."""
+    return np.mean(
+        [np.concatenate([sigmoid(x.logits(b)) for b in _batches(images)]) for x in engines], axis=0
+    )
 
 
 def _batches(inputs: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""What `keras-birds export` can write."""
+"""What `keras-birds export` can write, without importing what writes it."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,33 +9,33 @@ from keras_birds.errors import ConfigError
 
 Format = Literal["onnx", "openvino", "litert", "torch"]
 Input = Literal["waveform", "mel"]
-Precision = Literal["float32", "float16", "int8-weights", "int8"]
+Precision = Literal["float32", "float16", "int8-weights"]
 
 SUFFIX: dict[str, str] = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2"}
 
 _PACKAGES = {"openvino": ("openvino",), "litert": ("ai_edge_litert", "ai_edge_quantizer", "tensorflow")}
 
 
-def check_format(paths: Sequence[Path], form: Format, precision: Precision) -> None:
+def check_format(paths: Sequence[Path], fmt: Format, precision: Precision) -> None:
     """Checks what can be known before any work.
 
     Args:
         paths: `model.onnx` of each member.
-        form: to write.
+        fmt: to write.
         precision: of the weights.
 
     Raises:
         ConfigError: if the format can't be written here, in this precision, or from these.
     """
-    missing = [x for x in _PACKAGES.get(form, ()) if find_spec(x) is None]
+    missing = [x for x in _PACKAGES.get(fmt, ()) if find_spec(x) is None]
     if missing:
-        raise ConfigError(f"--format {form} needs {', '.join(missing)}: pip install 'keras-birds[export]'")
-    if form == "torch" and precision != "float32":
+        raise ConfigError(f"--format {fmt} needs {', '.join(missing)}: pip install 'keras-birds[export]'")
+    if fmt == "torch" and precision != "float32":
         raise ConfigError(f"--format torch must be of --precision float32. Received: {precision}")
     without = [x for x in keras_paths(paths) if not x.is_file()]
-    if form in ("litert", "torch") and without:
+    if fmt in ("litert", "torch") and without:
         raise ConfigError(
-            f"--format {form} is made from the Keras model. Received: {paths[0]} without {without[0].name} beside it; "
+            f"--format {fmt} is made from the Keras model. Received: {paths[0]} without {without[0].name} beside it; "
             "--format onnx and openvino need none"
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_birds.errors import ModelError
-from keras_birds.models.backend_process import answer, write_on_backend
+from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.suppress_output import suppress_output
 
@@ -20,39 +20,29 @@ if TYPE_CHECKING:
 METADATA, LABELS = "keras_birds.json", "labels.txt"
 """In the ZIP archive that follows the model in its file, as TensorFlow Lite's metadata has it: `unzip` shows them."""
 
-_SIGNATURE = "serving_default"
-
 
 def write_litert(
-    keras_paths: Sequence[Path],
-    out: Path,
-    metadata: ModelMetadata,
-    takes: str,
-    precision: str,
-    inputs: np.ndarray,
+    keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str, precision: str
 ) -> None:
-    """Writes a model for any batch, whose one signature has the input `takes`.
+    """Writes a model for any batch, whose one signature has the input `input_kind`.
 
-    Convolutions hold nearly all weights, and are what the smaller precisions change: float16 and int8-weights are
-    brought back to float32 where they are used, int8 computes in 8 bits with a scale a channel. The mel keeps float32.
+    Convolutions hold nearly all weights, and are what the smaller precisions change: they are brought back to float32
+    where they are used.
 
     Args:
         keras_paths: of the members.
         out: in .tflite.
         metadata: goes inside.
-        takes: `"waveform"` or `"mel"`.
+        input_kind: `"waveform"` or `"mel"`.
         precision: of `keras-birds export`.
-        inputs: float32, real ones, to find the ranges of int8 with.
 
     Raises:
         ModelError: if it can't be converted.
     """
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole.tflite")
-        write_on_backend("tensorflow", __name__, metadata, whole, takes, *keras_paths)
-        out.write_bytes(
-            whole.read_bytes() if precision == "float32" else _quantized(whole, takes, precision, inputs)
-        )
+        call_on_backend("tensorflow", _convert, keras_paths, whole, metadata, input_kind)
+        out.write_bytes(whole.read_bytes() if precision == "float32" else _compressed(whole, precision))
     with zipfile.ZipFile(out, "a") as archive:
         archive.writestr(METADATA, json.dumps(metadata.to_dict(), ensure_ascii=False))
         archive.writestr(LABELS, "\n".join(metadata.labels))
@@ -82,7 +72,7 @@ def _run(interpreter: "Interpreter", batch: np.ndarray) -> np.ndarray:
     return found
 
 
-def _quantized(path: Path, takes: str, precision: str, inputs: np.ndarray) -> bytes:
+def _compressed(path: Path, precision: str) -> bytes:
     from ai_edge_quantizer import qtyping, quantizer
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
@@ -99,15 +89,9 @@ def _quantized(path: Path, takes: str, precision: str, inputs: np.ndarray) -> by
             for name in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
                 if precision == "float16":
                     work.update_quantization_recipe(".*", name, half, AlgorithmName.FLOAT_CASTING)
-                elif precision == "int8-weights":
-                    work.add_weight_only_config(".*", name, 8)
                 else:
-                    work.add_static_config(".*", name, 8, 8)
-            ranges = None
-            if work.need_calibration:
-                clips = [{takes: inputs[k : k + 1]} for k in range(len(inputs))]
-                ranges = work.calibrate({_SIGNATURE: clips}, num_threads=1)
-            return bytes(work.quantize(ranges).quantized_model or b"")
+                    work.add_weight_only_config(".*", name, 8)
+            return bytes(work.quantize().quantized_model or b"")
     except Exception as error:  # the quantizer raises whatever its parts raise
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(
@@ -115,22 +99,18 @@ def _quantized(path: Path, takes: str, precision: str, inputs: np.ndarray) -> by
         ) from None
 
 
-def _convert(metadata: ModelMetadata, out: str, takes: str, *keras_paths: str) -> None:
+def _convert(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
     """Writes a float32 file; on the tensorflow backend."""
     from keras import InputSpec
 
-    from keras_birds.export.end_to_end import whole_model
+    from keras_birds.export.end_to_end import end_to_end_model
 
-    model = whole_model(keras_paths, metadata, takes)
+    model = end_to_end_model(keras_paths, metadata, input_kind)
     # Keras exports only what was called.
     model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
-    signature = [InputSpec("float32", shape=(None, *model.inputs[0].shape[1:]), name=takes)]
+    signature = [InputSpec("float32", shape=(None, *model.inputs[0].shape[1:]), name=input_kind)]
     try:
-        model.export(out, format="litert", input_signature=signature, verbose=False)
+        model.export(str(out), format="litert", input_signature=signature, verbose=False)
     except Exception as error:  # TensorFlow raises whatever its parts raise
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the model must be one that TensorFlow converts. Received: {detail}") from None
-
-
-if __name__ == "__main__":
-    answer(_convert)

@@ -13,7 +13,7 @@ def write_openvino(model: onnx.ModelProto, out: Path, half: bool) -> None:
     """Writes both files; the model's runtime information `framework` holds the metadata, by the same names.
 
     Args:
-        model: float32 or quantised, with its metadata.
+        model: with its metadata.
         out: in .xml.
         half: whether weights are stored as float16.
 

@@ -9,31 +9,26 @@ from typing import Any
 import numpy as np
 
 from keras_birds.errors import ModelError
-from keras_birds.models.backend_process import answer, write_on_backend
+from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import ModelMetadata
 
 METADATA = "keras_birds.json"
 """Among the program's extra files."""
 
 
-def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, takes: str) -> None:
+def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
     """Writes a float32 program for any batch.
 
     Args:
         keras_paths: of the members.
         out: in .pt2.
         metadata: goes inside, as the extra file `keras_birds.json`.
-        takes: `"waveform"` or `"mel"`: what its one argument is.
+        input_kind: `"waveform"` or `"mel"`: what its one argument is.
 
     Raises:
         ModelError: if it can't be exported.
     """
-    import keras
-
-    if keras.config.backend() == "torch":
-        _trace(metadata, out, takes, *keras_paths)
-    else:
-        write_on_backend("torch", __name__, metadata, out, takes, *keras_paths)
+    call_on_backend("torch", _write, keras_paths, out, metadata, input_kind)
 
 
 def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -45,12 +40,12 @@ def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [program(torch.from_numpy(x)).numpy() for x in batches]
 
 
-def _trace(metadata: ModelMetadata, out: str | Path, takes: str, *keras_paths: str | Path) -> None:
+def _write(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
     import torch
 
-    from keras_birds.export.end_to_end import whole_model
+    from keras_birds.export.end_to_end import end_to_end_model
 
-    model = whole_model(keras_paths, metadata, takes)
+    model = end_to_end_model(keras_paths, metadata, input_kind)
 
     class Program(torch.nn.Module):
         # The Keras model isn't a submodule: its weights would be stored a second time, as they are constants here.
@@ -71,7 +66,3 @@ def _trace(metadata: ModelMetadata, out: str | Path, takes: str, *keras_paths: s
     except Exception as error:  # torch raises whatever its parts raise
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{out}: the model must be exportable by torch. Received: {detail}") from None
-
-
-if __name__ == "__main__":
-    answer(_trace)

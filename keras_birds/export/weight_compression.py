@@ -1,6 +1,10 @@
-"""Stores an ONNX model's weights in half the room."""
+"""Stores an ONNX model's weights in fewer bits; all arithmetic stays float32.
 
-from collections.abc import Sequence
+Each weight is brought back to float32 where the graph begins. ONNX Runtime does that once, as it loads the file, so the
+model is as fast as before, and runs wherever the original does.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -9,12 +13,14 @@ from onnx import TensorProto, helper, numpy_helper
 MIN_ELEMENTS = 64
 """Smaller weights stay as they are: they take no room."""
 
+_LEVELS = 127
+
+Stored = tuple[list[onnx.TensorProto], list[onnx.NodeProto]]
+"""What is kept of a weight, and the nodes that make the weight of it."""
+
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Stores float32 weights as float16, each cast back where the graph begins.
-
-    All arithmetic stays float32, so that the model runs wherever the original does, and as fast: ONNX Runtime does
-    the casts once, as it loads the file. Weights beyond float16's range stay as they are.
+    """Stores float32 weights as float16; those beyond its range stay as they are.
 
     Args:
         model: left as it is.
@@ -22,37 +28,72 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     Returns:
         A checked model with the same inputs, outputs and metadata.
     """
-    halved = onnx.ModelProto()
-    halved.CopyFrom(model)
-    graph = halved.graph
-    casts = []
+
+    def halve(name: str, values: np.ndarray) -> Stored | None:
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            return None
+        kept = numpy_helper.from_array(values.astype(np.float16), f"{name}_float16")
+        return [kept], [helper.make_node("Cast", [kept.name], [name], to=TensorProto.FLOAT)]
+
+    return _store(model, halve)
+
+
+def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Stores the weights of convolutions and matrix products as int8, with a scale for each output channel.
+
+    Symmetric, nearest level of 127 (Krishnamoorthi 2018, arXiv:1806.08342, section 3.1).
+
+    Args:
+        model: left as it is.
+
+    Returns:
+        A checked model with the same inputs, outputs and metadata.
+    """
+    channel_axis = {"Conv": 0, "MatMul": 1}
+    axes = {x.input[1]: channel_axis[x.op_type] for x in model.graph.node if x.op_type in channel_axis}
+
+    def quantize(name: str, values: np.ndarray) -> Stored | None:
+        if name not in axes:
+            return None
+        others = tuple(k for k in range(values.ndim) if k != axes[name])
+        largest = np.abs(values).max(axis=others, keepdims=True)
+        scale = np.where(largest > 0, largest / _LEVELS, 1).astype(np.float32)
+        levels = np.rint(values / scale).astype(np.int8)
+        nodes = [
+            helper.make_node("Cast", [f"{name}_int8"], [f"{name}_levels"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}_levels", f"{name}_scale"], [name]),
+        ]
+        kept = {f"{name}_int8": levels, f"{name}_scale": scale}
+        return [numpy_helper.from_array(x, key) for key, x in kept.items()], nodes
+
+    return _store(model, quantize)
+
+
+def _store(model: onnx.ModelProto, compress: Callable[[str, np.ndarray], Stored | None]) -> onnx.ModelProto:
+    """A copy with float32 weights as `compress` has them; `None` leaves one as it is."""
+    smaller = onnx.ModelProto()
+    smaller.CopyFrom(model)
+    graph, weights, nodes = smaller.graph, [], []
     for weight in graph.initializer:
         values = numpy_helper.to_array(weight)
-        if (
-            values.dtype != np.float32
-            or values.size < MIN_ELEMENTS
-            or np.abs(values).max() > np.finfo(np.float16).max
-        ):
-            continue
-        name = weight.name
-        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
-        casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
-    return restoring_weights(halved, casts)
-
-
-def restoring_weights(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
-    """Puts what brings stored weights back to float32 where the graph begins; the model is changed and checked."""
-    graph = model.graph
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
+        is_large = values.dtype == np.float32 and values.size >= MIN_ELEMENTS
+        stored = compress(weight.name, values) if is_large else None
+        weights += [weight] if stored is None else stored[0]
+        nodes += [] if stored is None else stored[1]
+    restored = {x.output[0] for x in nodes}
     # What shape inference noted of the weights is no longer so.
-    names = {x.output[0] for x in nodes}
-    kept = [x for x in graph.value_info if x.name not in names]
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    noted = [x for x in graph.value_info if x.name not in restored]
+    _replace(graph.initializer, weights)
+    _replace(graph.node, [*nodes, *graph.node])
+    _replace(graph.value_info, noted)
+    onnx.checker.check_model(smaller, full_check=True)
+    return smaller
+
+
+def _replace(field, values: list) -> None:  # type: ignore[no-untyped-def]  # protobuf's repeated field
+    kept = list(values)
+    del field[:]
+    field.extend(kept)
 
 
 def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:

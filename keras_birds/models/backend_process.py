@@ -1,53 +1,53 @@
-"""Runs a module of this package on another Keras backend than this process's: a process has one."""
+"""Calls a function of this package on another Keras backend than this process's: a process has one."""
 
 import os
+import pickle
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.models.metadata import ModelMetadata
 
 _ERROR = "Error: "
-"""What such a module's last line begins with, on stderr, if it failed."""
+"""What the other process's last line begins with, on stderr, if the function raised."""
 
 
-def write_on_backend(backend: str, module: str, metadata: ModelMetadata, *arguments: str | Path) -> None:
-    """Waits for `python -m module` on a backend, of a module that ends in `answer`.
+def call_on_backend(backend: str, function: Callable[..., None], *arguments: Any) -> None:
+    """Calls a function here if this process runs the backend, else in a new process that does.
 
     Args:
         backend: `"torch"`, `"jax"` or `"tensorflow"`.
-        module: its full name.
-        metadata: its function's first argument.
-        arguments: the others, which it gets as text.
+        function: of a module's top level; it writes files.
+        arguments: its arguments, which must be picklable.
 
     Raises:
-        ModelError: with what the module said, if it failed.
+        ModelError: with what the other process said, if it failed.
     """
+    import keras
+
+    if keras.config.backend() == backend:
+        function(*arguments)
+        return
     package_parent = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
-    with tempfile.TemporaryDirectory() as folder:
-        described = Path(folder, "metadata.json")
-        metadata.write_json(described)
-        done = subprocess.run(
-            [sys.executable, "-m", module, *map(str, (described, *arguments))],
-            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        input=pickle.dumps((function, arguments)),
+        capture_output=True,
+        check=False,
+    )
     if done.returncode:
-        said = [x.strip() for x in done.stderr.splitlines() if x.strip()] or [f"exit code {done.returncode}"]
-        raise ModelError(next((x for x in said if x.startswith(_ERROR)), said[-1]).removeprefix(_ERROR))
+        lines = [x.strip() for x in done.stderr.decode(errors="replace").splitlines() if x.strip()]
+        last = lines[-1] if lines else f"exit code {done.returncode}"
+        raise ModelError(next((x for x in lines if x.startswith(_ERROR)), last).removeprefix(_ERROR))
 
 
-def answer(write: Callable[..., Any]) -> None:
-    """The other process's side of `write_on_backend`: calls a function with its arguments; errors become one line."""
+if __name__ == "__main__":
+    called, given = pickle.load(sys.stdin.buffer)
     try:
-        write(ModelMetadata.read_json(sys.argv[1]), *sys.argv[2:])
+        called(*given)
     except KerasBirdsError as error:
         sys.exit(f"{_ERROR}{error}")

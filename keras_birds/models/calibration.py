@@ -1,10 +1,11 @@
 """What turns a model's scores into shares of right answers, label by label; it travels in the model's metadata."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from keras_birds.models.logits import logit
 
@@ -60,47 +61,20 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold."""
-        return {
-            "method": self.method,
-            "precision": self.precision,
-            "error_before": self.error_before,
-            "error_after": self.error_after,
-            "labels": [
-                {
-                    "positives": x.positives,
-                    "parameters": list(x.parameters),
-                    "refused": x.refused,
-                    "threshold": x.threshold,
-                    "threshold_interval": list(x.threshold_interval) if x.threshold_interval else None,
-                }
-                for x in self.labels
-            ],
-        }
+        data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Calibration":
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError: if the method is unknown.
-            KeyError: if a part is missing.
+            ValidationError: naming a part that is missing or wrong.
         """
-        if data["method"] not in METHODS:
-            raise ValueError(f"calibration must be one of {', '.join(METHODS)}. Received: {data['method']}")
-        labels = []
-        for x in data["labels"]:
-            interval = x["threshold_interval"]
-            labels.append(
-                LabelCalibration(
-                    int(x["positives"]),
-                    tuple(map(float, x["parameters"])),
-                    str(x["refused"]),
-                    x["threshold"],
-                    (float(interval[0]), float(interval[1])) if interval else None,
-                )
-            )
-        errors = float(data["error_before"]), float(data["error_after"])
-        return cls(data["method"], float(data["precision"]), *errors, tuple(labels))
+        return _ADAPTER.validate_python(data)
+
+
+_ADAPTER = TypeAdapter(Calibration)
 
 
 def calibrate(method: str, parameters: Sequence[float], scores: np.ndarray) -> np.ndarray:

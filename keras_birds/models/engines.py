@@ -35,16 +35,24 @@ class Engine(Protocol):
 
 @runtime_checkable
 class FrameEngine(Engine, Protocol):
-    """A model that may score the moments of a clip as well.
+    """A model that may score the frames of a clip, its parts of equal length, as well.
 
     Args:
-        num_frames: how many they are, in order and of equal length; 0 where it has no attention head.
+        num_frames: how many they are; 0 where it has no attention head.
     """
 
     num_frames: int
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Float32 inputs to float32 `[n, frame, label]`, where `num_frames` isn't 0."""
+
+
+_GRAPHS = (
+    (["mel"], ["logits"]),
+    (["mel"], ["logits", FRAME_LOGITS]),
+    (["waveform"], ["probabilities"]),
+)
+"""Inputs and outputs of the graphs that keras-birds writes."""
 
 
 class OnnxEngine(SessionEngine):
@@ -62,50 +70,26 @@ class OnnxEngine(SessionEngine):
     def __init__(self, path: str | Path, provider: str | None = None):
         super().__init__(path, provider)
         self.metadata = ModelMetadata.of_session(self._session, path)
-        self.takes = self._find_input()
-        self.num_frames = self._check_graph()
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        names = [x.name for x in inputs], [x.name for x in outputs]
+        if names not in _GRAPHS:
+            raise ModelError(
+                f"{path}: the graph must take mel and give logits, or waveform and probabilities. Received: "
+                f"{', '.join(names[0])} -> {', '.join(names[1])}"
+            )
+        self.metadata.check_shapes(path, inputs[0].shape, outputs[0].shape)
+        self.takes = inputs[0].name
+        self.num_frames = sum(int(x.shape[1]) for x in outputs[1:])
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores images, or clips where the graph takes sound.
-
-        Args:
-            inputs: float32 `[n, height, width, 1]` in [0, 1], or `[n, clip_samples]`.
-
-        Returns:
-            float32 `[n, label]`.
-        """
+        """Scores images `[n, height, width, 1]`, or clips `[n, samples]` of sound; float32 `[n, label]`."""
         found: np.ndarray = self._session.run(None, {self.takes: inputs})[0]
         return found if self.takes == "mel" else logit(found).astype(np.float32)
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores the moments of images.
-
-        Args:
-            inputs: float32 `[n, height, width, 1]` in [0, 1].
-
-        Returns:
-            float32 `[n, frame, label]`.
-        """
+        """Scores the frames of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
         logits: np.ndarray = self._session.run([FRAME_LOGITS], {"mel": inputs})[0]
         return logits
-
-    def _find_input(self) -> str:
-        names = [x.name for x in self._session.get_inputs()], [x.name for x in self._session.get_outputs()]
-        if names == (["waveform"], ["probabilities"]):
-            return "waveform"
-        if names[0] != ["mel"] or names[1] not in (["logits"], ["logits", FRAME_LOGITS]):
-            received = f"{', '.join(names[0])} -> {', '.join(names[1])}"
-            raise ModelError(
-                f"{self.path}: the graph must take mel and give logits, or waveform and probabilities. Received: "
-                f"{received}"
-            )
-        return "mel"
-
-    def _check_graph(self) -> int:
-        """Frames of a clip that the graph scores; 0 where it doesn't."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self.metadata.check_shapes(self.path, inputs[0].shape, outputs[0].shape)
-        return int(outputs[1].shape[1]) if len(outputs) == 2 else 0
 
 
 def load_engine(path: str | Path, provider: str | None = None) -> Engine:

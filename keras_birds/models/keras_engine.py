@@ -6,7 +6,6 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -41,15 +40,15 @@ def load_keras_model(path: str | Path) -> keras.Model:
 
 
 def with_frames(model: keras.Model) -> keras.Model:
-    """A model of an attention head as one with two outputs, clip and frame logits; another as it is."""
-    if FRAME_LOGITS not in [x.name for x in model.layers]:
-        return model
-    return keras.Model(model.inputs[0], [model.outputs[0], model.get_layer(FRAME_LOGITS).output])
+    """A model of an attention head as one with two outputs, clip and frame logits; another has one still."""
+    frames = [x.output for x in model.layers if x.name == FRAME_LOGITS]
+    return keras.Model(model.inputs[0], [model.outputs[0], *frames])
 
 
-def as_list(outputs: Any) -> list[np.ndarray]:
-    """What `predict_on_batch` gives, of one output or several."""
-    return [np.asarray(x, np.float32) for x in (outputs if isinstance(outputs, list | tuple) else [outputs])]
+def predict_batch(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+    """Float32 outputs, of a model with one output as well."""
+    outputs = model.predict_on_batch(images)
+    return [np.asarray(x, np.float32) for x in (outputs if isinstance(outputs, list) else [outputs])]
 
 
 class KerasEngine:
@@ -79,23 +78,22 @@ class KerasEngine:
         self.model = load_keras_model(path)
         self.metadata.check_shapes(path, self.model.inputs[0].shape, self.model.outputs[0].shape)
         self._with_frames = with_frames(self.model)
-        outputs = self._with_frames.outputs
-        self.num_frames = int(outputs[1].shape[1]) if len(outputs) == 2 else 0
+        self.num_frames = sum(int(x.shape[1]) for x in self._with_frames.outputs[1:])
         self._threads = TorchThreads() if keras.config.backend() == "torch" else None
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
-        return self._run(self.model, inputs)[0]
+        return self._run(inputs)[0]
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores the moments of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
-        return self._run(self._with_frames, inputs)[1]
+        """Scores the frames of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
+        return self._run(inputs)[1]
 
-    def _run(self, model: keras.Model, inputs: np.ndarray) -> list[np.ndarray]:
-        n, images = len(inputs), inputs
+    def _run(self, images: np.ndarray) -> list[np.ndarray]:
+        n = len(images)
         if self._threads:
             self._threads.adjust()
         else:
             # jax and tensorflow compile anew for every batch size: powers of two keep that to a few.
             images = np.pad(images, [(0, (1 << (n - 1).bit_length()) - n), (0, 0), (0, 0), (0, 0)])
-        return [x[:n] for x in as_list(model.predict_on_batch(images))]
+        return [x[:n] for x in predict_batch(self._with_frames, images)]

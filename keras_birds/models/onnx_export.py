@@ -4,6 +4,7 @@ import contextlib
 import io
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,13 @@ import onnx
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
-from keras_birds.models.backend_process import answer, write_on_backend
+from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
 from keras_birds.models.session import open_session
 
 if TYPE_CHECKING:
     import keras
 
-INPUT, OUTPUT = "mel", "logits"
 TOLERANCE = 1e-4
 """How far ONNX Runtime's logits may be from Keras', absolutely or relative to the logit."""
 
@@ -42,21 +42,20 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
             Runtime.
         KerasBirdsError: if the file can't be written.
     """
+    call_on_backend("torch", _export, Path(keras_path), Path(onnx_path), metadata)
+
+
+def _export(keras_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
     import keras
 
     from keras_birds.models.keras_engine import with_frames
 
-    keras_path, onnx_path = Path(keras_path), Path(onnx_path)
-    if keras.config.backend() != "torch":
-        write_on_backend("torch", "keras_birds.models.onnx_export", metadata, keras_path, onnx_path)
-        return
     # On the CPU: a GPU's reduced-precision convolutions would fail the comparison.
     with keras.device("cpu"):
         model = load_float32(keras_path)
         metadata.check_shapes(keras_path, model.inputs[0].shape, model.outputs[0].shape)
         model = with_frames(model)
-        graph = trace(keras_path, model)
-        _rename(graph)
+        graph = trace(keras_path, model, ("mel", "logits", FRAME_LOGITS))
         onnx.helper.set_model_props(graph, metadata.onnx_props())
         onnx.checker.check_model(graph)
         with atomic_path(onnx_path) as temporary:
@@ -94,12 +93,13 @@ def load_float32(path: Path) -> "keras.Model":
     return model
 
 
-def trace(path: str | Path, model: "keras.Model") -> onnx.ModelProto:
-    """A Keras model's graph, through torch, with the exporter's own names.
+def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.ModelProto:
+    """A Keras model's graph, through torch, for any batch.
 
     Args:
         path: what errors name.
         model: on the torch backend.
+        names: of its input, then of its outputs; those that it doesn't have are left out.
 
     Raises:
         ModelError: if it can't be exported.
@@ -114,20 +114,21 @@ def trace(path: str | Path, model: "keras.Model") -> onnx.ModelProto:
         ):
             # torch's exporter warns of its own age and of every Python number that it takes as a constant.
             warnings.simplefilter("ignore")
-            model(
-                np.zeros((1, *model.inputs[0].shape[1:]), np.float32)
-            )  # Keras exports only what was called.
-            model.export(str(Path(folder, "graph.onnx")), format="onnx", verbose=False)
-            return onnx.load(str(Path(folder, "graph.onnx")))
+            # Keras exports only what was called.
+            model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
+            path_of_graph = str(Path(folder, "graph.onnx"))
+            model.export(path_of_graph, format="onnx", verbose=False)
+            graph = onnx.load(path_of_graph)
     except Exception as error:  # torch, keras and onnx each raise their own
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{path}: the model must be exportable through torch. Received: {detail}") from None
+    _rename(graph, names)
+    return graph
 
 
-def _rename(model: onnx.ModelProto) -> None:
-    """Gives the graph the names of the contract; the exporter makes up its own."""
+def _rename(model: onnx.ModelProto, wanted: Sequence[str]) -> None:
+    """Gives the input and the outputs these names; the exporter makes up its own."""
     values = [model.graph.input[0], *model.graph.output]
-    wanted = (INPUT, OUTPUT, FRAME_LOGITS)
     names = {value.name: name for value, name in zip(values, wanted, strict=False)}
     for node in model.graph.node:
         for side in (node.input, node.output):
@@ -166,23 +167,15 @@ def example_clips(metadata: ModelMetadata) -> np.ndarray:
 
 
 def _check_parity(path: Path, model: "keras.Model", onnx_path: Path, images: np.ndarray) -> None:
-    from keras_birds.models.keras_engine import as_list
+    from keras_birds.models.keras_engine import predict_batch
 
     session = open_session(onnx_path)
     for batch in (1, len(images)):
-        expected = model.predict_on_batch(images[:batch])
-        for a, b in zip(as_list(expected), session.run(None, {INPUT: images[:batch]}), strict=True):
+        expected = predict_batch(model, images[:batch])
+        for a, b in zip(expected, session.run(None, {"mel": images[:batch]}), strict=True):
             if a.shape != b.shape or not np.allclose(b, a, TOLERANCE, TOLERANCE):
                 gap = np.abs(b - a).max() if a.shape == b.shape else np.inf
                 raise ModelError(
                     f"{path}: ONNX Runtime must give the same logits as Keras within {TOLERANCE:g}. Received: a "
                     f"difference of {gap:.3g} at batch {batch}"
                 )
-
-
-def _export(metadata: ModelMetadata, keras_path: str, onnx_path: str) -> None:
-    export_onnx(keras_path, onnx_path, metadata)
-
-
-if __name__ == "__main__":
-    answer(_export)
