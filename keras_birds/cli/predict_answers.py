@@ -40,7 +40,7 @@ def predict_answers(
             f"draws one recording. Received: {len(names)} recordings", param_hint="--figure"
         )
     if frames is not None:
-        classifier.check_frames()
+        classifier.frame_engines()
     answers = predict(classifier, names, options, method, top_k)
     failed = 0
     with _output(out, form) as stream, _frames(frames, classifier) as add_frames:

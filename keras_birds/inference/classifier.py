@@ -1,33 +1,34 @@
 """A trained model or an ensemble of them, ready to score recordings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import soxr
 
-from keras_birds.audio.clips import sliding_windows, window_hop_samples
-from keras_birds.audio.mel import MelTransform
-from keras_birds.audio.stream import open_stream
-from keras_birds.config import AudioConfig, Config, MelConfig
-from keras_birds.errors import AudioError, ModelError
+from keras_birds.audio.clips import Window, fill, sliding_windows, window_hop_samples
+from keras_birds.audio.reader import MIN_SECONDS
+from keras_birds.audio.stream import Channel, open_stream
+from keras_birds.config import Config
+from keras_birds.errors import AudioError, DataError
+from keras_birds.inference.ensemble import Ensemble
+from keras_birds.inference.parallel import map_in_order
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
-from keras_birds.labels import LabelSet
-from keras_birds.models.calibration import Calibration
-from keras_birds.models.engines import Engine, FrameEngine, load_engine
+from keras_birds.models.engines import Engine, load_engine
 from keras_birds.models.find import resolve_model
-from keras_birds.models.logits import sigmoid
-from keras_birds.models.metadata import check_members, joined_id
+from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from pandas import DataFrame
 
-Chunk = tuple[np.ndarray, np.ndarray, np.ndarray]
-_CHUNK_WINDOWS = 16
+_WINDOWS_AT_ONCE = 16
+_Item = TypeVar("_Item")
 
 
-class Classifier:
+class Classifier(Ensemble):
     """One model or an ensemble, whose scores are the mean of its members' probabilities.
 
     Args:
@@ -41,66 +42,46 @@ class Classifier:
     """
 
     def __init__(self, engines: Sequence[Engine], decoder: str | None = None, calibrated: bool = False):
-        if not engines:
-            raise ModelError("A classifier must have at least one model. Received: none")
-        for other in engines[1:]:
-            _check_member(engines[0], other)
-        first = engines[0].metadata
-        self.engines = tuple(engines)
-        self.model_id = joined_id([x.metadata.model_id for x in engines])
-        self.labels: LabelSet = first.labels
-        self.mel: MelConfig = first.mel
-        self.audio: AudioConfig = first.audio
-        self.calibration = _shared_calibration(engines) if calibrated else None
+        super().__init__(engines, calibrated)
         if decoder is not None:
-            audio = {**first.audio.model_dump(), "decoder": decoder}
-            self.audio = Config.parse({"audio": audio, "mel": first.mel}, "load").audio
-        self._transform = MelTransform(self.audio, self.mel) if engines[0].takes == "mel" else None
+            audio = {**self.audio.model_dump(), "decoder": decoder}
+            self.audio = Config.parse({"audio": audio, "mel": self.mel}, "load").audio
 
-    @property
-    def batch_size(self) -> int:
-        """Windows at a time that the members are fastest with."""
-        return max(x.batch_size for x in self.engines)
+    def predict(self, clips: "ArrayLike", sample_rate_hz: int) -> np.ndarray:
+        """Scores sound in memory.
 
-    @property
-    def workers(self) -> int | None:
-        """Threads that may ask for probabilities at once; `None` for as many as there are processors."""
-        return min((x.workers for x in self.engines if x.workers is not None), default=None)
-
-    def inputs(self, clips: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """What the members take: the mel images of clips, or the clips themselves.
+        ```python
+        classifier = keras_birds.load("animals")
+        classifier.predict(np.zeros((8, 160_000), np.float32), 32_000)  # [8, 11]: a row a clip
+        classifier.predict(np.zeros(60 * 48_000, np.float32), 48_000)  # [12, 11]: a row a window of 5 s
+        ```
 
         Args:
-            clips: float32 `[n, clip_samples]`; a list of clips isn't copied.
+            clips: floating-point samples in [-1, 1]: `[samples]`, a recording of any length, which is cut into windows
+                as `scores` cuts a file; or `[n, samples]`, clips no longer than the model's window, each of which is
+                filled by repeating it.
+            sample_rate_hz: of the samples; other rates than the model's are resampled (soxr, HQ).
 
         Returns:
-            float32 `[n, height, width, 1]` in [0, 1], or `clips`.
-        """
-        return np.asarray(clips) if self._transform is None else self._transform.images(clips)
-
-    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores inputs.
-
-        Args:
-            inputs: as `inputs` gives them.
-
-        Returns:
-            float32 `[n, label]` in [0, 1].
+            float32 probabilities `[window, label]`, or `[n, label]`.
 
         Raises:
-            ModelError: if a member gives NaN, or other than one number for each label.
+            DataError: if the array has another shape or type, is too short or too long, or holds NaN or infinity.
         """
-        total = np.zeros((len(inputs), len(self.labels)), np.float32)
-        for engine in self.engines:
-            logits = engine.logits(inputs)
-            if logits.shape != total.shape or np.isnan(logits).any():
-                raise ModelError(
-                    f"{engine.path}: the model must give a number for each of {len(self.labels)} labels. "
-                    f"Received: shape {logits.shape}, {int(np.isnan(logits).sum())} of them NaN"
-                )
-            total += sigmoid(logits)
-        mean = total / np.float32(len(self.engines))
-        return mean if self.calibration is None else self.calibration.apply(mean)
+        samples, audio = _checked(np.asarray(clips), sample_rate_hz), self.audio
+        if samples.ndim == 2 and samples.shape[1] > round(audio.clip_s * sample_rate_hz):
+            raise DataError(
+                f"clips must be at most as long as the model's window, {audio.clip_s:g} s. Received: "
+                f"{samples.shape[1] / sample_rate_hz:g} s. Pass one recording as [samples]: it is cut into windows"
+            )
+        if sample_rate_hz != audio.sample_rate_hz:
+            samples = soxr.resample(samples.T, sample_rate_hz, audio.sample_rate_hz, quality="HQ").T
+        n = audio.clip_samples
+        found: Iterable[np.ndarray] = (fill(x, n)[:n] for x in samples) if samples.ndim == 2 else ()
+        if samples.ndim == 1:
+            found = (x.clip for x in sliding_windows([samples[:, None]], audio))
+        batches = _batched(found, _WINDOWS_AT_ONCE)
+        return np.concatenate([x for _, x in map_in_order(self.score_clips, [batches], available_cpus())])
 
     def scores(self, path: str | Path, overlap_s: float = 0.0) -> "DataFrame":
         """Scores a recording in sliding windows, on all processors.
@@ -116,88 +97,15 @@ class Classifier:
             AudioError: if the file can't be read.
             ConfigError: if the overlap is negative or as long as the clip.
         """
-        import pandas as pd
-
         found = self.score_file(path, overlap_s)
-        columns = pd.DataFrame(found.scores, columns=list(self.labels))
-        return pd.concat([pd.DataFrame({"start_s": found.start_s, "end_s": found.end_s}), columns], axis=1)
-
-    def stream(self, path: str | Path, overlap_s: float = 0.0) -> Iterator[Chunk]:
-        """As `scores`, in flat memory: some windows at a time, while the recording is being decoded.
-
-        Yields:
-            `start_s [n]`, `end_s [n]` and float32 `scores [n, label]`.
-        """
-        audio = self.audio
-        window_hop_samples(audio, overlap_s)
-        with open_stream(path, audio.sample_rate_hz, audio.decoder) as stream:
-            windows = sliding_windows(stream.blocks, audio, overlap_s)
-            while chunk := list(islice(windows, _CHUNK_WINDOWS)):
-                start_s = np.array([x.start_samples for x in chunk]) / audio.sample_rate_hz
-                end_s = start_s + np.array([x.n_samples for x in chunk]) / audio.sample_rate_hz
-                yield start_s, end_s, self.probabilities(self.inputs([x.clip for x in chunk]))
-
-    def frame_scores(self, path: str | Path) -> "DataFrame":
-        """Scores the moments of a recording, as models with an attention head can (`model.head = "attention"`).
-
-        Windows don't overlap. Frames of what fills up the last one are left out.
-
-        Args:
-            path: an audio file or its URL.
-
-        Returns:
-            One row a frame: `start_s`, `end_s`, then float32 probabilities, one column a label; of several members
-            the mean. They are not calibrated.
-
-        Raises:
-            AudioError: if the file can't be read.
-            ModelError: if a member has no attention head, or another number of frames.
-        """
-        import pandas as pd
-
-        engines, audio = self.check_frames(), self.audio
-        frame_s = audio.clip_s / engines[0].num_frames
-        times, scores = [], []
-        with open_stream(path, audio.sample_rate_hz, audio.decoder) as stream:
-            windows = sliding_windows(stream.blocks, audio, 0.0)
-            while chunk := list(islice(windows, _CHUNK_WINDOWS)):
-                inputs = self.inputs([x.clip for x in chunk])
-                found = np.mean([sigmoid(x.frame_logits(inputs)) for x in engines], axis=0)
-                for window, frames in zip(chunk, found, strict=True):
-                    start_s, length_s = (
-                        x / audio.sample_rate_hz for x in (window.start_samples, window.n_samples)
-                    )
-                    first_s = frame_s * np.arange(len(frames))
-                    inside = first_s < length_s - 1e-6
-                    last_s = np.minimum(first_s + frame_s, length_s)
-                    times.append(start_s + np.stack([first_s, last_s], axis=1)[inside])
-                    scores.append(frames[inside].astype(np.float32))
-        labels = list(self.labels)
-        columns = pd.DataFrame(
-            np.concatenate(scores) if scores else np.zeros((0, len(labels))), columns=labels
-        )
-        spans = np.concatenate(times) if times else np.zeros((0, 2))
-        return pd.concat([pd.DataFrame(spans, columns=["start_s", "end_s"]), columns], axis=1)
-
-    def check_frames(self) -> list[FrameEngine]:
-        """The members, if all can score the moments of a clip.
-
-        Raises:
-            ModelError: naming the first that can't.
-        """
-        found: list[FrameEngine] = []
-        for engine in self.engines:
-            frames = engine.num_frames if isinstance(engine, FrameEngine) else 0
-            if not isinstance(engine, FrameEngine) or not frames or (found and frames != found[0].num_frames):
-                raise ModelError(
-                    f"{engine.path}: frames need models with an attention head and equally many frames. Received: "
-                    f"{frames or 'no'} frames. Train with --config recommended, or --set model.head=attention"
-                )
-            found.append(engine)
-        return found
+        return self._frame(np.stack([found.start_s, found.end_s], axis=1), found.scores)
 
     def score_file(self, path: str | Path, overlap_s: float = 0.0) -> RecordingScores:
         """As `scores`, with what became of the file.
+
+        Args:
+            path: an audio file or its URL.
+            overlap_s: how much each window shares with the one before.
 
         Raises:
             AudioError: if the file can't be read.
@@ -207,6 +115,75 @@ class Classifier:
         if found.recording.failed:
             raise AudioError(path, found.recording.reason, found.recording.status)
         return found
+
+    def stream(
+        self, path: str | Path, overlap_s: float = 0.0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """As `scores`, in flat memory: some windows at a time, while the recording is being decoded.
+
+        Args:
+            path: an audio file or its URL.
+            overlap_s: how much each window shares with the one before.
+
+        Yields:
+            `start_s [n]`, `end_s [n]` (seconds, float64) and float32 probabilities `[n, label]`, n at most 16.
+
+        Raises:
+            AudioError: if the file can't be read, when what was read before it broke off has been given.
+            ConfigError: if the overlap is negative or as long as the clip.
+        """
+        rate_hz = self.audio.sample_rate_hz
+        for windows, scores in self._map_windows(self.score_clips, path, overlap_s):
+            start_s = np.array([x.start_samples for x in windows]) / rate_hz
+            yield start_s, start_s + np.array([x.n_samples for x in windows]) / rate_hz, scores
+
+    def frame_scores(self, path: str | Path, channel: Channel = "mix") -> "DataFrame":
+        """Scores the frames of a recording, as models with an attention head can (`model.head = "attention"`).
+
+        Windows don't overlap. Frames of what fills up the last one are left out.
+
+        Args:
+            path: an audio file or its URL.
+            channel: `"mix"`, the mean over channels, or a number from 1.
+
+        Returns:
+            One row a frame: `start_s`, `end_s`, then float32 probabilities, one column a label; of several members
+            the mean. They are not calibrated.
+
+        Raises:
+            AudioError: if the file can't be read.
+            ModelError: if a member has no attention head, or another number of frames.
+        """
+        rate_hz, frame_s = self.audio.sample_rate_hz, self.audio.clip_s / self.frame_engines()[0].num_frames
+        spans, scores = [np.zeros((0, 2))], [np.zeros((0, len(self.labels)), np.float32)]
+        for windows, found in self._map_windows(self.score_frames, path, 0.0, channel):
+            for window, frames in zip(windows, found, strict=True):
+                length_s = window.n_samples / rate_hz
+                first_s = frame_s * np.arange(len(frames))
+                inside = first_s < length_s - 1e-6
+                last_s = np.minimum(first_s + frame_s, length_s)
+                spans.append(window.start_samples / rate_hz + np.stack([first_s, last_s], axis=1)[inside])
+                scores.append(frames[inside])
+        return self._frame(np.concatenate(spans), np.concatenate(scores))
+
+    def _map_windows(
+        self,
+        score: Callable[[list[np.ndarray]], np.ndarray],
+        path: str | Path,
+        overlap_s: float,
+        channel: Channel = "mix",
+    ) -> Iterator[tuple[list[Window], np.ndarray]]:
+        window_hop_samples(self.audio, overlap_s)
+        with open_stream(path, self.audio.sample_rate_hz, self.audio.decoder, channel) as stream:
+            windows = sliding_windows(stream.blocks, self.audio, overlap_s, stream.numbers)
+            batches = _batched(windows, _WINDOWS_AT_ONCE)
+            yield from map_in_order(lambda x: score([y.clip for y in x]), [batches], available_cpus())
+
+    def _frame(self, spans_s: np.ndarray, scores: np.ndarray) -> "DataFrame":
+        import pandas as pd
+
+        columns = pd.DataFrame(scores, columns=list(self.labels))
+        return pd.concat([pd.DataFrame(spans_s, columns=["start_s", "end_s"]), columns], axis=1)
 
 
 def load(
@@ -246,23 +223,24 @@ def load(
     return Classifier([load_engine(x, provider) for x in resolve_model(path, engine)], decoder, calibrated)
 
 
-def _shared_calibration(engines: Sequence[Engine]) -> Calibration:
-    first = engines[0].metadata.calibration
-    for engine in engines:
-        found = engine.metadata.calibration
-        if found is None or found != first:
-            what = "none" if found is None else f"another than in {engines[0].path}"
-            raise ModelError(
-                f"{engine.path}: calibrated scores need a calibration that all members share. Received: {what}. Make "
-                "it with `keras-birds calibrate RUN`"
-            )
-    return cast(Calibration, first)
+def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
-def _check_member(first: Engine, other: Engine) -> None:
-    if first.takes != other.takes:
-        raise ModelError(
-            f"The members of an ensemble must take the same. Received: {first.takes} in {first.path} and {other.takes} "
-            f"in {other.path}"
+def _checked(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """`predict`'s samples as float32."""
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+        raise DataError(
+            "clips must be floating-point samples in [-1, 1], [samples] or [n, samples]. Received: "
+            f"{samples.dtype} {list(samples.shape)}"
         )
-    check_members(first.metadata, other.metadata, str(first.path), str(other.path))
+    if sample_rate_hz <= 0 or not len(samples) or samples.shape[-1] < MIN_SECONDS * sample_rate_hz:
+        raise DataError(
+            f"clips must hold at least {MIN_SECONDS:g} s of sound. Received: shape {list(samples.shape)} at "
+            f"{sample_rate_hz} Hz"
+        )
+    if not np.isfinite(samples).all():
+        raise DataError("clips must hold numbers only. Received: NaN or infinity")
+    return samples.astype(np.float32, copy=False)

@@ -1,18 +1,12 @@
-"""Scores recordings one after the other, with every processor busy and memory flat.
-
-Each thread turns batches of windows into scores; when few batches wait, one of them first cuts the next ones from a
-recording. That is 3 % faster than decoding in threads of its own, which drive out of the processors' caches what the
-model needs there. The caller takes whole recordings in the order in which they were named. What waits is bounded.
-Threads serve because libsndfile, soxr, NumPy, SciPy and ONNX Runtime all let go of Python's lock while they compute.
-"""
+"""Scores recordings one after the other, with every processor busy and memory flat."""
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import Queue
-from typing import TYPE_CHECKING
+from typing import cast
 
 import numpy as np
 
@@ -20,16 +14,15 @@ from keras_birds.audio.clips import sliding_windows, window_hop_samples
 from keras_birds.audio.remote import stamp
 from keras_birds.audio.stream import Channel, RecordingStream, open_stream
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
+from keras_birds.inference.ensemble import Ensemble
+from keras_birds.inference.parallel import map_in_order
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.threads import available_cpus
 
-if TYPE_CHECKING:
-    from keras_birds.inference.classifier import Classifier
-
 _RECORDINGS_IN_FLIGHT = 64
-_THREADS_PER_CUTTER = 4  # decoding and resampling take a third of what mel and model take, at most
+_THREADS_A_PRODUCER = 4  # decoding and resampling take a third of what mel and model take, at most
 # Mel and model in turns push each other out of the cache: 3 % slower if they change more often.
-_CLIPS_A_JOB = 4
+_CLIPS_A_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -72,259 +65,178 @@ class RecordingScores:
 
 
 def score_recordings(
-    classifier: "Classifier",
-    names: Iterable[str | Path],
+    ensemble: Ensemble,
+    files: Iterable[str | Path],
     options: ScoreOptions = DEFAULT_OPTIONS,
     on_scored: Callable[[float], None] = lambda _: None,
 ) -> Iterator[RecordingScores]:
     """Scores recordings. One that can't be read gets a status that says why.
 
     Args:
-        classifier: the model.
-        names: paths or URLs, read as they are needed.
+        ensemble: the model.
+        files: paths or URLs, taken as they are needed.
         options: how.
-        on_scored: told how many seconds of audio were scored since it was last told; called by several threads.
+        on_scored: told how many seconds of sound were scored since it was last told, whatever the overlap and the
+            number of channels.
 
     Yields:
-        One for each name, in order.
+        One for each file, in order.
 
     Raises:
         ConfigError: at once, if the options can't be used.
         KerasBirdsError: on the way, if the model gives no numbers or a package is missing.
     """
-    window_hop_samples(classifier.audio, options.overlap_s)
+    window_hop_samples(ensemble.audio, options.overlap_s)
     for name in ("workers", "batch_size"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1. Received: {value}")
-    return iter(_Pipeline(classifier, iter(names), options, on_scored))
+    return _score(ensemble, _Recordings(files), options, on_scored)
 
 
-class _Pending:
-    """A recording on its way."""
+def _score(
+    ensemble: Ensemble, recordings: "_Recordings", options: ScoreOptions, on_scored: Callable[[float], None]
+) -> Iterator[RecordingScores]:
+    threads = options.workers or available_cpus()
+    producers = [
+        WindowProducer(ensemble, recordings, options).batches()
+        for _ in range(-(-threads // _THREADS_A_PRODUCER))
+    ]
 
-    def __init__(self, name: str | Path):
-        self.name = name
-        self.windows: list[tuple[int, int, int]] = []
-        self.scores: dict[int, np.ndarray] = {}
-        self.recording = RecordingStatus(str(name), "corrupt")
-        self.is_decoded = False
+    def score(batch: list[WindowTask]) -> np.ndarray | list[np.ndarray]:
+        return ensemble.score_clips([x.clip for x in batch], options.batch_size) if batch else []
+
+    # Last in, first closed: a producer that waits for room must hear that nobody takes recordings any more.
+    with closing(map_in_order(score, producers, threads)) as scored, closing(recordings):
+        for batch, rows in scored:
+            for task, row in zip(batch, rows, strict=True):
+                task.recording.rows[task.index] = row
+            on_scored(sum(x.new_s for x in batch))
+            yield from (_result(ensemble, x) for x in recordings.pop_complete())
+        yield from (_result(ensemble, x) for x in recordings.pop_complete())
+
+
+@dataclass(eq=False)
+class _Recording:
+    """A recording on its way: windows are start, length (samples) and channel; rows are their scores."""
+
+    file: str | Path
+    windows: list[tuple[int, int, int]] = field(default_factory=list)
+    rows: dict[int, np.ndarray] = field(default_factory=dict)
+    status: RecordingStatus | None = None  # until it is decoded
 
     @property
     def is_complete(self) -> bool:
-        return self.is_decoded and (self.recording.failed or len(self.scores) == len(self.windows))
+        status = self.status
+        return status is not None and (status.failed or len(self.rows) == len(self.windows))
 
 
-@dataclass(frozen=True)
-class _Item:
-    pending: _Pending
+class _Recordings:
+    """Recordings on their way, in order and never more than `_RECORDINGS_IN_FLIGHT` of them; threads share it."""
+
+    def __init__(self, files: Iterable[str | Path]):
+        self._files = iter(files)
+        self._lock = threading.Lock()
+        self._room = threading.Semaphore(_RECORDINGS_IN_FLIGHT)
+        self._order: deque[_Recording] = deque()
+        self._is_closed = False
+
+    def make_room(self, wait: bool) -> bool:
+        """Whether another recording may begin."""
+        return self._room.acquire(blocking=wait)
+
+    def next(self) -> _Recording | None:
+        """Begins another recording, for which there is room; `None` where no more are wanted."""
+        with self._lock:
+            for file in () if self._is_closed else self._files:
+                self._order.append(_Recording(file))
+                return self._order[-1]
+        return None
+
+    def pop_complete(self) -> Iterator[_Recording]:
+        """Those that are scored and before which none is left."""
+        while self._order and self._order[0].is_complete:
+            self._room.release()
+            yield self._order.popleft()
+
+    def close(self) -> None:
+        """Lets nothing begin any more, and nobody wait."""
+        self._is_closed = True
+        self._room.release(1 << 16)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTask:
+    """A window that waits for its scores.
+
+    Args:
+        recording: whose it is.
+        index: among the recording's windows.
+        clip: float32 `[clip_samples]`.
+        new_s: seconds of sound that no task before it holds.
+    """
+
+    recording: _Recording
     index: int
     clip: np.ndarray
+    new_s: float
 
 
-class _Cutter:
-    """What cuts one recording after the other into batches, for one thread at a time."""
+class WindowProducer:
+    """Cuts one recording after the other into windows."""
 
-    def __init__(self, batches: Iterator[list[_Item]]):
-        self.batches = batches
-        self.needs_room = False
+    def __init__(self, ensemble: Ensemble, recordings: _Recordings, options: ScoreOptions):
+        self._audio, self._recordings, self._options = ensemble.audio, recordings, options
+        self._batch_size = max(options.batch_size or ensemble.batch_size, _CLIPS_A_BATCH)
 
-
-class _Pipeline:
-    def __init__(
-        self,
-        classifier: "Classifier",
-        names: Iterator[str | Path],
-        options: ScoreOptions,
-        on_scored: Callable[[float], None],
-    ):
-        self._classifier = classifier
-        self._names = names
-        self._options = options
-        self._on_scored = on_scored
-        self._threads = options.workers or available_cpus()
-        self._slots = threading.Semaphore(classifier.workers or self._threads)
-        self._batch_size = options.batch_size or classifier.batch_size
-        self._job_size = max(self._batch_size, _CLIPS_A_JOB)
-        self._hop_s = classifier.audio.clip_s - options.overlap_s
-        self._take = threading.Lock()
-        self._order: Queue[_Pending | None] = Queue()
-        # All below is read and changed under this lock only.
-        self._changed = threading.Condition()
-        self._cutters = [_Cutter(self._cut()) for _ in range(-(-self._threads // _THREADS_PER_CUTTER))]
-        self._cutting = 0
-        self._jobs: deque[list[_Item]] = deque()
-        self._in_flight = 0
-        self._error: BaseException | None = None
-        self._stopped = False
-
-    def __iter__(self) -> Iterator[RecordingScores]:
-        threads = [
-            threading.Thread(target=self._work, daemon=True, name="keras-birds") for _ in range(self._threads)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            while (pending := self._order.get()) is not None:
-                with self._changed:
-                    while not pending.is_complete and self._error is None:
-                        self._changed.wait()
-                    self._in_flight -= 1
-                    self._changed.notify_all()
-                if self._error is not None:
-                    break
-                yield self._result(pending)
-        finally:
-            self._stop()
-            for thread in threads:
-                thread.join(timeout=30)
-        if self._error is not None:
-            raise self._error
-
-    def _stop(self, error: BaseException | None = None) -> None:
-        with self._changed:
-            self._error = self._error or error
-            self._stopped = True
-            self._changed.notify_all()
-        self._order.put(None)
-
-    def _result(self, pending: _Pending) -> RecordingScores:
-        windows = [] if pending.recording.failed else pending.windows
-        starts, counts, channels = np.array(windows, np.int64).reshape(-1, 3).T
-        rate_hz = self._classifier.audio.sample_rate_hz
-        scores = np.zeros((len(windows), len(self._classifier.labels)), np.float32)
-        for index in range(len(windows)):
-            scores[index] = pending.scores[index]
-        return RecordingScores(
-            replace(pending.recording, windows=len(windows)),
-            starts / rate_hz,
-            (starts + counts) / rate_hz,
-            channels.astype(np.int16),
-            scores,
-        )
-
-    def _work(self) -> None:
-        """Runs in each thread: cuts recordings while few batches wait, else turns a batch into scores."""
-        try:
-            while (task := self._next_task()) is not None:
-                if isinstance(task, _Cutter):
-                    self._advance(task)
-                else:
-                    self._compute(task)
-        except BaseException as error:
-            self._stop(error)
-
-    def _next_task(self) -> "_Cutter | list[_Item] | None":
-        with self._changed:
-            while not self._stopped:
-                has_room = self._in_flight < _RECORDINGS_IN_FLIGHT
-                ready = [x for x in self._cutters if has_room or not x.needs_room]
-                if ready and len(self._jobs) < self._threads:
-                    self._cutters.remove(ready[0])
-                    self._cutting += 1
-                    return ready[0]
-                if self._jobs:
-                    return self._jobs.popleft()
-                if not self._cutters and not self._cutting:
-                    return None
-                self._changed.wait()
-            return None
-
-    def _advance(self, cutter: _Cutter) -> None:
-        """Cuts until enough batches wait."""
-        is_over = False
-        while not is_over:
-            batch = next(cutter.batches, None)
-            is_over = batch is None
-            with self._changed:
-                cutter.needs_room = batch == []
-                if batch:
-                    self._jobs.append(batch)
-                    self._changed.notify_all()
-                if cutter.needs_room or len(self._jobs) >= 2 * self._threads or self._stopped:
-                    break
-        with self._changed:
-            self._cutting -= 1
-            if not is_over:
-                self._cutters.append(cutter)
-            elif not self._cutters and not self._cutting:
-                self._order.put(None)
-            self._changed.notify_all()
-
-    def _cut(self) -> Iterator[list[_Item]]:
-        """Recordings become batches of windows; an empty batch says that there is no room for another recording."""
-        batch: list[_Item] = []
+    def batches(self) -> Iterator[list[WindowTask]]:
+        """Windows of one or several recordings; a batch is smaller only if more recordings can't begin yet."""
+        batch: list[WindowTask] = []
         while True:
-            with self._changed:
-                has_room = self._in_flight < _RECORDINGS_IN_FLIGHT
-            if not has_room:
-                # What the caller waits for may lie in this batch.
-                yield batch
+            if not self._recordings.make_room(wait=False):
+                yield batch  # what the caller waits for may lie in it
                 batch = []
-                continue
-            with self._take:
-                name = next(self._names, None)
-                if name is None:
-                    break
-                pending = _Pending(name)
-                with self._changed:
-                    self._in_flight += 1
-                self._order.put(pending)
-            batch = yield from self._cut_one(pending, batch)
+                self._recordings.make_room(wait=True)
+            recording = self._recordings.next()
+            if recording is None:
+                break
+            for task in self._cut(recording):
+                batch.append(task)
+                if len(batch) == self._batch_size:
+                    yield batch
+                    batch = []
         if batch:
             yield batch
 
-    def _cut_one(self, pending: _Pending, batch: list[_Item]) -> Generator[list[_Item], None, list[_Item]]:
-        """Yields full batches and returns the last, begun one."""
-        audio, options = self._classifier.audio, self._options
-        size, mtime_ns = stamp(pending.name)
-        recording = RecordingStatus(str(pending.name), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
+    def _cut(self, recording: _Recording) -> Iterator[WindowTask]:
+        audio, options = self._audio, self._options
+        size, mtime_ns = stamp(recording.file)
+        status = RecordingStatus(str(recording.file), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
+        end = 0
         try:
-            with open_stream(pending.name, audio.sample_rate_hz, audio.decoder, options.channel) as stream:
+            with open_stream(recording.file, audio.sample_rate_hz, audio.decoder, options.channel) as stream:
                 for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.numbers):
-                    pending.windows.append((window.start_samples, window.n_samples, window.channel))
-                    batch.append(_Item(pending, len(pending.windows) - 1, window.clip))
-                    if len(batch) >= self._job_size:
-                        yield batch
-                        batch = []
-                recording = _recording_status(recording, stream, pending, audio.sample_rate_hz)
+                    index, window_end = len(recording.windows), window.start_samples + window.n_samples
+                    recording.windows.append((window.start_samples, window.n_samples, window.channel))
+                    yield WindowTask(
+                        recording, index, window.clip, max(0, window_end - end) / audio.sample_rate_hz
+                    )
+                    end = max(end, window_end)
+                status = _status(status, stream, end / audio.sample_rate_hz)
         except AudioError as error:
-            recording = replace(recording, status=error.status, reason=error.reason)
+            status = replace(status, status=error.status, reason=error.reason)
         except KerasBirdsError:
             raise
         except Exception as error:  # whatever a damaged file sets off in a decoder: the others go on
             detail = " ".join(str(error).split())[:200]
-            status = "unreadable" if isinstance(error, OSError) else "corrupt"
-            recording = replace(recording, status=status, reason=f"{type(error).__name__}: {detail}")
-        with self._changed:
-            pending.recording, pending.is_decoded = recording, True
-            if pending.is_complete:
-                self._changed.notify_all()
-        return batch
-
-    def _compute(self, batch: list[_Item]) -> None:
-        inputs = self._classifier.inputs([x.clip for x in batch])
-        with self._slots:
-            scores = np.concatenate(
-                [
-                    self._classifier.probabilities(inputs[x : x + self._batch_size])
-                    for x in range(0, len(inputs), self._batch_size)
-                ]
-            )
-        self._on_scored(len(batch) * self._hop_s)
-        with self._changed:
-            for item, row in zip(batch, scores, strict=True):
-                item.pending.scores[item.index] = row
-            if any(x.pending.is_complete for x in batch):
-                self._changed.notify_all()
+            kind = "unreadable" if isinstance(error, OSError) else "corrupt"
+            status = replace(status, status=kind, reason=f"{type(error).__name__}: {detail}")
+        recording.status = replace(status, windows=0 if status.failed else len(recording.windows))
 
 
-def _recording_status(
-    recording: RecordingStatus, stream: RecordingStream, pending: _Pending, rate_hz: int
-) -> RecordingStatus:
-    end_s = max((start + n) / rate_hz for start, n, _ in pending.windows)
+def _status(status: RecordingStatus, stream: RecordingStream, end_s: float) -> RecordingStatus:
     return replace(
-        recording,
+        status,
         status=stream.status,
         reason=stream.reason,
         seconds=stream.seconds_read,
@@ -332,4 +244,17 @@ def _recording_status(
         sample_rate_hz=stream.sample_rate_hz,
         channels=stream.channels,
         unscored_s=max(0.0, stream.seconds_read - end_s),
+    )
+
+
+def _result(ensemble: Ensemble, recording: _Recording) -> RecordingScores:
+    status = cast(RecordingStatus, recording.status)
+    windows = [] if status.failed else recording.windows
+    starts, counts, channels = np.array(windows, np.int64).reshape(-1, 3).T
+    rate_hz = ensemble.audio.sample_rate_hz
+    scores = np.zeros((len(windows), len(ensemble.labels)), np.float32)
+    for index in range(len(windows)):
+        scores[index] = recording.rows[index]
+    return RecordingScores(
+        status, starts / rate_hz, (starts + counts) / rate_hz, channels.astype(np.int16), scores
     )

@@ -1,0 +1,162 @@
+"""One model or several: clips to probabilities. It knows no files."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
+import numpy as np
+
+from keras_birds.audio.mel import MelTransform
+from keras_birds.config import AudioConfig, MelConfig
+from keras_birds.errors import ModelError
+from keras_birds.labels import LabelSet
+from keras_birds.models.calibration import Calibration
+from keras_birds.models.engines import Engine, FrameEngine
+from keras_birds.models.logits import sigmoid
+from keras_birds.models.metadata import check_members, joined_id
+
+
+class Ensemble:
+    """One model or several, whose scores are the mean of the members' probabilities.
+
+    Args:
+        engines: the members; they must agree on labels (order included), audio and mel settings.
+        calibrated: whether probabilities are read as the models' calibration says.
+
+    Raises:
+        ModelError: naming the member that differs and in what, or that has no calibration.
+    """
+
+    def __init__(self, engines: Sequence[Engine], calibrated: bool = False):
+        if not engines:
+            raise ModelError("A classifier must have at least one model. Received: none")
+        for other in engines[1:]:
+            _check_member(engines[0], other)
+        first = engines[0].metadata
+        self.engines = tuple(engines)
+        self.model_id = joined_id([x.metadata.model_id for x in engines])
+        self.labels: LabelSet = first.labels
+        self.mel: MelConfig = first.mel
+        self.audio: AudioConfig = first.audio
+        self.calibration = _shared_calibration(engines) if calibrated else None
+        self._transform = MelTransform(self.audio, self.mel) if engines[0].takes == "mel" else None
+        at_once = min((x.workers for x in engines if x.workers is not None), default=None)
+        self._slots: AbstractContextManager[object] = (
+            threading.Semaphore(at_once) if at_once else nullcontext()
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Windows at a time that the members are fastest with."""
+        return max(x.batch_size for x in self.engines)
+
+    def inputs(self, clips: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """What the members take: the mel images of clips, or the clips themselves.
+
+        Args:
+            clips: float32 `[n, clip_samples]`; a list of clips isn't copied.
+
+        Returns:
+            float32 `[n, height, width, 1]` in [0, 1], or `clips`.
+        """
+        return np.asarray(clips) if self._transform is None else self._transform.images(clips)
+
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores inputs, all at once.
+
+        Args:
+            inputs: as `inputs` gives them.
+
+        Returns:
+            float32 `[n, label]` in [0, 1].
+
+        Raises:
+            ModelError: if a member gives NaN, or other than one number for each label.
+        """
+        total = np.zeros((len(inputs), len(self.labels)), np.float32)
+        for engine in self.engines:
+            logits = engine.logits(inputs)
+            if logits.shape != total.shape or np.isnan(logits).any():
+                raise ModelError(
+                    f"{engine.path}: the model must give a number for each of {len(self.labels)} labels. "
+                    f"Received: shape {logits.shape}, {int(np.isnan(logits).sum())} of them NaN"
+                )
+            total += sigmoid(logits)
+        mean = total / np.float32(len(self.engines))
+        return mean if self.calibration is None else self.calibration.apply(mean)
+
+    def score_clips(self, clips: Sequence[np.ndarray], batch_size: int | None = None) -> np.ndarray:
+        """Scores clips of the model's length and rate, in batches; threads may ask at the same time.
+
+        Args:
+            clips: float32 `[n, clip_samples]`, n >= 1.
+            batch_size: how many at a time; `None` for what the members are fastest with.
+
+        Returns:
+            float32 probabilities `[n, label]`.
+
+        Raises:
+            ModelError: as `probabilities`.
+        """
+        inputs, step = self.inputs(clips), batch_size or self.batch_size
+        with self._slots:
+            return np.concatenate(
+                [self.probabilities(inputs[x : x + step]) for x in range(0, len(inputs), step)]
+            )
+
+    def score_frames(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """Scores the frames of clips, as models with an attention head can. They are not calibrated.
+
+        Args:
+            clips: float32 `[n, clip_samples]`.
+
+        Returns:
+            float32 `[n, frame, label]`; of several members the mean.
+
+        Raises:
+            ModelError: as `frame_engines`.
+        """
+        engines, inputs = self.frame_engines(), self.inputs(clips)
+        with self._slots:
+            mean: np.ndarray = np.mean([sigmoid(x.frame_logits(inputs)) for x in engines], axis=0)
+        return mean.astype(np.float32)
+
+    def frame_engines(self) -> list[FrameEngine]:
+        """The members, if all can score the frames of a clip.
+
+        Raises:
+            ModelError: naming the first that has no attention head, or another number of frames.
+        """
+        found: list[FrameEngine] = []
+        for engine in self.engines:
+            frames = engine.num_frames if isinstance(engine, FrameEngine) else 0
+            if not isinstance(engine, FrameEngine) or not frames or (found and frames != found[0].num_frames):
+                raise ModelError(
+                    f"{engine.path}: frames need models with an attention head and equally many frames. Received: "
+                    f"{frames or 'no'} frames. Train with --config recommended, or --set model.head=attention"
+                )
+            found.append(engine)
+        return found
+
+
+def _shared_calibration(engines: Sequence[Engine]) -> Calibration:
+    first = engines[0].metadata.calibration
+    for engine in engines:
+        found = engine.metadata.calibration
+        if found is None or found != first:
+            what = "none" if found is None else f"another than in {engines[0].path}"
+            raise ModelError(
+                f"{engine.path}: calibrated scores need a calibration that all members share. Received: {what}. Make "
+                "it with `keras-birds calibrate RUN`"
+            )
+    return cast(Calibration, first)
+
+
+def _check_member(first: Engine, other: Engine) -> None:
+    if first.takes != other.takes:
+        raise ModelError(
+            f"The members of an ensemble must take the same. Received: {first.takes} in {first.path} and {other.takes} "
+            f"in {other.path}"
+        )
+    check_members(first.metadata, other.metadata, str(first.path), str(other.path))
