@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from keras_birds.audio.listing import Kind, OnProblem, Tree, has_magic
 from keras_birds.audio.remote import is_url, list_url
+from keras_birds.csv_table import require_commas
 from keras_birds.errors import DataError
 
 LIST_COLUMNS = ("file", "path", "filename")
@@ -40,7 +41,12 @@ def recordings_in(folder: str | Path, on_problem: OnProblem = log_problem) -> li
     return list(Tree(_entries, on_problem).walk(str(folder)))
 
 
-def find_inputs(arguments: Sequence[str], stdin: BinaryIO | None, on_problem: OnProblem) -> Iterator[str]:
+def find_inputs(
+    arguments: Sequence[str],
+    stdin: BinaryIO | None,
+    on_problem: OnProblem,
+    on_gone: OnProblem | None = None,
+) -> Iterator[str]:
     """Names of the recordings that arguments stand for, found as they are asked for, each once.
 
     An argument is one of
@@ -62,26 +68,32 @@ def find_inputs(arguments: Sequence[str], stdin: BinaryIO | None, on_problem: On
         stdin: where `-` reads from.
         on_problem: is told what a batch goes on without: folders that can't be listed, files in folders of
             unknown kind, rows that name nothing.
+        on_gone: is told of arguments that don't exist or hold no recordings, if the batch goes on without them.
 
     Returns:
         Local paths and URLs, as they were written or found.
 
     Raises:
-        DataError: at once, if arguments don't exist (all are named), hold no recordings, or aren't such lists.
+        DataError: at once, if arguments aren't such lists, or, without `on_gone`, don't exist (all are named) or hold
+            no recordings.
         ConfigError: if a URL needs a package that isn't installed.
     """
-    missing = [f"{x!r} ({reason})" for x in arguments if (reason := _why_missing(x))]
-    if missing:
-        raise DataError(f"recordings and folders must exist. Received: {', '.join(missing)}")
+    missing = {x: reason for x in arguments if (reason := _why_missing(x))}
+    if missing and on_gone is None:
+        received = ", ".join(f"{x!r} ({reason})" for x, reason in missing.items())
+        raise DataError(f"recordings and folders must exist. Received: {received}")
     sources, empty = [], []
-    for argument in dict.fromkeys(arguments):
+    for argument in dict.fromkeys(x for x in arguments if x not in missing):
         found = _find(argument, stdin, on_problem)
         first = next(found, None)
         if first is None:
             empty.append(argument)
         else:
             sources.append(chain((first,), found))
-    if empty:
+    if on_gone is not None:
+        for argument, reason in {**missing, **dict.fromkeys(empty, "it holds no recordings")}.items():
+            on_gone(argument, reason)
+    elif empty:
         raise DataError(
             f"folders, globs and lists must hold recordings. Received none in: {', '.join(map(repr, empty))}"
         )
@@ -168,6 +180,7 @@ def _read_csv(path: Path, on_problem: OnProblem) -> list[str]:
 
 
 def _list_column(path: Path, header: list[str]) -> int:
+    require_commas(path, header)
     columns = [x.strip().lower() for x in header]
     for name in LIST_COLUMNS:
         if name in columns:

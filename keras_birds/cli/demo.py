@@ -69,17 +69,15 @@ def _label_table(result: "RunResult") -> str:
 
 
 def _predict(result: "RunResult", example: Path, figure: Path) -> None:
+    from keras_birds.inference.aggregate import answer
     from keras_birds.inference.classifier import load
-    from keras_birds.inference.predict import predict
     from keras_birds.plots.prediction import prediction_figure
     from keras_birds.results.report import TableWriter
 
     classifier = load(result.folds[0].folder)
-    writer = TableWriter(sys.stdout)
-    for answer in predict(classifier, [example]):
-        writer.add(answer)
-        prediction_figure(classifier, answer, figure)
-    writer.close()
+    prediction = answer(classifier.score_file(example), classifier.labels)
+    TableWriter(sys.stdout).add(prediction)
+    prediction_figure(classifier, prediction, figure)
 
 
 def _whereabouts(result: "RunResult", data: Path, figure: Path, seconds: float) -> str:

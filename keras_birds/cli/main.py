@@ -18,7 +18,11 @@ _COMMANDS = {
     "evaluate": ("evaluate:evaluate", "Tell how good a run is, and where it fails."),
     "calibrate": ("calibrate:calibrate", "Fit a run's scores, so that they mean what they say."),
     "compare": ("compare:compare", "Tell whether one run is better than another."),
-    "predict": ("predict:predict", "Score recordings with a trained model."),
+    "predict": ("predict:predict", "Name what is in recordings: one answer for each."),
+    "detect": (
+        "detect:detect",
+        "Find all detections in a disk of recordings, in a folder that it goes on with.",
+    ),
     "models": ("models:models", "List the models that are here."),
     "info": ("models:info", "Tell what a model is: its data, licence, figures and limits."),
     "app": ("app:app", "Hear, see and check recordings in the browser."),
@@ -61,6 +65,8 @@ def cli() -> None:
     \b
     Try it:          keras-birds predict clip.ogg      (with the model in the box)
                      keras-birds demo
+    A whole disk:    keras-birds detect /mnt/disk --out results
+                     keras-birds segments results --out clips
     Your own data:   keras-birds data check DIR
                      keras-birds train --data DIR --fold 0
                      keras-birds predict clip.ogg

@@ -1,15 +1,45 @@
-"""Options that several commands share, and how they become a `Config`."""
+"""Options that several commands share, and what they become."""
 
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
+from keras_birds.text import printable
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+if TYPE_CHECKING:
+    from keras_birds.inference.classifier import Classifier
+    from keras_birds.labels import LabelSet
+    from keras_birds.results.detections import DetectionRules
+
+Command = Callable[..., Any]
+
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+overlap_option = click.option(
+    "--overlap",
+    "overlap_s",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How much each window shares with the one before.",
+)
+calibrated_option = click.option(
+    "--calibrated",
+    is_flag=True,
+    help="Scores as `keras-birds calibrate RUN` found them to mean; --threshold RUN/calibration/thresholds.csv fits.",
+)
+strict_option = click.option(
+    "--strict/--no-strict", default=True, show_default=True, help="Exit code 1 if any file fails."
+)
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,3 +155,257 @@ class ThresholdType(click.ParamType):
         if not path.is_file():
             self.fail(f"must be a number or an existing CSV file. Received: {value}", param, ctx)
         return path
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What `model_options` say."""
+
+    model: Path | None
+    engine: str | None
+    calibrated: bool
+    provider: str | None
+    decoder: str | None
+    labels: Path | None
+    sample_rate_hz: int | None
+    window_s: float | None
+    output: str
+
+    def load(self) -> "Classifier":
+        """Loads the model, and tells on stderr which one if that wasn't said.
+
+        Raises:
+            click.UsageError: if what describes a model of others isn't all there.
+            KerasBirdsError: if the model can't be used.
+        """
+        from keras_birds.inference.classifier import Classifier, load
+        from keras_birds.models.waveform_engine import WaveformEngine, read_label_lines
+
+        described = (self.labels, self.sample_rate_hz, self.window_s)
+        if self.labels is None or self.sample_rate_hz is None or self.window_s is None or self.model is None:
+            if any(described) and not all(described):
+                raise click.UsageError(
+                    "--labels, --sample-rate and --window-s must be given together, for a model of others"
+                )
+            if any(described):
+                raise click.UsageError("--labels, --sample-rate and --window-s need --model FILE.onnx")
+            classifier = load(self.model, self.engine, self.decoder, self.provider, self.calibrated)
+        else:
+            audio = self.sample_rate_hz, self.window_s
+            labels = read_label_lines(self.labels)
+            foreign = WaveformEngine(self.model, labels, *audio, self.output, self.provider)
+            classifier = Classifier([foreign], self.decoder, self.calibrated)
+        if self.model is None:
+            click.echo(_describe_choice(classifier), err=True)
+        if classifier.calibration is not None:
+            click.echo(f"Scores are calibrated ({classifier.calibration.method})", err=True)
+        return classifier
+
+    @property
+    def gives_logits_unasked(self) -> bool:
+        """Whether a model of others is taken to give logits because nobody said otherwise."""
+        return self.labels is not None and self.output == "logits"
+
+
+def model_options(command: Command) -> Command:
+    """Adds `--model` and all that says how it is run; the command gets a `ModelChoice` as `model`."""
+
+    @wraps(command)
+    def call(**values: Any) -> Any:
+        fields = {x: values.pop(x) for x in ModelChoice.__dataclass_fields__}
+        return command(model=ModelChoice(**fields), **values)
+
+    for option in (
+        click.option(
+            "--output",
+            type=click.Choice(("logits", "probabilities")),
+            default="logits",
+            show_default=True,
+            help="... what it gives.",
+        ),
+        click.option(
+            "--window-s",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="... its window.",
+        ),
+        click.option(
+            "--sample-rate", "sample_rate_hz", type=click.IntRange(min=1), metavar="HZ", help="... its rate."
+        ),
+        click.option(
+            "--labels",
+            type=EXISTING_FILE,
+            metavar="FILE",
+            help="Another's ONNX model that takes sound: its labels, one a line.",
+        ),
+        click.option(
+            "--decoder",
+            type=click.Choice(("soundfile", "tfio")),
+            help="What reads the files. [default: as the model was trained]",
+        ),
+        click.option(
+            "--provider", metavar="NAME", help="ONNX Runtime on cpu, cuda, ... [default: cuda where it is]"
+        ),
+        calibrated_option,
+        click.option(
+            "--engine",
+            type=click.Choice(("onnx", "keras")),
+            help="[default: onnx, unless --model is a .keras file]",
+        ),
+        click.option(
+            "--model",
+            type=ModelType(),
+            metavar="PATH|NAME",
+            help="A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or a shipped model. "
+            "[default: the newest run in runs/, else the shipped model animals]",
+        ),
+    ):
+        call = option(call)
+    return call
+
+
+def score_options(command: Command) -> Command:
+    """Adds how recordings are cut and scored; the command gets `ScoreOptions` as `score`."""
+
+    @wraps(command)
+    def call(**values: Any) -> Any:
+        from keras_birds.inference.scorer import ScoreOptions
+
+        fields = {x: values.pop(x) for x in ScoreOptions.__dataclass_fields__}
+        return command(score=ScoreOptions(**fields), **values)
+
+    for option in (
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            help="Windows at a time. [default: the model's fastest]",
+        ),
+        click.option(
+            "--workers", type=click.IntRange(min=1), help="Threads that compute. [default: all processors]"
+        ),
+        click.option(
+            "--channel",
+            type=ChannelType(),
+            default="mix",
+            show_default=True,
+            metavar="mix|all|N",
+            help="The mean over channels, each by itself, or channel N from 1.",
+        ),
+        overlap_option,
+    ):
+        call = option(call)
+    return call
+
+
+@dataclass(frozen=True)
+class RulesChoice:
+    """What `rules_options` say."""
+
+    threshold: float | Path
+    species: Path | None
+    strict_species: bool
+
+    def read(self, labels: "LabelSet", **others: Any) -> "DetectionRules":
+        """Reads the files; names that the model doesn't know are told on stderr.
+
+        Args:
+            labels: of the model.
+            others: as for `DetectionRules.of`.
+
+        Raises:
+            KerasBirdsError: if a file or a number can't be used.
+        """
+        from keras_birds.results.detections import DetectionRules, read_species
+
+        chosen = None
+        if self.species is not None:
+            chosen, unknown = read_species(self.species, labels, self.strict_species)
+            if unknown:
+                more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+                warn(str(self.species), f"the model doesn't know {', '.join(unknown[:10])}{more}; left out")
+        return DetectionRules.of(labels, self.threshold, chosen, **others)
+
+
+def rules_options(command: Command) -> Command:
+    """Adds `--threshold`, `--species` and `--strict-species`; the command gets a `RulesChoice` as `rules`."""
+
+    @wraps(command)
+    def call(**values: Any) -> Any:
+        fields = {x: values.pop(x) for x in RulesChoice.__dataclass_fields__}
+        return command(rules=RulesChoice(**fields), **values)
+
+    for option in (
+        click.option(
+            "--strict-species", is_flag=True, help="Refuse a --species list with a name that isn't known."
+        ),
+        click.option(
+            "--species",
+            type=EXISTING_FILE,
+            metavar="FILE",
+            help="Detect only these: a label, a scientific or common name, or Scientific_Common, one a line.",
+        ),
+        click.option(
+            "--threshold",
+            type=ThresholdType(),
+            default=0.25,
+            show_default=True,
+            metavar="P|FILE",
+            help="The least probability of a detection, or a CSV with columns label and threshold.",
+        ),
+    ):
+        call = option(call)
+    return call
+
+
+def _describe_choice(classifier: "Classifier") -> str:
+    from keras_birds.models.bundled import bundled_name
+    from keras_birds.run_layout import RUNS_DIR
+
+    engine = classifier.engines[0]
+    name = bundled_name(engine.path)
+    if not name:
+        return f"Model: {classifier.model_id}"
+    return (
+        f"Model: {name}, bundled, as there is no trained run in {RUNS_DIR}/: {len(classifier.labels)} labels, licence "
+        f"{engine.metadata.licence}; `keras-birds info {name}` says more"
+    )
+
+
+def find_files(inputs: tuple[str, ...], may_be_gone: bool = False) -> tuple[list[str], list[str]]:
+    """The recordings that INPUTS stand for, and which of INPUTS are gone.
+
+    Args:
+        inputs: as on the command line.
+        may_be_gone: whether to go on, with a warning, without what isn't there.
+
+    Raises:
+        click.BadParameter: if INPUTS hold no recordings.
+    """
+    from keras_birds.audio.files import find_inputs
+    from keras_birds.errors import DataError
+
+    gone: list[str] = []
+
+    def on_gone(name: str, reason: str) -> None:
+        gone.append(name)
+        warn(name, reason)
+
+    try:
+        return list(find_inputs(inputs, sys.stdin.buffer, warn, on_gone if may_be_gone else None)), gone
+    except DataError as error:
+        raise click.BadParameter(str(error), param_hint="INPUTS") from None
+
+
+def warn(name: str, reason: str) -> None:
+    """Tells on stderr what is wrong with a file or folder that the work goes on without."""
+    click.echo(f"Warning: {printable(name)}: {reason}", err=True)
+
+
+def check_folder_of(path: Path | None, option: str) -> None:
+    """Checks that a file can be put where an option says.
+
+    Raises:
+        click.BadParameter: if there is no such folder.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}. Received: {path}", param_hint=option)

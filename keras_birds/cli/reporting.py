@@ -1,12 +1,17 @@
-"""Shows progress and training's lines: a bar on a terminal, plain lines elsewhere."""
+"""What commands tell beside their answers: progress, a bar on a terminal and plain lines elsewhere, and warnings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
+from keras_birds.cli.options import ModelChoice
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from keras_birds.inference.scorer import RecordingScores
     from keras_birds.progress import Reporter
 
 
@@ -46,3 +51,29 @@ def make_reporter() -> Iterator["Reporter"]:
 
     with progress_bar() as bar:
         yield ConsoleReporter(bar)
+
+
+class OutputRange:
+    """A sink that warns where a model of others seems to give probabilities, which are read as logits.
+
+    Args:
+        model: how it was asked for.
+    """
+
+    def __init__(self, model: ModelChoice):
+        self._model, self._least, self._most = model, 1.0, 0.0
+
+    def add(self, scored: "RecordingScores") -> None:
+        """Looks at a recording's scores."""
+        if scored.scores.size:
+            self._least = min(self._least, float(scored.scores.min()))
+            self._most = max(self._most, float(scored.scores.max()))
+
+    def close(self) -> None:
+        """Warns if all of them are what logits from 0 to 1 become."""
+        if self._model.gives_logits_unasked and 0.5 <= self._least <= self._most <= 0.7311:
+            click.echo(
+                f"Warning: {self._model.model}: all outputs are from 0 to 1, as probabilities are, and were read as "
+                "logits: every score is above 0.5. Pass --output probabilities",
+                err=True,
+            )

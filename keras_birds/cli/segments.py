@@ -4,8 +4,39 @@ from pathlib import Path
 
 import click
 
+_HELP = """Cut detections to clips, for people to listen to.
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+\b
+keras-birds detect recordings/ --out results
+keras-birds segments results --out clips                     # the 20 best of each label
+keras-birds segments results --out frogs --label 1139490 --label "White-tipped Dove"
+keras-birds segments results --out check --pick balanced --per-label 50 --seconds 3
+keras-birds segments results --out sure --pick random --min-score 0.9 --format wav
+
+RESULTS is a folder that `keras-birds detect --out FOLDER` left; the recordings must still be where they were.
+
+\b
+best      the highest scores: is the label there at all?
+random    any, whatever their scores: how many of the detections are right?
+balanced  as many of each tenth of the scores (0.2 to 0.3, 0.3 to 0.4, ...), random
+          within it: where does a threshold belong, what is a score worth?
+
+Detections of a label that overlap, or whose clips would, give one clip. After `detect --merge` the clip is the
+middle of the event, which may be long.
+
+\b
+clips/<label>/<score>_<recording>_<start>s.flac   with the recording's rate and channels
+clips/segments.csv   clip,label,scientific_name,common_name,score,file,channel,
+                     start_s,end_s,clip_start_s,clip_end_s,review
+                     (a row for each clip; review is empty, for you)
+
+A recording that is gone, has changed or can't be read is named on stderr with its reason, and the others go on.
+
+Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
+"""
+
+
+@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
@@ -58,7 +89,7 @@ import click
     show_default=True,
     help="The same seed picks the same clips; with best it decides between equal scores.",
 )
-@click.option("--format", "form", type=click.Choice(("flac", "wav")), default="flac", show_default=True)
+@click.option("--format", "fmt", type=click.Choice(("flac", "wav")), default="flac", show_default=True)
 @click.pass_context
 def segments(
     ctx: click.Context,
@@ -70,38 +101,9 @@ def segments(
     labels: tuple[str, ...],
     min_score: float,
     seed: int,
-    form: str,
+    fmt: str,
 ) -> None:
-    """Cut detections to clips, for people to listen to.
-
-    \b
-    keras-birds predict recordings/ --out results
-    keras-birds segments results --out clips                     # the 20 best of each label
-    keras-birds segments results --out frogs --label 1139490 --label "White-tipped Dove"
-    keras-birds segments results --out check --pick balanced --per-label 50 --seconds 3
-    keras-birds segments results --out sure --pick random --min-score 0.9 --format wav
-
-    RESULTS is a folder that `keras-birds predict --out FOLDER` left; the recordings must still be where they were.
-
-    \b
-    best      the highest scores: is the label there at all?
-    random    any, whatever their scores: how many of the detections are right?
-    balanced  as many of each tenth of the scores (0.2 to 0.3, 0.3 to 0.4, ...), random
-              within it: where does a threshold belong, what is a score worth?
-
-    Detections of a label that overlap, or whose clips would, give one clip. After `predict --merge` the clip is the
-    middle of the event, which may be long.
-
-    \b
-    clips/<label>/<score>_<recording>_<start>s.flac   with the recording's rate and channels
-    clips/segments.csv   clip,label,scientific_name,common_name,score,file,channel,
-                         start_s,end_s,clip_start_s,clip_end_s,review
-                         (a row for each clip; review is empty, for you)
-
-    A recording that is gone, has changed or can't be read is named on stderr with its reason, and the others go on.
-
-    Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
-    """
+    """Cut detections to clips, for people to listen to."""
     from keras_birds.cli.reporting import progress_bar
     from keras_birds.errors import DataError
     from keras_birds.results.results import read_detections
@@ -122,7 +124,7 @@ def segments(
     if not picked:
         raise DataError(
             f"there must be detections to cut. Received: none in {results} as asked for. Choose another --label or "
-            "--min-score, or predict with a lower --threshold"
+            "--min-score, or detect with a lower --threshold"
         )
     with progress_bar() as bar:
         task = bar.add_task("Cutting clips", total=len(picked))
@@ -131,7 +133,7 @@ def segments(
             line = f"Failed: {printable(file)}: {reason} ({_count(clips, 'clip')})"
             bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-        cut = cut_segments(picked, out, seconds, form, tell, lambda count: bar.advance(task, count))
+        cut = cut_segments(picked, out, seconds, fmt, tell, lambda count: bar.advance(task, count))
     n_labels = len({x.label for x in picked})
     click.echo(f"{_count(cut.clips, 'clip')} of {_count(n_labels, 'label')}: {printable(out)}", err=True)
     click.echo(printable(cut.table))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_birds.errors import ConfigError
+from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import Label, LabelSet
 
 METHODS = ("mean", "max")
@@ -19,14 +21,34 @@ class RankedLabel:
     score: float
 
 
-def check_method(method: str) -> None:
-    """Checks the name of a way to combine windows.
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one recording.
+
+    Args:
+        recording: what became of it.
+        top: the most probable labels; empty where nothing was scored.
+    """
+
+    recording: RecordingStatus
+    top: tuple[RankedLabel, ...] = ()
+
+
+def answer(scored: RecordingScores, labels: LabelSet, method: str = "mean", top_k: int = 5) -> Prediction:
+    """The most probable labels of a recording over all its windows.
+
+    Args:
+        scored: its scores.
+        labels: of the columns.
+        method: as for `aggregate`.
+        top_k: how many labels to keep.
 
     Raises:
-        ConfigError: if it is none of `METHODS`.
+        ConfigError: if the method is unknown.
     """
-    if method not in METHODS:
-        raise ConfigError(f"aggregate must be one of {', '.join(METHODS)}. Received: {method}")
+    scores = scored.scores
+    top = top_labels(labels, aggregate(scores, method), top_k) if len(scores) else ()
+    return Prediction(scored.recording, top)
 
 
 def aggregate(scores: np.ndarray, method: str = "mean") -> np.ndarray:
@@ -43,7 +65,8 @@ def aggregate(scores: np.ndarray, method: str = "mean") -> np.ndarray:
     Raises:
         ConfigError: if the method is unknown.
     """
-    check_method(method)
+    if method not in METHODS:
+        raise ConfigError(f"aggregate must be one of {', '.join(METHODS)}. Received: {method}")
     combined = scores.mean(axis=0) if method == "mean" else scores.max(axis=0)
     return combined.astype(np.float32)
 

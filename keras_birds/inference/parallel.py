@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import chain
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -37,52 +37,67 @@ def map_in_order(
     if threads == 1:
         yield from ((item, function(item)) for item in chain.from_iterable(sources))
         return
-    taken: SimpleQueue[Future[tuple[_Item, _Result]] | None] = SimpleQueue()
-    may_take = threading.Semaphore(_AHEAD_A_THREAD * threads)
+    shared: _Shared[_Item, _Result] = _Shared(function, _AHEAD_A_THREAD * threads)
     locks = [threading.Lock() for _ in sources]
-    stopped = threading.Event()
-
-    def work(number: int) -> None:
-        future: Future[tuple[_Item, _Result]]
-        while True:
-            may_take.acquire()
-            with locks[number]:
-                if stopped.is_set():
-                    break
-                future = Future()
-                try:
-                    item = next(sources[number])
-                except StopIteration:
-                    break
-                except BaseException as error:
-                    future.set_exception(error)
-                    taken.put(future)
-                    break
-                taken.put(future)
-            try:
-                future.set_result((item, function(item)))
-            except BaseException as error:
-                future.set_exception(error)
-        taken.put(None)
-
-    workers = [
-        threading.Thread(target=work, args=(k % len(sources),), daemon=True, name="keras-birds")
-        for k in range(threads)
-    ]
-    for worker in workers:
-        worker.start()
+    workers = []
+    for k in range(threads):
+        source = k % len(sources)
+        arguments = sources[source], locks[source]
+        workers.append(threading.Thread(target=shared.work, args=arguments, daemon=True, name="keras-birds"))
+        workers[-1].start()
     try:
         at_work = threads
         while at_work:
-            future = taken.get()
+            future = shared.taken.get()
             if future is None:
                 at_work -= 1
                 continue
             result = future.result()
-            may_take.release()
+            shared.may_take.release()
             yield result
     finally:
-        stopped.set()
-        may_take.release(threads)
+        shared.is_stopped = True
+        shared.may_take.release(threads)
         for worker in workers:
             worker.join(_JOIN_S)
+
+
+class _Shared(Generic[_Item, _Result]):
+    """What the threads of one map share."""
+
+    def __init__(self, function: Callable[[_Item], _Result], ahead: int):
+        self.taken: SimpleQueue[Future[tuple[_Item, _Result]] | None] = SimpleQueue()
+        """What came of items, in the order in which they were taken; `None` for each thread that ended."""
+        self.may_take = threading.Semaphore(ahead)
+        self.is_stopped = False
+        self._function = function
+
+    def work(self, source: Iterator[_Item], lock: threading.Lock) -> None:
+        """Runs in each thread."""
+        while (task := self._take(source, lock)) is not None:
+            item, result = task
+            try:
+                result.set_result((item, self._function(item)))
+            except BaseException as error:
+                result.set_exception(error)
+        self.taken.put(None)
+
+    def _take(
+        self, source: Iterator[_Item], lock: threading.Lock
+    ) -> tuple[_Item, Future[tuple[_Item, _Result]]] | None:
+        """The next item, and where what comes of it goes; `None` at the end."""
+        self.may_take.acquire()
+        with lock:
+            if self.is_stopped:
+                return None
+            future: Future[tuple[_Item, _Result]] = Future()
+            try:
+                item = next(source)
+            except StopIteration:
+                return None
+            except BaseException as error:
+                future.set_exception(error)
+                self.taken.put(future)
+                return None
+            self.taken.put(future)
+            return item, future

@@ -24,6 +24,7 @@ class RecordingStatus:
         detections: rows that it has in the tables.
         size_bytes: of the file when it was read; -1 where unknown.
         mtime_ns: of the file when it was read; -1 where unknown.
+        not_seen: why the last run over a folder of results didn't see it; what an earlier one found in it stays.
     """
 
     file: str
@@ -38,8 +39,14 @@ class RecordingStatus:
     detections: int = 0
     size_bytes: int = -1
     mtime_ns: int = -1
+    not_seen: str = ""
 
     @property
     def failed(self) -> bool:
         """Whether there are no scores."""
         return self.status not in SCORED
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """By which a changed file is known: size in bytes and time in nanoseconds."""
+        return self.size_bytes, self.mtime_ns

@@ -4,10 +4,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from keras_birds.atomic import atomic_path
-from keras_birds.audio.decode import decode
+from keras_birds.audio.stream import Channel, open_stream
+from keras_birds.inference.aggregate import Prediction
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.predict import Prediction
 from keras_birds.plots.sound_axes import draw_mel, draw_wave
 from keras_birds.results.report import describe_length
 from keras_birds.text import printable
@@ -19,7 +21,9 @@ _MAX_BARS = 50
 _BAR = "#2a6f97"
 
 
-def prediction_figure(classifier: Classifier, prediction: Prediction, path: str | Path) -> None:
+def prediction_figure(
+    classifier: Classifier, prediction: Prediction, path: str | Path, channel: Channel = "mix"
+) -> None:
     """Writes a PNG of a recording and the most probable labels.
 
     Long recordings are drawn whole: where a column stands for several frames it shows the loudest, so that a short
@@ -29,6 +33,7 @@ def prediction_figure(classifier: Classifier, prediction: Prediction, path: str 
         classifier: the model, whose audio and mel settings are drawn.
         prediction: with scores.
         path: the PNG.
+        channel: `"mix"` or a number from 1, what is drawn.
 
     Raises:
         AudioError: if the recording can't be read.
@@ -37,16 +42,17 @@ def prediction_figure(classifier: Classifier, prediction: Prediction, path: str 
     from matplotlib.figure import Figure
 
     audio = classifier.audio
-    decoded = decode(prediction.recording.file, audio.sample_rate_hz, audio.decoder)
+    with open_stream(prediction.recording.file, audio.sample_rate_hz, audio.decoder, channel) as stream:
+        samples = np.concatenate(list(stream.blocks))[:, 0]
     bars_in = 0.6 + 0.3 * min(len(prediction.top), _MAX_BARS)
     figure = Figure(figsize=(10, 5 + bars_in), layout="constrained")
     wave, mel, bars = figure.subplots(3, 1, height_ratios=(1.4, 3.6, bars_in))
     mel.sharex(wave)
     name = _shortened(printable(Path(prediction.recording.file).name), 80)
     figure.suptitle(f"{name}   ({describe_length(prediction.recording)})", parse_math=False)
-    draw_wave(wave, decoded.samples, audio.sample_rate_hz)
+    draw_wave(wave, samples, audio.sample_rate_hz)
     wave.tick_params(labelbottom=False)
-    draw_mel(mel, decoded.samples, audio, classifier.mel)
+    draw_mel(mel, samples, audio, classifier.mel)
     _draw_bars(bars, prediction, classifier.model_id)
     with atomic_path(path) as temporary, warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes, and that is all there is to say.

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_birds.csv_table import read_records
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import LabelSet
-from keras_birds.results.recording_time import start_time
+from keras_birds.results.recording_time import check_time_pattern, start_time
 from keras_birds.text import storable
 
 if TYPE_CHECKING:
@@ -48,26 +49,26 @@ class DetectionRules:
         cls,
         labels: LabelSet,
         threshold: float | Path = THRESHOLD,
-        species: Path | None = None,
+        species: tuple[bool, ...] | None = None,
         top_k: int | None = None,
         smooth_windows: int = 1,
         merge: bool = False,
         time_pattern: str | None = None,
     ) -> "DetectionRules":
-        """Reads thresholds and species from files where they are files.
+        """Checks the rules, and reads thresholds from a file where they are one.
 
         Args:
             labels: of the model.
             threshold: one number, or a CSV with the columns label and threshold, a row for every label.
-            species: a text file with one label, scientific or common name a line; `None` for all labels.
+            species: as in the class; `None` for all labels. `read_species` reads it.
             top_k: as in the class.
             smooth_windows: as in the class.
             merge: as in the class.
             time_pattern: as in the class.
 
         Raises:
-            ConfigError: if a number is out of range.
-            DataError: if a file can't be used; it names the unknown and the missing.
+            ConfigError: if a number is out of range, or the time pattern can't be used.
+            DataError: if the file can't be used; it names the unknown and the missing.
         """
         if smooth_windows < 1 or smooth_windows % 2 == 0:
             raise ConfigError(f"--smooth must be an odd number of windows. Received: {smooth_windows}")
@@ -76,7 +77,9 @@ class DetectionRules:
         else:
             _check_threshold(threshold, "--threshold")
             thresholds = (float(threshold),) * len(labels)
-        chosen = (True,) * len(labels) if species is None else read_species(species, labels)
+        if time_pattern is not None:
+            check_time_pattern(time_pattern)
+        chosen = (True,) * len(labels) if species is None else species
         return cls(thresholds, chosen, top_k, smooth_windows, merge, time_pattern)
 
 
@@ -114,48 +117,68 @@ def read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
     """Reads a CSV with the columns label and threshold.
 
     Raises:
-        DataError: if it can't be read, a label is unknown or lacking, or a threshold isn't from 0 to 1.
+        DataError: if it can't be read, a label is unknown, lacking or there twice, or a threshold isn't a number.
+        ConfigError: if a threshold isn't from 0 to 1.
     """
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: thresholds must be a readable CSV. Received: {error}") from None
-    if not {"label", "threshold"} <= set(table.columns):
-        received = ", ".join(map(str, table.columns))
-        raise DataError(f"{path}: there must be columns label and threshold. Received: {received}")
-    found: dict[str, float] = {}
-    for row, (label, text) in enumerate(zip(table["label"], table["threshold"], strict=True), 2):
+    found: dict[str, tuple[float, int]] = {}
+    for row, cells in read_records(path, ("label", "threshold"), "thresholds"):
+        label, text = cells["label"], cells["threshold"]
+        if label in found:
+            raise DataError(
+                f"{path}: a label must have one threshold. Received: {label} in rows {found[label][1]} and {row}. "
+                "Leave one of them out"
+            )
         try:
-            found[label] = float(text)
+            found[label] = float(text), row
         except ValueError:
             raise DataError(f"{path}: row {row}: a threshold must be a number. Received: {text!r}") from None
-        _check_threshold(found[label], f"{path}: row {row}: the threshold")
+        _check_threshold(found[label][0], f"{path}: row {row}: the threshold")
     _refuse_names(path, [x for x in found if x not in labels], "labels that the model knows")
     _refuse_names(path, [x for x in labels if x not in found], "a threshold for every label", "none for ")
-    return tuple(found[x] for x in labels)
+    return tuple(found[x][0] for x in labels)
 
 
-def read_species(path: Path, labels: LabelSet) -> tuple[bool, ...]:
-    """Reads a list of labels, scientific or common names, one a line; empty lines and `#` comments are skipped.
+def read_species(path: Path, labels: LabelSet, strict: bool = False) -> tuple[tuple[bool, ...], list[str]]:
+    """Reads a list of labels, scientific or common names, or `Scientific name_Common name`, one a line.
+
+    Empty lines and `#` comments are skipped, and capitals don't count.
+
+    Args:
+        path: the list.
+        labels: of the model.
+        strict: whether names that the model doesn't know are refused.
+
+    Returns:
+        Whether each label is in the list, `[label]`, and the names that the model doesn't know.
 
     Raises:
-        DataError: if it can't be read, is empty, or holds names that the model doesn't know; it names them all.
+        DataError: if it can't be read, holds no name that the model knows, or, with `strict`, one that it doesn't know.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: a species list must be readable UTF-8 text. Received: {error}") from None
-    wanted = {x.strip() for x in lines if x.strip() and not x.lstrip().startswith("#")}
-    names = [{x.name, x.scientific_name, x.common_name} - {""} for x in labels.items]
-    folded = {x.casefold() for x in wanted}
-    chosen = tuple(any(y.casefold() in folded for y in x) for x in names)
-    known = {y.casefold() for x in names for y in x}
-    _refuse_names(path, sorted(x for x in wanted if x.casefold() not in known), "names that the model knows")
-    if not any(chosen):
+    wanted = dict.fromkeys(x.strip() for x in lines if x.strip() and not x.lstrip().startswith("#"))
+    places: dict[str, set[int]] = {}
+    for place, item in enumerate(labels.items):
+        for name in (item.name, item.scientific_name, item.common_name):
+            places.setdefault(name.casefold(), set()).add(place)
+    found: dict[str, set[int]] = {}
+    for line in wanted:
+        names = (line, *line.split("_", 1)) if "_" in line else (line,)
+        found[line] = set().union(*(places.get(x.casefold(), ()) for x in names if x))
+    unknown = [x for x, known in found.items() if not known]
+    if any(";" in x for x in unknown):
+        raise DataError(
+            f"{path}: a species list must have one name a line. Received: {unknown[0]!r}, which looks like a row of a "
+            "semicolon-separated table. Keep the column of names"
+        )
+    if strict or len(unknown) == len(found):
+        _refuse_names(path, unknown, "names that the model knows")
+    if not found:
         raise DataError(f"{path}: a species list must hold at least one name. Received: none")
-    return chosen
+    chosen = set().union(*found.values())
+    return tuple(x in chosen for x in range(len(labels))), unknown
 
 
 def _check_threshold(value: float, what: str) -> None:
@@ -212,7 +235,7 @@ def detect(
             columns = _merge(*columns)
         start_s, _, channel, label, score = columns
         order = np.lexsort((label, -score, channel, start_s))
-        yield _table(found, [x[order] for x in columns], labels, rules, model_id)
+        yield _as_table(found, [x[order] for x in columns], labels, rules, model_id)
         if rules.merge:
             return
 
@@ -254,7 +277,7 @@ def _merge(
     return [start_s[first], ends, channel[first], label[first], best]
 
 
-def _table(
+def _as_table(
     found: RecordingScores, columns: list[np.ndarray], labels: LabelSet, rules: DetectionRules, model_id: str
 ) -> "pa.Table":
     import pyarrow as pa

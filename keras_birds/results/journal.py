@@ -39,7 +39,27 @@ class Entry:
     score_rows: int = 0
 
 
-class Journal:
+class Entries:
+    """What a journal says of recordings; `by_file` has the last entry of each, in the order of their first ones."""
+
+    def __init__(self) -> None:
+        self.by_file: dict[str, Entry] = {}
+        self._lines: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        """Takes another line."""
+        self._lines.append(entry)
+        self.by_file[entry.recording.file] = entry
+
+    def shards(self) -> Iterator[tuple[int, list[tuple[Entry, bool]]]]:
+        """Numbers of the shards that count, each with all its entries in order and whether they still count."""
+        for number, group in groupby((x for x in self._lines if x.shard >= 0), key=lambda x: x.shard):
+            entries = [(x, self.by_file[x.recording.file] is x) for x in group]
+            if any(is_current for _, is_current in entries):
+                yield number, entries
+
+
+class Journal(Entries):
     """An open journal, which only one process may write.
 
     Args:
@@ -52,8 +72,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
-        self.entries: dict[str, Entry] = {}
-        self._lines: list[Entry] = []
+        super().__init__()
         self._path = folder / JOURNAL
         if folder.exists() and not self._path.exists() and _holds_something(folder):
             raise ConfigError(
@@ -61,10 +80,11 @@ class Journal:
                 f"holds other files"
             )
         # Through JSON, as they are read back.
-        header = json.loads(json.dumps({"format_version": FORMAT_VERSION, "settings": settings}))
+        settings = json.loads(json.dumps(settings))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not self._path.exists():
+                header = {"format_version": FORMAT_VERSION, "settings": settings}
                 with atomic_path(self._path) as temporary:
                     temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
             # Without a buffer: what a full disk refuses must not come again when the file is closed.
@@ -75,30 +95,12 @@ class Journal:
             ) from None
         try:
             self._lock()
-            whole = self._read(header)
+            whole = _read(self._path, self, settings)
             self._file.truncate(whole)
             self._file.seek(whole)
         except BaseException:
             self._file.close()
             raise
-
-    @classmethod
-    def of(cls, folder: Path) -> "Journal":
-        """The journal of a folder as it is now, whatever its settings; for reading, and nothing is changed.
-
-        Raises:
-            DataError: if there is none, or it can't be read.
-        """
-        journal = cls.__new__(cls)
-        journal.entries, journal._lines, journal._path = {}, [], folder / JOURNAL
-        try:
-            journal._read(None)
-        except OSError as error:
-            raise DataError(
-                f"results must be a folder that `keras-birds predict --out FOLDER` left. Received: {folder} "
-                f"({JOURNAL}: {error.strerror or error})"
-            ) from None
-        return journal
 
     def _lock(self) -> None:
         try:
@@ -113,51 +115,6 @@ class Journal:
                 "first, or choose another --out"
             ) from None
 
-    def _read(self, header: dict[str, Any] | None) -> int:
-        """Takes the entries, of any settings if `header` is None; how many bytes are whole lines."""
-        whole = 0
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    data = json.loads(line)
-                    if number == 0:
-                        self._check_header(data, header)
-                    else:
-                        self._add(Entry(RecordingStatus(**data.pop("recording")), **data))
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    raise KerasBirdsError(
-                        f"{self._path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose "
-                        "another --out"
-                    ) from None
-                whole += len(line)
-        if not whole:
-            raise KerasBirdsError(
-                f"{self._path} must begin with its settings. Received: none. Choose another --out"
-            )
-        return whole
-
-    def _check_header(self, stored: dict[str, Any], wanted: dict[str, Any] | None) -> None:
-        if stored.get("format_version") != FORMAT_VERSION:
-            raise ConfigError(
-                f"{self._path}: format_version must be {FORMAT_VERSION}. Received: {stored.get('format_version')}; "
-                "choose another --out"
-            )
-        if wanted is None:
-            return
-        a, b = stored["settings"], wanted["settings"]
-        differences = [
-            f"{key} is {_short(b.get(key))}, was {_short(a.get(key))}"
-            for key in dict.fromkeys([*b, *a])
-            if a.get(key) != b.get(key)
-        ]
-        if differences:
-            raise ConfigError(
-                f"--out {self._path.parent} holds results of other settings, which aren't mixed. Received: "
-                f"{'; '.join(differences)}. Choose another --out"
-            )
-
     def append(self, entries: Iterable[Entry]) -> None:
         """Adds entries, on the disk when this returns.
 
@@ -165,7 +122,7 @@ class Journal:
             KerasBirdsError: if the disk is full.
         """
         added = list(entries)
-        lines = [json.dumps({**asdict(x), "recording": asdict(x.recording)}) + "\n" for x in added]
+        lines = [json.dumps(asdict(x)) + "\n" for x in added]
         try:
             data = memoryview("".join(lines).encode())
             while data:
@@ -177,22 +134,73 @@ class Journal:
                 "command goes on"
             ) from None
         for entry in added:
-            self._add(entry)
-
-    def _add(self, entry: Entry) -> None:
-        self._lines.append(entry)
-        self.entries[entry.recording.file] = entry
-
-    def shards(self) -> Iterator[tuple[int, list[tuple[Entry, bool]]]]:
-        """Numbers of the shards that count, each with all its entries in order and whether they still count."""
-        for number, group in groupby((x for x in self._lines if x.shard >= 0), key=lambda x: x.shard):
-            entries = [(x, self.entries[x.recording.file] is x) for x in group]
-            if any(is_current for _, is_current in entries):
-                yield number, entries
+            self.add(entry)
 
     def close(self) -> None:
         """Lets another process write."""
         self._file.close()
+
+
+def read_journal(folder: Path) -> Entries:
+    """The entries of a folder as it is now, whatever its settings; nothing is changed.
+
+    Raises:
+        DataError: if there are none, or they can't be read.
+    """
+    entries = Entries()
+    try:
+        _read(folder / JOURNAL, entries, None)
+    except OSError as error:
+        raise DataError(
+            f"results must be a folder that `keras-birds detect --out FOLDER` left. Received: {folder} "
+            f"({JOURNAL}: {error.strerror or error})"
+        ) from None
+    return entries
+
+
+def _read(path: Path, entries: Entries, settings: dict[str, Any] | None) -> int:
+    """Takes the entries, of any settings if `settings` is None; how many bytes are whole lines."""
+    whole = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                data = json.loads(line)
+                if number == 0:
+                    _check_header(path, data, settings)
+                else:
+                    entries.add(Entry(RecordingStatus(**data.pop("recording")), **data))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise KerasBirdsError(
+                    f"{path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose "
+                    "another --out"
+                ) from None
+            whole += len(line)
+    if not whole:
+        raise KerasBirdsError(f"{path} must begin with its settings. Received: none. Choose another --out")
+    return whole
+
+
+def _check_header(path: Path, stored: dict[str, Any], wanted: dict[str, Any] | None) -> None:
+    if stored.get("format_version") != FORMAT_VERSION:
+        raise ConfigError(
+            f"{path}: format_version must be {FORMAT_VERSION}. Received: {stored.get('format_version')}. Choose "
+            "another --out"
+        )
+    if wanted is None:
+        return
+    had = stored["settings"]
+    differences = [
+        f"{key} is {_short(wanted.get(key))}, was {_short(had.get(key))}"
+        for key in dict.fromkeys([*wanted, *had])
+        if had.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise ConfigError(
+            f"--out {path.parent} holds results of other settings, which aren't mixed. Received: "
+            f"{'; '.join(differences)}. Choose another --out"
+        )
 
 
 def _holds_something(folder: Path) -> bool:

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import asdict
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
-from keras_birds.inference.aggregate import RankedLabel
+from keras_birds.audio.stream import Channel
+from keras_birds.inference.aggregate import Prediction, RankedLabel
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.predict import Prediction
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.writers.rows import decimal, six_digits
 from keras_birds.text import csv_writer, printable
@@ -18,17 +18,25 @@ FRAME_COLUMNS = ("file", "start_s", "end_s", "label", "scientific_name", "common
 """Of `FrameWriter`: one row for each file, top label and moment."""
 
 
-class Writer(Protocol):
+class AnswerSink:
     """Takes predictions one by one."""
 
     def add(self, prediction: Prediction) -> None:
         """Writes one recording's answer, or keeps it for `close`."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Writes what is left. The stream stays open."""
 
 
-class CsvWriter:
+def answer_writer(fmt: str, stream: TextIO, model_id: str) -> AnswerSink:
+    """What writes answers as `"table"`, `"csv"` or `"json"`."""
+    if fmt == "json":
+        return JsonWriter(stream, model_id)
+    return CsvWriter(stream) if fmt == "csv" else TableWriter(stream)
+
+
+class CsvWriter(AnswerSink):
     """Rows of `CSV_COLUMNS`, comma-separated, with a header. Files without scores have no row."""
 
     def __init__(self, stream: TextIO):
@@ -40,31 +48,29 @@ class CsvWriter:
         for ranked in prediction.top:
             label = ranked.label
             names = (label.name, label.scientific_name, label.common_name, label.class_name)
-            self._rows.writerow((prediction.recording.file, ranked.rank, *names, f"{ranked.score:.6g}"))
-
-    def close(self) -> None:
-        """Nothing is left to write."""
+            self._rows.writerow((prediction.recording.file, ranked.rank, *names, six_digits(ranked.score)))
 
 
-class FrameWriter:
-    """Rows of `FRAME_COLUMNS`: the scores of a recording's top labels in each moment of it.
+class FrameWriter(AnswerSink):
+    """Rows of `FRAME_COLUMNS`: the scores of a recording's top labels in each frame of it.
 
     Args:
         stream: takes the table.
-        classifier: scores the moments.
+        classifier: scores the frames.
+        channel: that is scored: `"mix"` or a number from 1.
     """
 
-    def __init__(self, stream: TextIO, classifier: Classifier):
-        self._classifier = classifier
+    def __init__(self, stream: TextIO, classifier: Classifier, channel: Channel = "mix"):
+        self._classifier, self._channel = classifier, channel
         self._rows = csv_writer(stream)
         self._rows.writerow(FRAME_COLUMNS)
 
     def add(self, prediction: Prediction) -> None:
-        """Scores a recording's moments and writes them; files without scores have no row."""
+        """Scores a recording's frames and writes them; files without scores have no row."""
         if prediction.recording.failed:
             return
         file = prediction.recording.file
-        frames = self._classifier.frame_scores(file)
+        frames = self._classifier.frame_scores(file, self._channel)
         for ranked in prediction.top:
             label = ranked.label
             names = (label.name, label.scientific_name, label.common_name)
@@ -73,7 +79,7 @@ class FrameWriter:
                 self._rows.writerow((file, decimal(start_s), decimal(end_s), *names, six_digits(score)))
 
 
-class JsonWriter:
+class JsonWriter(AnswerSink):
     """One list of objects: file, status, reason, seconds, unscored_s, windows, model_id and top.
 
     `top` is a list of objects: rank, label, scientific_name, common_name, class_name and score. Files without
@@ -106,7 +112,7 @@ class JsonWriter:
         self._stream.write("[]\n" if self._before == "[\n" else "\n]\n")
 
 
-class TableWriter:
+class TableWriter(AnswerSink):
     """A table for each file, with lines and colour on a terminal, plain text elsewhere."""
 
     def __init__(self, stream: TextIO):
@@ -117,14 +123,11 @@ class TableWriter:
         if prediction.recording.failed:
             return
         title = f"{printable(prediction.recording.file)}  {describe_length(prediction.recording)}"
-        header, rows = _table(prediction.top)
+        header, rows = _cells(prediction.top)
         if self._stream.isatty():
             self._print_rich(title, header, rows)
         else:
             self._print_plain(title, header, rows)
-
-    def close(self) -> None:
-        """Nothing is left to write."""
 
     def _print_plain(self, title: str, header: list[str], rows: list[list[str]]) -> None:
         widths = [max(len(x) for x in column) for column in zip(header, *rows, strict=True)]
@@ -156,6 +159,10 @@ class TableWriter:
 
 def describe_problem(recording: RecordingStatus) -> str:
     """What is wrong with a recording, in a line; empty where nothing is."""
+    if recording.not_seen:
+        return (
+            f"Not seen: {printable(recording.file)}: {recording.not_seen}; what was found in it before stays"
+        )
     if not recording.reason and not recording.failed:
         return ""
     word = "Failed" if recording.failed else "Warning"
@@ -174,7 +181,7 @@ def _as_dict(ranked: RankedLabel) -> dict[str, Any]:
     return {"rank": ranked.rank, "label": names.pop("name"), **names, "score": float(f"{ranked.score:.6g}")}
 
 
-def _table(top: tuple[RankedLabel, ...]) -> tuple[list[str], list[list[str]]]:
+def _cells(top: tuple[RankedLabel, ...]) -> tuple[list[str], list[list[str]]]:
     """Header and cells; names that no label has get no column."""
     columns = {
         "Rank": [str(x.rank) for x in top],

@@ -7,10 +7,11 @@ OUT/summary/N.parquet     a row for each recording and label that was detected i
 OUT/scores/N.parquet      every window's scores as float16, with `keep_scores`
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_birds.atomic import atomic_path
+from keras_birds.audio.remote import stamp
 from keras_birds.errors import DataError, KerasBirdsError
+from keras_birds.inference.ensemble import Ensemble
 from keras_birds.inference.recording_status import RecordingStatus
-from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.scorer import RecordingScores, ScoreOptions
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import DetectionRules, detect, summarise
-from keras_birds.results.journal import Entry, Journal
+from keras_birds.results.journal import Entries, Entry, Journal, read_journal
 from keras_birds.results.shards import ShardReader, ShardWriter, StoredRows
 from keras_birds.text import csv_writer, storable
 
@@ -33,22 +36,23 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = (
     *("file", "status", "reason", "seconds", "seconds_expected", "sample_rate_hz", "channels"),
-    *("windows", "unscored_s", "detections"),
+    *("windows", "unscored_s", "detections", "not_seen"),
 )
+NOT_NAMED = "not among the recordings of this run"
 _KINDS = ("detections", "summary", "scores")
 _SHARD_S = 20.0
 _SHARD_BYTES = 1 << 25
 
 
 class Results:
-    """An open folder of results.
+    """An open folder of results: a sink of scored recordings that knows which of them are still to do.
 
     Args:
         folder: new, empty, or left by the same command.
         labels: of the model.
         model_id: for the rows.
         rules: what becomes a detection.
-        settings: what the results depend on, as plain data.
+        settings: what the results depend on, as plain data; see `result_settings`.
         keep_scores: whether every window's scores are kept.
 
     Raises:
@@ -66,8 +70,12 @@ class Results:
         keep_scores: bool = False,
     ):
         self.folder, self.rules = folder, rules
+        self.done_before = 0
+        """Recordings that `to_do` left out."""
         self._labels, self._model_id, self._keep_scores = labels, model_id, keep_scores
         self._journal = Journal(folder, settings)
+        self._seen: set[str] = set()
+        self._gone: dict[str, str] = {}  # why recordings weren't seen
         self._remove_unlisted()
         self._next = 1 + max((x for x, _ in self._journal.shards()), default=0)
         self._begin_shard()
@@ -94,50 +102,62 @@ class Results:
             self._journal.close()
 
     @property
-    def recordings(self) -> Iterable[RecordingStatus]:
-        """Of every recording in the folder, in the order in which they were first done."""
-        return (x.recording for x in self._journal.entries.values())
+    def recordings(self) -> Iterator[RecordingStatus]:
+        """Every recording in the folder, in the order in which they were first done; `not_seen` tells of this run."""
+        for file, entry in self._journal.by_file.items():
+            not_seen = "" if file in self._seen else self._gone.get(file, NOT_NAMED)
+            yield replace(entry.recording, not_seen=not_seen)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._journal.entries
+    def to_do(self, files: Iterable[str]) -> Iterator[str]:
+        """Leaves out recordings that have been scored and haven't changed since. Failed ones are tried again.
 
-    def is_done(self, name: str, size_bytes: int, mtime_ns: int) -> bool:
-        """Whether a recording has been scored and hasn't changed since. Failed ones are tried again."""
-        entry = self._journal.entries.get(name)
-        if entry is None or entry.recording.failed:
-            return False
-        return (entry.recording.size_bytes, entry.recording.mtime_ns) == (size_bytes, mtime_ns)
+        Args:
+            files: paths or URLs, taken as they are needed.
+        """
+        for file in files:
+            entry = self._journal.by_file.get(file)
+            # On an object store a stamp is a request.
+            if entry is None or entry.recording.failed or entry.recording.stamp != stamp(file):
+                yield file
+            else:
+                self._seen.add(file)
+                self.done_before += 1
 
-    def add(self, found: RecordingScores) -> RecordingStatus:
+    def add(self, scored: RecordingScores) -> RecordingStatus:
         """Takes a recording's scores; they are written with the next shard.
+
+        What an earlier run scored of a recording that is out of reach now, as on a disk that isn't there, stays.
 
         Returns:
             What became of it, number of detections included.
         """
-        if found.recording.failed:
-            self._waiting.append(Entry(found.recording))
-            return found.recording
+        recording = scored.recording
+        before = self._journal.by_file.get(recording.file)
+        if before and not before.recording.failed and _is_gone(recording, before.recording):
+            self._gone[recording.file] = recording.reason
+            return replace(before.recording, not_seen=recording.reason)
+        self._seen.add(recording.file)
+        if recording.failed:
+            self._waiting.append(Entry(recording))
+            return recording
         detections = 0
-        for table in detect(found, self._labels, self.rules, self._model_id):
+        for table in detect(scored, self._labels, self.rules, self._model_id):
             self._write("detections", table)
             detections += len(table)
-        summary = summarise(found, self._labels, self.rules)
+        summary = summarise(scored, self._labels, self.rules)
         self._write("summary", summary)
         if self._keep_scores:
-            self._write("scores", _score_table(found, self._labels))
-        recording = replace(found.recording, detections=detections)
-        score_rows = len(found.scores) if self._keep_scores else 0
-        self._end_recording(Entry(recording, self._next, len(summary), score_rows))
+            self._write("scores", _score_table(scored, self._labels))
+        recording = replace(recording, detections=detections)
+        score_rows = len(scored.scores) if self._keep_scores else 0
+        self._waiting.append(Entry(recording, self._next, len(summary), score_rows))
+        if self._waiting_bytes > _SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
+            self.flush()
         return recording
 
     def _write(self, kind: str, table: "pa.Table") -> None:
         self._writers[kind].write(table)
         self._waiting_bytes += table.nbytes
-
-    def _end_recording(self, entry: Entry) -> None:
-        self._waiting.append(entry)
-        if self._waiting_bytes > _SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
-            self.flush()
 
     def flush(self) -> None:
         """Ends a shard, and then writes the journal's lines for it."""
@@ -211,19 +231,19 @@ def read_detections(folder: Path) -> Iterator[tuple[RecordingStatus, StoredRows]
     """
     import pyarrow as pa
 
-    journal = Journal.of(folder)
+    journal = read_journal(folder)
     try:
         for entry, rows in _read(folder, journal, ("detections",)):
             yield entry.recording, rows["detections"]
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
-            f"{folder} must hold the tables that its journal names. Received: {error}. If `keras-birds predict` is at "
+            f"{folder} must hold the tables that its journal names. Received: {error}. If `keras-birds detect` is at "
             "work in it, wait for its end"
         ) from None
 
 
 def _read(
-    folder: Path, journal: Journal, kinds: Sequence[str], shards: Collection[int] | None = None
+    folder: Path, journal: Entries, kinds: Sequence[str], shards: Collection[int] | None = None
 ) -> Iterator[tuple[Entry, dict[str, StoredRows]]]:
     for number, entries in journal.shards():
         if shards is not None and number not in shards:
@@ -256,7 +276,36 @@ def write_manifest(recordings: Iterable[RecordingStatus], path: Path) -> None:
         for x in recordings:
             expected_s = "" if math.isnan(x.seconds_expected) else f"{x.seconds_expected:.3f}"
             row = (x.file, x.status, x.reason, f"{x.seconds:.3f}", expected_s, x.sample_rate_hz, x.channels)
-            rows.writerow((*row, x.windows, f"{x.unscored_s:.3f}", x.detections))
+            rows.writerow((*row, x.windows, f"{x.unscored_s:.3f}", x.detections, x.not_seen))
+
+
+def result_settings(
+    ensemble: Ensemble, options: ScoreOptions, rules: DetectionRules, keep_scores: bool
+) -> dict[str, Any]:
+    """All that a recording's rows depend on, as plain data: results of other settings aren't mixed with these."""
+    digest = hashlib.sha256()
+    for engine in ensemble.engines:
+        with engine.path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    same = len(set(rules.thresholds)) == 1
+    chosen = [x for x, is_chosen in zip(ensemble.labels, rules.species, strict=True) if is_chosen]
+    return {
+        "model_id": ensemble.model_id,
+        "model_sha256": digest.hexdigest(),
+        "calibrated": ensemble.calibration is not None,
+        "decoder": ensemble.audio.decoder,
+        "overlap_s": options.overlap_s,
+        "channel": options.channel,
+        "keep_scores": keep_scores,
+        **asdict(rules),
+        "thresholds": rules.thresholds[0] if same else rules.thresholds,
+        "species": "all" if all(rules.species) else chosen,
+    }
+
+
+def _is_gone(now: RecordingStatus, before: RecordingStatus) -> bool:
+    """Whether a scored recording is out of reach, and not changed to one that can't be read."""
+    return now.status in ("missing", "unreadable") and now.stamp in ((-1, -1), before.stamp)
 
 
 def _rows(entry: Entry) -> dict[str, int]:

@@ -61,7 +61,7 @@ def cut_segments(
     segments: Sequence[Segment],
     out: Path,
     seconds: float = 5.0,
-    form: str = "flac",
+    fmt: str = "flac",
     on_problem: Callable[[str, str, int], None] = lambda *_: None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> Cut:
@@ -75,7 +75,7 @@ def cut_segments(
         segments: what to cut, in the order of the table.
         out: a new or empty folder; names of labels and recordings are written as in `recording_path`.
         seconds: length of the clips.
-        form: one of `CLIP_FORMATS`.
+        fmt: one of `CLIP_FORMATS`.
         on_problem: is told of a recording that is gone, has changed or can't be read: its name, why, and how many
             clips are lost. The others go on.
         on_done: is told how many clips more are done or lost.
@@ -84,10 +84,10 @@ def cut_segments(
         ConfigError: if `out` holds something, the format is unknown, or a package that a URL needs isn't installed.
         KerasBirdsError: if a file can't be written. The table holds what was cut until then.
     """
-    if form not in CLIP_FORMATS:
-        raise ConfigError(f"--format must be one of {', '.join(CLIP_FORMATS)}. Received: {form}")
+    if fmt not in CLIP_FORMATS:
+        raise ConfigError(f"--format must be one of {', '.join(CLIP_FORMATS)}. Received: {fmt}")
     check_new_folder(out)
-    names = _clip_names(segments, form)
+    names = _clip_names(segments, fmt)
     by_file: dict[str, list[int]] = {}
     for k, segment in enumerate(segments):
         by_file.setdefault(segment.recording.file, []).append(k)
@@ -95,37 +95,25 @@ def cut_segments(
     failed_files = 0
     try:
         for file, places in sorted(by_file.items()):
-            done = 0
-            reason = ""
+            done = len(spans_s)
             try:
-                _check_unchanged(segments[places[0]].recording)
-                for k, span_s, data in _cut_recording(
-                    file, [(k, segments[k]) for k in places], seconds, form
-                ):
+                for k, span_s, data in _cut_recording([(k, segments[k]) for k in places], seconds, fmt):
                     with new_file(out / names[k]) as stream:
                         stream.write(data)
                     spans_s[k] = span_s
-                    done += 1
                     on_done(1)
             except AudioError as error:
-                reason = error.reason
-                if error.status == "missing" and not is_url(file) and not Path(file).is_absolute():
-                    reason += ": relative names count from the folder in which predict ran"
-            except KerasBirdsError:
-                raise
-            except Exception as error:  # whatever a damaged file sets off in a decoder: the others go on
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            if reason:
                 failed_files += 1
-                on_problem(file, reason, len(places) - done)
-                on_done(len(places) - done)
+                lost = len(places) - (len(spans_s) - done)
+                on_problem(file, error.reason, lost)
+                on_done(lost)
     finally:
         table = out / "segments.csv"
         _write_table(table, [(segments[k], names[k], *spans_s[k]) for k in sorted(spans_s)])
     return Cut(len(spans_s), len(segments) - len(spans_s), failed_files, table)
 
 
-def _clip_names(segments: Sequence[Segment], form: str) -> list[PurePath]:
+def _clip_names(segments: Sequence[Segment], fmt: str) -> list[PurePath]:
     """Below the folder, each once, also where a file system doesn't tell capitals."""
     names: list[PurePath] = []
     known: set[str] = set()
@@ -133,10 +121,10 @@ def _clip_names(segments: Sequence[Segment], form: str) -> list[PurePath]:
         path = url_path(x.recording.file) if is_url(x.recording.file) else x.recording.file
         start = f"_{decimal(round(x.start_s, 3)).removesuffix('.0')}s"
         stem = f"{x.score:.3f}_{safe_name(PurePath(path).stem)}{start}"
-        name, count = PurePath(safe_name(x.label), f"{stem}.{form}"), 1
+        name, count = PurePath(safe_name(x.label), f"{stem}.{fmt}"), 1
         while str(name).casefold() in known:
             count += 1
-            name = name.with_name(f"{stem}_{count}.{form}")
+            name = name.with_name(f"{stem}_{count}.{fmt}")
         known.add(str(name).casefold())
         names.append(name)
     return names
@@ -148,31 +136,48 @@ def _check_unchanged(recording: RecordingStatus) -> None:
     if now != (-1, -1) and now != (recording.size_bytes, recording.mtime_ns):
         raise AudioError(
             recording.file,
-            "has changed since it was scored: run the same `keras-birds predict` again",
+            "has changed since it was scored: run the same `keras-birds detect` again",
             "changed",
         )
 
 
 def _cut_recording(
-    file: str, wanted: Sequence[tuple[int, Segment]], seconds: float, form: str
+    wanted: Sequence[tuple[int, Segment]], seconds: float, fmt: str
 ) -> Iterator[tuple[int, tuple[float, float], bytes]]:
-    """Gives number, begin and end in seconds, and the file's bytes of each clip of a recording."""
-    with open_parts(file) as source:
-        places = []
-        for k, segment in wanted:
-            begin_s, end_s = segment.clip_span_s(seconds)
-            places.append((round(begin_s * source.rate_hz), -round(end_s * source.rate_hz), k))
-        for first, minus_last, k in sorted(places):
-            frames = source.read(first, -minus_last)
-            if len(frames) < MIN_SECONDS * source.rate_hz:
-                raise AudioError(file, f"nothing decodes at {first / source.rate_hz:.1f} s", "corrupt")
-            span_s = first / source.rate_hz, (first + len(frames)) / source.rate_hz
-            yield k, span_s, _encode(file, frames, source, form)
+    """Gives number, begin and end in seconds, and the file's bytes of each clip of a recording.
+
+    Raises:
+        AudioError: whatever is wrong with the recording; the reason is for people.
+    """
+    recording = wanted[0][1].recording
+    file = recording.file
+    try:
+        _check_unchanged(recording)
+        with open_parts(file) as source:
+            places = []
+            for k, segment in wanted:
+                begin_s, end_s = segment.clip_span_s(seconds)
+                places.append((round(begin_s * source.rate_hz), -round(end_s * source.rate_hz), k))
+            for first, minus_last, k in sorted(places):
+                frames = source.read(first, -minus_last)
+                if len(frames) < MIN_SECONDS * source.rate_hz:
+                    raise AudioError(file, f"nothing decodes at {first / source.rate_hz:.1f} s", "corrupt")
+                span_s = first / source.rate_hz, (first + len(frames)) / source.rate_hz
+                yield k, span_s, _encode(file, frames, source, fmt)
+    except AudioError as error:
+        if error.status != "missing" or is_url(file) or Path(file).is_absolute():
+            raise
+        reason = f"{error.reason}: relative names count from the folder in which detect ran"
+        raise AudioError(file, reason, error.status) from None
+    except KerasBirdsError:
+        raise
+    except Exception as error:  # whatever a damaged file sets off in a decoder: the others go on
+        raise AudioError(file, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
 
 
-def _encode(file: str, frames: np.ndarray, source: Parts, form: str) -> bytes:
+def _encode(file: str, frames: np.ndarray, source: Parts, fmt: str) -> bytes:
     subtype = "PCM_24" if source.subtype in _DEEP else "PCM_16"
-    if form == "wav" and source.subtype in _FLOAT:
+    if fmt == "wav" and source.subtype in _FLOAT:
         subtype, samples = "FLOAT", frames
     else:
         # By ourselves: libsndfile reads a 16-bit sample as x / 32768 but writes x * 32767.
@@ -181,14 +186,12 @@ def _encode(file: str, frames: np.ndarray, source: Parts, form: str) -> bytes:
         samples = whole.astype(np.int32) << 8 if subtype == "PCM_24" else whole.astype(np.int16)
     buffer = BytesIO()
     try:
-        options = {"subtype": subtype, "format": form.upper()}
+        options = {"subtype": subtype, "format": fmt.upper()}
         with soundfile.SoundFile(buffer, "w", source.rate_hz, frames.shape[1], **options) as clip:
             clip.write(samples)
     except soundfile.LibsndfileError:
         what = f"{frames.shape[1]} channels at {source.rate_hz} Hz"
-        raise AudioError(
-            file, f"{what} can't be written as {form}: pass --format wav", "unreadable"
-        ) from None
+        raise AudioError(file, f"{what} can't be written as {fmt}: pass --format wav", "unreadable") from None
     return buffer.getvalue()
 
 

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_birds.atomic import atomic_path
+from keras_birds.errors import KerasBirdsError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ class ShardWriter:
 
     def __init__(self, path: Path):
         self._path = path
-        self._stack = ExitStack()
+        self._temporary = path.with_name(f".{path.name}.tmp")
         self._writer: Any = None
         self._waiting: list[pa.Table] = []
         self._rows = 0
@@ -37,22 +37,19 @@ class ShardWriter:
         self._waiting.append(table)
         self._rows += len(table)
         if self._rows >= _GROUP_ROWS:
-            self._write_waiting()
+            with self._told():
+                self._write_waiting()
 
     def _write_waiting(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         table = pa.concat_tables(self._waiting)
-        try:
-            if self._writer is None:
-                self._path.parent.mkdir(exist_ok=True)
-                self._temporary = self._stack.enter_context(atomic_path(self._path))
-                self._writer = pq.ParquetWriter(self._temporary, _plain(table.schema), compression="zstd")
-            for first in range(0, len(table), _GROUP_ROWS):
-                self._writer.write_table(table.slice(first, _GROUP_ROWS).cast(_plain(table.schema)))
-        except OSError as error:
-            self._give_up(error)
+        if self._writer is None:
+            self._path.parent.mkdir(exist_ok=True)
+            self._writer = pq.ParquetWriter(self._temporary, _plain(table.schema), compression="zstd")
+        for first in range(0, len(table), _GROUP_ROWS):
+            self._writer.write_table(table.slice(first, _GROUP_ROWS).cast(_plain(table.schema)))
         self._waiting, self._rows = [], 0
 
     def finish(self) -> None:
@@ -61,27 +58,33 @@ class ShardWriter:
         Raises:
             KerasBirdsError: if the disk is full.
         """
-        if self._waiting:
-            self._write_waiting()
-        if self._writer is None:
-            return
-        try:
+        with self._told():
+            if self._waiting:
+                self._write_waiting()
+            if self._writer is None:
+                return
             self._writer.close()
             with self._temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        except OSError as error:
-            self._give_up(error)
-        self._stack.close()
+            self._temporary.replace(self._path)
 
     def discard(self) -> None:
-        """Leaves nothing."""
-        if self._writer is not None:
-            self._stack.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        """Leaves nothing of a shard that isn't finished."""
+        with suppress(OSError):
+            if self._writer is not None:
+                self._writer.close()
+            self._temporary.unlink(missing_ok=True)
 
-    def _give_up(self, error: OSError) -> None:
-        # `atomic_path` tells of the full disk, and removes what there is.
-        self._stack.__exit__(type(error), error, error.__traceback__)
-        raise error
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.discard()
+            raise KerasBirdsError(
+                f"{self._path} can't be written. Received: {error.strerror or error}. Free some space; the same "
+                "command goes on"
+            ) from None
 
 
 class ShardReader:

@@ -1,0 +1,278 @@
+"""`keras-birds detect`: all detections of many recordings in a folder, resumable."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keras_birds.cli.options import (
+    EXISTING_FILE,
+    ModelChoice,
+    RulesChoice,
+    find_files,
+    model_options,
+    ray_option,
+    rules_options,
+    score_options,
+    strict_option,
+)
+from keras_birds.text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from keras_birds.inference.classifier import Classifier
+    from keras_birds.inference.recording_status import RecordingStatus
+    from keras_birds.inference.scorer import ScoreOptions
+    from keras_birds.results.outputs import Outputs
+    from keras_birds.results.results import Results
+    from keras_birds.results.writers import Submission
+
+_FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet", "birdclef")
+_BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
+
+
+_HELP = """Find all detections in a disk of recordings; the same command goes on where it was stopped.
+
+\b
+keras-birds detect /mnt/disk --overlap 2.5 --out results
+keras-birds detect 'plots/*/2025*.wav' --out results --format raven --format csv
+keras-birds detect /mnt/disk --out results --threshold 0.5 --species birds.txt --merge
+find . -name '*.flac' -print0 | keras-birds detect - --out results
+keras-birds detect s3://bucket/season1/ --out results
+keras-birds detect /shared/season1 --out results --ray auto   # on a cluster
+
+One answer for each recording: keras-birds predict.
+
+INPUTS are files, folders (searched at any depth), globs, a .csv list with a column file, path or filename,
+URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled by
+repeating what it holds. A file that can't be read is named on stderr with its reason, never scored, and the
+others go on. What was found in recordings that are out of reach when the command runs again stays.
+
+\b
+manifest.csv   a row for every recording: status, reason, seconds read, ...
+detections.*   file,channel,start_s,end_s,start_time,label,scientific_name,
+               common_name,score,model_id; or as Raven, Audacity, Kaleidoscope,
+               BirdNET and BirdCLEF write them
+summary.csv    each recording's labels: max, mean of the top 2, windows
+activity.csv   detections by label and hour of day, and activity.png
+detections/    the same rows as Parquet shards; scores/ with --keep-scores
+
+Exit code: 0 all scored, 1 some failed (0 with --no-strict), 2 a wrong call.
+"""
+
+
+@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="A new or empty folder, or one that the same command left: it goes on.",
+)
+@model_options
+@score_options
+@rules_options
+@click.option("--top-k", type=click.IntRange(min=1), help="Labels for each window, at most. [default: all]")
+@click.option(
+    "--smooth",
+    "smooth_windows",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Mean over N neighbouring windows, odd.",
+)
+@click.option("--merge", is_flag=True, help="Windows of a label that touch become one event.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(_FORMATS),
+    multiple=True,
+    default=("csv",),
+    help="As often as you like. [default: csv]",
+)
+@click.option("--per-recording", is_flag=True, help="One table for each recording instead of one for all.")
+@click.option("--keep-scores", is_flag=True, help="Keep every window's scores as float16.")
+@click.option(
+    "--time-pattern",
+    metavar="PATTERN",
+    help="How names tell when a recording began, for instance REC_%Y%m%d_%H%M%S. "
+    "[default: the patterns of common recorders]",
+)
+@click.option(
+    "--sample-submission",
+    type=EXISTING_FILE,
+    metavar="FILE",
+    help="For --format birdclef: the competition's file, for the order of columns and rows that have no scores.",
+)
+@ray_option("recordings")
+@strict_option
+@click.pass_context
+def detect(
+    ctx: click.Context,
+    inputs: tuple[str, ...],
+    out: Path,
+    model: ModelChoice,
+    score: "ScoreOptions",
+    rules: RulesChoice,
+    formats: tuple[str, ...],
+    per_recording: bool,
+    keep_scores: bool,
+    sample_submission: Path | None,
+    ray_address: str | None,
+    strict: bool,
+    **other_rules: Any,
+) -> None:
+    """Find all detections in a disk of recordings; the same command goes on where it was stopped."""
+    if ray_address is not None:
+        from keras_birds.distributed.cluster import check_address
+
+        check_address(ray_address)
+    from keras_birds.results.journal import JOURNAL
+    from keras_birds.results.outputs import write_outputs
+    from keras_birds.results.results import Results, result_settings
+
+    files, gone = find_files(inputs, may_be_gone=(out / JOURNAL).is_file())
+    classifier = model.load()
+    read = rules.read(classifier.labels, **other_rules)
+    keep_scores = keep_scores or "birdclef" in formats
+    settings = result_settings(classifier, score, read, keep_scores)
+    with (
+        _connection(ray_address),
+        Results(out, classifier.labels, classifier.model_id, read, settings, keep_scores) as results,
+    ):
+        counter = _score(results, files, model, classifier, score, ray_address)
+        manifest = results.finish()
+        outputs = write_outputs(results, classifier, formats, per_recording, sample_submission)
+    _report(results, manifest, outputs, counter)
+    if (counter.failed or counter.gone or gone) and strict:
+        ctx.exit(1)
+
+
+def _connection(ray_address: str | None) -> AbstractContextManager[None]:
+    """First of all, so that a cluster out of reach leaves no folder behind."""
+    if ray_address is None:
+        return nullcontext()
+    from keras_birds.distributed.cluster import connect
+
+    return connect(ray_address)
+
+
+def _score(
+    results: "Results",
+    files: list[str],
+    model: ModelChoice,
+    classifier: "Classifier",
+    options: "ScoreOptions",
+    ray_address: str | None,
+) -> "_Counter":
+    """Scores what is still to do."""
+    from keras_birds.cli.reporting import OutputRange, progress_bar
+    from keras_birds.inference.scorer import score_recordings
+
+    outputs = OutputRange(model)
+    with ExitStack() as stack:
+        score: Any = score_recordings
+        if ray_address is not None:
+            from keras_birds.distributed.predict import ClusterScorer
+
+            say = partial(click.echo, err=True)
+            score = stack.enter_context(ClusterScorer(classifier, model.provider, options.workers, say))
+        counter = _Counter(results, len(files), stack.enter_context(progress_bar()))
+        for scored in score(classifier, results.to_do(files), options, counter.on_scored):
+            outputs.add(scored)
+            counter.add(results.add(scored))
+    outputs.close()
+    return counter
+
+
+class _Counter:
+    """Counts, and writes problems and, where there is no bar, a line now and then."""
+
+    def __init__(self, results: "Results", total: int, bar: "Progress"):
+        self.scored = self.failed = self.gone = self.detections = 0
+        self._results, self._total, self._bar = results, total, bar
+        self._scored_s = 0.0
+        self._began = self._told_at = time.monotonic()
+        self._task = bar.add_task("", total=total)
+
+    def on_scored(self, seconds: float) -> None:
+        """Takes how much sound was scored."""
+        self._scored_s += seconds
+        self._show()
+
+    def add(self, recording: "RecordingStatus") -> None:
+        """Takes what became of a recording."""
+        from keras_birds.results.report import describe_problem
+
+        if recording.not_seen:
+            self.gone += 1
+        elif recording.failed:
+            self.failed += 1
+        else:
+            self.scored += 1
+            self.detections += recording.detections
+        if problem := describe_problem(recording):
+            self._bar.console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        self._show()
+
+    def summary(self) -> str:
+        """For instance `6 recordings: 5 scored, 1 failed; 12 new detections; 2.31 h of audio, 210 × realtime; ...`."""
+        counts = {"scored before": self._results.done_before, "failed": self.failed}
+        counts["not seen this time, of which what was found before stays"] = self.gone
+        parts = [f"{self.scored} scored", *(f"{n} {what}" for what, n in counts.items() if n)]
+        text = f"{self._total} recordings: {', '.join(parts)}"
+        if self.scored:
+            spent_s = time.monotonic() - self._began
+            text += f"; {self.detections} new detections; {self._speed()}; {spent_s:.1f} s in all"
+        return text
+
+    def _speed(self) -> str:
+        spent_s = max(1e-3, time.monotonic() - self._began)
+        return f"{self._scored_s / 3600:.2f} h of audio, {self._scored_s / spent_s:.0f} × realtime"
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at < (_LINE_EVERY_S if self._bar.disable else _BAR_EVERY_S):
+            return
+        self._told_at = now
+        done = self.scored + self.failed + self.gone + self._results.done_before
+        if not self._bar.disable:
+            self._bar.update(self._task, description=self._speed(), completed=done)
+        else:
+            click.echo(f"{done} of {self._total} files, {self._speed()}", err=True)
+
+
+def _report(results: "Results", manifest: Path, outputs: "Outputs", counter: _Counter) -> None:
+    """Draws the activity, and tells what was done and where it is."""
+    files = [manifest, *outputs.files]
+    if not outputs.activity.is_empty:
+        from keras_birds.plots.activity import activity_figure
+
+        files.append(results.folder / "activity.png")
+        activity_figure(outputs.activity, files[-1])
+    click.echo(counter.summary(), err=True)
+    if outputs.submission:
+        for line in _describe_gaps(outputs.submission):
+            click.echo(line, err=True)
+    for path in files[:20]:
+        click.echo(printable(path))
+    if len(files) > 20:
+        click.echo(f"... and {len(files) - 20} more")
+
+
+def _describe_gaps(submission: "Submission") -> Iterator[str]:
+    if count := submission.unscored_rows:
+        rows = "row has no scores and holds" if count == 1 else "rows have no scores and hold"
+        yield f"submission.csv: {count} {rows} what the sample submission has there"
+    if count := len(submission.absent):
+        named = ", ".join(map(printable, submission.absent[:3])) + (", ..." if count > 3 else "")
+        yield (
+            f"submission.csv: no row for {named}, which can't be read; --sample-submission gives the rows that "
+            "judges expect, if it lists them"
+        )
