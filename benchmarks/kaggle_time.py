@@ -3,7 +3,7 @@
     python benchmarks/kaggle_time.py [DATA] [--recordings 70] [--model FILE]
 
 Links the recordings of DATA, again and again, to as many one-minute soundscapes, and scores them with `keras-birds
-predict --format birdclef` in a process of its own: start-up, decoding, mel, model and writing, all counted. The model
+detect --format birdclef` in a process of its own: start-up, decoding, mel, model and writing, all counted. The model
 is an untrained EfficientNet-B0 of 206 labels at 256×256. Prints seconds, processor-seconds, and what 700 soundscapes
 take at that rate.
 """
@@ -51,7 +51,7 @@ def main() -> None:
         folder = Path(temporary)
         link_soundscapes(args.data, folder / "soundscapes", args.recordings)
         model = args.model.resolve() if args.model else write_model(folder)
-        command = [sys.executable, "-m", "keras_birds", "predict", folder / "soundscapes", "--model", model]
+        command = [sys.executable, "-m", "keras_birds", "detect", folder / "soundscapes", "--model", model]
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run(
             [*map(str, command), "--format", "birdclef", "--out", str(folder / "out")],

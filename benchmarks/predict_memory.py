@@ -1,4 +1,4 @@
-"""Peak memory of `keras-birds predict` on a long recording beside a short one.
+"""Peak memory of `keras-birds detect` on a long recording beside a short one.
 
     python benchmarks/predict_memory.py [DATA] [--minutes 30 360]
 
@@ -28,7 +28,7 @@ finally:
 
 def peak_mb(model: Path, recording: Path, out: Path) -> float:
     """Peak resident memory, MB."""
-    command = ["predict", recording, "--model", model, "--out", out, "--keep-scores"]
+    command = ["detect", recording, "--model", model, "--out", out, "--keep-scores"]
     done = subprocess.run(
         [sys.executable, "-c", _CODE, *map(str, command)], capture_output=True, text=True, check=True
     )

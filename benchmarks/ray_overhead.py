@@ -1,4 +1,4 @@
-"""What `predict --ray local` costs beside plain `predict`, on one machine and with its start-up excluded.
+"""What `detect --ray local` costs beside plain `detect`, on one machine and with its start-up excluded.
 
     python benchmarks/ray_overhead.py [DATA] [--minutes 60] [--rounds 3]
 
@@ -22,15 +22,15 @@ from predict_speed import SHARED, show, write_model, write_recording
 
 def seconds(classifier, names, out: Path, score) -> float:
     """Scoring, with everything on the disk at the end."""
+    from keras_birds.inference.scorer import DEFAULT_OPTIONS
     from keras_birds.results.detections import DetectionRules
     from keras_birds.results.results import Results
-    from keras_birds.results.resume import score_into
 
     rules = DetectionRules.of(classifier.labels)
     began = time.perf_counter()
     with Results(out, classifier.labels, classifier.model_id, rules, {}) as results:
-        failed = score_into(results, classifier, names, score=score)
-    assert not failed
+        for scored in score(classifier, names, DEFAULT_OPTIONS, lambda _: None):
+            assert not results.add(scored).failed
     taken = time.perf_counter() - began
     shutil.rmtree(out)
     return taken

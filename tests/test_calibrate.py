@@ -194,7 +194,7 @@ def test_predict_says_that_scores_are_calibrated_and_does_not_mix_them(
     assert first[2] == "whtdov"
     assert float(first[-1]) == pytest.approx(expected, abs=1e-5)
     thresholds = run / "calibration" / "thresholds.csv"
-    call = ["predict", tone, "--model", run, "--threshold", thresholds, "--out", out]
+    call = ["detect", tone, "--model", run, "--threshold", thresholds, "--out", out]
     code, _, _ = run_command(*call, "--calibrated")
     assert code == 0
     least = pd.read_csv(thresholds, dtype={"label": str}).set_index("label")["threshold"]

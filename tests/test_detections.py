@@ -12,7 +12,7 @@ from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results import detections
-from keras_birds.results.detections import DetectionRules, detection_schema, smooth, summarise
+from keras_birds.results.detections import DetectionRules, detection_schema, read_species, smooth, summarise
 
 LABELS = LabelSet(
     [Label("1139490", "Lithobates palmipes", "Amazon River Frog"), Label("whtdov"), Label("bkcdon")]
@@ -90,7 +90,7 @@ def test_top_k_keeps_the_best_of_a_window_among_the_wanted_species(tmp_path):
     found = rows(detect(recording(SCORES), LABELS, rules(top_k=1), "m"))
     assert [x[2] for x in found] == ["whtdov", "whtdov", "bkcdon"]
     (tmp_path / "species.txt").write_text("# wanted\nlithobates Palmipes\n\nbkcdon\n")
-    wanted = rules(top_k=1, species=tmp_path / "species.txt")
+    wanted = rules(top_k=1, species=read_species(tmp_path / "species.txt", LABELS)[0])
     assert [x[2:] for x in rows(detect(recording(SCORES), LABELS, wanted, "m"))] == [
         ("bkcdon", 0.3),
         ("1139490", 0.25),
@@ -111,8 +111,10 @@ WRONG = {
     "label,threshold\n1139490,high\n": "row 2: a threshold must be a number. Received: 'high'",
     "label,threshold\n1139490,1.5\n": "row 2: the threshold must be from 0 to 1. Received: 1.5",
     "label,threshold\n1139490,nan\n": "row 2: the threshold must be from 0 to 1. Received: nan",
-    "species,p\na,1\n": "columns label and threshold. Received: species, p",
-    "": "must be a readable CSV",
+    "species,p\na,1\n": "must have the columns label, threshold. Received: species, p",
+    "": "must have the columns label, threshold. Received: none",
+    "label;threshold\n1139490;0.5\n": "semicolon-separated",
+    "label,threshold\n1139490,0.5\nwhtdov,0.5\n1139490,0.6\n": "1139490 in rows 2 and 4",
 }
 
 
@@ -126,14 +128,20 @@ def test_wrong_thresholds_are_refused_naming_the_file_and_what_is_wrong(tmp_path
     assert str(path) in str(caught.value)
 
 
-def test_unknown_species_are_all_named(tmp_path):
+def test_a_species_list_holds_names_of_any_kind_and_unknown_ones_are_told(tmp_path):
     path = tmp_path / "species.txt"
-    path.write_text("whtdov\nTurdus merula\nrubthr1\n")
-    with pytest.raises(DataError, match=r"species\.txt: .* knows\. Received: Turdus merula, rubthr1"):
-        rules(species=path)
-    path.write_text("# nothing\n")
-    with pytest.raises(DataError, match="at least one name"):
-        rules(species=path)
+    path.write_text("whtdov\nLithobates palmipes_Frosch\nTurdus merula_Amsel\nrubthr1\n")
+    assert read_species(path, LABELS) == ((True, True, False), ["Turdus merula_Amsel", "rubthr1"])
+    with pytest.raises(DataError, match=r"species\.txt: .* knows\. Received: Turdus merula_Amsel, rubthr1"):
+        read_species(path, LABELS, strict=True)
+    for text, said in {
+        "# nothing\n": "at least one name",
+        "Turdus merula\n": "knows. Received: Turdus merula",
+        "whtdov;dove\nbkcdon;pauraque\n": "semicolon-separated",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(DataError, match=said):
+            read_species(path, LABELS)
 
 
 @pytest.mark.parametrize(

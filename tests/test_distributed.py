@@ -35,7 +35,6 @@ from keras_birds.labels import LabelSet
 from keras_birds.models.waveform_engine import WaveformEngine
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.results import Results
-from keras_birds.results.resume import Listener, score_into
 
 # Ray's own lock on the tests' clusters, with a key that nobody keeps; read when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -119,7 +118,7 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch, run_command, tm
     monkeypatch.setitem(sys.modules, "ray", None)
     model = write_constant_model(tmp_path / "model.onnx", [0.0] * 4)
     for command in (
-        ("predict", write_tone("a.wav"), "--model", model, "--out", tmp_path / "out"),
+        ("detect", write_tone("a.wav"), "--model", model, "--out", tmp_path / "out"),
         ("train", "--data", tmp_path, "--fold", "all"),
     ):
         code, _, err = run_command(*command, "--ray", "auto")
@@ -142,7 +141,7 @@ def test_what_is_no_address_is_a_wrong_call(address):
 def test_answers_for_single_recordings_take_no_cluster(run_command, write_tone):
     code, _, err = run_command("predict", write_tone("a.wav"), "--ray", "local")
     assert code == 2
-    assert "--ray: is for detections, with --out FOLDER" in err
+    assert "No such option '--ray'" in err
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
@@ -152,7 +151,7 @@ def test_where_nothing_listens_is_told_at_once_and_leaves_nothing(run_command, w
     model = write_constant_model(tmp_path / "model.onnx", [0.0] * 4)
     began = time.monotonic()
     code, _, err = run_command(
-        "predict", write_tone("a.wav"), "--model", model, "--out", tmp_path / "out", "--ray", address
+        "detect", write_tone("a.wav"), "--model", model, "--out", tmp_path / "out", "--ray", address
     )
     assert time.monotonic() - began < 10
     assert code == 1
@@ -320,29 +319,19 @@ def batch(tmp_path_factory):
     return folder
 
 
-class After(Listener):
-    """Calls once as many recordings are done."""
-
-    def __init__(self, calls=()):
-        self.calls, self.done, self.scored_s = dict(calls), 0, 0.0
-
-    def on_scored(self, seconds):
-        self.scored_s += seconds
-
-    def on_recording(self, recording):
-        self.done += 1
-        if call := self.calls.pop(self.done, None):
-            call()
-
-
 def score_batch(batch, out, score, calls=()):
-    """Scores a batch into a folder; the tables it leaves."""
+    """Scores a batch into a folder, and calls once as many recordings are done; the tables it leaves."""
     classifier = load(batch / "model.onnx")
     names = sorted(f"disk/{x.name}" for x in (batch / "disk").iterdir())
-    listener = After(calls)
+    calls, failed, scored_s = dict(calls), [], []
     rules = DetectionRules.of(classifier.labels, smooth_windows=3)
     with Results(out, classifier.labels, classifier.model_id, rules, {}, keep_scores=True) as results:
-        failed = score_into(results, classifier, names, ScoreOptions(overlap_s=1), listener, score)
+        todo = results.to_do(names)
+        for done, scored in enumerate(score(classifier, todo, ScoreOptions(overlap_s=1), scored_s.append), 1):
+            if results.add(scored).failed:
+                failed.append(scored.recording.file)
+            if call := calls.pop(done, None):
+                call()
         results.finish()
         tables = {
             x: pa.concat_tables([t for _, t in results.read(x)]).to_pandas() for x in ("summary", "scores")
@@ -351,7 +340,7 @@ def score_batch(batch, out, score, calls=()):
         tables["detections"] = pa.concat_tables(rows).to_pandas()
     assert not [x for x in out.rglob("*") if x.name.startswith(".")]
     tables["manifest"] = pd.read_csv(out / "manifest.csv", encoding="latin-1")
-    return tables, failed, listener.scored_s
+    return tables, failed, sum(scored_s)
 
 
 def assert_same(tables, wanted):
@@ -496,7 +485,7 @@ def test_ray_local_on_the_command_line_is_quiet_and_gives_the_same_files(batch, 
     printed = []
     for more in ((), ("--ray", "local")):
         out = tmp_path / f"out{len(more)}"
-        process = command("predict", "disk", "--model", "model.onnx", "--out", out, *more, cwd=batch)
+        process = command("detect", "disk", "--model", "model.onnx", "--out", out, *more, cwd=batch)
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == 1, stderr
         printed.append((stdout.replace(str(out), ""), stderr.splitlines()))
@@ -508,7 +497,7 @@ def test_ray_local_on_the_command_line_is_quiet_and_gives_the_same_files(batch, 
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_was_scored_and_the_same_command_goes_on(batch, tmp_path):
-    arguments = ("predict", "disk", "--model", "model.onnx", "--out", tmp_path / "out", "--ray", "local")
+    arguments = ("detect", "disk", "--model", "model.onnx", "--out", tmp_path / "out", "--ray", "local")
     code = "import keras_birds.distributed.groups as g; g.GROUP_S = 0.05; from keras_birds.cli.main import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],

@@ -708,7 +708,7 @@ def test_urls_are_scored_and_broken_ones_are_no_partial_recordings(
     memory.pipe("/disk/P1_20250601_120000.flac", local.read_bytes())
     names = [f"{web.url}/{x}" for x in ("a/tone.flac", "breaks.wav", "gone.wav", "forbidden.wav", "stub.ogg")]
     command = (
-        "predict",
+        "detect",
         local,
         *names,
         "memory://disk/",

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from odd_names import ODD_NAMES
 
-from keras_birds.inference.aggregate import RankedLabel
-from keras_birds.inference.predict import Prediction
+from keras_birds.inference.aggregate import Prediction, RankedLabel
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.labels import Label
 from keras_birds.results.report import (

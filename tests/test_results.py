@@ -82,16 +82,21 @@ def test_the_manifest_has_a_row_for_every_recording(tmp_path):
     assert (table[0]["seconds"], table[0]["seconds_expected"], table[0]["windows"]) == ("15.000", "", "3")
 
 
-def test_done_recordings_are_known_again_and_changed_or_failed_ones_are_not(tmp_path):
+def test_recordings_are_to_do_that_are_new_or_changed_or_failed(tmp_path):
+    x, bad, new = (str(tmp_path / f"{name}.wav") for name in ("x", "bad", "new"))
+    for path in (x, bad, new):
+        with open(path, "wb") as file:  # noqa: PTH123
+            file.write(bytes(100))
+        os.utime(path, ns=(5, 5))
     with open_results(tmp_path / "out") as results:
-        results.add(found("x.wav"))
-        results.add(failed("bad.wav"))
+        assert list(results.to_do([x, bad])) == [x, bad]
+        results.add(found(x, mtime_ns=5))
+        results.add(failed(bad))
     with open_results(tmp_path / "out") as results:
-        assert results.is_done("x.wav", 100, 1)
-        assert not results.is_done("x.wav", 101, 1)
-        assert not results.is_done("x.wav", 100, 2)
-        assert not results.is_done("new.wav", 100, 1)
-        assert not results.is_done("bad.wav", 9, 1)
+        assert list(results.to_do([x, bad, new])) == [bad, new]
+        assert results.done_before == 1
+        os.utime(x, ns=(5, 6))
+        assert list(results.to_do([x])) == [x]
 
 
 def test_rows_of_a_recording_that_was_scored_again_are_replaced_everywhere(tmp_path):
@@ -110,7 +115,6 @@ def test_rows_of_a_recording_that_was_scored_again_are_replaced_everywhere(tmp_p
         assert pq.read_table(out / kind).num_rows == rows
     with open_results(out) as results:
         assert contents(results) == {"x.wav": [0.9], "z.wav": [0.5]}
-        assert not results.is_done("y.wav", 9, 1)
 
 
 def test_a_kill_between_shard_and_journal_or_in_the_middle_of_a_write_leaves_nothing_wrong(tmp_path):
@@ -128,7 +132,7 @@ def test_a_kill_between_shard_and_journal_or_in_the_middle_of_a_write_leaves_not
         (copy / ".manifest.csv.4711.tmp").write_bytes(b"half")
         with open_results(copy) as results:
             assert contents(results) == {"x.wav": [0.5] * 3}
-            assert not results.is_done("y.wav", 100, 1)
+            assert list(results.to_do(["y.wav"])) == ["y.wav"]
             assert shards(copy) == shards(copy, "scores") == ["000001.parquet"]
             results.add(found("y.wav"))
             results.finish()
@@ -239,5 +243,4 @@ def test_names_that_are_not_utf8_are_done_and_listed_byte_for_byte(tmp_path):
         path = results.finish()
     assert b"caf\xe9.wav,ok" in path.read_bytes()
     with open_results(tmp_path / "out") as results:
-        assert results.is_done(name, 100, 1)
         assert contents(results) == {name: [0.5] * 3}

@@ -129,7 +129,7 @@ def test_each_clip_holds_its_label_s_tone_as_the_recording_has_it(
     recording.parent.mkdir()
     soundfile.write(recording, samples, rate)
     native, _ = soundfile.read(recording, dtype="int16")
-    arguments = ("predict", recording.parent, "--model", placeholder_run, "--threshold", 0, "--top-k", 1)
+    arguments = ("detect", recording.parent, "--model", placeholder_run, "--threshold", 0, "--top-k", 1)
     assert run_command(*arguments, "--out", tmp_path / "results")[0] == 0
 
     out, err = segments(tmp_path / "results", "--out", tmp_path / "clips", "--seconds", 1.5)
@@ -407,7 +407,7 @@ def test_relative_names_need_the_folder_of_the_prediction(segments, noise, tmp_p
     segments("results", "--out", "clips")
     monkeypatch.chdir(tmp_path / "rec")
     _, err = segments("../results", "--out", "clips", code=1)
-    assert "Failed: rec/a.wav: no such file: relative names count from the folder in which predict ran" in err
+    assert "Failed: rec/a.wav: no such file: relative names count from the folder in which detect ran" in err
 
 
 def test_an_out_that_holds_something_is_left_alone(segments, noise, tmp_path):
@@ -430,7 +430,7 @@ def test_what_is_no_folder_of_results_or_has_nothing_to_cut_is_one_line(segments
     out = ("--out", tmp_path / "clips")
     (tmp_path / "other").mkdir()
     _, err = segments(tmp_path / "other", *out, code=1)
-    assert "must be a folder that `keras-birds predict --out FOLDER` left" in err
+    assert "must be a folder that `keras-birds detect --out FOLDER` left" in err
     results = results_of(tmp_path / "results", {noise("a.wav"): np.full((2, 4), 0.5)})
     _, err = segments(results, *out, "--min-score", 0.6, code=1)
     assert "there must be detections to cut" in err
@@ -503,7 +503,7 @@ def cut_one(path, tmp_path, start_s=6.0, end_s=8.0, **options):
 def test_samples_stay_as_they_are(noise, tmp_path, name, subtype, form, expected):
     path = noise(name, rate=24_000, channels=2, subtype=subtype)
     whole, _ = soundfile.read(path)
-    clip, info, row = cut_one(path, tmp_path, form=form)
+    clip, info, row = cut_one(path, tmp_path, fmt=form)
     assert (info.format, info.subtype, info.samplerate, info.channels) == (form.upper(), expected, 24_000, 2)
     assert (row["clip_start_s"], row["clip_end_s"]) == ("4.5", "9.5")
     step = {"PCM_16": 2**-16, "PCM_24": 2**-24, "FLOAT": 1e-7}[expected]
@@ -525,7 +525,7 @@ def test_clips_are_shorter_at_the_ends_of_a_recording(noise, tmp_path):
 def test_what_flac_cannot_hold_says_so(noise, tmp_path):
     path = noise("a.wav", channels=12)
     assert cut_one(path, tmp_path) == "12 channels at 16000 Hz can't be written as flac: pass --format wav"
-    assert cut_one(path, tmp_path, form="wav")[1].channels == 12
+    assert cut_one(path, tmp_path, fmt="wav")[1].channels == 12
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])

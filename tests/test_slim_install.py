@@ -85,7 +85,7 @@ def test_a_slim_environment_predicts_and_cuts(environment, placeholder_run, disk
 
     (tmp_path / "thresholds.csv").write_text("label,threshold\n" + "".join(f"{x},0.05\n" for x in LABELS))
     run(
-        *(command, "predict", disk, "--model", placeholder_run, "--out", "results", "--overlap", 1),
+        *(command, "detect", disk, "--model", placeholder_run, "--out", "results", "--overlap", 1),
         *("--threshold", "thresholds.csv", "--top-k", 1, "--keep-scores"),
         *(x for form in ("csv", "json", "parquet", "raven", "birdclef") for x in ("--format", form)),
         cwd=tmp_path,

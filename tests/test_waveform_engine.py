@@ -99,7 +99,7 @@ def test_the_command_scores_with_it(run_command, tmp_path, labels, recording):
     code, out, err = run_command("predict", recording, *options, "--top-k", 1, "--aggregate", "max")
     assert code == 0, err
     assert "Common Blackbird" in out or "Eurasian Magpie" in out or "Human vocal" in out
-    code, _, err = run_command("predict", recording, *options, "--out", tmp_path / "out", "--format", "raven")
+    code, _, err = run_command("detect", recording, *options, "--out", tmp_path / "out", "--format", "raven")
     assert code == 0, err
     table = (tmp_path / "out" / "detections.Table.1.selections.txt").read_text()
     assert "Common Blackbird\tTurdus merula\t" in table

@@ -145,7 +145,7 @@ def top_table(
 def detections_table(
     classifier: Classifier, analysis: Analysis, threshold: float, labels: set[str], merge: bool
 ) -> pd.DataFrame:
-    """Detections as `keras-birds predict --out` finds them, columns as in `detection_schema`.
+    """Detections as `keras-birds detect` finds them, columns as in `detection_schema`.
 
     Args:
         classifier: the model.

@@ -1,4 +1,4 @@
-"""The detections as files, by the same writers as `keras-birds predict --format`."""
+"""The detections as files, by the same writers as `keras-birds detect --format`."""
 
 import csv
 from collections.abc import Callable

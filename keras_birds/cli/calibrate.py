@@ -47,7 +47,8 @@ def calibrate(run: Path, method: str, precision: float, reviews: Path | None) ->
     Each label is fitted by itself and gets the least calibrated score from which on decisions have the wanted
     precision, with an interval over resampled recordings. A label with under 10 positives or negatives is left as it
     is, and named. The errors told are of folds that the fit hasn't seen. What was found goes into the models'
-    metadata; `predict --calibrated` uses it. Recordings of another kind than the training's need a fit of their own.
+    metadata; `predict --calibrated` and `detect --calibrated` use it. Recordings of another kind than the training's
+    need a fit of their own.
     Reviewed detections count like out-of-fold recordings: review a random choice of them, not the best ones only.
     """
     from keras_birds.evaluation.calibrate import (

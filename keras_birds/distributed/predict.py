@@ -1,4 +1,4 @@
-"""Spreads recordings over a Ray cluster: what `score_into` takes in place of `score_recordings`.
+"""Spreads recordings over a Ray cluster, in place of `score_recordings`.
 
 This process hands groups of recordings to worker processes, one model each, and takes their scores in the order in
 which the recordings were named. It alone writes results, so a worker that dies takes nothing with it but time.
@@ -64,7 +64,8 @@ class ClusterScorer:
 
     ```python
     with connect("auto"), ClusterScorer(classifier) as score:
-        score_into(results, classifier, names, options, listener, score)
+        for scored in score(classifier, files, options, on_scored):
+            results.add(scored)
     ```
 
     Args:
@@ -138,7 +139,7 @@ class ClusterScorer:
             ConfigError: if the options can't be used, or nodes don't see the recordings that this machine sees.
             KerasBirdsError: if the model gives no numbers, a package is missing on a node, or no worker is left.
         """
-        hop_s = window_hop_samples(classifier.audio, options.overlap_s) / classifier.audio.sample_rate_hz
+        window_hop_samples(classifier.audio, options.overlap_s)
         groups: Groups[RecordingScores] = Groups(names)
         self._worked_at = self._told_at = time.monotonic()
         for place in self._places:  # what an earlier batch left behind when it was interrupted
@@ -150,7 +151,7 @@ class ClusterScorer:
             if groups.is_over:
                 return
             for found in self._wait(groups):
-                on_scored(hop_s * sum(x.recording.windows for x in found.recordings))
+                on_scored(sum(x.recording.seconds - x.recording.unscored_s for x in found.recordings))
 
     def _look(self) -> None:
         """Takes in nodes that came, lets go of those that went, and starts workers where there are none."""

@@ -133,7 +133,7 @@ def store_calibration(run: RunScores, calibration: Calibration, out: Path) -> Pa
         out: folder for the table, made if need be.
 
     Returns:
-        `thresholds.csv`, as `keras-birds predict --threshold` takes it: labels without a threshold have 1, which
+        `thresholds.csv`, as `keras-birds detect --threshold` takes it: labels without a threshold have 1, which
         only certainty reaches.
     """
     for fold in run.folds:

@@ -1,4 +1,4 @@
-"""`keras-birds predict --out FOLDER`, as people use it: on disks with bad files, killed, and started again."""
+"""`keras-birds detect`, as people use it: on disks with bad files, killed, and started again."""
 
 import csv
 import os
@@ -20,9 +20,9 @@ RATE = AUDIO.sample_rate_hz
 
 
 @pytest.fixture
-def predict(run_command, placeholder_run):
+def detect(run_command, placeholder_run):
     def call(*arguments, code=0, model=placeholder_run):
-        found, out, err = run_command("predict", *arguments, "--model", model)
+        found, out, err = run_command("detect", *arguments, "--model", model)
         assert found == code, err
         return out, err
 
@@ -48,8 +48,8 @@ def table_of(folder):
     return table.set_index(list(rows.columns))["score"].sort_index()
 
 
-def test_detections_manifest_summary_and_activity_of_a_disk(predict, disk, tmp_path):
-    out, err = predict(disk, "--out", tmp_path / "out", "--overlap", 1)
+def test_detections_manifest_summary_and_activity_of_a_disk(detect, disk, tmp_path):
+    out, err = detect(disk, "--out", tmp_path / "out", "--overlap", 1)
     assert "6 recordings: 6 scored; " in err
     listed = [Path(x).name for x in out.splitlines()]
     assert listed == ["manifest.csv", "detections.csv", "summary.csv", "activity.csv", "activity.png"]
@@ -75,19 +75,19 @@ def test_detections_manifest_summary_and_activity_of_a_disk(predict, disk, tmp_p
     assert (tmp_path / "out" / "activity.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_format_is_written_combined_and_per_recording(predict, disk, tmp_path):
+def test_every_format_is_written_combined_and_per_recording(detect, disk, tmp_path):
     forms = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet")
     options = [x for form in forms for x in ("--format", form)]
-    predict(disk, "--out", tmp_path / "out", *options)
+    detect(disk, "--out", tmp_path / "out", *options)
     names = {x.name for x in (tmp_path / "out").glob("detections.*")}
     assert len(names) == len(forms)
     assert len(pd.read_parquet(tmp_path / "out" / "detections.parquet")) == len(read(tmp_path / "out"))
-    predict(disk, "--out", tmp_path / "out", "--format", "raven", "--per-recording")
+    detect(disk, "--out", tmp_path / "out", "--format", "raven", "--per-recording")
     tables = list((tmp_path / "out" / "raven").rglob("*.selections.txt"))
     assert len(tables) == 6
 
 
-def test_a_submission_holds_every_full_window_of_every_soundscape(predict, tmp_path, write_tone):
+def test_a_submission_holds_every_full_window_of_every_soundscape(detect, tmp_path, write_tone):
     for k in range(3):
         write_tone(f"soundscapes/soundscape_{k}.ogg", TONES_HZ[k], seconds=20.4)
     for k in (3, 4):
@@ -96,7 +96,7 @@ def test_a_submission_holds_every_full_window_of_every_soundscape(predict, tmp_p
     (tmp_path / "sample.csv").write_text("\n".join(rows))
     sample = ("--sample-submission", tmp_path / "sample.csv")
     command = (tmp_path / "soundscapes", "--out", tmp_path / "out", "--format", "birdclef")
-    _, err = predict(*command, *sample, code=1)
+    _, err = detect(*command, *sample, code=1)
     assert "submission.csv: 1 row has no scores and holds what the sample submission has there" in err
     assert f"no row for {tmp_path / 'soundscapes' / 'soundscape_4.ogg'}, which can't be read" in err
     table = read(tmp_path / "out", "submission.csv")
@@ -106,16 +106,16 @@ def test_a_submission_holds_every_full_window_of_every_soundscape(predict, tmp_p
     assert table.iloc[:10]["1139490"].min() > 0.7
 
 
-def test_the_same_command_does_nothing_twice_and_redoes_what_changed(predict, disk, tmp_path, write_tone):
+def test_the_same_command_does_nothing_twice_and_redoes_what_changed(detect, disk, tmp_path, write_tone):
     command = (disk, "--out", tmp_path / "out")
-    predict(*command)
+    detect(*command)
     before = table_of(tmp_path / "out")
-    _, err = predict(*command)
+    _, err = detect(*command)
     assert "6 recordings: 0 scored, 6 scored before" in err
     pd.testing.assert_series_equal(table_of(tmp_path / "out"), before)
     changed = write_tone("disk/plot0/P0_20250601_045930.wav", TONES_HZ[3], seconds=4)
     (disk / "plot1" / "new.wav").symlink_to(changed)
-    _, err = predict(*command)
+    _, err = detect(*command)
     assert "7 recordings: 2 scored, 5 scored before" in err
     table = read(tmp_path / "out")
     rows = table[table["file"] == str(changed)]
@@ -124,51 +124,101 @@ def test_the_same_command_does_nothing_twice_and_redoes_what_changed(predict, di
     assert not table.duplicated(["file", "start_s", "label"]).any()
 
 
-def test_other_settings_and_foreign_folders_are_refused(predict, disk, tmp_path):
-    predict(disk, "--out", tmp_path / "out")
+def test_other_settings_and_foreign_folders_are_refused(detect, disk, tmp_path):
+    detect(disk, "--out", tmp_path / "out")
     for option, said in (
         (("--overlap", "1"), "overlap_s is 1.0, was 0.0"),
         (("--threshold", "0.5"), "thresholds is 0.5, was 0.25"),
         (("--keep-scores",), "keep_scores is true, was false"),
         (("--merge",), "merge is true, was false"),
     ):
-        _, err = predict(disk, "--out", tmp_path / "out", *option, code=2)
+        _, err = detect(disk, "--out", tmp_path / "out", *option, code=2)
         assert said in err
-    _, err = predict(disk, "--out", disk, code=2)
+    _, err = detect(disk, "--out", disk, code=2)
     assert "must be a new or empty folder" in err
 
 
-def test_options_of_the_other_kind_of_answer_are_wrong_calls(predict, disk, tmp_path):
+def test_a_wrong_call_leaves_nothing(detect, disk, tmp_path):
+    out = ("--out", tmp_path / "o")
     for arguments, said in {
-        (disk, "--threshold", "0.5"): "--threshold: is for detections, with --out FOLDER",
-        (disk, "--merge"): "--merge",
-        (disk, "--format", "raven"): "for the others pass --out FOLDER",
-        (disk, "--format", "csv", "--format", "json"): "one of table, csv, json",
-        (
-            disk,
-            "--out",
-            tmp_path / "o",
-            "--aggregate",
-            "max",
-        ): "--aggregate: is for answers, without --out FOLDER",
-        (disk, "--out", tmp_path / "o", "--format", "table"): "Received: table",
-        (disk, "--out", tmp_path / "o", "--channel", "0"): "mix, all or a number from 1. Received: 0",
-        (disk, "--out", tmp_path / "o", "--threshold", "high"): "Received: high",
-        (disk, "--out", tmp_path / "o", "--threshold", "1.5"): "from 0 to 1. Received: 1.5",
-        (disk, "--out", tmp_path / "o", "--smooth", "2"): "odd number of windows. Received: 2",
-        (disk, "--out", tmp_path / "o", "--time-pattern", "REC"): "REC",
-        (disk, "--out", tmp_path / "o", "--provider", "abacus"): "Received: abacus",
-        (disk, "--out", tmp_path / "o", "--window-s", "3"): "must be given together",
+        (disk,): "Missing option '--out'",
+        (disk, *out, "--aggregate", "max"): "No such option '--aggregate'",
+        (disk, *out, "--format", "table"): "'table' is not one of",
+        (disk, *out, "--channel", "0"): "mix, all or a number from 1. Received: 0",
+        (disk, *out, "--threshold", "high"): "Received: high",
+        (disk, *out, "--threshold", "1.5"): "from 0 to 1. Received: 1.5",
+        (disk, *out, "--smooth", "2"): "odd number of windows. Received: 2",
+        (disk, *out, "--time-pattern", "REC"): "REC",
+        (disk, *out, "--provider", "abacus"): "Received: abacus",
+        (disk, *out, "--window-s", "3"): "must be given together",
+        (tmp_path / "none", *out): "none' (No such file",
     }.items():
-        _, err = predict(*arguments, code=2)
+        _, err = detect(*arguments, code=2)
         assert said in err, arguments
         assert not (tmp_path / "o").exists(), arguments
 
 
-def test_lists_and_globs_are_inputs(predict, disk, tmp_path):
+def test_what_was_found_on_a_disk_that_is_unplugged_stays_until_it_is_back(
+    detect, disk, tmp_path, write_tone
+):
+    command = (disk / "plot0", disk / "plot1" / "*.wav", "--out", tmp_path / "out", "--keep-scores")
+    detect(*command)
+    before, tables = table_of(tmp_path / "out"), ("detections", "summary", "scores")
+    sizes = {x: len(pd.read_parquet(tmp_path / "out" / x)) for x in tables}
+
+    def check(not_seen):
+        pd.testing.assert_series_equal(table_of(tmp_path / "out"), before)
+        assert {x: len(pd.read_parquet(tmp_path / "out" / x)) for x in tables} == sizes
+        manifest = read(tmp_path / "out", "manifest.csv")
+        assert set(manifest["status"]) == {"ok"}
+        told = {Path(x).name: why for x, why in zip(manifest["file"], manifest["not_seen"], strict=True)}
+        assert {name: why for name, why in told.items() if why} == not_seen
+
+    # One folder's mount point is empty, the glob matches nothing.
+    disk.rename(tmp_path / "unplugged")
+    (disk / "plot0").mkdir(parents=True)
+    _, err = detect(*command, code=1)
+    assert "plot0: it holds no recordings" in err
+    absent = "not among the recordings of this run"
+    names = [x.name for x in sorted((tmp_path / "unplugged").rglob("*.wav"))]
+    check(dict.fromkeys(names, absent))
+    # A folder that is gone altogether, and a list that names what isn't there.
+    shutil.rmtree(disk)
+    (tmp_path / "list.csv").write_text("file\n" + str(disk / "plot1" / "P1_20250601_055930.wav"))
+    _, err = detect(disk / "plot0", tmp_path / "list.csv", *command[2:], code=1)
+    assert "plot0: No such file or directory" in err
+    assert "1 not seen this time" in err
+    gone = {x: "no such file" if x.startswith("P1") else absent for x in names}
+    check(gone)
+    # Plugged in again, with one recording that has changed meanwhile and one that can't be read any more.
+    (tmp_path / "unplugged").rename(disk)
+    _, err = detect(*command)
+    assert "6 recordings: 0 scored, 6 scored before" in err
+    check({})
+    changed = write_tone("disk/plot0/P0_20250601_045930.wav", TONES_HZ[3], seconds=4)
+    (disk / "plot1" / "P1_20250601_055930.wav").write_text("no sound")
+    _, err = detect(*command, code=1)
+    assert "6 recordings: 1 scored, 4 scored before, 1 failed" in err
+    table = read(tmp_path / "out")
+    assert table[table["file"] == str(changed)]["end_s"].max() == 4
+    assert not table["file"].str.contains("P1_").any()
+
+
+def test_channels_count_once_and_are_told_apart(detect, tmp_path):
+    rng = np.random.default_rng(0)
+    t = np.arange(20 * RATE) / RATE
+    tones = [np.sin(2 * np.pi * hz * t) + rng.normal(0, 0.01, len(t)) for hz in (TONES_HZ[0], TONES_HZ[3])]
+    soundfile.write(tmp_path / "a.wav", 0.4 * np.stack(tones, axis=1), RATE)
+    _, err = detect(tmp_path / "a.wav", "--out", tmp_path / "out", "--channel", "all", "--threshold", 0.5)
+    assert "0.01 h of audio" in err  # 20 s, not 40
+    best = read(tmp_path / "out").groupby("channel")["label"].agg(set).to_dict()
+    assert best == {1: {LABELS[0]}, 2: {LABELS[3]}}
+
+
+def test_lists_and_globs_are_inputs(detect, disk, tmp_path):
     table = tmp_path / "list.csv"
     table.write_text("n,file\n1,disk/plot0/P0_20250601_045930.wav\n2,disk/none.wav\n")
-    _, err = predict(table, disk / "*" / "P1*.wav", "--out", tmp_path / "out", code=1)
+    _, err = detect(table, disk / "*" / "P1*.wav", "--out", tmp_path / "out", code=1)
     assert "3 recordings: 2 scored, 1 failed" in err
     manifest = read(tmp_path / "out", "manifest.csv").set_index("file")
     assert manifest["status"].value_counts().to_dict() == {"ok": 2, "missing": 1}
@@ -180,7 +230,7 @@ def test_a_list_on_stdin(placeholder_run, disk, tmp_path):
         sys.executable,
         "-m",
         "keras_birds",
-        "predict",
+        "detect",
         "-",
         "--model",
         placeholder_run,
@@ -214,7 +264,7 @@ def mutate(data: bytes, rng: np.random.Generator, other: bytes) -> bytes:
     return data[: int(rng.integers(0, 64))]
 
 
-def test_200_mutated_files_are_all_accounted_for_and_none_is_made_up(predict, tmp_path, write_tone):
+def test_200_mutated_files_are_all_accounted_for_and_none_is_made_up(detect, tmp_path, write_tone):
     rng = np.random.default_rng(0)
     good = [
         write_tone(f"good.{x}", TONES_HZ[1], seconds=6).read_bytes() for x in ("wav", "flac", "ogg", "mp3")
@@ -232,7 +282,7 @@ def test_200_mutated_files_are_all_accounted_for_and_none_is_made_up(predict, tm
     (bad / "folder.wav").mkdir()
     (bad / "dangling.wav").symlink_to(tmp_path / "gone.wav")
     began = time.monotonic()
-    predict(bad, bad / "folder.wav" / "..", "--out", tmp_path / "out", code=1)
+    detect(bad, bad / "folder.wav" / "..", "--out", tmp_path / "out", code=1)
     assert time.monotonic() - began < 60
     with (tmp_path / "out" / "manifest.csv").open(newline="", errors="surrogateescape") as file:
         manifest = {x["file"]: x for x in csv.DictReader(file)}
@@ -296,7 +346,7 @@ def test_files_without_permission_are_unreadable(placeholder_run, disk, tmp_path
     code = f"""
 import os, sys
 from keras_birds.cli.main import main
-sys.argv = ["keras-birds", "predict", {str(disk)!r}, {str(empty)!r}]
+sys.argv = ["keras-birds", "detect", {str(disk)!r}, {str(empty)!r}]
 sys.argv += ["--model", {str(tmp_path / "model")!r}, "--out", "first"]
 try:
     main()
@@ -316,11 +366,11 @@ main()
     assert "Permission denied" in "".join(manifest["reason"])
 
 
-def test_one_and_four_workers_give_the_same_tables(predict, disk, tmp_path):
+def test_one_and_four_workers_give_the_same_tables(detect, disk, tmp_path):
     tables = []
     for workers in (1, 4, 4):
         out = tmp_path / f"out{len(tables)}"
-        predict(disk, "--out", out, "--workers", workers, "--overlap", 1.5, "--threshold", 0)
+        detect(disk, "--out", out, "--workers", workers, "--overlap", 1.5, "--threshold", 0)
         tables.append(table_of(out))
         assert len(tables[-1]) > 500
     for other in tables[1:]:
@@ -329,13 +379,13 @@ def test_one_and_four_workers_give_the_same_tables(predict, disk, tmp_path):
 
 _SLOWED = """
 import sys, time
-import keras_birds.results.results as results, keras_birds.inference.classifier as classifier
+import keras_birds.results.results as results, keras_birds.inference.ensemble as ensemble
 results._SHARD_S = 0.15
-probabilities = classifier.Classifier.probabilities
+probabilities = ensemble.Ensemble.probabilities
 def slow(self, inputs):
     time.sleep(0.04)
     return probabilities(self, inputs)
-classifier.Classifier.probabilities = slow
+ensemble.Ensemble.probabilities = slow
 from keras_birds.cli.main import main
 main()
 """
@@ -348,7 +398,7 @@ def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path, write_ton
     for k in range(150):
         write_tone(f"disk/{k:03d}.flac", TONES_HZ[k % 4], seconds=float(3 + k % 17))
     (tmp_path / "disk" / "bad.flac").write_text("no audio")
-    command = ["predict", tmp_path / "disk", "--model", model, "--format", "csv", "--format", "raven"]
+    command = ["detect", tmp_path / "disk", "--model", model, "--format", "csv", "--format", "raven"]
     command = [sys.executable, "-c", _SLOWED, *map(str, command), "--overlap", "1", "--keep-scores", "--out"]
 
     def start(out):
