@@ -149,7 +149,7 @@ def test_models_without_an_attention_head_are_refused(placeholder_run, run, call
     assert (code, printed) == (1, "")
     assert "--set model.head=attention" in err
     assert not (tmp_path / "frames.csv").exists()
-    for wrong in (["--calibrated"], ["--out", tmp_path / "results"]):
+    for wrong in (["--calibrated"], ["--channel", "all"]):
         code, _, err = run_command(
             "predict", call, "--model", run, "--frames", tmp_path / "frames.csv", *wrong
         )
@@ -186,3 +186,16 @@ def test_the_command_writes_a_row_a_moment_and_label(run, call, run_command, tmp
     assert (best["scientific_name"], best["common_name"]) == ("Leptotila verreauxi", "White-tipped Dove")
     expected = keras_birds.load(run).frame_scores(call)["whtdov"]
     np.testing.assert_allclose([float(x["score"]) for x in mine], expected, rtol=1e-5)
+
+
+def test_frames_are_of_the_channel_that_is_asked_for(run, call, run_command, tmp_path):
+    samples, rate = soundfile.read(call)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([np.zeros_like(samples), samples], axis=1), rate)
+    path = tmp_path / "frames.csv"
+    options = ("--model", run, "--frames", path, "--channel", 2, "--top-k", 4)
+    code, _, err = run_command("predict", tmp_path / "stereo.wav", *options)
+    assert code == 0, err
+    expected = keras_birds.load(run).frame_scores(call)["whtdov"]
+    with path.open(newline="") as file:
+        found = [float(x["score"]) for x in csv.DictReader(file) if x["label"] == "whtdov"]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
