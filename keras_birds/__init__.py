@@ -1,54 +1,142 @@
 """keras-birds: wildlife sound recognition on Keras 3.
 
-Importing this package chooses the Keras backend: `KERAS_BACKEND`, or torch when it is unset.
-Names are loaded when first used, so that `import keras_birds` imports neither keras nor audio code.
+Importing this package chooses the Keras backend, unless keras is imported already: `KERAS_BACKEND`, else the backend
+that `~/.keras/keras.json` names if it isn't `"tensorflow"` (which Keras writes there by itself on its first import,
+asked or not), else torch. Names are loaded when first used, so that `import keras_birds` imports neither keras nor
+audio code. `keras.saving.load_model` knows the package's classes whichever of the two is imported first.
 """
 
 import os
 import sys
 import warnings
 from importlib import import_module
-from typing import Any
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_birds.config import Config as Config
+    from keras_birds.data.dataset import MelDataset as MelDataset
+    from keras_birds.inference.classifier import load as load
+    from keras_birds.labels import LabelSet as LabelSet
+    from keras_birds.nn.build import build_model as build_model
+    from keras_birds.nn.efficientnet import EfficientNetB0 as EfficientNetB0
+    from keras_birds.nn.losses import MaskedBinaryCrossentropy as MaskedBinaryCrossentropy
+    from keras_birds.nn.metrics import MaskedMacroAUC as MaskedMacroAUC
+    from keras_birds.nn.mixup import MelMixUp as MelMixUp
+    from keras_birds.nn.spec_augment import SpecAugment as SpecAugment
+    from keras_birds.training.train import train as train
 
 __version__ = "0.1.0"
 
 _NAMES = {
-    "Config": "keras_birds.config",
-    "LabelSet": "keras_birds.labels",
-    "MelDataset": "keras_birds.data.dataset",
-    "MelMixUp": "keras_birds.nn.augment",
-    "SpecAugment": "keras_birds.nn.augment",
-    "MaskedBinaryCrossentropy": "keras_birds.nn.losses",
-    "MaskedMacroAUC": "keras_birds.nn.metrics",
-    "EfficientNetB0": "keras_birds.nn.efficientnet",
-    "build_model": "keras_birds.nn.build",
-    "train": "keras_birds.training.train",
-    "load": "keras_birds.inference.classifier",
+    "Config": "config",
+    "LabelSet": "labels",
+    "MelDataset": "data.dataset",
+    "MelMixUp": "nn.mixup",
+    "SpecAugment": "nn.spec_augment",
+    "MaskedBinaryCrossentropy": "nn.losses",
+    "MaskedMacroAUC": "nn.metrics",
+    "EfficientNetB0": "nn.efficientnet",
+    "build_model": "nn.build",
+    "train": "training.train",
+    "load": "inference.classifier",
 }
 
 __all__ = [*_NAMES, "__version__"]
 
+_SERIALIZABLE = {
+    "nn.efficientnet": ("EfficientNetB0",),
+    "nn.heads": ("AttentionMean", "FrequencyMean"),
+    "nn.layers": (
+        *("BatchNorm", "GlobalMean", "ScaleChannels", "StochasticDepthAdd"),
+        *("SymmetricConv2D", "SymmetricDepthwiseConv2D"),
+    ),
+    "nn.log_mel": ("LogMelSpectrogram",),
+    "nn.losses": ("MaskedBinaryCrossentropy",),
+    "nn.metrics": ("MaskedMacroAUC",),
+    "nn.mixup": ("MelMixUp",),
+    "nn.spec_augment": ("SpecAugment", "Volume"),
+    "nn.warp": ("PitchShift", "TimeShift", "TimeStretch"),
+}
+"""Classes that a `.keras` file may name, by module."""
 
-def _choose_backend() -> None:
-    if os.environ.get("KERAS_BACKEND"):
-        return
+
+class _ClassToImport:
+    """Stands in for a class in Keras' registry until a file names it; importing its module puts the class there."""
+
+    def __init__(self, module: str, name: str):
+        self._module, self._name = module, name
+
+    def from_config(self, config: dict[str, Any]) -> Any:
+        cls = getattr(import_module(f"{__name__}.{self._module}"), self._name)
+        return cls.from_config(config)
+
+
+def _register_classes(keras: ModuleType) -> None:
+    registry = keras.saving.get_custom_objects()
+    for module, names in _SERIALIZABLE.items():
+        for name in names:
+            registry.setdefault(f"{__name__}>{name}", _ClassToImport(module, name))
+
+
+class _KerasFinder:
+    """Waits in `sys.meta_path` for keras to be imported, to register the package's classes right after."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: ModuleType) -> None:
+            execute(module)
+            _register_classes(module)
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def _backend_of_keras_json() -> str:
+    """The backend that a person chose in `keras.json`; empty where none did."""
+    import json
+    from pathlib import Path
+
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        chosen = json.loads((folder / "keras.json").read_text(encoding="utf-8")).get("backend", "")
+    except (OSError, ValueError, AttributeError, RuntimeError):
+        return ""
+    return "" if chosen == "tensorflow" else str(chosen)
+
+
+def _attach_to_keras() -> None:
     keras = sys.modules.get("keras")
+    backend = os.environ.get("KERAS_BACKEND") or _backend_of_keras_json() or "torch"
     if keras is None:
-        os.environ["KERAS_BACKEND"] = "torch"
-    elif keras.config.backend() != "torch":
-        warnings.warn(
-            f"keras was imported before keras_birds on the {keras.config.backend()} backend; torch is the "
-            "default here. Import keras_birds first or set KERAS_BACKEND to choose.",
-            stacklevel=3,
-        )
+        sys.meta_path.insert(0, _KerasFinder())
+    else:
+        _register_classes(keras)
+        if backend != (running := keras.config.backend()):
+            warnings.warn(
+                f"keras was imported before keras_birds, on the {running} backend; the default here is {backend}. "
+                "Import keras_birds first, or set KERAS_BACKEND to choose.",
+                stacklevel=3,
+            )
+        backend = running
+    # Processes that this one starts take the same.
+    os.environ["KERAS_BACKEND"] = backend
 
 
-_choose_backend()
+_attach_to_keras()
 
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
-        return getattr(import_module(_NAMES[name]), name)
+        return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'keras_birds' has no attribute {name!r}")
 
 

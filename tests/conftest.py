@@ -74,6 +74,16 @@ def run_command(monkeypatch, capfd):
     return call
 
 
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No way out: a proxy on a port that nobody listens on, and empty caches."""
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
 @pytest.fixture(scope="session")
 def placeholder_run(tmp_path_factory):
     """A run of two folds of the model in `placeholder.py`; read-only."""

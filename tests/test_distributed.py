@@ -533,7 +533,7 @@ def command_lines():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_fold_s_task_that_is_killed_goes_on_and_ends_as_without_ray(tmp_path, two_nodes):
-    import test_nn_training as small
+    import small_run as small
     import torch
 
     from keras_birds.training.oof import OutOfFold
@@ -573,7 +573,7 @@ def test_a_fold_s_task_that_is_killed_goes_on_and_ends_as_without_ray(tmp_path, 
 
 @pytest.mark.slow
 def test_a_run_that_nodes_do_not_see_is_told(tmp_path, two_nodes, monkeypatch):
-    import test_nn_training as small
+    import small_run as small
 
     from keras_birds.distributed import train as module
 

@@ -16,7 +16,7 @@ from keras_birds.errors import ConfigError, ModelError
 from keras_birds.nn.build import build_model
 from keras_birds.nn.efficientnet import EfficientNetB0
 from keras_birds.training import pretrained
-from keras_birds.training.pretrained import IMAGENET, fetch_pretrained, load_pretrained
+from keras_birds.training.pretrained import IMAGENET, fetch_pretrained
 
 # As keras-hub converts timm's efficientnet_b0 (keras_hub/src/utils/timm/convert_efficientnet.py).
 B0 = {
@@ -41,13 +41,6 @@ B0 = {
     "projection_activation": None,
 }
 FILES = ("config.json", "model.weights.h5")
-
-TORCH = keras.config.backend() == "torch"
-# jax compiles the initializers of both networks shape by shape: over a minute for what two backends show.
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() == "jax", reason="slow; tested on torch and tensorflow"
-)
-backend_free = pytest.mark.skipif(not TORCH, reason="does not depend on the backend: tested on torch")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +95,7 @@ def preset_dir(hub_backbone, tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(preset_dir):
     network = EfficientNetB0()
-    load_pretrained(network, str(preset_dir))
+    fetch_pretrained(str(preset_dir)).apply(network)
     return network
 
 
@@ -116,7 +109,7 @@ def copy_preset(preset_dir, folder, **changes):
     return folder
 
 
-@pytest.mark.parametrize("size", [(64, 64), (224, 160), (65, 97)] if TORCH else [(65, 97)])
+@pytest.mark.parametrize("size", [(64, 64), (65, 97)])
 def test_agrees_with_keras_hub_on_mono_images(hub_backbone, loaded, size):
     ours = keras.ops.convert_to_numpy(loaded(mono_images(2, *size), training=False))
     theirs = keras.ops.convert_to_numpy(hub_backbone(mono_images(2, *size, 3), training=False))
@@ -153,14 +146,12 @@ def test_weights_stay_float32_under_a_bfloat16_policy(preset_dir, loaded):
     np.testing.assert_array_equal(array, keras.ops.convert_to_numpy(loaded.get_layer("top_conv").kernel))
 
 
-@backend_free
 def test_needs_an_efficientnet(preset_dir):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="other")
     with pytest.raises(ModelError, match=r"contains EfficientNetB0\. Received: other"):
-        load_pretrained(other, str(preset_dir))
+        fetch_pretrained(str(preset_dir)).apply(other)
 
 
-@backend_free
 def test_a_deeper_network_is_named_and_nothing_is_copied(tmp_path):
     with pretrained.suppress_output():
         from keras_hub.models import EfficientNetBackbone
@@ -168,13 +159,12 @@ def test_a_deeper_network_is_named_and_nothing_is_copied(tmp_path):
     network = EfficientNetB0()
     before = network.get_weights()
     with pytest.raises(ModelError, match="left over there: block1b_dwconv/kernel") as caught:
-        load_pretrained(network, str(tmp_path))
+        fetch_pretrained(str(tmp_path)).apply(network)
     assert "\n" not in str(caught.value)
     for old, new in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
-@backend_free
 def test_apply_refuses_missing_and_misshapen_arrays_before_copying(preset_dir):
     weights = fetch_pretrained(str(preset_dir))
     del weights.arrays["block3a_se_reduce/bias"]
@@ -189,7 +179,6 @@ def test_apply_refuses_missing_and_misshapen_arrays_before_copying(preset_dir):
         np.testing.assert_array_equal(old, new)
 
 
-@backend_free
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -205,7 +194,6 @@ def test_same_weights_of_another_arithmetic_are_refused(preset_dir, tmp_path, ch
         fetch_pretrained(str(folder))
 
 
-@backend_free
 def test_another_kind_of_backbone_is_named(preset_dir, tmp_path):
     with pretrained.suppress_output():
         from keras_hub.models import ResNetBackbone
@@ -214,7 +202,6 @@ def test_another_kind_of_backbone_is_named(preset_dir, tmp_path):
         fetch_pretrained(str(tmp_path))
 
 
-@backend_free
 def test_broken_folders_are_told_in_one_line(preset_dir, tmp_path):
     with pytest.raises(ConfigError, match=r"Received: .*nowhere\. Check the path"):
         fetch_pretrained(str(tmp_path / "nowhere"))
@@ -232,18 +219,7 @@ def test_broken_folders_are_told_in_one_line(preset_dir, tmp_path):
         fetch_pretrained(str(folder))
 
 
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """No way out: a proxy on a port that nobody listens on, and empty caches."""
-    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-
-
-@backend_free
-def test_without_network_one_line_says_what_to_do(offline):
+def test_without_network_one_line_says_what_to_do_and_loading_prints_nothing(offline, preset_dir):
     code = (
         "import sys; from keras_birds.errors import ModelError\n"
         "from keras_birds.training.pretrained import fetch_pretrained\n"
@@ -251,6 +227,7 @@ def test_without_network_one_line_says_what_to_do(offline):
         "    try: fetch_pretrained(preset)\n"
         "    except ModelError as error: print(error)\n"
         "if 'keras_hub' in sys.modules: print('imported keras_hub')\n"
+        f"fetch_pretrained({str(preset_dir)!r})\n"
     )
     started_s = time.monotonic()
     done = subprocess.run(
@@ -267,7 +244,6 @@ def test_without_network_one_line_says_what_to_do(offline):
     assert done.stderr == ""
 
 
-@backend_free
 def test_a_host_that_never_answers_is_given_up(offline, monkeypatch):
     monkeypatch.setattr(pretrained, "_REACH_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -278,7 +254,6 @@ def test_a_host_that_never_answers_is_given_up(offline, monkeypatch):
             fetch_pretrained("imagenet")
 
 
-@backend_free
 def test_imagenet_comes_from_the_cache_without_network(offline, preset_dir, loaded):
     from kagglehub.cache import Cache
     from kagglehub.handle import parse_model_handle
@@ -290,21 +265,11 @@ def test_imagenet_comes_from_the_cache_without_network(offline, preset_dir, load
         shutil.copy(preset_dir / name, path)
         cache.mark_as_complete(handle, name)
     network = EfficientNetB0()
-    load_pretrained(network, "imagenet")
+    fetch_pretrained("imagenet").apply(network)
     for ours, theirs in zip(network.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@backend_free
-def test_nothing_is_printed_while_loading(preset_dir):
-    code = (
-        f"from keras_birds.training.pretrained import fetch_pretrained; fetch_pretrained({str(preset_dir)!r})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == done.stderr == ""
-
-
-@backend_free
 def test_the_builtin_preset_is_the_one_named_here():
     with pretrained.suppress_output():
         from keras_hub.models import EfficientNetBackbone

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from keras_birds.training.sources import background_paths, make_background, open_background
 
 from keras_birds.audio.decode import decode, decode_clip
 from keras_birds.audio.mel import MelTransform
@@ -13,7 +14,6 @@ from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.data.cache import CachedSource, available_memory_bytes
 from keras_birds.data.source import JoinedSource, LiveSource, native_clip
 from keras_birds.errors import AudioError, DataError
-from keras_birds.training.sources import background_paths, make_background, open_background
 
 AUDIO = AudioConfig(sample_rate_hz=16_000, clip_s=1.0)
 RANDOM = AudioConfig(sample_rate_hz=16_000, clip_s=1.0, crop="random")

@@ -27,7 +27,7 @@ def slaney_filterbank(
     Returns:
         float32 `[n_mels, 1 + n_fft // 2]`.
     """
-    edges_hz = _mel_to_hz(np.linspace(_hz_to_mel(f_min_hz), _hz_to_mel(f_max_hz), n_mels + 2))
+    edges_hz = mel_to_hz(np.linspace(_hz_to_mel(f_min_hz), _hz_to_mel(f_max_hz), n_mels + 2))
     bins_hz = np.fft.rfftfreq(n_fft, 1 / sample_rate_hz)
     widths_hz = np.diff(edges_hz)
     slopes = edges_hz[:, None] - bins_hz
@@ -37,21 +37,23 @@ def slaney_filterbank(
     return (np.maximum(0, np.minimum(rising, falling)) * area[:, None]).astype(np.float32)
 
 
-_LINEAR_HZ_PER_MEL = 200.0 / 3
-_LOG_START_HZ = 1000.0
-_LOG_START_MEL = _LOG_START_HZ / _LINEAR_HZ_PER_MEL
-_LOG_STEP = np.log(6.4) / 27.0
+# Slaney's mel scale: linear up to 1 kHz, logarithmic from there.
+LINEAR_HZ_PER_MEL = 200.0 / 3
+LOG_START_HZ = 1000.0
+LOG_START_MEL = LOG_START_HZ / LINEAR_HZ_PER_MEL
+LOG_STEP = np.log(6.4) / 27.0
 
 
 def _hz_to_mel(hz: float) -> float:
-    if hz < _LOG_START_HZ:
-        return hz / _LINEAR_HZ_PER_MEL
-    return float(_LOG_START_MEL + np.log(hz / _LOG_START_HZ) / _LOG_STEP)
+    if hz < LOG_START_HZ:
+        return hz / LINEAR_HZ_PER_MEL
+    return float(LOG_START_MEL + np.log(hz / LOG_START_HZ) / LOG_STEP)
 
 
-def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
-    logarithmic = _LOG_START_HZ * np.exp(_LOG_STEP * (mel - _LOG_START_MEL))
-    return np.where(mel < _LOG_START_MEL, mel * _LINEAR_HZ_PER_MEL, logarithmic)
+def mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    """Frequencies in Hz of places on Slaney's mel scale, of the same shape."""
+    logarithmic = LOG_START_HZ * np.exp(LOG_STEP * (mel - LOG_START_MEL))
+    return np.where(mel < LOG_START_MEL, mel * LINEAR_HZ_PER_MEL, logarithmic)
 
 
 class MelTransform:

@@ -71,7 +71,7 @@ def preview(
 
 
 def _background(config: "Config") -> "np.ndarray | None":
-    from keras_birds.training.sources import background_paths
+    from keras_birds.training.run import background_paths
 
     paths = [Path(x) for x in background_paths(config)] if config.augment.background.probability else []
     found = _readable(paths, config, 1)

@@ -45,37 +45,32 @@ class MelSource(Protocol):
 
 
 class JoinedSource:
-    """Two sources as one: the second's rows follow the first's.
+    """Several sources as one: the rows of each follow those of the one before.
 
     Args:
-        first: has the rows from 0.
-        second: has the rows from `len(first)`.
+        sources: at least one.
     """
 
-    def __init__(self, first: MelSource, second: MelSource):
-        self.first, self.second = first, second
-        self.usable = np.concatenate([first.usable, second.usable])
-        self.reasons = [*first.reasons, *second.reasons]
+    def __init__(self, *sources: MelSource):
+        self.sources = sources
+        self.usable = np.concatenate([x.usable for x in sources])
+        self.reasons = [reason for x in sources for reason in x.reasons]
+        self._starts = np.cumsum([0, *map(len, sources)])
 
     def __len__(self) -> int:
-        return len(self.first) + len(self.second)
+        return int(self._starts[-1])
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
         """Images of some recordings, as `MelSource.images`."""
         rows = np.asarray(rows, np.intp)
-        is_second = rows >= len(self.first)
-        parts = []
-        for source, chosen, offset in (
-            (self.first, ~is_second, 0),
-            (self.second, is_second, len(self.first)),
-        ):
-            if chosen.any() or not len(rows):
-                where = None if positions is None else positions[chosen]
-                parts.append((chosen, source.images(rows[chosen] - offset, where)))
-        out = np.empty((len(rows), *parts[0][1].shape[1:]), np.float32)
-        for chosen, images in parts:
-            out[chosen] = images
-        return out
+        places = np.searchsorted(self._starts, rows, side="right") - 1
+        parts = {}
+        for k in np.unique(places) if len(rows) else [0]:
+            chosen = np.flatnonzero(places == k)
+            where = None if positions is None else positions[chosen]
+            parts[k] = chosen, self.sources[k].images(rows[chosen] - self._starts[k], where)
+        order = np.concatenate([chosen for chosen, _ in parts.values()])
+        return np.concatenate([images for _, images in parts.values()])[np.argsort(order)]
 
 
 class LiveSource:

@@ -55,17 +55,18 @@ def train_on_cluster(
         KerasBirdsError: if the cluster can't be reached, a node doesn't see the run, a fold's process died too
             often, or as `train`.
     """
-    from keras_birds.training.train import RunResult, prepare
+    from keras_birds.training.run import prepare_run
+    from keras_birds.training.train import RunResult
 
     reporter = reporter or Reporter()
     with connect(address):
-        prepared = prepare(config, data, fold, out, resume, reporter)
+        run = prepare_run(config, data, fold, out, resume, reporter)
         cpus, gpus = fold_resources(nodes())
         each = f"{cpus} processor{'s' * (cpus != 1)}" + (" and a GPU" if gpus else "")
         reporter.log(f"each fold takes {each} of a node")
-        arguments = (config, str(data), prepared.run, prepared.pretrained, os.environ["KERAS_BACKEND"])
-        results = _run_tasks(prepared.folds, (cpus, gpus), arguments, reporter)
-    return RunResult(prepared.run, tuple(results), prepared.left_out)
+        arguments = (config, str(data), run.out, run.pretrained, os.environ["KERAS_BACKEND"])
+        results = _run_tasks(run.folds, (cpus, gpus), arguments, reporter)
+    return RunResult(run.out, tuple(results), run.left_out)
 
 
 def fold_resources(found: Sequence[Node]) -> tuple[int, int]:
@@ -166,8 +167,9 @@ def _train_fold(
                 "The data set and the run must be on storage that every node sees under the same name. Received: "
                 f"{path}, which {socket.gethostname()} doesn't have"
             )
+    from keras_birds.training.fold import train_fold
     from keras_birds.training.memory import keep_freed_memory
-    from keras_birds.training.train import open_prepared, train_prepared
+    from keras_birds.training.run import open_run
 
     told = []
 
@@ -178,6 +180,6 @@ def _train_fold(
     reporter = Remote()
     reporter.log(f"fold {fold}: on {socket.gethostname()}, process {os.getpid()}")
     keep_freed_memory()
-    result = train_prepared(open_prepared(run, config, data, pretrained), config, fold, reporter)
+    result = train_fold(open_run(run, config, data, pretrained), fold, reporter)
     ray.wait(told, num_returns=len(told), timeout=10)
     return result

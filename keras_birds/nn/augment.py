@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from keras_birds.config import Config
-from keras_birds.data.source import MelSource
 from keras_birds.errors import ConfigError
 from keras_birds.nn.background import BackgroundMix
 from keras_birds.nn.clip_augmentation import ClipAugmentation
@@ -13,29 +12,24 @@ from keras_birds.nn.mixup import MelMixUp
 from keras_birds.nn.spec_augment import SpecAugment, Volume
 from keras_birds.nn.warp import PitchShift, TimeShift, TimeStretch
 
-__all__ = [
-    "MelMixUp",
-    "PitchShift",
-    "SpecAugment",
-    "TimeShift",
-    "TimeStretch",
-    "Volume",
-    "build_augment",
-    "clip_layers",
-]
+Augment = Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]
 
 # After the four layers of the published recipe: those that came later leave its draws as they were.
 _MIXUP_STREAM = 4
 
 
 def build_augment(
-    config: Config, background: MelSource | None = None
-) -> Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]:
+    config: Config,
+    backgrounds: Callable[[np.ndarray], np.ndarray] | None = None,
+    num_backgrounds: int = 0,
+) -> Augment:
     """Builds what `MelDataset` applies to its batches, from the settings' `augment` section.
 
     Args:
         config: `augment` says what; `mel` says what a row, a column and a unit of the images are.
-        background: what `augment.background` mixes in; needed where its probability is above 0.
+        backgrounds: gives images float32 `[n, height, width, 1]` of backgrounds by number, from several threads;
+            needed where `augment.background.probability` is above 0.
+        num_backgrounds: how many there are.
 
     Returns:
         `augment(images, targets, seed)`, from float32 `[batch, height, width, 1]` and `[batch, label]` to the
@@ -53,8 +47,9 @@ def build_augment(
             f"Received: {getattr(settings, on[0]).probability:g}"
         )
     layers: list[ClipAugmentation | BackgroundMix] = [*clip_layers(config)]
-    if settings.background.probability and background is not None:
-        layers.append(_background_mix(config, background))
+    if settings.background.probability and backgrounds is not None:
+        mix = settings.background
+        layers.append(BackgroundMix(backgrounds, num_backgrounds, mix.snr_db, mel.top_db, mix.probability))
     mixup = MelMixUp(settings.mixup.alpha, settings.mixup.probability)
 
     def augment(
@@ -97,14 +92,3 @@ def clip_layers(config: Config) -> list[ClipAugmentation]:
         ),
         TimeShift(settings.time_shift.probability),
     ]
-
-
-def _background_mix(config: Config, background: MelSource) -> BackgroundMix:
-    rows, settings = np.flatnonzero(background.usable), config.augment.background
-    return BackgroundMix(
-        lambda chosen: background.images(rows[chosen]),
-        len(rows),
-        settings.snr_db,
-        config.mel.top_db,
-        settings.probability,
-    )

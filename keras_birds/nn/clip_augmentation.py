@@ -77,7 +77,7 @@ class ClipAugmentation(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {**super().get_config(), "probability": self.probability, "seed": self.seed}
 
 

@@ -82,10 +82,10 @@ def _squeeze_excite(x: Any, squeezed: int, name: str) -> Any:
     return ScaleChannels(name=f"{name}_scale")([x, gate])
 
 
-def _mbconv(x: Any, stage: Stage, stride: int, drop_path: float, name: str, expanded: int | None) -> Any:
+def _mbconv(x: Any, stage: Stage, stride: int, drop_path: float, name: str, width: int | None) -> Any:
     shortcut, channels = x, x.shape[-1]
     if stage.expansion != 1:
-        x = _conv(x, expanded or channels * stage.expansion, f"{name}_expand")
+        x = _conv(x, width or channels * stage.expansion, f"{name}_expand")
     # One input and one output channel a group: the fan-out of the group is the kernel's area.
     deviation = (2.0 / stage.kernel_size**2) ** 0.5
     x = SymmetricDepthwiseConv2D(
@@ -110,7 +110,7 @@ class EfficientNetB0(keras.Model):
         input_shape: `(height, width, channels)`; height and width may be None. Images are expected in
             [0, 1]: nothing is rescaled inside.
         drop_path: rate of stochastic depth at the last block; it grows linearly from 0 at the first.
-        expanded: channels inside blocks that have fewer than the paper's, by the block's name
+        block_widths: channels inside blocks that have fewer than the paper's, by the block's name
             (`stage3_block1`): what pruning leaves.
         kwargs: as for `keras.Model`.
 
@@ -121,7 +121,7 @@ class EfficientNetB0(keras.Model):
         self,
         input_shape: tuple[int | None, int | None, int] = (None, None, 1),
         drop_path: float = 0.2,
-        expanded: Mapping[str, int] | None = None,
+        block_widths: Mapping[str, int] | None = None,
         **kwargs: Any,
     ):
         inputs = keras.Input(tuple(input_shape), name="mel")
@@ -131,19 +131,18 @@ class EfficientNetB0(keras.Model):
             for block in range(stage.num_blocks):
                 stride = stage.stride if block == 0 else 1
                 name = f"stage{row}_block{block + 1}"
-                inside = (expanded or {}).get(name)
-                x = _mbconv(x, stage, stride, drop_path * index / total, name, inside)
+                width = (block_widths or {}).get(name)
+                x = _mbconv(x, stage, stride, drop_path * index / total, name, width)
                 index += 1
         x = _conv(x, TOP_CHANNELS, "top")
         kwargs.setdefault("name", BACKBONE)
         super().__init__(inputs=inputs, outputs=x, **kwargs)
         self._settings = {"input_shape": tuple(input_shape), "drop_path": drop_path}
-        self.expanded = dict(expanded) if expanded else None
+        self.block_widths = dict(block_widths) if block_widths else None
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
-        pruned = {"expanded": dict(self.expanded)} if self.expanded else {}
-        return {**self._settings, **pruned, "name": self.name}
+        """Arguments to make an equal one with."""
+        return {**self._settings, "block_widths": self.block_widths, "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "EfficientNetB0":

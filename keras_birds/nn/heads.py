@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 FRAME_LOGITS = "frame_logits"
-"""Name of the layer with a logit for each moment and label."""
+"""Name of the layer with a logit for each frame and label."""
 
 
 def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
@@ -26,16 +26,16 @@ def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
 
 
 def attention_logits(features: Any, num_labels: int, dropout: float) -> Any:
-    """A logit for each moment of a clip, and their mean weighted by an attention of each label's own.
+    """A logit for each frame of a clip, and their mean weighted by an attention of each label's own.
 
-    The moments are the feature map's columns, averaged over frequency. At first all weigh the same: then the
-    answer is that of `pooled_logits`. The layer `frame_logits` gives the moments' logits `[batch, frame, label]`.
+    Frames are the feature map's columns, averaged over frequency. At first all weigh the same: then the
+    answer is that of `pooled_logits`. The layer `frame_logits` gives the frames' logits `[batch, frame, label]`.
     After Kong et al. 2020, "PANNs", arXiv:1912.10211 (decision-level attention), with the mean taken of logits.
 
     Args:
         features: `[batch, height, width, channels]`, time along the width.
         num_labels: number of outputs.
-        dropout: rate; a channel is dropped at all moments of a clip.
+        dropout: rate; a channel is dropped in all frames of a clip.
 
     Returns:
         Logits `[batch, label]`, float32 under every dtype policy.
@@ -61,10 +61,6 @@ class FrequencyMean(layers.Layer):
         """Averages over axis 1."""
         return ops.mean(features, axis=1)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Without the height."""
-        return (input_shape[0], *input_shape[2:])
-
 
 @keras.saving.register_keras_serializable(package="keras_birds")
 class AttentionMean(layers.Layer):
@@ -74,7 +70,3 @@ class AttentionMean(layers.Layer):
         """Takes `[values, attentions]`, returns `[batch, label]`."""
         values, attentions = inputs
         return ops.sum(values * ops.softmax(attentions, axis=1), axis=1)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Without the frames."""
-        return (input_shape[0][0], input_shape[0][2])

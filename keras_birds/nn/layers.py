@@ -32,17 +32,43 @@ def _is_symbolic(x: Any) -> bool:
     return not isinstance(x, torch.Tensor) or x.device.type == "meta"
 
 
+def _require(layer: keras.layers.Layer, **values: Any) -> None:
+    """Refuses arguments of the stock layer whose effect this one leaves out."""
+    for name, value in values.items():
+        if getattr(layer, name) != value:
+            raise ValueError(
+                f"`{name}` of {type(layer).__name__} must be {value!r}. Received: {name}={getattr(layer, name)!r}. "
+                "The layer of Keras that it extends takes others"
+            )
+
+
 class _SymmetricPadding:
     """Pads `kernel_size // 2` on every side, as PyTorch and timm do, where Keras' "same" is asymmetric."""
 
     kernel_size: tuple[int, int]
     strides: tuple[int, int]
+    activation: Any
+    bias: Any
+
+    def _require_symmetric(self) -> None:
+        _require(self, padding="valid", data_format="channels_last", dilation_rate=(1, 1))
+        if not all(k % 2 for k in self.kernel_size):
+            raise ValueError(f"`kernel_size` must be odd. Received: kernel_size={self.kernel_size}")
 
     def _pad(self, inputs: Any) -> Any:
         pads = [(k // 2, k // 2) for k in self.kernel_size]
         if not any(before for before, _ in pads):
             return inputs
         return ops.pad(inputs, [(0, 0), *pads, (0, 0)])
+
+    def _convolve(self, inputs: Any, weight: Any, groups: int) -> Any:
+        """On torch: `weight` is `[filters, channels / groups, height, width]`."""
+        bias = None if self.bias is None else ops.convert_to_tensor(self.bias)
+        padding = [k // 2 for k in self.kernel_size]
+        outputs = functional.conv2d(
+            _channels_first(inputs), weight, bias, self.strides, padding, groups=groups
+        )
+        return self.activation(_channels_last(outputs))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """`[batch, ceil(height / stride), ceil(width / stride), channels]` for odd kernels."""
@@ -65,7 +91,10 @@ class SymmetricConv2D(_SymmetricPadding, keras.layers.Conv2D):
         kernel_size: odd height and width of the kernel.
         strides: step over rows and columns.
         use_bias: whether to add a bias.
-        kwargs: as for `keras.layers.Conv2D`.
+        kwargs: as for `keras.layers.Conv2D`, but for `padding`, `data_format`, `dilation_rate` and `groups`.
+
+    Raises:
+        ValueError: if an argument asks for what the layer doesn't do.
 
     Input `[batch, height, width, channels]`, output `[batch, ceil(height / s), ceil(width / s), filters]`.
     """
@@ -73,8 +102,10 @@ class SymmetricConv2D(_SymmetricPadding, keras.layers.Conv2D):
     def __init__(
         self, filters: int, kernel_size: int = 1, strides: int = 1, use_bias: bool = False, **kwargs: Any
     ):
-        kwargs["padding"], kwargs["data_format"] = "valid", "channels_last"
+        kwargs = {"padding": "valid", "data_format": "channels_last", **kwargs}
         super().__init__(filters, kernel_size, strides, use_bias=use_bias, **kwargs)
+        self._require_symmetric()
+        _require(self, groups=1)
 
     def _output_channels(self, input_shape: Any) -> int:
         return int(self.filters)
@@ -83,16 +114,7 @@ class SymmetricConv2D(_SymmetricPadding, keras.layers.Conv2D):
         """Convolves `inputs` `[batch, height, width, channels]`."""
         if not _ON_TORCH or _is_symbolic(inputs):
             return super().call(self._pad(inputs))
-        kernel = ops.convert_to_tensor(self.kernel)
-        bias = None if self.bias is None else ops.convert_to_tensor(self.bias)
-        outputs = functional.conv2d(
-            _channels_first(inputs),
-            kernel.permute(3, 2, 0, 1),
-            bias,
-            self.strides,
-            [k // 2 for k in self.kernel_size],
-        )
-        return self.activation(_channels_last(outputs))
+        return self._convolve(inputs, ops.convert_to_tensor(self.kernel).permute(3, 2, 0, 1), groups=1)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -102,14 +124,18 @@ class SymmetricDepthwiseConv2D(_SymmetricPadding, keras.layers.DepthwiseConv2D):
     Args:
         kernel_size: odd height and width of the kernel.
         strides: step over rows and columns.
-        kwargs: as for `keras.layers.DepthwiseConv2D`.
+        kwargs: as for `keras.layers.DepthwiseConv2D`, but for `padding`, `data_format` and `dilation_rate`.
+
+    Raises:
+        ValueError: if an argument asks for what the layer doesn't do.
 
     Input and output have the same number of channels.
     """
 
     def __init__(self, kernel_size: int, strides: int = 1, use_bias: bool = False, **kwargs: Any):
-        kwargs["padding"], kwargs["data_format"] = "valid", "channels_last"
+        kwargs = {"padding": "valid", "data_format": "channels_last", **kwargs}
         super().__init__(kernel_size, strides, use_bias=use_bias, **kwargs)
+        self._require_symmetric()
 
     def _output_channels(self, input_shape: Any) -> int:
         return int(input_shape[-1]) * int(self.depth_multiplier)
@@ -121,16 +147,7 @@ class SymmetricDepthwiseConv2D(_SymmetricPadding, keras.layers.DepthwiseConv2D):
         kernel = ops.convert_to_tensor(self.kernel)
         height, width, channels, multiplier = kernel.shape
         weight = kernel.permute(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
-        bias = None if self.bias is None else ops.convert_to_tensor(self.bias)
-        outputs = functional.conv2d(
-            _channels_first(inputs),
-            weight,
-            bias,
-            self.strides,
-            [k // 2 for k in self.kernel_size],
-            groups=channels,
-        )
-        return self.activation(_channels_last(outputs))
+        return self._convolve(inputs, weight, groups=channels)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -144,13 +161,17 @@ class BatchNorm(keras.layers.BatchNormalization):
         momentum: of the moving averages.
         epsilon: added to the variance.
         activation: applied to the outcome.
-        kwargs: as for `keras.layers.BatchNormalization`.
+        kwargs: as for `keras.layers.BatchNormalization`, but for `axis`, `center`, `scale` and `synchronized`.
+
+    Raises:
+        ValueError: if an argument asks for what the layer doesn't do.
     """
 
     def __init__(
         self, momentum: float = 0.9, epsilon: float = 1e-5, activation: str | None = None, **kwargs: Any
     ):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+        _require(self, axis=-1, center=True, scale=True, synchronized=False)
         self.activation = keras.activations.get(activation)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -187,7 +208,7 @@ class BatchNorm(keras.layers.BatchNormalization):
                 average.value.data.lerp_(value.to(average.value.dtype), step)
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {**super().get_config(), "activation": keras.activations.serialize(self.activation)}
 
 
@@ -212,10 +233,6 @@ class ScaleChannels(keras.layers.Layer):
     Called on `[features, gate]`, `[batch, height, width, channels]` and `[batch, 1, 1, channels]`.
     """
 
-    def build(self, input_shape: Any) -> None:
-        """Holds no weights."""
-        self.built = True
-
     def call(self, inputs: Any) -> Any:
         """Multiplies the two."""
         features, gate = inputs
@@ -225,10 +242,6 @@ class ScaleChannels(keras.layers.Layer):
         if not torch_kernels.saves_memory(x):
             return features * gate
         return _channels_last(torch_kernels.scale_channels(x, _channels_first(gate)))
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The features' shape."""
-        return input_shape[0]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -253,10 +266,6 @@ class StochasticDepthAdd(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape: Any) -> None:
-        """Holds no weights."""
-        self.built = True
-
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Adds the two."""
         shortcut, branch = inputs
@@ -270,10 +279,6 @@ class StochasticDepthAdd(keras.layers.Layer):
             return torch.addcmul(shortcut, branch, scale)
         return shortcut + branch * scale
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The shape of either input."""
-        return input_shape[0]
-
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

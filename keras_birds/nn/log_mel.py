@@ -107,7 +107,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         return (input_shape[0], self.mel.height, self.mel.width, 1)
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         config = super().get_config()
         config.pop("dtype", None)
         return {**config, "audio": self.audio.model_dump(), "mel": self.mel.model_dump()}

@@ -73,7 +73,7 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
         return totals * (batch_size / ops.maximum(ops.sum(unmasked), 1))
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {
             **super().get_config(),
             "from_logits": self.from_logits,

@@ -97,7 +97,7 @@ class MaskedMacroAUC(keras.metrics.Metric):
         return ops.sum(ops.where(qualifies > 0, areas, 0.0)) / ops.sum(qualifies)
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {
             **super().get_config(),
             "num_labels": self.num_labels,

@@ -85,5 +85,5 @@ class MelMixUp(keras.layers.MixUp):
         return mixed, np.where(np.minimum(labels, other) < 0, np.float32(-1), mixed_labels)
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {**super().get_config(), "probability": self.probability}

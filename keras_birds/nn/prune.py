@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from keras import Model
 
 _MULTIPLE = 8
-"""Channels come in eights, which vector units like."""
+"""Channels stay multiples of eight: vector instructions take so many at a time."""
 
 
 def prune(model: "Model", config: Config, ratio: float) -> "Model":

@@ -126,7 +126,7 @@ class SpecAugment(ClipAugmentation):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {**super().get_config(), **self._settings()}
 
 
@@ -170,5 +170,5 @@ class Volume(ClipAugmentation):
         return xp.clip(images + between(uniform(batch, 1, 1, 1), self.gain_db) / self.top_db, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {**super().get_config(), "gain_db": self.gain_db, "top_db": self.top_db}

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_birds.audio.mel import LINEAR_HZ_PER_MEL, LOG_START_HZ, LOG_START_MEL, LOG_STEP, mel_to_hz
 from keras_birds.nn.clip_augmentation import (
     ClipAugmentation,
     Range,
@@ -18,16 +19,10 @@ from keras_birds.nn.clip_augmentation import (
     whole,
 )
 
-# The Slaney mel scale: linear up to 1 kHz, logarithmic from there.
-_LINEAR_HZ_PER_MEL = 200.0 / 3
-_LOG_START_HZ = 1000.0
-_LOG_START_MEL = _LOG_START_HZ / _LINEAR_HZ_PER_MEL
-_LOG_STEP = math.log(6.4) / 27.0
-
 
 def _mel(xp: Any, hz: Any) -> Any:
-    logarithmic = xp.log(xp.maximum(hz, _LOG_START_HZ) / _LOG_START_HZ) / _LOG_STEP + _LOG_START_MEL
-    return xp.where(hz < _LOG_START_HZ, hz / _LINEAR_HZ_PER_MEL, logarithmic)
+    logarithmic = xp.log(xp.maximum(hz, LOG_START_HZ) / LOG_START_HZ) / LOG_STEP + LOG_START_MEL
+    return xp.where(hz < LOG_START_HZ, hz / LINEAR_HZ_PER_MEL, logarithmic)
 
 
 @keras.saving.register_keras_serializable(package="keras_birds")
@@ -96,7 +91,7 @@ class TimeStretch(ClipAugmentation):
         return first + (second - first) * xp.reshape(places - left, shape)
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {**super().get_config(), "rate": self.rate}
 
 
@@ -164,11 +159,10 @@ class PitchShift(ClipAugmentation):
         low_mel, high_mel = (_mel(np, np.float64(hz)) for hz in (self.f_min_hz, self.f_max_hz))
         bands = (np.arange(height) + 0.5) * (self.n_mels / height) - 0.5
         mel = low_mel + (bands + 1) * (high_mel - low_mel) / (self.n_mels + 1)
-        logarithmic = _LOG_START_HZ * np.exp(_LOG_STEP * (mel - _LOG_START_MEL))
-        return np.where(mel < _LOG_START_MEL, mel * _LINEAR_HZ_PER_MEL, logarithmic).astype(np.float32)
+        return mel_to_hz(mel).astype(np.float32)
 
     def get_config(self) -> dict[str, Any]:
-        """What `__init__` takes."""
+        """Arguments to make an equal one with."""
         return {
             **super().get_config(),
             "semitones": self.semitones,

@@ -1,15 +1,14 @@
-"""What happens around each step and epoch: shared processors, repeatable draws, a stop at NaN, a checkpoint, a line."""
+"""What happens around each step and epoch: shared processors, repeatable draws, a checkpoint, a readable line."""
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_birds.errors import TrainingError
+from keras_birds.progress import Reporter
 from keras_birds.threads import TorchThreads
 from keras_birds.training.checkpoint import Progress, save_best, save_checkpoint
 
@@ -60,105 +59,64 @@ class ShareProcessors(keras.callbacks.Callback):
     on_predict_end = on_train_end
 
 
-class StopAtNaN(keras.callbacks.Callback):
-    """Ends training with an error as soon as the loss isn't a number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remembers the epoch for the message."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Checks the mean loss since the epoch began.
-
-        Raises:
-            TrainingError: naming the epoch and the batch.
-        """
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss must be a number. Received: {loss} in epoch {self._epoch + 1}, batch {batch + 1}. Lower "
-                "training.learning_rate, or train in float32 (--set training.precision=float32)"
-            )
-
-
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the state after each epoch, and the weights of the best one so far if those are to be kept.
+    """Saves the state after each epoch, keeps the best weights, and reports a line an epoch.
 
     The best epoch is the one with the highest macro-AUC on the validation recordings, the first of equals;
     while that isn't defined (no label with a positive and a negative), the last one.
 
+    `keras.callbacks.BackupAndRestore` and `ModelCheckpoint` write files in place, weights and epoch one after the
+    other: a kill between the two resumes with the weights of one epoch and the number of another. Here one renamed
+    file holds weights, optimizer and history.
+
     Args:
         folder: of the fold.
         progress: what a checkpoint held, to go on from.
+        epochs: of the whole training.
         keep: `"best"` or `"last"` epoch.
+        reporter: gets the lines, and how much of the running epoch is done.
     """
 
-    def __init__(self, folder: Path, progress: Progress, keep: str = "best"):
+    def __init__(self, folder: Path, progress: Progress, epochs: int, keep: str, reporter: Reporter):
         super().__init__()
         self.folder = folder
         self.progress = progress
+        self.epochs = epochs
         self.keep = keep
+        self.reporter = reporter
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
         self._started = time.perf_counter()
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Moves the bar."""
+        self.reporter.progress("Epoch", batch + 1, self.params["steps"])
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes the best weights before the checkpoint: one never speaks of weights that aren't there."""
+        """Writes the best weights before the checkpoint: one never names weights that aren't there."""
         row = {"epoch": float(epoch + 1), **{k: float(v) for k, v in (logs or {}).items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.perf_counter() - self._started
         history, kept_epoch = (*self.progress.history, row), self.progress.kept_epoch
-        if self.keep == "last":
+        best = history[kept_epoch - 1].get(MONITOR, math.nan) if kept_epoch else math.nan
+        if self.keep == "last" or math.isnan(best) or row[MONITOR] > best:
             kept_epoch = epoch + 1
-        else:
-            best = history[kept_epoch - 1][MONITOR] if kept_epoch else math.nan
-            if math.isnan(best) or row[MONITOR] > best:
-                kept_epoch = epoch + 1
+            if self.keep == "best":
                 save_best(self.folder, self.model)
         self.progress = Progress(history, kept_epoch)
         save_checkpoint(self.folder, self.model, self.progress)
+        self.reporter.progress("Epoch", 0, 0)
+        self.reporter.log(self._line(row))
 
-
-class EpochLine(keras.callbacks.Callback):
-    """Says one line an epoch, and how much of the running epoch is done.
-
-    Args:
-        say: takes a line.
-        step: takes batches done and batches in all, after each batch; 0 and 0 after the epoch.
-        checkpoint: has the history; it must come before this callback.
-        epochs: of the whole training.
-    """
-
-    def __init__(
-        self,
-        say: Callable[[str], None],
-        step: Callable[[int, int], None],
-        checkpoint: Checkpoint,
-        epochs: int,
-    ):
-        super().__init__()
-        self._say, self._step, self._checkpoint, self._epochs = say, step, checkpoint, epochs
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Moves the bar."""
-        self._step(batch + 1, self.params["steps"])
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Says the line."""
-        self._step(0, 0)
-        progress = self._checkpoint.progress
-        row = progress.history[-1]
-        left_s = (self._epochs - epoch - 1) * row["seconds"]
-        is_best = self._checkpoint.keep == "best" and progress.kept_epoch == epoch + 1
+    def _line(self, row: dict[str, float]) -> str:
+        epoch = self.progress.epochs
+        left_s = (self.epochs - epoch) * row["seconds"]
+        is_best = self.keep == "best" and self.progress.kept_epoch == epoch
         shown = [f"{name} {row[name]:.4f}" for name in ("loss", "val_loss", MONITOR) if name in row]
-        self._say(
-            f"epoch {epoch + 1:>{len(str(self._epochs))}}/{self._epochs}  {'  '.join(shown)}  "
+        return (
+            f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  {'  '.join(shown)}  "
             f"{duration(row['seconds'])}{f', {duration(left_s)} left' if left_s else ''}"
             f"{'  best so far' if is_best else ''}"
         )

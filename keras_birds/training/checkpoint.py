@@ -1,4 +1,4 @@
-"""What `--resume` needs: weights, optimizer and history as they were after the last whole epoch."""
+"""What `--resume` needs: weights, optimizer and history as they were after the last whole epoch, in one file."""
 
 import json
 import zipfile
@@ -36,9 +36,8 @@ class Progress:
 
 def save_checkpoint(folder: Path, model: keras.Model, progress: Progress) -> None:
     """Writes the state after an epoch; a kill meanwhile leaves the one before."""
-    state = {"history": json.dumps(progress.history), "kept_epoch": progress.kept_epoch}
-    arrays = {**_numbered("weight", model.weights), **_numbered("optimizer", model.optimizer.variables)}
-    _save(folder / CHECKPOINT, {"state": np.array(json.dumps(state)), **arrays})
+    state = {"history": progress.history, "kept_epoch": progress.kept_epoch}
+    _save(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables], json.dumps(state))
 
 
 def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
@@ -47,19 +46,15 @@ def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
     Raises:
         TrainingError: if the checkpoint is damaged or of another network.
     """
-    path = folder / CHECKPOINT
-    if not path.is_file():
+    if not (folder / CHECKPOINT).is_file():
         return Progress()
-    saved = _load(path)
-    _assign(path, model.weights, saved, "weight")
-    _assign(path, model.optimizer.variables, saved, "optimizer")
-    state = json.loads(str(saved["state"]))
-    return Progress(tuple(json.loads(state["history"])), state["kept_epoch"])
+    state = json.loads(_load(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables]))
+    return Progress(tuple(state["history"]), state["kept_epoch"])
 
 
 def save_best(folder: Path, model: keras.Model) -> None:
     """Writes the weights of the best epoch so far."""
-    _save(folder / BEST, _numbered("weight", model.weights))
+    _save(folder / BEST, model.weights)
 
 
 def load_best(folder: Path, model: keras.Model) -> None:
@@ -68,7 +63,7 @@ def load_best(folder: Path, model: keras.Model) -> None:
     Raises:
         TrainingError: if they are missing or damaged.
     """
-    _assign(folder / BEST, model.weights, _load(folder / BEST), "weight")
+    _load(folder / BEST, model.weights)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -77,33 +72,26 @@ def remove_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _numbered(kind: str, variables: Sequence[Any]) -> dict[str, np.ndarray]:
-    return {f"{kind}{i}": keras.ops.convert_to_numpy(x) for i, x in enumerate(variables)}
-
-
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save(path: Path, variables: Sequence[Any], state: str = "") -> None:
+    arrays = {str(i): keras.ops.convert_to_numpy(x) for i, x in enumerate(variables)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, state=np.array(state), **arrays)
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path, variables: Sequence[Any]) -> str:
     try:
         with np.load(path) as saved:
-            return dict(saved)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            state, arrays = str(saved["state"]), [saved[str(i)] for i in range(len(saved) - 1)]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise TrainingError(
             f"{path}: must be a checkpoint that training wrote. Received: {error}. Delete the fold's folder to train "
             "it from the start"
         ) from None
-
-
-def _assign(path: Path, variables: Sequence[Any], saved: dict[str, np.ndarray], kind: str) -> None:
-    count = sum(x.startswith(kind) for x in saved)
-    shapes = [tuple(saved[f"{kind}{i}"].shape) for i in range(count)]
-    if shapes != [tuple(x.shape) for x in variables]:
+    if [x.shape for x in arrays] != [tuple(x.shape) for x in variables]:
         raise TrainingError(
-            f"{path}: the checkpoint must be of this network. Received: {count} {kind} arrays of other shapes. Delete "
+            f"{path}: the checkpoint must be of this network. Received: {len(arrays)} arrays, of other shapes. Delete "
             "the fold's folder to train it from the start"
         )
-    for i, variable in enumerate(variables):
-        variable.assign(saved[f"{kind}{i}"])
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    return state

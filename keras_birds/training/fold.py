@@ -1,11 +1,11 @@
 """Trains one fold with `compile` and `fit`, and writes its model and its out-of-fold scores."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -13,61 +13,23 @@ import pandas as pd
 
 from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
-from keras_birds.data.cache import CachedSource
 from keras_birds.data.dataset import MelDataset
-from keras_birds.data.review_source import ReviewedSource
-from keras_birds.data.source import JoinedSource, MelSource
-from keras_birds.errors import ConfigError, DataError
-from keras_birds.labels import LabelSet
+from keras_birds.errors import ConfigError, DataError, TrainingError
+from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
-from keras_birds.nn.augment import build_augment
 from keras_birds.nn.build import build_model
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.progress import Reporter
-from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold
-from keras_birds.training import callbacks
-from keras_birds.training.checkpoint import (
-    Progress,
-    load_best,
-    load_checkpoint,
-    remove_checkpoints,
-)
+from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
+from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, ShareProcessors
+from keras_birds.training.checkpoint import Progress, load_best, load_checkpoint, remove_checkpoints
 from keras_birds.training.oof import OutOfFold
+from keras_birds.training.run import TrainingRun
 from keras_birds.training.run_directory import gpu_name, remove_leftovers
 from keras_birds.training.warm_start import initial_model
-
-if TYPE_CHECKING:
-    from keras_birds.training.pretrained import PretrainedWeights
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """Everything a fold learns from and is measured on.
-
-    Args:
-        source: images by row.
-        targets: float32 `[recording, label]`.
-        names: of the recordings, below the data set's folder.
-        labels: of the columns.
-        train_rows: usable recordings to train on.
-        validation_rows: usable recordings to measure on.
-        background: recordings of `data.background`, which hold none of the labels.
-        reviewed: windows of `data.reviews`.
-        reviewed_rows: of `reviewed`, to train on beside `train_rows`.
-    """
-
-    source: MelSource
-    targets: np.ndarray
-    names: tuple[str, ...]
-    labels: LabelSet
-    train_rows: np.ndarray
-    validation_rows: np.ndarray
-    background: MelSource | None = None
-    reviewed: ReviewedSource | None = None
-    reviewed_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.intp))
 
 
 @dataclass(frozen=True)
@@ -90,97 +52,70 @@ class FoldResult:
     epochs: int
     seconds: float
 
+    @cached_property
+    def model(self) -> keras.Model:
+        """The kept epoch's model, float32 and uncompiled, loaded when first asked for."""
+        return load_keras_model(self.folder / KERAS)
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """What `fit` tells of each epoch, by name, as `keras.callbacks.History` has it, over all resumed parts."""
+        table = pd.read_csv(self.folder / HISTORY)
+        return {str(name): list(table[name]) for name in table}
+
 
 def train_fold(
-    folder: Path,
-    data: FoldData,
-    config: Config,
-    fold: Fold,
-    pretrained: "PretrainedWeights | None",
-    reporter: Reporter,
+    run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> FoldResult:
-    """Trains a fold, or goes on with it, or finds it finished.
+    """Trains a fold, or goes on with it, or finds it finished; writes in its folder only.
 
     Args:
-        folder: of the fold; made if need be.
-        data: its recordings.
-        config: the run's settings.
+        run: its run.
         fold: its number, or `"full"`, which has no recordings to validate on.
-        pretrained: ImageNet weights to begin with; `None` from scratch.
         reporter: gets lines and progress.
+        callbacks: for `fit`, after the package's own.
     """
+    config, folder = run.config, fold_folder(run.out, fold)
     remove_leftovers(folder)
     if (folder / ONNX).is_file():
         remove_checkpoints(folder)
         reporter.log(f"fold {fold}: finished before")
         return _read_result(folder, fold)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = config.training
-    _require_batches(data, config, fold)
-    validate = f", {len(data.validation_rows)} to validate" if fold != FULL else ", none to validate"
-    reporter.log(f"fold {fold}: {len(data.train_rows)} to train on{validate}")
+    _require_batches(run, fold)
+    counts = len(run.train_rows(fold)), len(run.validation_rows(fold)) or "none"
+    reporter.log(f"fold {fold}: {counts[0]} to train on, {counts[1]} to validate")
     keras.utils.clear_session()
-    keras.utils.set_random_seed(settings.seed)
-    training, validation = make_datasets(data, config)
-    with _precision(settings.precision):
-        model = (
-            initial_model(config, fold, list(data.labels))
-            if config.model.initial
-            else build_model(config, len(data.labels))
-        )
-    if pretrained is not None:
-        pretrained.apply(model)
+    keras.utils.set_random_seed(config.training.seed)
+    training, validation = run.training_data(fold), run.validation_data(fold)
+    model = _first_model(run, fold)
     compile_model(model, config, len(training))
     progress = load_checkpoint(folder, model)
     if progress.epochs:
         reporter.log(f"fold {fold}: goes on after epoch {progress.epochs}")
-    if progress.epochs < settings.epochs:
-        progress = _fit(model, training, validation, folder, config, progress, reporter)
-    if settings.ema_momentum:
+    checkpoint = Checkpoint(folder, progress, config.training.epochs, config.training.keep, reporter)
+    if progress.epochs < config.training.epochs:
+        _fit(model, training, validation, config, checkpoint, callbacks)
+    if config.training.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
     with _precision("float32"):
-        kept = build_model(config, len(data.labels), model.get_layer(BACKBONE).expanded)
-    if settings.keep == "best":
+        kept = build_model(config, len(run.catalog.labels), model.get_layer(BACKBONE).block_widths)
+    if config.training.keep == "best":
         load_best(folder, kept)
     else:
         kept.set_weights(model.get_weights())
-    return _finish(kept, folder, data, validation, config, fold, progress)
+    return _finish(kept, run, fold, validation, checkpoint.progress)
 
 
-def make_datasets(data: FoldData, config: Config) -> tuple[MelDataset, MelDataset | None]:
-    """The shuffled, augmented training set and the plain validation set, if there are recordings for it."""
-    settings = config.training
-    random_crop = config.audio.crop == "random"
-    source, targets, train_rows, negative_rows = data.source, data.targets, data.train_rows, None
-    if data.reviewed is not None and len(data.reviewed_rows):
-        train_rows = np.concatenate([train_rows, len(source) + data.reviewed_rows])
-        source = JoinedSource(source, CachedSource(data.reviewed))
-        targets = np.concatenate([targets, data.reviewed.targets])
-    if data.background is not None and config.data.background_fraction:
-        negative_rows = len(source) + np.flatnonzero(data.background.usable)
-        source = JoinedSource(source, data.background)
-        absent = np.zeros((len(data.background), targets.shape[1]), np.float32)
-        targets = np.concatenate([targets, absent])
-    training = MelDataset(
-        source,
-        targets,
-        train_rows,
-        settings.batch_size,
-        seed=settings.seed,
-        shuffle=True,
-        augment=build_augment(config, data.background),
-        random_crop=random_crop,
-        drop_remainder=True,
-        workers=settings.workers,
-        negative_rows=negative_rows,
-        negative_fraction=config.data.background_fraction,
-    )
-    if not len(data.validation_rows):
-        return training, None
-    validation = MelDataset(
-        data.source, data.targets, data.validation_rows, settings.batch_size, workers=settings.workers
-    )
-    return training, validation
+def _first_model(run: TrainingRun, fold: Fold) -> keras.Model:
+    config, labels = run.config, list(run.catalog.labels)
+    with _precision(config.training.precision):
+        if config.model.initial:
+            return initial_model(config, fold, labels)
+        model = build_model(config, len(labels))
+    if run.pretrained is not None:
+        run.pretrained.apply(model)
+    return model
 
 
 def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> None:
@@ -223,64 +158,60 @@ def _fit(
     model: keras.Model,
     training: MelDataset,
     validation: MelDataset | None,
-    folder: Path,
     config: Config,
-    progress: Progress,
-    reporter: Reporter,
-) -> Progress:
-    settings = config.training
-    training.epoch = progress.epochs
-    checkpoint = callbacks.Checkpoint(folder, progress, settings.keep)
+    checkpoint: Checkpoint,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    settings, begun = config.training, checkpoint.progress.epochs
+    training.epoch = begun
     # Validation measures the averaged weights, which are what is kept.
     averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
-    line = callbacks.EpochLine(
-        reporter.log, lambda done, total: reporter.progress("Epoch", done, total), checkpoint, settings.epochs
-    )
-    model.fit(
-        training,
-        validation_data=validation,
-        epochs=settings.epochs,
-        initial_epoch=progress.epochs,
-        # The data set shuffles by (seed, epoch); Keras would reorder its batches by a global state.
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            callbacks.ShareProcessors(),
-            callbacks.SeedEachEpoch(settings.seed),
-            callbacks.StopAtNaN(),
-            *averaging,
-            checkpoint,
-            line,
-        ],
-    )
-    return checkpoint.progress
+    own = [
+        ShareProcessors(),
+        SeedEachEpoch(settings.seed),
+        keras.callbacks.TerminateOnNaN(raise_error=True),
+        *averaging,
+        checkpoint,
+    ]
+    try:
+        model.fit(
+            training,
+            validation_data=validation,
+            epochs=settings.epochs,
+            initial_epoch=begun,
+            # The data set shuffles by (seed, epoch); Keras would reorder its batches by a global state.
+            shuffle=False,
+            verbose=0,
+            callbacks=[*own, *callbacks],
+        )
+    except RuntimeError as error:
+        if not str(error).startswith("NaN or Inf loss"):
+            raise
+        raise TrainingError(
+            f"The loss must be a number. Received: {str(error).split('.')[0]}, in epoch "
+            f"{checkpoint.progress.epochs + 1}. Lower training.learning_rate, or train in float32 "
+            "(--set training.precision=float32)"
+        ) from None
 
 
 def _finish(
-    model: keras.Model,
-    folder: Path,
-    data: FoldData,
-    validation: MelDataset | None,
-    config: Config,
-    fold: Fold,
-    progress: Progress,
+    model: keras.Model, run: TrainingRun, fold: Fold, validation: MelDataset | None, progress: Progress
 ) -> FoldResult:
     """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
-    history, exact = progress.history, math.nan
+    folder, labels, exact = fold_folder(run.out, fold), run.catalog.labels, math.nan
     if validation is not None:
-        rows = data.validation_rows
-        logits = np.asarray(
-            model.predict(validation, verbose=0, callbacks=[callbacks.ShareProcessors()]), np.float64
-        )
-        scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
-        targets = data.targets[rows]
-        OutOfFold(tuple(data.names[x] for x in rows), data.labels, scores, targets).write(folder / OOF)
+        rows = run.validation_rows(fold)
+        logits = model.predict(validation, verbose=0, callbacks=[ShareProcessors()]).astype(np.float64)
+        scores, targets = (1 / (1 + np.exp(-logits))).astype(np.float32), run.targets[rows]
+        names = run.catalog.relative_paths
+        OutOfFold(tuple(names[x] for x in rows), labels, scores, targets).write(folder / OOF)
         exact = macro_auc(targets, scores)
-    seconds = math.fsum(x["seconds"] for x in history)
+    seconds = math.fsum(x["seconds"] for x in progress.history)
     with atomic_path(folder / HISTORY) as temporary:
-        table = pd.DataFrame(list(history))
+        table = pd.DataFrame(list(progress.history))
         table.astype({"epoch": int}).to_csv(temporary, index=False)
     with atomic_path(folder / KERAS) as temporary:
+        # Keras insists on its suffix.
         whole = temporary.with_suffix(".keras")
         try:
             model.save(whole)
@@ -289,9 +220,9 @@ def _finish(
             whole.unlink(missing_ok=True)
     metadata = ModelMetadata(
         model_id=f"{folder.resolve().parent.name}/{folder.name}",
-        labels=data.labels,
-        audio=config.audio,
-        mel=config.mel,
+        labels=labels,
+        audio=run.config.audio,
+        mel=run.config.mel,
         metrics={
             "macro_auc": exact,
             "kept_epoch": progress.kept_epoch,
@@ -311,13 +242,13 @@ def _read_result(folder: Path, fold: Fold) -> FoldResult:
     return FoldResult(fold, folder, metrics["macro_auc"], kept_epoch, epochs, metrics["train_seconds"])
 
 
-def _require_batches(data: FoldData, config: Config, fold: Fold) -> None:
-    if fold != FULL and not len(data.validation_rows):
+def _require_batches(run: TrainingRun, fold: Fold) -> None:
+    if fold != FULL and not len(run.validation_rows(fold)):
         raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
-    if len(data.train_rows) < config.training.batch_size:
+    size, count = run.config.training.batch_size, len(run.train_rows(fold))
+    if count < size:
         raise ConfigError(
-            f"training.batch_size must not exceed the {len(data.train_rows)} recordings that fold {fold} trains on. "
-            f"Received: {config.training.batch_size}"
+            f"training.batch_size must not exceed the {count} recordings that fold {fold} trains on. Received: {size}"
         )
 
 

@@ -67,19 +67,6 @@ class PretrainedWeights:
             variable.assign(array)
 
 
-def load_pretrained(model: keras.Model, preset: str) -> None:
-    """Fetches a preset's weights and copies them into a model.
-
-    Args:
-        model: an `EfficientNetB0` or a model that contains one.
-        preset: as for `fetch_pretrained`.
-
-    Raises:
-        ConfigError, ModelError: as `fetch_pretrained` and `PretrainedWeights.apply`.
-    """
-    fetch_pretrained(preset).apply(model)
-
-
 def fetch_pretrained(preset: str) -> PretrainedWeights:
     """Finds or downloads a preset, reads its weights and checks that they fit `EfficientNetB0`.
 
@@ -187,7 +174,8 @@ def _read(folder: Path, preset: str, network: EfficientNetB0) -> dict[str, np.nd
         with suppress_output():
             from keras_hub.models import EfficientNetBackbone
 
-            backbone = _in_float32(lambda: EfficientNetBackbone.from_preset(str(folder)))
+            # Under a half-precision policy the weights would be rounded.
+            backbone = EfficientNetBackbone.from_preset(str(folder), dtype="float32")
     # keras-hub, Keras and h5py each have their own classes for a file that is not what it should be.
     except Exception as error:
         raise ModelError(
@@ -200,16 +188,6 @@ def _read(folder: Path, preset: str, network: EfficientNetB0) -> dict[str, np.nd
         for layer in backbone.layers
         for variable in layer.weights
     }
-
-
-def _in_float32(call: Callable[[], Any]) -> Any:
-    """Keras gives a preset's layers the global policy, and a half-precision one would round the weights."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        return call()
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 def _require_same_arithmetic(backbone: Any, network: EfficientNetB0, preset: str) -> None:

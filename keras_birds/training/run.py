@@ -1,0 +1,313 @@
+"""A training run before its first fold: settings, split and manifest are written, and the images are at hand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from keras_birds.audio.files import recordings_in
+from keras_birds.config import Config
+from keras_birds.data.cache import CachedSource
+from keras_birds.data.catalog import Catalog, data_hash, read_catalog
+from keras_birds.data.check import check_recordings
+from keras_birds.data.dataset import MelDataset
+from keras_birds.data.folds import Split, make_split
+from keras_birds.data.mel_store import MelStore
+from keras_birds.data.review_source import ReviewedSource, read_reviewed
+from keras_birds.data.source import JoinedSource, LiveSource, MelSource
+from keras_birds.data.tables import load_table, write_table
+from keras_birds.errors import ConfigError, DataError
+from keras_birds.nn.augment import Augment, build_augment
+from keras_birds.progress import Reporter
+from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, Fold
+from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
+from keras_birds.training.run_directory import (
+    create_run,
+    read_data_hash,
+    remove_leftovers,
+    reopen_run,
+    write_environment,
+)
+from keras_birds.training.warm_start import check_initial
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRun:
+    """What the folds of a run learn from and are measured on.
+
+    Args:
+        out: the run directory.
+        config: its settings.
+        catalog: the recordings.
+        split: their folds.
+        source: their images.
+        background: images of recordings without any of the labels; `None` where the settings need none.
+        reviewed: windows that people marked; `None` where the settings name none.
+        pretrained: weights to begin with; `None` from scratch.
+        folds: that were asked for.
+    """
+
+    out: Path
+    config: Config
+    catalog: Catalog
+    split: Split
+    source: MelSource
+    background: MelSource | None
+    reviewed: ReviewedSource | None
+    pretrained: PretrainedWeights | None
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def left_out(self) -> int:
+        """Recordings that couldn't be read."""
+        return int((~self.source.usable).sum())
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Float32 `[recording, label]`: 0 to 1, or -1 for ignored."""
+        return self.catalog.targets(self.config.data)
+
+    def train_rows(self, fold: Fold) -> np.ndarray:
+        """Catalog rows of readable recordings that a fold trains on, int `[n]`."""
+        rows = self.split.train_rows(fold)
+        return rows[self.source.usable[rows]]
+
+    def validation_rows(self, fold: Fold) -> np.ndarray:
+        """Catalog rows of readable recordings that a fold is measured on, int `[n]`; none of `FULL`."""
+        rows = self.split.validation_rows(fold)
+        return rows[self.source.usable[rows]]
+
+    def reviewed_rows(self, fold: Fold) -> np.ndarray:
+        """Reviewed windows to train on: none of recordings that the fold is measured on, or that are hidden."""
+        if self.reviewed is None:
+            return np.zeros(0, np.intp)
+        paths = [Path(x).resolve() for x in self.catalog.recordings["path"]]
+        held_out = set(paths) - {paths[row] for row in self.train_rows(fold)}
+        kept = [row for row, x in enumerate(self.reviewed.recordings) if x.resolve() not in held_out]
+        return np.array(kept, np.intp)
+
+    def training_data(self, fold: Fold) -> MelDataset:
+        """Shuffled, augmented batches of a fold's recordings, reviewed windows and background."""
+        config, settings = self.config, self.config.training
+        sources, targets, rows = [self.source], [self.targets], [self.train_rows(fold)]
+        negative_rows = None
+        reviewed_rows = self.reviewed_rows(fold)
+        if self.reviewed is not None and len(reviewed_rows):
+            rows.append(len(self.source) + reviewed_rows)
+            sources.append(CachedSource(self.reviewed))
+            targets.append(self.reviewed.targets)
+        if self.background is not None and config.data.background_fraction:
+            negative_rows = sum(map(len, sources)) + np.flatnonzero(self.background.usable)
+            sources.append(self.background)
+            targets.append(np.zeros((len(self.background), targets[0].shape[1]), np.float32))
+        return MelDataset(
+            JoinedSource(*sources) if len(sources) > 1 else self.source,
+            np.concatenate(targets),
+            np.concatenate(rows),
+            settings.batch_size,
+            seed=settings.seed,
+            shuffle=True,
+            augment=self._augment(),
+            random_crop=config.audio.crop == "random",
+            drop_remainder=True,
+            workers=settings.workers,
+            negative_rows=negative_rows,
+            negative_fraction=config.data.background_fraction,
+        )
+
+    def validation_data(self, fold: Fold) -> MelDataset | None:
+        """Batches of the recordings that a fold is measured on, in order; `None` where there are none."""
+        rows, settings = self.validation_rows(fold), self.config.training
+        if not len(rows):
+            return None
+        return MelDataset(self.source, self.targets, rows, settings.batch_size, workers=settings.workers)
+
+    def _augment(self) -> Augment:
+        background = self.background
+        if background is None:
+            return build_augment(self.config)
+        rows = np.flatnonzero(background.usable)
+        return build_augment(self.config, lambda chosen: background.images(rows[chosen]), len(rows))
+
+
+def prepare_run(
+    config: Config,
+    data: str | Path,
+    fold: int | str | Sequence[int],
+    out: str | Path | None,
+    resume: bool,
+    reporter: Reporter,
+) -> TrainingRun:
+    """Begins a run or opens it again: everything before its first fold.
+
+    Args and errors are those of `train`.
+    """
+    catalog = read_catalog(Path(data), config.data)
+    catalog.require_clean()
+    for name, reason in catalog.left_out:
+        reporter.problem(name, reason)
+    split = make_split(catalog, config.folds)
+    folds = _wanted_folds(fold, split, config)
+    backgrounds, reviewed = background_paths(config), _read_reviewed(catalog, config)
+    pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
+    if config.model.initial:
+        check_initial(config, catalog, split, folds)
+    digest = data_hash(catalog)
+    directory = _open_directory(None if out is None else Path(out), config, catalog.root, digest, resume)
+    if (directory / SPLIT).is_file():
+        split = Split.load(directory / SPLIT, catalog)
+    else:
+        split.save(directory / SPLIT, catalog)
+    source = _catalog_source(directory, catalog, config, reporter)
+    background = _background_source(directory, backgrounds, config, reporter)
+    run = TrainingRun(
+        directory, config, catalog, split, source, background, reviewed, pretrained, tuple(folds)
+    )
+    reporter.log(_describe(run))
+    return run
+
+
+def open_run(
+    directory: Path, config: Config, data: str | Path, pretrained: PretrainedWeights | None
+) -> TrainingRun:
+    """Opens a run that `prepare_run` made, perhaps in another process; writes nothing, so that several may at once.
+
+    Args:
+        directory: the run's.
+        config: the settings that it was made with.
+        data: the data set's folder, by the same name.
+        pretrained: weights to begin with.
+
+    Raises:
+        DataError: if the run or the data set isn't there, or not as it was.
+    """
+    catalog = read_catalog(Path(data), config.data)
+    split = Split.load(directory / SPLIT, catalog)
+    source = _catalog_source(directory, catalog, config)
+    background = _background_source(directory, background_paths(config), config)
+    reviewed = _read_reviewed(catalog, config)
+    return TrainingRun(directory, config, catalog, split, source, background, reviewed, pretrained)
+
+
+def background_paths(config: Config) -> list[str]:
+    """Audio files below `data.background`, sorted; none where the settings don't use them.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if not config.data.background_fraction and not config.augment.background.probability:
+        return []
+    folder = Path(config.data.background)
+    found = recordings_in(folder) if folder.is_dir() else []
+    if not found:
+        raise DataError(f"data.background must be a folder with recordings. Received: {folder}")
+    return found
+
+
+def _catalog_source(
+    directory: Path, catalog: Catalog, config: Config, reporter: Reporter | None = None
+) -> MelSource:
+    """Images of a catalog's recordings; the manifest is written, or with no reporter, must be there."""
+    paths = list(catalog.recordings["path"])
+    if not config.data.store:
+        return _live_source(directory / MANIFEST, paths, config, reporter)
+    store = MelStore(config.data.store, config, paths)
+    if reporter is not None:
+        statuses = np.where(store.usable, "ok", "left out")
+        found = {"path": paths, "status": statuses, "reason": store.reasons}
+        write_table(pd.DataFrame(found, dtype=object), directory / MANIFEST)
+    return store
+
+
+def _background_source(
+    directory: Path, paths: list[str], config: Config, reporter: Reporter | None = None
+) -> MelSource | None:
+    if not paths:
+        return None
+    source = _live_source(directory / BACKGROUND, paths, config, reporter)
+    if not source.usable.any():
+        raise DataError(
+            f"data.background must hold recordings that can be read. Received: none in {config.data.background}; see "
+            f"{directory / BACKGROUND}"
+        )
+    return source
+
+
+def _read_reviewed(catalog: Catalog, config: Config) -> ReviewedSource | None:
+    if not config.data.reviews:
+        return None
+    return read_reviewed(config.data.reviews, config.audio, config.mel, catalog.labels)
+
+
+def _live_source(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> MelSource:
+    """Images of recordings whose manifest an earlier part of the run saved, else is made and saved now."""
+    manifest = None
+    if path.is_file():
+        manifest = load_table(path, "a manifest", ("path", "status", "reason"))
+    if manifest is None or list(manifest["path"]) != paths:
+        if reporter is None:
+            raise DataError(f"{path} must list the data set's recordings. Received: none, or others")
+        progress = partial(reporter.progress, "Checking recordings")
+        workers, audio = max(1, config.training.workers), config.audio
+        manifest = check_recordings(paths, audio.sample_rate_hz, workers, progress, audio.decoder)
+        progress(0, 0)
+        write_table(manifest, path)
+    source = LiveSource(paths, config.audio, config.mel, manifest=manifest)
+    return CachedSource(source) if config.audio.crop == "center" else source
+
+
+def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config) -> list[Fold]:
+    if fold == "all":
+        return list(range(split.n_folds))
+    if fold == FULL:
+        if config.training.keep != "last":
+            raise ConfigError(
+                "--fold full has no recordings to choose an epoch by: training.keep must be last. Received: "
+                f"{config.training.keep}; pass --set training.keep=last"
+            )
+        return [FULL]
+    if isinstance(fold, str):
+        raise ConfigError(f"--fold must be a number, all or full. Received: {fold}")
+    folds: list[Fold] = [fold] if isinstance(fold, int) else list(fold)
+    for k in folds:
+        split.require_fold(k)
+    return folds
+
+
+def _open_directory(out: Path | None, config: Config, data: Path, digest: str, resume: bool) -> Path:
+    if not resume:
+        directory = create_run(out, config)
+        write_environment(directory, config.training.seed, data, digest)
+        return directory
+    directory = reopen_run(out, config)
+    remove_leftovers(directory)
+    stored = read_data_hash(directory)
+    if stored is None:
+        write_environment(directory, config.training.seed, data, digest)
+    elif stored != digest:
+        raise DataError(
+            f"--resume must use the data set that {directory} began with. Received: recordings or labels that changed "
+            "since; start a new run"
+        )
+    return directory
+
+
+def _describe(run: TrainingRun) -> str:
+    parts = [
+        f"{len(run.catalog.recordings)} recordings",
+        f"{len(run.catalog.labels)} labels",
+        f"{run.split.n_folds} folds",
+    ]
+    hidden = len(run.split.hidden_rows)
+    parts += [f"{hidden} hidden"] if hidden else []
+    parts += [f"{run.left_out} left out (see {MANIFEST})"] if run.left_out else []
+    if run.reviewed is not None:
+        parts += [f"{len(run.reviewed)} reviewed windows"]
+    if run.background is not None:
+        unusable = int((~run.background.usable).sum())
+        parts += [f"{len(run.background)} of background"]
+        parts += [f"{unusable} of them left out (see {BACKGROUND})"] if unusable else []
+    return f"{run.out}: {', '.join(parts)}"

@@ -1,0 +1,113 @@
+"""A data set and settings that train in a second, and what watches a training."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+
+from keras_birds.config import Config
+from keras_birds.progress import Reporter
+from keras_birds.training.train import train
+
+LABELS = ("wren", "1139490", "bat")
+"""In the taxonomy's order, which isn't the alphabet's."""
+TONES_HZ = (500.0, 1200.0, 2600.0)
+RATE_HZ = 8000
+PER_LABEL_AND_FOLD = 12
+BROKEN = {"wren/20.wav": b"RIFF nothing", "bat/14.wav": b""}
+"""Both of fold 1."""
+NUM_VALIDATE = (36, 34)
+"""Recordings of either fold that can be read."""
+EPOCHS, BATCH_SIZE = 4, 4
+FOLD_FILES = {"model.keras", "model.onnx", "model.json", "history.csv", "oof.parquet"}
+RUN_FILES = {"config.toml", "environment.json", "split.csv", "manifest.csv"}
+
+
+def make_config(data=(), model=(), augment=(), **training):
+    return Config.parse(
+        {
+            "audio": {"sample_rate_hz": RATE_HZ, "clip_s": 0.5},
+            "mel": {
+                "n_fft": 256,
+                "hop_samples": 128,
+                "n_mels": 16,
+                "n_mfcc": 8,
+                "f_max_hz": 4000,
+                "height": 32,
+                "width": 32,
+            },
+            "data": {"secondary": "mask", **dict(data)},
+            "folds": {"strategy": "column", "column": "fold"},
+            "augment": dict(augment),
+            "model": {"pretrained": "none", **dict(model)},
+            "training": {
+                "epochs": EPOCHS,
+                "batch_size": BATCH_SIZE,
+                "learning_rate": 5e-3,
+                "seed": 2,
+                **training,
+            },
+        }
+    )
+
+
+def make_data(folder):
+    """BirdCLEF's layout with a column of folds; two recordings can't be read, a third of them has a second label."""
+    rng, rows = np.random.default_rng(0), []
+    t = np.arange(RATE_HZ // 2) / RATE_HZ
+    for k, (label, tone_hz) in enumerate(zip(LABELS, TONES_HZ, strict=True)):
+        (folder / "train_audio" / label).mkdir(parents=True)
+        for i in range(2 * PER_LABEL_AND_FOLD):
+            name, noise = f"{label}/{i}.wav", rng.normal(0, 0.1, len(t))
+            tone = 0.4 * np.sin(2 * np.pi * tone_hz * rng.uniform(0.9, 1.1) * t)
+            soundfile.write(folder / "train_audio" / name, tone + noise, RATE_HZ)
+            second = [LABELS[(k + 1) % 3]] if i % 3 == 1 else [""]
+            rows.append([name, label, second, i // PER_LABEL_AND_FOLD])
+    for name, content in BROKEN.items():
+        (folder / "train_audio" / name).write_bytes(content)
+    write_csv(folder / "train.csv", ["filename", "primary_label", "secondary_labels", "fold"], rows)
+    write_csv(folder / "taxonomy.csv", ["primary_label"], [[label] for label in LABELS])
+    return folder
+
+
+def write_csv(path, header, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def files_below(folder):
+    return {x.relative_to(folder).as_posix() for x in folder.rglob("*") if x.is_file()}
+
+
+class Watcher(Reporter):
+    """Keeps the lines, and interrupts as Ctrl-C does as soon as `stop(lines, batches done)` holds."""
+
+    def __init__(self, stop=lambda lines, done: False):
+        self.lines, self.tasks, self.stop = [], set(), stop
+
+    def log(self, line):
+        self.lines.append(line)
+        self.check(0)
+
+    def progress(self, task, done, total):
+        self.tasks.add(task)
+        if task == "Epoch" and total:
+            self.check(done)
+
+    def check(self, done):
+        if self.stop(self.lines, done):
+            raise KeyboardInterrupt
+
+
+def interrupt(config, data, fold, out, stop, resume=False):
+    """Trains until `stop` holds; the watcher."""
+    watcher = Watcher(stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, fold, out, resume=resume, reporter=watcher)
+    return watcher
+
+
+def begin(config, data, out):
+    """A run that was interrupted before its first fold."""
+    return interrupt(config, data, 0, out, lambda lines, done: True)
