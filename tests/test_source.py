@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from keras_birds.training.sources import background_paths, make_background, open_background
 
 from keras_birds.audio.decode import decode, decode_clip
 from keras_birds.audio.mel import MelTransform
@@ -14,6 +13,8 @@ from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.data.cache import CachedSource, available_memory_bytes
 from keras_birds.data.source import JoinedSource, LiveSource, native_clip
 from keras_birds.errors import AudioError, DataError
+from keras_birds.progress import Reporter
+from keras_birds.training.run import background_paths, background_source
 
 AUDIO = AudioConfig(sample_rate_hz=16_000, clip_s=1.0)
 RANDOM = AudioConfig(sample_rate_hz=16_000, clip_s=1.0, crop="random")
@@ -133,6 +134,6 @@ def test_backgrounds_may_have_names_that_are_not_utf_8_and_hidden_ones_are_passe
     config = Config.load("baseline", [f"data.background={first.parent}", "data.background_fraction=0.1"])
     paths = background_paths(config)
     assert paths == [str(first), str(odd)]
-    images = make_background(tmp_path, paths, config, lambda *_: None).images(np.arange(2))
+    images = background_source(tmp_path, paths, config, Reporter()).images(np.arange(2))
     np.testing.assert_array_equal(images[0], images[1])
-    assert open_background(tmp_path, config).usable.tolist() == [True, True]
+    assert background_source(tmp_path, paths, config).usable.tolist() == [True, True]

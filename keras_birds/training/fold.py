@@ -1,8 +1,7 @@
 """Trains one fold with `compile` and `fit`, and writes its model and its out-of-fold scores."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from keras_birds.nn.build import build_model
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
+from keras_birds.nn.precision import dtype_policy
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
 from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, ShareProcessors
@@ -98,7 +98,7 @@ def train_fold(
         _fit(model, training, validation, config, checkpoint, callbacks)
     if config.training.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
-    with _precision("float32"):
+    with dtype_policy("float32"):
         kept = build_model(config, len(run.catalog.labels), model.get_layer(BACKBONE).block_widths)
     if config.training.keep == "best":
         load_best(folder, kept)
@@ -109,7 +109,9 @@ def train_fold(
 
 def _first_model(run: TrainingRun, fold: Fold) -> keras.Model:
     config, labels = run.config, list(run.catalog.labels)
-    with _precision(config.training.precision):
+    precision = config.training.precision
+    is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
+    with dtype_policy("mixed_bfloat16" if is_reduced else "float32"):
         if config.model.initial:
             return initial_model(config, fold, labels)
         model = build_model(config, len(labels))
@@ -250,15 +252,3 @@ def _require_batches(run: TrainingRun, fold: Fold) -> None:
         raise ConfigError(
             f"training.batch_size must not exceed the {count} recordings that fold {fold} trains on. Received: {size}"
         )
-
-
-@contextmanager
-def _precision(precision: str) -> Iterator[None]:
-    """Builds layers under the asked policy: `"auto"` is bfloat16 on a GPU."""
-    before = keras.config.dtype_policy()
-    is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
-    keras.config.set_dtype_policy("mixed_bfloat16" if is_reduced else "float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

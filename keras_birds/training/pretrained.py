@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.nn.efficientnet import STAGES, EfficientNetB0
+from keras_birds.nn.precision import dtype_policy
 from keras_birds.suppress_output import suppress_output
 
 IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
@@ -171,11 +172,11 @@ def _read(folder: Path, preset: str, network: EfficientNetB0) -> dict[str, np.nd
             "Write a preset with backbone.save_to_preset(DIR)"
         )
     try:
-        with suppress_output():
+        # Keras gives a preset's layers the global policy, and a half-precision one would round the weights.
+        with suppress_output(), dtype_policy("float32"):
             from keras_hub.models import EfficientNetBackbone
 
-            # Under a half-precision policy the weights would be rounded.
-            backbone = EfficientNetBackbone.from_preset(str(folder), dtype="float32")
+            backbone = EfficientNetBackbone.from_preset(str(folder))
     # keras-hub, Keras and h5py each have their own classes for a file that is not what it should be.
     except Exception as error:
         raise ModelError(

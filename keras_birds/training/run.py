@@ -162,7 +162,7 @@ def prepare_run(
     else:
         split.save(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config, reporter)
-    background = _background_source(directory, backgrounds, config, reporter)
+    background = background_source(directory, backgrounds, config, reporter)
     run = TrainingRun(
         directory, config, catalog, split, source, background, reviewed, pretrained, tuple(folds)
     )
@@ -187,7 +187,7 @@ def open_run(
     catalog = read_catalog(Path(data), config.data)
     split = Split.load(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config)
-    background = _background_source(directory, background_paths(config), config)
+    background = background_source(directory, background_paths(config), config)
     reviewed = _read_reviewed(catalog, config)
     return TrainingRun(directory, config, catalog, split, source, background, reviewed, pretrained)
 
@@ -222,9 +222,20 @@ def _catalog_source(
     return store
 
 
-def _background_source(
+def background_source(
     directory: Path, paths: list[str], config: Config, reporter: Reporter | None = None
 ) -> MelSource | None:
+    """Images of background recordings; `None` where there are no paths.
+
+    Args:
+        directory: the run's.
+        paths: from `background_paths`.
+        config: the settings.
+        reporter: gets progress while the manifest is made; without one it must be there.
+
+    Raises:
+        DataError: if none of the recordings can be read.
+    """
     if not paths:
         return None
     source = _live_source(directory / BACKGROUND, paths, config, reporter)
