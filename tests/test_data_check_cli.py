@@ -13,6 +13,7 @@ import soundfile
 from keras_birds.config import DataConfig
 from keras_birds.data.catalog import read_catalog
 from keras_birds.plots.class_distribution import class_distribution
+from keras_birds.plots.figure import save_png
 
 RATE = 32_000
 COLUMNS = "path,seconds,sample_rate_hz,channels,status,reason"
@@ -284,7 +285,7 @@ def test_out_must_not_be_a_file(run, data_dir, tmp_path):
 def test_the_figure_shows_the_four_classes_of_the_competition(birdclef_meta_dir, tmp_path):
     catalog = read_catalog(birdclef_meta_dir, DataConfig(table="train_reconstructed.csv"))
     path = tmp_path / "a.png"
-    class_distribution(catalog, path)
+    save_png(class_distribution(catalog), path, 120)
     pixels = read_figure(path)
     assert 1000 < pixels.shape[0] < 2500
     assert 1200 < pixels.shape[1] < 2500
@@ -298,7 +299,7 @@ def test_labels_without_recordings_are_drawn_as_none(tmp_path, data_dir):
         "primary_label,class_name,common_name\nwren,Aves,Wren $x_1$\n1139490,Insecta,鈴虫\ngnu,Mammalia,\n"
     )
     path = tmp_path / "a.png"
-    class_distribution(read_catalog(data_dir, DataConfig()), path)
+    save_png(class_distribution(read_catalog(data_dir, DataConfig())), path, 120)
     pixels = read_figure(path)
     areas = [count_pixels(pixels, color) for color in COLORS]
     assert min(areas[:2]) > 500

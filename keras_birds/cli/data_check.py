@@ -56,6 +56,7 @@ def check(
     from keras_birds.data.check import check_recordings
     from keras_birds.data.tables import write_table
     from keras_birds.plots.class_distribution import class_distribution
+    from keras_birds.plots.figure import save_png
 
     config = Config.load(config_name, overrides)
     root = resolve_data_dir(data_dir, config)
@@ -78,7 +79,7 @@ def check(
     problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
     write_table(manifest, out / MANIFEST)
     if catalog.labels:
-        class_distribution(catalog, out / FIGURE)
+        save_png(class_distribution(catalog), out / FIGURE, 120)
     if problems:
         text = "".join(f"{problem}\n" for problem in problems)
         with atomic_path(out / PROBLEMS) as temporary:

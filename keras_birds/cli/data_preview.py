@@ -59,6 +59,7 @@ def preview(
 
     from keras_birds.config import Config
     from keras_birds.plots.augmentation import augmentation_preview
+    from keras_birds.plots.figure import save_png
     from keras_birds.text import printable
 
     config = Config.load(config_name, overrides)
@@ -66,7 +67,7 @@ def preview(
         _from_data(data_dir, config, seed) if file is None else _from_file(file, config)
     )
     names = printable(first.name), printable(second.name)
-    augmentation_preview(image, other, names, config, out, seed, _background(config))
+    save_png(augmentation_preview(image, other, names, config, seed, _background(config)), out, 100)
     click.echo(f"Figure: {printable(out)}")
 
 

@@ -4,10 +4,8 @@ import base64
 import io
 import json
 import math
-import warnings
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import keras_birds
@@ -18,6 +16,7 @@ from keras_birds.evaluation.bootstrap import SAMPLES
 from keras_birds.evaluation.calibrate import cross_calibrated
 from keras_birds.evaluation.evaluate import Evaluation
 from keras_birds.plots.class_distribution import class_distribution
+from keras_birds.plots.figure import png
 from keras_birds.plots.reliability import reliability, reliability_figure
 from keras_birds.plots.report import auc_against_count_figure, confusion_figure, curves_figure
 
@@ -91,19 +90,13 @@ def _figures(evaluation: Evaluation) -> dict[str, str]:
     if calibration is not None:
         calibrated = cross_calibrated(scores, calibration.method)
         curves[f"calibrated ({calibration.method})"] = reliability(scores.targets, calibrated)
-    found = {
+    return {
         "curves": _png(curves_figure({x.fold: (x.history, x.kept_epoch) for x in scores.folds})),
         "labels": _png(auc_against_count_figure(evaluation.labels)),
         "confusions": _png(confusion_figure(scores.targets, scores.scores, scores.labels)),
         "reliability": _png(reliability_figure(curves, "All labels, out of fold")),
-        "classes": "",
+        "classes": "" if evaluation.catalog is None else _png(class_distribution(evaluation.catalog)),
     }
-    if evaluation.catalog is not None:
-        with TemporaryDirectory() as folder:
-            path = Path(folder, "classes.png")
-            class_distribution(evaluation.catalog, path)
-            found["classes"] = _data_uri("image/png", path.read_bytes())
-    return found
 
 
 def _clips(evaluation: Evaluation) -> dict[str, str]:
@@ -127,12 +120,7 @@ def _clips(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _png(figure: "Figure") -> str:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, and that is all there is to say.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=110)
-    return _data_uri("image/png", buffer.getvalue())
+    return _data_uri("image/png", png(figure))
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -1,11 +1,10 @@
 """Draws when labels were detected: a row a label, a column an hour of day."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from keras_birds.atomic import atomic_path
+from keras_birds.plots.figure import save_png
 from keras_birds.results.activity import Activity
 
 _MAX_LABELS = 60
@@ -49,6 +48,4 @@ def activity_figure(activity: Activity, path: str | Path) -> None:
     left_out = int((totals > 0).sum()) - len(rows)
     if left_out:
         figure.suptitle(f"{left_out} labels with fewer detections aren't drawn", fontsize=9)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(temporary, format="png", dpi=110)
+    save_png(figure, path)

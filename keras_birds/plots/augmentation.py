@@ -1,25 +1,25 @@
 """Draws one clip under each augmentation, each forced on with the ranges of the settings."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_birds.atomic import atomic_path
 from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
-from keras_birds.config import Config, GainConfig, MaskConfig
+from keras_birds.config import AugmentConfig, Config, MaskConfig, MixUpConfig
 from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.background import mix_power
 from keras_birds.nn.clip_augmentation import ClipAugmentation
+from keras_birds.plots.sound_axes import label_mel_bands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_TICKS_HZ = (125, 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000)
 _COLUMNS = 3
 _MIXUP_DRAWS = 20
+_Panel = tuple[str, np.ndarray]
 
 
 def clip_image(path: str | Path, config: Config) -> np.ndarray:
@@ -40,11 +40,10 @@ def augmentation_preview(
     other: np.ndarray,
     names: tuple[str, str],
     config: Config,
-    path: str | Path,
     seed: int,
     background: np.ndarray | None = None,
-) -> None:
-    """Writes a PNG of panels: the clip, a second one, and the clip under each augmentation.
+) -> "Figure":
+    """Panels: the clip, a second one, and the clip under each augmentation.
 
     Titles tell each augmentation's probability in training. Draws repeat with the seed; mixup shows the most even
     of some, and stretch, pitch and volume an end of their range, so that there is something to see.
@@ -54,166 +53,115 @@ def augmentation_preview(
         other: what mixup mixes in, of the same shape.
         names: what to call the two.
         config: its `augment` section is drawn.
-        path: the PNG.
         seed: of the draws, not negative.
         background: a clip of `data.background`; without one there is no panel of it.
-
-    Raises:
-        KerasBirdsError: if the figure can't be written.
     """
     from matplotlib.figure import Figure
 
-    panels = [
-        (names[0], image),
-        (f"second clip: {names[1]}", other),
-        *_augmented(image, other, config, seed, background),
-    ]
+    panels = [(names[0], image), (f"second clip: {names[1]}", other)]
+    panels.append(_mixed(image, other, config.augment.mixup, seed))
+    panels += _masked(image, config.augment, seed)
+    panels += _warped(image, config, seed, background)
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(4.6 * _COLUMNS, 3.1 * rows), layout="constrained")
     figure.suptitle("One clip under each augmentation, and its probability in training", fontsize=13)
     grid = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
+    extent = (0, config.audio.clip_s, 0, config.mel.height)
+    style = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "cmap": "magma"}
     for axes, (title, panel) in zip(grid.flat, panels, strict=False):
-        shown = axes.imshow(
-            panel[..., 0],
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            extent=(0, config.audio.clip_s, 0, config.mel.height),
-            cmap="magma",
-            vmin=0,
-            vmax=1,
-        )
+        shown = axes.imshow(panel[..., 0], extent=extent, vmin=0, vmax=1, **style)
         axes.set_title(title, fontsize=10, parse_math=False)
     for axes in grid[:, 0]:
         _label_rows(axes, config)
-    for column in range(_COLUMNS):
-        last = [axes for axes in grid[:, column] if axes.get_visible()][-1]
+    for column in grid.T:
+        last = [axes for axes in column if axes.get_visible()][-1]
         last.set_xlabel("Time (s)")
         last.tick_params(labelbottom=True)
     figure.colorbar(shown, ax=grid, label="Network input", pad=0.01, aspect=40)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, and that is all there is to say.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(temporary, format="png", dpi=100)
+    return figure
 
 
-def _augmented(
-    image: np.ndarray, other: np.ndarray, config: Config, seed: int, background: np.ndarray | None
-) -> list[tuple[str, np.ndarray]]:
-    settings, mel = config.augment, config.mel
-    gate, images = settings.probability, image[None]
+def _mixed(image: np.ndarray, other: np.ndarray, settings: MixUpConfig, seed: int) -> _Panel:
+    """The blend: of many draws the one that shows both best."""
+    layer, rng = MelMixUp(settings.alpha), np.random.default_rng((seed, 0))
+    images, labels = np.stack([image, other]), np.eye(2, dtype=np.float32)
+    draws = (layer.augment_arrays(images, labels, rng) for _ in range(_MIXUP_DRAWS))
+    mixed, shares = max(draws, key=lambda draw: draw[1][0].min())
+    return f"mixup, here {shares[0, 0]:.0%} of the clip   p = {settings.probability:g}", mixed[0]
 
-    def share(probability: float) -> str:
-        return f"p = {gate:g} × {probability:g}"
 
-    def apply(number: int, layer: ClipAugmentation) -> np.ndarray:
-        changed: np.ndarray = layer.augment_arrays(images, np.random.default_rng((seed, number)))[0]
-        return changed
+def _masked(image: np.ndarray, settings: AugmentConfig, seed: int) -> list[_Panel]:
+    """What shares a gate: masks and gain, each alone."""
+    time, frequency, gain = settings.time_mask, settings.frequency_mask, settings.gain
+    layers = (
+        SpecAugment(1, 1, time.count, time.size, frequency_mask_probability=0, gain_probability=0),
+        SpecAugment(1, 0, (1, 1), (1, 1), 1, frequency.count, frequency.size, gain_probability=0),
+        SpecAugment(1, 0, frequency_mask_probability=0, gain_probability=1, gain=gain.gain, bias=gain.bias),
+    )
+    texts = (
+        f"time masks, {_describe_masks(time)} columns",
+        f"frequency masks, {_describe_masks(frequency)} rows",
+        f"gain ×{_range(gain.gain)}, bias {_range(gain.bias)}",
+    )
+    shares = [f"p = {settings.probability:g} × {x.probability:g}" for x in (time, frequency, gain)]
+    return [
+        (f"{text}   {share}", _apply(layer, image, seed, number))
+        for number, (text, share, layer) in enumerate(zip(texts, shares, layers, strict=True), 1)
+    ]
 
+
+def _warped(image: np.ndarray, config: Config, seed: int, background: np.ndarray | None) -> list[_Panel]:
+    """Stretch and shift; of mel images also background, pitch and volume."""
+    augment, mel = config.augment, config.mel
     ends = np.random.default_rng((seed, 7))
+    panels: list[_Panel] = []
 
     def end(bounds: tuple[float, float]) -> float:
         # Somewhere between them the change may be too small to see.
         return bounds[int(ends.integers(2))]
 
-    stretch, pitch, volume = settings.time_stretch, settings.pitch_shift, settings.volume
-    rate = end(stretch.rate)
-    weight, mixed = _mix(image, other, settings.mixup.alpha, seed)
-    time_mask, frequency_mask, gain = settings.time_mask, settings.frequency_mask, settings.gain
-    panels = [
-        (f"mixup, here {weight:.0%} of the clip   p = {settings.mixup.probability:g}", mixed),
-        (
-            f"time masks, {_masks(time_mask)} columns   {share(time_mask.probability)}",
-            apply(1, _only(time=time_mask)),
-        ),
-        (
-            f"frequency masks, {_masks(frequency_mask)} rows   {share(frequency_mask.probability)}",
-            apply(2, _only(frequency=frequency_mask)),
-        ),
-        (
-            f"gain ×{_range(gain.gain)}, bias {_range(gain.bias)}   {share(gain.probability)}",
-            apply(3, _only(gain=gain)),
-        ),
-        (
-            f"time stretch ×{_range(stretch.rate)}, here {rate:g}   p = {stretch.probability:g}",
-            apply(4, TimeStretch((rate, rate), 1.0)),
-        ),
-        (f"time shift   p = {settings.time_shift.probability:g}", apply(8, TimeShift(1.0))),
-    ]
+    def add(text: str, probability: float, layer: ClipAugmentation, number: int) -> None:
+        panels.append((f"{text}   p = {probability:g}", _apply(layer, image, seed, number)))
+
+    stretch, pitch, volume = augment.time_stretch, augment.pitch_shift, augment.volume
+    rate, semitones, gain_db = end(stretch.rate), end(pitch.semitones), end(volume.gain_db)
+    text = f"time stretch ×{_range(stretch.rate)}, here {rate:g}"
+    add(text, stretch.probability, TimeStretch((rate, rate), 1.0), 4)
+    add("time shift", augment.time_shift.probability, TimeShift(1.0), 8)
     if mel.feature == "mfcc":
         return panels
     if background is not None:
-        snr_db = min(settings.background.snr_db)
-        panels.append(
-            (
-                f"background {_range(settings.background.snr_db)} dB below, here {snr_db:g}   "
-                f"p = {settings.background.probability:g}",
-                mix_power(images, background[None], np.array([snr_db]), mel.top_db)[0],
-            )
-        )
-    semitones, gain_db = end(pitch.semitones), end(volume.gain_db)
+        snr_db, probability = augment.background.snr_db, augment.background.probability
+        mixed = mix_power(image[None], background[None], np.array([min(snr_db)]), mel.top_db)[0]
+        text = f"background {_range(snr_db)} dB below, here {min(snr_db):g}   p = {probability:g}"
+        panels.append((text, mixed))
     shift = PitchShift((semitones, semitones), mel.n_mels, mel.f_min_hz, mel.f_max_hz, 1.0)
-    return [
-        *panels,
-        (
-            f"pitch shift {_range(pitch.semitones)} semitones, here {semitones:g}   p = {pitch.probability:g}",
-            apply(5, shift),
-        ),
-        (
-            f"volume {_range(volume.gain_db)} dB, here {gain_db:g}   p = {volume.probability:g}",
-            apply(6, Volume((gain_db, gain_db), mel.top_db, 1.0)),
-        ),
-    ]
+    add(f"pitch shift {_range(pitch.semitones)} semitones, here {semitones:g}", pitch.probability, shift, 5)
+    loudness = Volume((gain_db, gain_db), mel.top_db, 1.0)
+    add(f"volume {_range(volume.gain_db)} dB, here {gain_db:g}", volume.probability, loudness, 6)
+    return panels
 
 
-def _mix(image: np.ndarray, other: np.ndarray, alpha: float, seed: int) -> tuple[float, np.ndarray]:
-    """The clip's share and the blend: of many draws the one that shows both best."""
-    layer, rng = MelMixUp(alpha), np.random.default_rng((seed, 0))
-    images, labels = np.stack([image, other]), np.eye(2, dtype=np.float32)
-    draws = (layer.augment_arrays(images, labels, rng) for _ in range(_MIXUP_DRAWS))
-    mixed, shares = max(draws, key=lambda draw: draw[1][0].min())
-    return float(shares[0, 0]), mixed[0]
-
-
-def _only(
-    time: MaskConfig | None = None, frequency: MaskConfig | None = None, gain: GainConfig | None = None
-) -> SpecAugment:
-    nothing = MaskConfig()
-    return SpecAugment(
-        1.0,
-        float(time is not None),
-        (time or nothing).count,
-        (time or nothing).size,
-        float(frequency is not None),
-        (frequency or nothing).count,
-        (frequency or nothing).size,
-        float(gain is not None),
-        (gain or GainConfig()).gain,
-        (gain or GainConfig()).bias,
-    )
+def _apply(layer: ClipAugmentation, image: np.ndarray, seed: int, number: int) -> np.ndarray:
+    changed: np.ndarray = layer.augment_arrays(image[None], np.random.default_rng((seed, number)))[0]
+    return changed
 
 
 def _range(bounds: tuple[float, float]) -> str:
     return f"{bounds[0]:g} to {bounds[1]:g}"
 
 
-def _masks(mask: MaskConfig) -> str:
+def _describe_masks(mask: MaskConfig) -> str:
     return f"{mask.count[0]}–{mask.count[1]} of {mask.size[0]}–{mask.size[1]}"
 
 
 def _label_rows(axes: "Axes", config: Config) -> None:
     mel = config.mel
-    if mel.feature == "mfcc":
-        axes.set_ylabel("Coefficient")
-        step = mel.height / mel.n_mfcc
-        axes.set_yticks(
-            [(k + 0.5) * step for k in range(0, mel.n_mfcc, 8)], [str(k) for k in range(0, mel.n_mfcc, 8)]
-        )
+    if mel.feature != "mfcc":
+        label_mel_bands(axes, config.audio.sample_rate_hz, mel, mel.height)
         return
-    axes.set_ylabel("Frequency (Hz)")
-    centres_hz = PitchShift((0, 0), mel.n_mels, mel.f_min_hz, mel.f_max_hz).row_hz(mel.height)
-    ticks_hz = [hz for hz in _TICKS_HZ if centres_hz[0] <= hz <= centres_hz[-1] and (hz >= 500)]
-    rows = np.interp(ticks_hz, centres_hz, np.arange(mel.height) + 0.5)
-    axes.set_yticks(rows, [f"{hz:,}" for hz in ticks_hz])
+    axes.set_ylabel("Coefficient")
+    shown = range(0, mel.n_mfcc, 8)
+    axes.set_yticks([(k + 0.5) * mel.height / mel.n_mfcc for k in shown], [str(k) for k in shown])

@@ -1,18 +1,16 @@
 """Draws how many recordings each taxonomic class and each label has."""
 
 import math
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_birds.atomic import atomic_path
 from keras_birds.data.catalog import Catalog
 from keras_birds.labels import Label
+from keras_birds.plots.figure import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c9a227", "#4d5b6a")
 _NO_CLASS = "class not given"
 _ROWS = 52
 _MAX_COLUMNS = 6
@@ -22,31 +20,25 @@ _LOG_RATIO = 20
 _MAX_HEIGHT_IN = 400
 
 
-def class_distribution(catalog: Catalog, path: str | Path) -> None:
-    """Writes a PNG: recordings per taxonomic class, and per label from the most to the fewest.
+def class_distribution(catalog: Catalog) -> "Figure":
+    """Recordings per taxonomic class, and per label from the most to the fewest.
 
     Only primary labels count. Labels without recordings are shown as 0. The axis is logarithmic where the
     largest count is more than 20 times the smallest.
 
     Args:
         catalog: with at least one label.
-        path: the PNG.
-
-    Raises:
-        KerasBirdsError: if it can't be written.
     """
     from matplotlib.figure import Figure
 
-    counts = dict.fromkeys(catalog.labels, 0)
-    for label in catalog.recordings["label"]:
-        if label in counts:
-            counts[label] += 1
+    counted = catalog.recordings["label"].value_counts()
+    counts = {name: int(counted.get(name, 0)) for name in catalog.labels}
     items = sorted(catalog.labels.items, key=lambda item: (-counts[item.name], item.name))
     classes: dict[str, list[int]] = {}
     for item in items:
         classes.setdefault(item.class_name or _NO_CLASS, []).append(counts[item.name])
     ranked = sorted(classes, key=lambda name: -sum(classes[name]))
-    colors = {name: _COLORS[min(i, len(_COLORS) - 1)] for i, name in enumerate(ranked)}
+    colors = {name: COLORS[min(i, len(COLORS) - 1)] for i, name in enumerate(ranked)}
 
     columns = min(_MAX_COLUMNS, math.ceil(len(items) / _ROWS))
     rows = math.ceil(len(items) / columns)
@@ -64,10 +56,7 @@ def class_distribution(catalog: Catalog, path: str | Path) -> None:
         axes.set_xlabel("Recordings" + (", log scale" if is_log else ""))
     title = f"{len(catalog):,} recordings, {len(items):,} labels"
     figure.suptitle(f"{title}: {catalog.root.resolve().name}", parse_math=False)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, and that is all there is to say.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(temporary, format="png", dpi=120)
+    return figure
 
 
 def _draw_classes(axes: "Axes", classes: dict[str, list[int]], colors: dict[str, str]) -> None:

@@ -1,15 +1,14 @@
 """Draws one recording and its answer: waveform, mel spectrogram, top labels."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_birds.atomic import atomic_path
 from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.inference.aggregate import Prediction
 from keras_birds.inference.classifier import Classifier
+from keras_birds.plots.figure import COLORS, save_png
 from keras_birds.plots.sound_axes import draw_mel, draw_wave
 from keras_birds.results.report import describe_length
 from keras_birds.text import printable
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_BARS = 50
-_BAR = "#2a6f97"
 
 
 def prediction_figure(
@@ -54,10 +52,7 @@ def prediction_figure(
     wave.tick_params(labelbottom=False)
     draw_mel(mel, samples, audio, classifier.mel)
     _draw_bars(bars, prediction, classifier.model_id)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, and that is all there is to say.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(temporary, format="png", dpi=110)
+    save_png(figure, path)
 
 
 def _draw_bars(axes: "Axes", prediction: Prediction, model_id: str) -> None:
@@ -69,7 +64,7 @@ def _draw_bars(axes: "Axes", prediction: Prediction, model_id: str) -> None:
         names.append(f"{_shortened(known_as, 40)} ({name})" if is_new else name)
         scores.append(ranked.score)
     places = range(len(names))
-    axes.barh(places, scores, color=_BAR, height=0.7)
+    axes.barh(places, scores, color=COLORS[0], height=0.7)
     for place, score in zip(places, scores, strict=True):
         is_long = score > 0.88
         axes.text(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_birds.plots.figure import COLORS, tidy
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 10
-_COLORS = ("#e07a1f", "#2a6f97", "#2f9e6e")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,8 @@ def reliability_figure(curves: Mapping[str, Reliability], title: str) -> "Figure
 
     figure = Figure(figsize=(5.4, 5.8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    above.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="as good as its word")
-    for color, (name, curve) in zip(_COLORS, curves.items(), strict=False):
+    above.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="perfectly calibrated")
+    for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
         used = curve.count > 0
         label = f"{name}, expected calibration error {curve.error:.4f}"
         above.plot(curve.score[used], curve.positive[used], "o-", color=color, label=label)
@@ -81,7 +82,5 @@ def reliability_figure(curves: Mapping[str, Reliability], title: str) -> "Figure
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share of positives", title=title)
     above.legend(fontsize=8, loc="upper left")
     below.set(xlabel="Score", ylabel="Decisions", yscale="log")
-    for axes in (above, below):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#dddddd", linewidth=0.6)
+    tidy(above, below)
     return figure

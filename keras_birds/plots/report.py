@@ -7,12 +7,10 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.labels import LabelSet
+from keras_birds.plots.figure import COLORS, tidy
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c9a227", "#4d5b6a")
 
 
 def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> "Figure":
@@ -26,7 +24,7 @@ def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> "Figure"
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, (fold, (history, kept_epoch)) in enumerate(histories.items()):
-        color = _COLORS[i % len(_COLORS)]
+        color = COLORS[i % len(COLORS)]
         kept = history[history["epoch"] == kept_epoch]
         left.plot(history["epoch"], history["loss"], "--", color=color, linewidth=1)
         for axes, column in ((left, "val_loss"), (right, "val_macro_auc")):
@@ -35,8 +33,8 @@ def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> "Figure"
     left.set(xlabel="Epoch", ylabel="Loss (dashed: training)")
     right.set(xlabel="Epoch", ylabel="Validation macro ROC-AUC")
     right.legend(fontsize=8)
+    tidy(left, right)
     for axes in (left, right):
-        _tidy(axes)
         axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
@@ -53,7 +51,7 @@ def auc_against_count_figure(labels: pd.DataFrame) -> "Figure":
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for i, (name, part) in enumerate(shown.groupby("class_name")):
-        color = _COLORS[i % len(_COLORS)]
+        color = COLORS[i % len(COLORS)]
         axes.scatter(
             part["positives"], part["auc"], s=22, color=color, alpha=0.8, label=name or "class not given"
         )
@@ -72,7 +70,7 @@ def auc_against_count_figure(labels: pd.DataFrame) -> "Figure":
         axes.set_xscale("linear")
     if len(shown):
         axes.legend(fontsize=8, loc="lower right")
-    _tidy(axes)
+    tidy(axes)
     return figure
 
 
@@ -110,9 +108,3 @@ def confusion_figure(targets: np.ndarray, scores: np.ndarray, labels: LabelSet, 
     axes.set(xlabel="Highest score", ylabel="Label of the recording")
     figure.colorbar(image, ax=axes, shrink=0.6, label="Share of recordings")
     return figure
-
-
-def _tidy(axes: "Axes") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.grid(color="#dddddd", linewidth=0.6)

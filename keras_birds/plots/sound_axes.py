@@ -70,13 +70,28 @@ def draw_mel(
     )
     axes.figure.colorbar(image, ax=axes, label="dB relative to the maximum", pad=0.01, aspect=30)
     axes.set_xlabel("Time (s)")
+    label_mel_bands(axes, rate_hz, settings)
+
+
+def label_mel_bands(
+    axes: "Axes", sample_rate_hz: int, settings: MelConfig, height: float | None = None
+) -> None:
+    """Labels the y axis in Hz.
+
+    Args:
+        axes: whose y axis has the mel bands from 0 up.
+        sample_rate_hz: of the recording.
+        settings: of the bands.
+        height: where the last band ends; `None` for one unit a band.
+    """
     axes.set_ylabel("Frequency (Hz)")
-    # Rows are mel bands. A filterbank of fine bins says where each band's peak lies.
-    fine = slaney_filterbank(rate_hz, _FINE_N_FFT, settings.n_mels, settings.f_min_hz, settings.f_max_hz)
-    centres_hz = fine.argmax(axis=1) * rate_hz / _FINE_N_FFT
+    # A filterbank of fine bins says where each band's peak lies.
+    bands = settings.n_mels, settings.f_min_hz, settings.f_max_hz
+    centres_hz = slaney_filterbank(sample_rate_hz, _FINE_N_FFT, *bands).argmax(axis=1)
+    centres_hz = centres_hz * sample_rate_hz / _FINE_N_FFT
     ticks_hz = [x for x in _TICKS_HZ if centres_hz[0] <= x <= centres_hz[-1]]
     rows = np.interp(ticks_hz, centres_hz, np.arange(settings.n_mels) + 0.5)
-    axes.set_yticks(rows, [f"{x:,}" for x in ticks_hz])
+    axes.set_yticks(rows * (height or settings.n_mels) / settings.n_mels, [f"{x:,}" for x in ticks_hz])
 
 
 def _loudest(samples: np.ndarray, transform: MelTransform) -> np.ndarray:
