@@ -16,7 +16,7 @@ import soundfile
 from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
 from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, SETTINGS, MelStore
-from keras_birds.data.source import LiveSource
+from keras_birds.data.source import OnTheFlySource
 
 CLI = Path(__file__).resolve().parents[1] / "cli.py"
 SMALL = [
@@ -69,7 +69,7 @@ def test_writes_a_store_and_tells_its_size_beforehand(run, data_dir, tmp_path):
     assert out == f"{store}: 5 recordings, 26 kB\n"
     config = config_of()
     paths = list(read_catalog(data_dir, config.data).recordings["path"])
-    live = LiveSource(paths, config.audio, config.mel)
+    live = OnTheFlySource(paths, config.audio, config.mel)
     found = MelStore(store, config, paths)
     np.testing.assert_array_equal(found.images(np.arange(5)), live.images(np.arange(5)))
 
@@ -177,5 +177,5 @@ def test_kill_9_at_any_moment_leaves_a_store_that_goes_on(tmp_path, crop):
     assert (store / DATA).read_bytes() == (tmp_path / "whole" / DATA).read_bytes()
     index = pd.read_parquet(store / INDEX)
     pd.testing.assert_frame_equal(index, pd.read_parquet(tmp_path / "whole" / INDEX))
-    rows, live = np.arange(0, 900, 150), LiveSource(paths, config.audio, config.mel)
+    rows, live = np.arange(0, 900, 150), OnTheFlySource(paths, config.audio, config.mel)
     np.testing.assert_allclose(MelStore(store, config, paths).images(rows), live.images(rows), atol=0.01)

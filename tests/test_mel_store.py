@@ -14,7 +14,7 @@ import soundfile
 from keras_birds.config import Config
 from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, MelStore
 from keras_birds.data.precompute import _locked, precompute
-from keras_birds.data.source import LiveSource
+from keras_birds.data.source import OnTheFlySource
 from keras_birds.errors import DataError, KerasBirdsError
 
 
@@ -67,7 +67,7 @@ def test_centre_crops_are_identical_to_computing_on_the_fly(tmp_path, feature):
     config = small_config(feature=feature)
     paths = write_recordings(tmp_path / "audio", 9)
     precompute(paths, config, tmp_path / "store", workers=2)
-    store, live = MelStore(tmp_path / "store", config, paths), LiveSource(paths, config.audio, config.mel)
+    store, live = MelStore(tmp_path / "store", config, paths), OnTheFlySource(paths, config.audio, config.mel)
     rows = np.array([8, 0, 3, 3, 5])
     np.testing.assert_array_equal(store.images(rows), live.images(rows))
     assert len(store) == len(paths)
@@ -81,7 +81,7 @@ def test_random_crops_are_within_a_hundredth(tmp_path, dtype, feature):
     config = small_config("random", dtype, feature=feature)
     paths = write_recordings(tmp_path / "audio", 14)
     precompute(paths, config, tmp_path / "store")
-    store, live = MelStore(tmp_path / "store", config, paths), LiveSource(paths, config.audio, config.mel)
+    store, live = MelStore(tmp_path / "store", config, paths), OnTheFlySource(paths, config.audio, config.mel)
     rows = np.arange(14)
     for positions in (None, *np.random.default_rng(0).random((4, 14)), np.ones(14), np.zeros(14)):
         np.testing.assert_allclose(store.images(rows, positions), live.images(rows, positions), atol=0.01)
@@ -92,7 +92,7 @@ def test_real_recordings_with_the_published_settings(soundscapes_dir, tmp_path, 
     paths = sorted(soundscapes_dir.glob("*.ogg"))[:3]
     config = Config.parse({"audio": {"crop": "random"}, "data": {"store_dtype": dtype}})
     precompute(paths, config, tmp_path / "store")
-    store, live = MelStore(tmp_path / "store", config, paths), LiveSource(paths, config.audio, config.mel)
+    store, live = MelStore(tmp_path / "store", config, paths), OnTheFlySource(paths, config.audio, config.mel)
     rows, positions = np.array([0, 1, 2, 0]), np.array([0.13, 0.77, 1.0, 0.0])
     np.testing.assert_allclose(store.images(rows, positions), live.images(rows, positions), atol=0.01)
 
@@ -231,7 +231,7 @@ def test_a_changed_file_is_computed_anew_and_no_other(tmp_path):
     summary = precompute(paths, config, store)
     assert summary.plan.reused == 5
     assert summary.unused_bytes == summary.data_bytes / 7
-    live = LiveSource(paths, config.audio, config.mel)
+    live = OnTheFlySource(paths, config.audio, config.mel)
     np.testing.assert_array_equal(
         MelStore(store, config, paths).images(np.arange(6)), live.images(np.arange(6))
     )
@@ -244,7 +244,7 @@ def test_new_recordings_are_added_and_a_part_of_them_can_be_read(tmp_path):
         MelStore(store, config, paths)
     assert precompute(paths, config, store).plan.reused == 5
     part = [paths[6], paths[1]]
-    live = LiveSource(part, config.audio, config.mel)
+    live = OnTheFlySource(part, config.audio, config.mel)
     np.testing.assert_array_equal(
         MelStore(store, config, part).images(np.arange(2)), live.images(np.arange(2))
     )
@@ -301,7 +301,7 @@ def test_data_cut_short_is_told(tmp_path):
     with pytest.raises(DataError, match=r"must hold \d+ bytes\. Received: 1000"):
         MelStore(store, config, paths)
     precompute(paths, config, store)
-    live = LiveSource(paths, config.audio, config.mel)
+    live = OnTheFlySource(paths, config.audio, config.mel)
     np.testing.assert_array_equal(
         MelStore(store, config, paths).images(np.arange(3)), live.images(np.arange(3))
     )

@@ -9,7 +9,7 @@ import soundfile
 
 from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
-from keras_birds.data.source import LiveSource
+from keras_birds.data.source import OnTheFlySource
 from keras_birds.errors import AudioError, DataError
 from keras_birds.nn.augment import build_augment
 
@@ -42,7 +42,7 @@ def paths(tmp_path_factory):
 
 
 def _dataset(paths, config=CONFIG, **kwargs):
-    source = LiveSource(paths, config.audio, config.mel)
+    source = OnTheFlySource(paths, config.audio, config.mel)
     return MelDataset(
         source, TARGETS, kwargs.pop("rows", np.arange(NUM)), kwargs.pop("batch_size", 4), **kwargs
     )
@@ -188,7 +188,7 @@ def test_fit_sees_whole_epochs_from_the_first_on(paths):
             seen.append((self.epoch, index, batch[1].argmax(1).tolist()))
             return batch
 
-    source = LiveSource(paths, CONFIG.audio, CONFIG.mel)
+    source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel)
     dataset = Watched(source, TARGETS, np.arange(NUM), 2, shuffle=True, drop_remainder=True, workers=2)
     model = Pooled()
     model.compile("sgd", "mse", metrics=["mae"])
@@ -290,7 +290,7 @@ def test_the_arguments_are_checked(paths):
     with pytest.raises(DataError, match="Received: 13 recordings for batches of 14"):
         _dataset(paths, batch_size=14, drop_remainder=True)
     with pytest.raises(DataError, match="Received: 13"):
-        MelDataset(LiveSource(paths[:12], CONFIG.audio, CONFIG.mel), TARGETS, np.arange(2), 2)
+        MelDataset(OnTheFlySource(paths[:12], CONFIG.audio, CONFIG.mel), TARGETS, np.arange(2), 2)
     manifest = pd.DataFrame(
         {
             "path": list(map(str, paths)),
@@ -298,7 +298,7 @@ def test_the_arguments_are_checked(paths):
             "reason": [""] * 12 + ["truncated"],
         }
     )
-    source = LiveSource(paths, CONFIG.audio, CONFIG.mel, manifest=manifest)
+    source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel, manifest=manifest)
     with pytest.raises(DataError, match=r"row 12 \(truncated\)"):
         MelDataset(source, TARGETS, np.arange(NUM), 2)
     with pytest.raises(IndexError, match="Received: 4"):

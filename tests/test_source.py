@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 
 from keras_birds.audio.decode import decode, decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, Config, MelConfig
-from keras_birds.data.cache import CachedSource, available_memory_bytes
-from keras_birds.data.source import JoinedSource, LiveSource, native_clip
+from keras_birds.data.cache import CachedSource
+from keras_birds.data.source import JoinedSource, OnTheFlySource, native_clip
 from keras_birds.errors import AudioError, DataError
 from keras_birds.progress import Reporter
 from keras_birds.training.run import background_paths, background_source
@@ -33,14 +34,14 @@ def paths(tmp_path):
 
 
 def test_centre_crops_are_what_prediction_computes(paths):
-    images = LiveSource(paths, AUDIO, MEL).images(np.arange(4))
+    images = OnTheFlySource(paths, AUDIO, MEL).images(np.arange(4))
     clips = np.stack([decode_clip(path, AUDIO).samples for path in paths])
     assert images.dtype == np.float32
     np.testing.assert_array_equal(images, MelTransform(AUDIO, MEL).images(clips))
 
 
 def test_rows_in_any_order_and_repeated(paths):
-    source = LiveSource(paths, AUDIO, MEL)
+    source = OnTheFlySource(paths, AUDIO, MEL)
     every = source.images(np.arange(4))
     np.testing.assert_array_equal(source.images(np.array([2, 0, 2])), every[[2, 0, 2]])
     assert source.images(np.array([], int)).shape == (0, 48, 40, 1)
@@ -48,8 +49,11 @@ def test_rows_in_any_order_and_repeated(paths):
 
 
 def test_joined_sources_count_on(paths):
-    first, second = CachedSource(LiveSource(paths[:1], RANDOM, MEL)), LiveSource(paths[1:], RANDOM, MEL)
-    joined, whole = JoinedSource(first, second), LiveSource(paths, RANDOM, MEL)
+    first, second = (
+        CachedSource(OnTheFlySource(paths[:1], RANDOM, MEL)),
+        OnTheFlySource(paths[1:], RANDOM, MEL),
+    )
+    joined, whole = JoinedSource(first, second), OnTheFlySource(paths, RANDOM, MEL)
     assert len(joined) == len(joined.usable) == len(joined.reasons) == 4
     for rows in ([2, 0, 3, 0], [0], [3, 1], []):
         positions = np.linspace(0, 1, len(rows))
@@ -63,8 +67,8 @@ def test_joined_sources_count_on(paths):
 
 def test_threads_do_not_change_the_images(paths):
     rows, positions = np.array([3, 2, 1, 0, 3]), np.array([0.1, 0.9, 0.5, 0.3, 0.8])
-    one = LiveSource(paths, RANDOM, MEL).images(rows, positions)
-    many = LiveSource(paths, RANDOM, MEL, workers=3).images(rows, positions)
+    one = OnTheFlySource(paths, RANDOM, MEL).images(rows, positions)
+    many = OnTheFlySource(paths, RANDOM, MEL, workers=3).images(rows, positions)
     np.testing.assert_array_equal(one, many)
 
 
@@ -81,10 +85,10 @@ def test_a_random_crop_is_a_slice_of_the_whole_spectrogram(paths):
 
 def test_random_crops_differ_by_position_and_centre_crops_do_not(paths):
     row, positions = np.array([2]), np.array([0.0])
-    source = LiveSource(paths, RANDOM, MEL)
+    source = OnTheFlySource(paths, RANDOM, MEL)
     assert not np.array_equal(source.images(row, positions), source.images(row, np.array([1.0])))
     assert not np.array_equal(source.images(row, positions), source.images(row))
-    source = LiveSource(paths, AUDIO, MEL)
+    source = OnTheFlySource(paths, AUDIO, MEL)
     np.testing.assert_array_equal(source.images(row, positions), source.images(row))
 
 
@@ -95,7 +99,7 @@ def manifest(paths, statuses):
 
 def test_unusable_recordings_have_no_image(paths):
     table = manifest(paths, ["ok", "corrupt", "partial", "silent"])
-    source = LiveSource(paths, AUDIO, MEL, manifest=table)
+    source = OnTheFlySource(paths, AUDIO, MEL, manifest=table)
     np.testing.assert_array_equal(source.usable, [True, False, True, True])
     assert source.reasons == ["", "because corrupt", "", ""]
     with pytest.raises(DataError, match=r"row 1 \(because corrupt\)"):
@@ -105,22 +109,19 @@ def test_unusable_recordings_have_no_image(paths):
 
 def test_a_manifest_of_other_recordings_is_refused(paths):
     with pytest.raises(DataError, match="in its order"):
-        LiveSource(paths, AUDIO, MEL, manifest=manifest(paths[::-1], ["ok"] * 4))
+        OnTheFlySource(paths, AUDIO, MEL, manifest=manifest(paths[::-1], ["ok"] * 4))
 
 
 def test_a_corrupt_file_raises_and_is_never_an_image(paths):
     paths[1].write_bytes(b"not audio")
     for workers in (1, 2):
         with pytest.raises(AudioError, match="is not audio"):
-            LiveSource(paths, AUDIO, MEL, workers=workers).images(np.arange(4))
+            OnTheFlySource(paths, AUDIO, MEL, workers=workers).images(np.arange(4))
 
 
-@pytest.mark.skipif(
-    not Path("/proc/meminfo").is_file(), reason="the system doesn't tell of available memory there"
-)
-def test_memory_that_the_page_cache_would_give_back_is_available():
-    (line,) = (x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemAvailable:"))
-    assert available_memory_bytes() == pytest.approx(1024 * int(line.split()[1]), rel=0.05)
+def test_a_quarter_of_the_memory_that_programs_can_have_is_used(paths):
+    cached = CachedSource(OnTheFlySource(paths, RANDOM, MEL))
+    assert cached.max_bytes == pytest.approx(psutil.virtual_memory().available / 4, rel=0.1)
 
 
 def test_backgrounds_may_have_names_that_are_not_utf_8_and_hidden_ones_are_passed_over(write_tone, tmp_path):

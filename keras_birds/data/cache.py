@@ -1,11 +1,9 @@
 """Keeps a source's images in memory after their first use, as far as memory allows."""
 
-import os
-import re
 import threading
-from pathlib import Path
 
 import numpy as np
+import psutil
 
 from keras_birds.data.source import MelSource
 
@@ -25,7 +23,9 @@ class CachedSource:
 
     def __init__(self, source: MelSource, max_bytes: int | None = None):
         self.source = source
-        self.max_bytes = available_memory_bytes() * MEMORY_FRACTION if max_bytes is None else max_bytes
+        self.max_bytes = (
+            psutil.virtual_memory().available * MEMORY_FRACTION if max_bytes is None else max_bytes
+        )
         self.usable, self.reasons = source.usable, source.reasons
         self._images: dict[int, np.ndarray] = {}
         self._kept_bytes = 0
@@ -38,35 +38,13 @@ class CachedSource:
         """Images of some recordings, as `MelSource.images`; random crops are passed on."""
         if positions is not None:
             return self.source.images(rows, positions)
-        missing = np.array(
-            [row for row in dict.fromkeys(map(int, rows)) if row not in self._images], np.int64
-        )
-        computed = (
-            dict(zip(missing.tolist(), self.source.images(missing), strict=True)) if len(missing) else {}
-        )
-        for row, image in computed.items():
-            self._keep(row, image)
-        return np.stack([computed[row] if row in computed else self._images[row] for row in map(int, rows)])
-
-    def _keep(self, row: int, image: np.ndarray) -> None:
+        wanted = [int(row) for row in rows]
+        missing = [row for row in dict.fromkeys(wanted) if row not in self._images]
+        images = self.source.images(np.array(missing, np.intp)) if missing else ()
+        computed = dict(zip(missing, images, strict=True))
         with self._lock:
-            if row not in self._images and self._kept_bytes + image.nbytes <= self.max_bytes:
-                self._images[row] = image.copy()
-                self._kept_bytes += image.nbytes
-
-
-def available_memory_bytes() -> int:
-    """Memory that a program can have now, with what the system would give back of its file cache.
-
-    Systems without `/proc/meminfo` tell of free pages alone, or nothing: then it is 0.
-    """
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    if found:
-        return 1024 * int(found[1])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 0
+            for row, image in computed.items():
+                if row not in self._images and self._kept_bytes + image.nbytes <= self.max_bytes:
+                    self._images[row] = image.copy()
+                    self._kept_bytes += image.nbytes
+        return np.stack([computed[row] if row in computed else self._images[row] for row in wanted])

@@ -133,7 +133,7 @@ class Slots:
 class MelStore:
     """Reads images from a store, as `MelSource`.
 
-    For the centre crop they equal `LiveSource`'s exactly, for random crops within 0.01. Safe to share between
+    For the centre crop they equal `OnTheFlySource`'s exactly, for random crops within 0.01. Safe to share between
     threads and to fork: pages of the map are shared.
 
     Args:

@@ -73,7 +73,7 @@ class JoinedSource:
         return np.concatenate([images for _, images in parts.values()])[np.argsort(order)]
 
 
-class LiveSource:
+class OnTheFlySource:
     """Decodes and transforms at every call.
 
     With `audio.crop = "center"` an image is that of the recording's middle clip, exactly as prediction

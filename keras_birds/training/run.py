@@ -17,7 +17,7 @@ from keras_birds.data.dataset import MelDataset
 from keras_birds.data.folds import Split, make_split
 from keras_birds.data.mel_store import MelStore
 from keras_birds.data.review_source import ReviewedSource, read_reviewed
-from keras_birds.data.source import JoinedSource, LiveSource, MelSource
+from keras_birds.data.source import JoinedSource, MelSource, OnTheFlySource
 from keras_birds.data.tables import load_table, write_table
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.nn.augment import Augment, build_augment
@@ -213,7 +213,7 @@ def _catalog_source(
     """Images of a catalog's recordings; the manifest is written, or with no reporter, must be there."""
     paths = list(catalog.recordings["path"])
     if not config.data.store:
-        return _live_source(directory / MANIFEST, paths, config, reporter)
+        return _computed_source(directory / MANIFEST, paths, config, reporter)
     store = MelStore(config.data.store, config, paths)
     if reporter is not None:
         statuses = np.where(store.usable, "ok", "left out")
@@ -238,7 +238,7 @@ def background_source(
     """
     if not paths:
         return None
-    source = _live_source(directory / BACKGROUND, paths, config, reporter)
+    source = _computed_source(directory / BACKGROUND, paths, config, reporter)
     if not source.usable.any():
         raise DataError(
             f"data.background must hold recordings that can be read. Received: none in {config.data.background}; see "
@@ -253,7 +253,7 @@ def _read_reviewed(catalog: Catalog, config: Config) -> ReviewedSource | None:
     return read_reviewed(config.data.reviews, config.audio, config.mel, catalog.labels)
 
 
-def _live_source(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> MelSource:
+def _computed_source(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> MelSource:
     """Images of recordings whose manifest an earlier part of the run saved, else is made and saved now."""
     manifest = None
     if path.is_file():
@@ -266,7 +266,7 @@ def _live_source(path: Path, paths: list[str], config: Config, reporter: Reporte
         manifest = check_recordings(paths, audio.sample_rate_hz, workers, progress, audio.decoder)
         progress(0, 0)
         write_table(manifest, path)
-    source = LiveSource(paths, config.audio, config.mel, manifest=manifest)
+    source = OnTheFlySource(paths, config.audio, config.mel, manifest=manifest)
     return CachedSource(source) if config.audio.crop == "center" else source
 
 
