@@ -136,8 +136,12 @@ def test_names_are_no_markdown():
 def test_a_folder_shows_its_own_recordings_only(tmp_path, write_tone):
     inside, outside = write_tone("in/b/a.wav", seconds=1), write_tone("out/secret.wav", seconds=1)
     (tmp_path / "in" / "notes.txt").write_text("no sound")
+    (tmp_path / "in" / "._a.wav").touch()
     (tmp_path / "in" / "link.wav").symlink_to(outside)
-    assert recordings_in(tmp_path / "in") == [inside]
+    assert recordings_in(tmp_path / "in") == ([inside], [])
+    (tmp_path / "in" / "b.zzz").touch()
+    _, (note,) = recordings_in(tmp_path / "in")
+    assert "holds 1 file of unknown kind, left out: " in note
 
 
 def test_a_long_timeline_keeps_its_peaks():

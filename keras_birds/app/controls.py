@@ -1,6 +1,7 @@
 """The page's sidebar: the model and how its scores are read."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
@@ -39,56 +40,41 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
     Raises:
         KerasBirdsError: if the chosen model can't be used.
     """
+    address: Any = {"bind": "query-params"}
     with st.sidebar:
-        model = st.selectbox("Model", _models(first), key="model", bind="query-params")
+        model = st.selectbox("Model", _models(first), key="model", **address)
         classifier = _classifier(model, tuple(x.stat().st_mtime_ns for x in resolve_model(model)))
         licence = classifier.engines[0].metadata.licence
         st.caption(f"{len(classifier.labels)} labels{f', licence {licence}' if licence else ''}")
         clip_s = classifier.audio.clip_s
+        shared = f"Windows are {clip_s:g} s long; each shares so much with the one before."
         overlap = st.slider(
-            "Overlap (s)",
-            0.0,
-            0.9 * clip_s,
-            0.0,
-            0.1 * clip_s,
-            key="overlap",
-            bind="query-params",
-            help=f"Windows are {clip_s:g} s long; each shares so much with the one before.",
+            "Overlap (s)", 0.0, 0.9 * clip_s, 0.0, 0.1 * clip_s, key="overlap", help=shared, **address
         )
         threshold = st.slider(
-            "Threshold",
-            0.0,
-            1.0,
-            THRESHOLD,
-            0.01,
-            key="threshold",
-            bind="query-params",
-            help="Of a detection.",
+            "Threshold", 0.0, 1.0, THRESHOLD, 0.01, key="threshold", help="Of a detection.", **address
         )
-        top_k = st.slider("Labels in the answer", 1, 20, 5, key="top", bind="query-params")
+        top_k = st.slider("Labels in the answer", 1, 20, 5, key="top", **address)
         method = st.radio(
             "Answer by",
             ("mean", "max"),
             key="by",
-            bind="query-params",
             horizontal=True,
             format_func={"mean": "mean of windows", "max": "best window"}.get,
             help="The mean suits clips of one animal; the best window finds a single call in a long recording.",
+            **address,
         )
         merge = st.toggle(
-            "Merge touching windows",
-            key="merge",
-            bind="query-params",
-            help="Into one event with the best score.",
+            "Merge touching windows", key="merge", help="Into one event with the best score.", **address
         )
         names = {x.name: x.known_as for x in classifier.labels.items}
         only = st.multiselect(
             "Only these species",
             list(names),
             key="species",
-            bind="query-params",
             format_func=lambda x: names.get(x, x),
             placeholder="All",
+            **address,
         )
     return classifier, Controls(overlap, threshold, top_k, method, merge, tuple(only))
 

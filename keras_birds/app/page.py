@@ -82,7 +82,7 @@ def _session_folder() -> SessionFolder:
 
 
 @st.cache_data(max_entries=16, ttl=30, show_spinner=False)
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path) -> tuple[list[Path], list[str]]:
     return recordings_in(folder)
 
 
@@ -114,7 +114,10 @@ def _choose(options: argparse.Namespace) -> Recording | None:
             return None
         return Recording(folder.save_upload(sound.file_id, sound.getbuffer()), "microphone.wav", False)
     if source == "Folder":
-        found = {str(x.relative_to(options.folder)): x for x in _files(options.folder)}
+        files, notes = _files(options.folder)
+        for note in notes:
+            st.caption(plain(note))
+        found = {str(x.relative_to(options.folder)): x for x in files}
         if not found:
             st.info(f"There are no recordings in {plain(str(options.folder))}.")
             return None
@@ -159,7 +162,9 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
         f"{'s' * (heard.channels != 1)}"
     )
     if heard.reason:
-        st.warning(plain(f"{heard.status}: {heard.reason}"), icon="⚠️")
+        st.warning(
+            plain(heard.reason if heard.status == "ok" else f"{heard.status}: {heard.reason}"), icon="⚠️"
+        )
     only = set(controls.only) or set(classifier.labels)
     detections = detections_table(classifier, analysis, controls.threshold, only, controls.merge)
     reviews = review.read(reviews_path(recording.path))
@@ -245,17 +250,12 @@ def _show_detections(detections: pd.DataFrame, reviews: dict[Any, Any]) -> None:
     st.markdown(f"**{len(detections):,} detection{'s' * (len(detections) != 1)}**: choose one to hear it")
     if detections.empty:
         return
-    table = pd.DataFrame(
-        {
-            "start_s": detections["start_s"],
-            "end_s": detections["end_s"],
-            "species": [charts.species(x) for x in detections.to_dict("records")],
-            "label": detections["label"],
-            "score": detections["score"],
-            "review": [
-                review.describe(reviews.get(review.place_of(x))) for x in detections.to_dict("records")
-            ],
-        }
+    rows = detections.to_dict("records")
+    table = detections[["start_s", "end_s"]].assign(
+        species=[charts.species(x) for x in rows],
+        label=detections["label"],
+        score=detections["score"],
+        review=[review.describe(reviews.get(review.place_of(x))) for x in rows],
     )
     places = list(zip(detections["start_s"], detections["label"], strict=True))
 

@@ -65,29 +65,22 @@ def panel(
     is_it = (detections["start_s"] == focus[0]) & (detections["label"] == focus[1])
     if not is_it.any():
         return
-    row = detections[is_it].iloc[0].to_dict()
-    path = reviews_path(recording)
-
-    def say(verdict: Verdict) -> None:
-        true_label = st.session_state.get("true_label", "") if verdict == "other" else ""
-        if verdict == "other" and not true_label:
-            st.session_state["review_error"] = "Choose the species first."
-            return
-        place = place_of(row)
-        said = Review(
-            recording.name, *place, float(row["score"]), str(row["model_id"]), verdict, true_label, now()
-        )
-        _keep(lambda: save_review(path, said))
-
+    onwards = detections[is_it.cumsum() > 0].to_dict("records")
+    row, path = onwards[0], reviews_path(recording)
     place = place_of(row)
+    left = [x for x in onwards if place_of(x) not in {*reviews, place}]
     so_far = describe(reviews.get(place)) or "not reviewed yet"
     st.markdown(f"**{plain(row['label'])}** at {row['start_s']:.2f} s, {plain(so_far)}")
     right, wrong, species, other, undo, onward = st.columns((1, 1, 2, 1, 1, 1), vertical_alignment="bottom")
-    right.button("✓ Right", key="right", on_click=say, args=("right",), width="stretch")
-    wrong.button("✗ Wrong", key="wrong", on_click=say, args=("wrong",), width="stretch")
+    for column, text, verdict in (
+        (right, "✓ Right", "right"),
+        (wrong, "✗ Wrong", "wrong"),
+        (other, "→ Another", "other"),
+    ):
+        arguments = (path, recording.name, row, verdict)
+        column.button(text, key=verdict, on_click=_say, args=arguments, width="stretch")
     others = [x for x in classifier.labels if x != row["label"]]
     species.selectbox("It is", others, index=None, key="true_label", accept_new_options=True)
-    other.button("→ Another", key="other", on_click=say, args=("other",), width="stretch")
     undo.button(
         "Take back",
         key="undo",
@@ -95,8 +88,6 @@ def panel(
         disabled=place not in reviews,
         width="stretch",
     )
-    left = [x for x in detections[is_it.cumsum() > 0].to_dict("records") if place_of(x) not in reviews]
-    left = [x for x in left if place_of(x) != place]
     onward.button(
         "Next ▶",
         key="next",
@@ -109,7 +100,17 @@ def panel(
         st.error(plain(problem), icon="⚠️")
 
 
-def _keep(write: Any) -> None:
+def _say(path: Path, file: str, row: Mapping[Any, Any], verdict: Verdict) -> None:
+    true_label = st.session_state.get("true_label", "") if verdict == "other" else ""
+    if verdict == "other" and not true_label:
+        st.session_state["review_error"] = "Choose the species first."
+        return
+    found = float(row["score"]), str(row["model_id"])
+    said = Review(file, *place_of(row), *found, verdict, true_label, now())
+    _keep(lambda: save_review(path, said))
+
+
+def _keep(write: Callable[[], None]) -> None:
     try:
         write()
     except KerasBirdsError as error:

@@ -52,11 +52,11 @@ class SessionFolder:
         self._temporary.cleanup()
 
 
-def recordings_in(folder: Path) -> list[Path]:
-    """Audio files below a folder, by name, sorted; links that lead out of it are left out."""
-    root = folder.resolve()
-    found = [Path(x) for x in files.recordings_in(folder)]
-    return sorted(x for x in found if x.is_file() and x.resolve().is_relative_to(root))
+def recordings_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """Recordings below a folder, sorted, without links that lead out of it; and what is told of the rest."""
+    root, notes = folder.resolve(), []
+    found = files.recordings_in(folder, lambda name, reason: notes.append(f"{name} {reason}"))
+    return sorted(x for x in map(Path, found) if x.is_file() and x.resolve().is_relative_to(root)), notes
 
 
 def display_name(name: str) -> str:
