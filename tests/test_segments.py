@@ -2,8 +2,6 @@
 
 import csv
 import os
-import tracemalloc
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +10,12 @@ import pytest
 import soundfile
 from placeholder import LABELS, TONES_HZ
 
-from keras_birds.audio import ffmpeg, reader
+from keras_birds.audio import reader
 from keras_birds.audio.remote import stamp
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import Label, LabelSet
-from keras_birds.results import segments as segments_module
 from keras_birds.results.detections import DetectionRules, detection_schema
 from keras_birds.results.results import Results, read_detections
 from keras_birds.results.segment_clips import SEGMENT_COLUMNS, check_new_folder, cut_segments
@@ -245,51 +242,19 @@ def test_labels_and_the_least_score():
 
 
 @pytest.mark.parametrize("pick", ["best", "random", "balanced"])
-def test_a_recording_may_come_in_pieces_and_be_longer_than_a_block(pick, monkeypatch):
+def test_a_recording_may_come_in_pieces(pick):
     rng = np.random.default_rng(0)
     rows = [(2.5 * w, 2.5 * w + 5, x, rng.random()) for w in range(400) for x in ("x", "y", "z")]
     table = table_of(rows)
 
     def found(chunk):
         picker = SegmentPicker(pick=pick, per_label=50, labels=("x", "z"))
-        picker.add(
-            RecordingStatus("a.wav", "ok"), pa.Table.from_batches(table.to_batches(max_chunksize=chunk))
-        )
+        pieces = pa.Table.from_batches(table.to_batches(max_chunksize=chunk))
+        picker.add(RecordingStatus("a.wav", "ok"), pieces)
         return [(x.label, x.start_s, x.score) for x in picker.picked()]
 
-    whole = found(5000)
-    assert found(7) == whole
-    monkeypatch.setattr(segments_module, "_BLOCK_ROWS", 100)
-    blocks = found(5000)
-    assert found(7) == blocks
-    assert len(blocks) == len(whole) == 100
-    for label in ("x", "z"):
-        starts = sorted(x[1] for x in blocks if x[0] == label)
-        assert np.diff(starts).min() >= 5
-        if pick == "best":
-            assert len({*blocks} & {*whole}) > 85
-        else:
-            assert starts[0] < 100
-            assert starts[-1] > 900
-
-
-@pytest.mark.parametrize("pick", ["best", "random", "balanced"])
-def test_memory_does_not_grow_with_the_recordings(pick):
-    rng = np.random.default_rng(0)
-
-    def peak(count):
-        picker = SegmentPicker(pick=pick, per_label=10)
-        tracemalloc.start()
-        for k in range(count):
-            rows = [(5.0 * w, 5.0 * w + 5, "x", p) for w, p in enumerate(rng.random(40))]
-            picker.add(RecordingStatus(f"{k}.wav", "ok"), table_of(rows, f"{k}.wav"))
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert len(picker.picked()) == 10
-        return most
-
-    peak(20)
-    assert peak(600) < 1.5 * peak(60) + 20_000
+    assert found(7) == found(5000)
+    assert len(found(7)) == 100
 
 
 @pytest.mark.parametrize(
@@ -492,12 +457,8 @@ def cut_one(path, tmp_path, start_s=6.0, end_s=8.0, **options):
         ("a.wav", "PCM_24", "flac", "PCM_24"),
         ("a.wav", "FLOAT", "flac", "PCM_24"),
         ("a.wav", "FLOAT", "wav", "FLOAT"),
-        ("a.wav", "DOUBLE", "wav", "FLOAT"),
-        ("a.wav", "PCM_24", "wav", "PCM_24"),
-        ("a.flac", "PCM_16", "wav", "PCM_16"),
         ("a.wav", "PCM_U8", "flac", "PCM_16"),
         ("a.ogg", "VORBIS", "flac", "PCM_16"),
-        ("a.mp3", "MPEG_LAYER_III", "flac", "PCM_16"),
     ],
 )
 def test_samples_stay_as_they_are(noise, tmp_path, name, subtype, form, expected):
@@ -528,7 +489,7 @@ def test_what_flac_cannot_hold_says_so(noise, tmp_path):
     assert cut_one(path, tmp_path, fmt="wav")[1].channels == 12
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg"])
 def test_a_long_recording_is_sought_not_decoded(noise, tmp_path, monkeypatch, name):
     path = noise(name, seconds=300.0)
     whole, _ = soundfile.read(path, always_2d=True)
@@ -564,29 +525,6 @@ def test_several_labels_of_one_place_are_decoded_once(noise, tmp_path, monkeypat
         clip, _ = soundfile.read(tmp_path / "clips" / row["clip"], always_2d=True)
         begin, end = (round(float(row[x]) * 16_000) for x in ("clip_start_s", "clip_end_s"))
         np.testing.assert_array_equal(clip, whole[begin:end])
-
-
-def test_what_only_ffmpeg_reads_is_walked_through(noise, tmp_path, monkeypatch):
-    whole, _ = soundfile.read(noise("plain.wav", channels=2), dtype="float32", always_2d=True)
-
-    @contextmanager
-    def stream(path):
-        yield (whole[k : k + 7_001] for k in range(0, len(whole), 7_001)), 16_000, 2, 20.0
-
-    monkeypatch.setattr(ffmpeg, "stream", stream)
-    path = tmp_path / "a.m4a"
-    path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
-    picker = SegmentPicker(seconds=2.0)
-    size, mtime_ns = stamp(path)
-    rows = [(k, k + 2, x, 0.9) for k in (0, 4, 10, 18.5) for x in ("x", "y")] + [(5, 7, "z", 0.9)]
-    picker.add(
-        RecordingStatus(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns), table_of(rows, str(path))
-    )
-    assert cut_segments(picker.picked(), tmp_path / "clips", 2.0).clips == 9
-    for row in read(tmp_path / "clips"):
-        clip, _ = soundfile.read(tmp_path / "clips" / row["clip"], always_2d=True)
-        begin = round(float(row["start_s"]) * 16_000)
-        np.testing.assert_array_equal(clip, whole[begin : begin + 32_000])
 
 
 def test_after_ctrl_c_the_table_names_the_clips_that_are_there(noise, tmp_path):

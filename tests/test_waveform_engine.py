@@ -132,3 +132,37 @@ def test_label_lines_give_names_where_they_hold_them(tmp_path, labels):
         read_label_lines(tmp_path / "none.txt")
     with pytest.raises(DataError, match=r"gone\.txt: --labels must be readable"):
         read_label_lines(tmp_path / "gone.txt")
+
+
+@pytest.mark.parametrize("command", ["predict", "detect"])
+def test_probabilities_read_as_logits_are_told(run_command, tmp_path, labels, recording, command):
+    out = ("--out", tmp_path / "out") if command == "detect" else ()
+    for activation, options, is_told in (
+        ("Sigmoid", (), True),
+        ("Sigmoid", ("--output", "probabilities"), False),
+        (None, (), False),
+    ):
+        path = write_model(tmp_path / f"{activation}{len(options)}.onnx", activation=activation)
+        foreign = ("--model", path, "--labels", labels, "--sample-rate", RATE, "--window-s", WINDOW_S)
+        here = [*out[:1], *(tmp_path / f"{activation}{len(options)}" for _ in out[1:])]
+        code, _, err = run_command(command, recording, *foreign, *options, *here)
+        assert code == 0, err
+        assert ("Pass --output probabilities" in err) == is_told
+
+
+def test_a_regional_list_goes_on_without_what_the_model_does_not_know(
+    run_command, tmp_path, labels, recording
+):
+    model = ("--model", write_model(tmp_path / "m.onnx"), "--labels", labels)
+    options = (*model, "--sample-rate", RATE, "--window-s", WINDOW_S, "--out", tmp_path / "out")
+    species = tmp_path / "region.txt"
+    species.write_text("Pica pica_Elster\nCorvus corax_Kolkrabe\nHuman vocal\n", encoding="utf-8")
+    code, _, err = run_command("detect", recording, *options, "--species", species, "--strict-species")
+    assert (code, "knows. Received: Corvus corax_Kolkrabe" in err) == (1, True)
+    code, _, err = run_command("detect", recording, *options, "--species", species)
+    assert code == 0
+    assert "Warning: " in err
+    assert "the model doesn't know Corvus corax_Kolkrabe; left out" in err
+    found = (tmp_path / "out" / "detections.csv").read_text()
+    assert "Pica pica" in found
+    assert "Turdus" not in found

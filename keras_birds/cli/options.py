@@ -15,6 +15,7 @@ from keras_birds.text import printable
 
 if TYPE_CHECKING:
     from keras_birds.inference.classifier import Classifier
+    from keras_birds.inference.scorer import ScoreOptions
     from keras_birds.labels import LabelSet
     from keras_birds.results.detections import DetectionRules
 
@@ -157,6 +158,27 @@ class ThresholdType(click.ParamType):
         return path
 
 
+def _bundled(command: Command, name: str, make: Command, *options: Command) -> Command:
+    """Adds options, the last one first; the command gets what `make` makes of them as one argument."""
+
+    @wraps(command)
+    def call(**values: Any) -> Any:
+        bundle = make(**{x: values.pop(x) for x in names})
+        return command(**{name: bundle}, **values)
+
+    before = len(getattr(call, "__click_params__", ()))
+    for option in options:
+        call = option(call)
+    names = [x.name for x in call.__click_params__[before:]]  # type: ignore[attr-defined]
+    return call
+
+
+def _make_score_options(**values: Any) -> "ScoreOptions":
+    from keras_birds.inference.scorer import ScoreOptions
+
+    return ScoreOptions(**values)
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """What `model_options` say."""
@@ -209,13 +231,10 @@ class ModelChoice:
 
 def model_options(command: Command) -> Command:
     """Adds `--model` and all that says how it is run; the command gets a `ModelChoice` as `model`."""
-
-    @wraps(command)
-    def call(**values: Any) -> Any:
-        fields = {x: values.pop(x) for x in ModelChoice.__dataclass_fields__}
-        return command(model=ModelChoice(**fields), **values)
-
-    for option in (
+    return _bundled(
+        command,
+        "model",
+        ModelChoice,
         click.option(
             "--output",
             type=click.Choice(("logits", "probabilities")),
@@ -259,22 +278,15 @@ def model_options(command: Command) -> Command:
             help="A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or a shipped model. "
             "[default: the newest run in runs/, else the shipped model animals]",
         ),
-    ):
-        call = option(call)
-    return call
+    )
 
 
 def score_options(command: Command) -> Command:
     """Adds how recordings are cut and scored; the command gets `ScoreOptions` as `score`."""
-
-    @wraps(command)
-    def call(**values: Any) -> Any:
-        from keras_birds.inference.scorer import ScoreOptions
-
-        fields = {x: values.pop(x) for x in ScoreOptions.__dataclass_fields__}
-        return command(score=ScoreOptions(**fields), **values)
-
-    for option in (
+    return _bundled(
+        command,
+        "score",
+        _make_score_options,
         click.option(
             "--batch-size",
             type=click.IntRange(min=1),
@@ -292,9 +304,7 @@ def score_options(command: Command) -> Command:
             help="The mean over channels, each by itself, or channel N from 1.",
         ),
         overlap_option,
-    ):
-        call = option(call)
-    return call
+    )
 
 
 @dataclass(frozen=True)
@@ -328,13 +338,10 @@ class RulesChoice:
 
 def rules_options(command: Command) -> Command:
     """Adds `--threshold`, `--species` and `--strict-species`; the command gets a `RulesChoice` as `rules`."""
-
-    @wraps(command)
-    def call(**values: Any) -> Any:
-        fields = {x: values.pop(x) for x in RulesChoice.__dataclass_fields__}
-        return command(rules=RulesChoice(**fields), **values)
-
-    for option in (
+    return _bundled(
+        command,
+        "rules",
+        RulesChoice,
         click.option(
             "--strict-species", is_flag=True, help="Refuse a --species list with a name that isn't known."
         ),
@@ -352,9 +359,7 @@ def rules_options(command: Command) -> Command:
             metavar="P|FILE",
             help="The least probability of a detection, or a CSV with columns label and threshold.",
         ),
-    ):
-        call = option(call)
-    return call
+    )
 
 
 def _describe_choice(classifier: "Classifier") -> str:

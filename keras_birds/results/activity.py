@@ -1,6 +1,5 @@
 """When labels were detected: counts by hour of day, beside how long was recorded in that hour."""
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
@@ -75,15 +74,3 @@ def _seconds_by_hour(began: datetime, seconds: float) -> np.ndarray:
         spent[began.hour] += part
         began, seconds = next_hour, seconds - part
     return spent
-
-
-def count_activity(
-    recordings: "Iterable[tuple[RecordingStatus, pa.Table | StoredRows]]",
-    labels: LabelSet,
-    time_pattern: str | None = None,
-) -> Activity:
-    """The activity in a stream of recordings."""
-    activity = Activity(labels, time_pattern)
-    for recording, rows in recordings:
-        activity.add(recording, rows)
-    return activity

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,10 +50,7 @@ class DetectionRules:
         labels: LabelSet,
         threshold: float | Path = THRESHOLD,
         species: tuple[bool, ...] | None = None,
-        top_k: int | None = None,
-        smooth_windows: int = 1,
-        merge: bool = False,
-        time_pattern: str | None = None,
+        **others: Any,
     ) -> "DetectionRules":
         """Checks the rules, and reads thresholds from a file where they are one.
 
@@ -61,26 +58,23 @@ class DetectionRules:
             labels: of the model.
             threshold: one number, or a CSV with the columns label and threshold, a row for every label.
             species: as in the class; `None` for all labels. `read_species` reads it.
-            top_k: as in the class.
-            smooth_windows: as in the class.
-            merge: as in the class.
-            time_pattern: as in the class.
+            others: as in the class.
 
         Raises:
             ConfigError: if a number is out of range, or the time pattern can't be used.
             DataError: if the file can't be used; it names the unknown and the missing.
         """
-        if smooth_windows < 1 or smooth_windows % 2 == 0:
-            raise ConfigError(f"--smooth must be an odd number of windows. Received: {smooth_windows}")
         if isinstance(threshold, Path):
             thresholds = read_thresholds(threshold, labels)
         else:
             _check_threshold(threshold, "--threshold")
             thresholds = (float(threshold),) * len(labels)
-        if time_pattern is not None:
-            check_time_pattern(time_pattern)
-        chosen = (True,) * len(labels) if species is None else species
-        return cls(thresholds, chosen, top_k, smooth_windows, merge, time_pattern)
+        rules = cls(thresholds, (True,) * len(labels) if species is None else species, **others)
+        if rules.smooth_windows < 1 or rules.smooth_windows % 2 == 0:
+            raise ConfigError(f"--smooth must be an odd number of windows. Received: {rules.smooth_windows}")
+        if rules.time_pattern is not None:
+            check_time_pattern(rules.time_pattern)
+        return rules
 
 
 def detection_schema() -> "pa.Schema":

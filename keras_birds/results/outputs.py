@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_birds.inference.classifier import Classifier
-from keras_birds.results.activity import Activity, count_activity
+from keras_birds.results.activity import Activity
 from keras_birds.results.results import Results
 from keras_birds.results.writers import Submission, write_submission, write_tables
 from keras_birds.results.writers.files import new_text
@@ -33,16 +33,16 @@ class Outputs:
 def write_outputs(
     results: Results,
     classifier: Classifier,
-    forms: Sequence[str],
+    formats: Sequence[str],
     per_recording: bool = False,
     sample_submission: Path | None = None,
 ) -> Outputs:
-    """Writes detections in each of `forms`, the summary and the activity.
+    """Writes detections in each of `formats`, the summary and the activity.
 
     Args:
         results: with all that is to be written.
         classifier: the model; its mel settings give Raven's boxes their height.
-        forms: of `writers.FORMATS` or `"birdclef"`.
+        formats: of `writers.FORMATS` or `"birdclef"`.
         per_recording: one table for each recording instead of one for all.
         sample_submission: for `"birdclef"`, as `write_submission` has it.
 
@@ -51,33 +51,38 @@ def write_outputs(
         KerasBirdsError: if the disk is full.
     """
     files, submission = [], None
-    for form in forms:
-        if form == "birdclef":
+    for fmt in formats:
+        if fmt == "birdclef":
             unscored = [x.file for x in results.recordings if x.failed]
             submission = write_submission(
-                results.read("scores"), classifier.labels, results.folder, sample_submission, unscored
+                results.read("scores"),
+                classifier.labels,
+                classifier.audio.clip_s,
+                results.folder,
+                sample_submission,
+                unscored,
             )
             files.append(submission.path)
         else:
             files += write_tables(
-                form,
+                fmt,
                 results.detections(),
                 results.folder,
-                per_recording=per_recording,
-                f_min_hz=classifier.mel.f_min_hz,
-                f_max_hz=classifier.mel.f_max_hz,
+                (classifier.mel.f_min_hz, classifier.mel.f_max_hz),
+                per_recording,
             )
     files.append(results.folder / "summary.csv")
     with new_text(files[-1]) as stream:
-        rows = csv_writer(stream)
-        rows.writerow(SUMMARY_COLUMNS)
-        for recording, table in results.read("summary"):
-            for row in table.to_pylist():
+        table = csv_writer(stream)
+        table.writerow(SUMMARY_COLUMNS)
+        for recording, summary in results.read("summary"):
+            for row in summary.to_pylist():
                 values = (f"{row['max']:.6g}", f"{row['mean_top2']:.6g}", row["windows"])
-                rows.writerow(
-                    (recording.file, row["label"], row["scientific_name"], row["common_name"], *values)
-                )
-    activity = count_activity(results.detections(), classifier.labels, results.rules.time_pattern)
+                names = (row["label"], row["scientific_name"], row["common_name"])
+                table.writerow((recording.file, *names, *values))
+    activity = Activity(classifier.labels, results.rules.time_pattern)
+    for recording, rows in results.detections():
+        activity.add(recording, rows)
     if not activity.is_empty:
         files.append(results.folder / "activity.csv")
         with new_text(files[-1]) as stream:

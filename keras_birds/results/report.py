@@ -8,7 +8,7 @@ from keras_birds.audio.stream import Channel
 from keras_birds.inference.aggregate import Prediction, RankedLabel
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.recording_status import RecordingStatus
-from keras_birds.results.writers.rows import decimal, six_digits
+from keras_birds.results.writers.rows import decimal, one_line, six_digits
 from keras_birds.text import csv_writer, printable
 
 CSV_COLUMNS = ("file", "rank", "label", "scientific_name", "common_name", "class_name", "score")
@@ -113,48 +113,32 @@ class JsonWriter(AnswerSink):
 
 
 class TableWriter(AnswerSink):
-    """A table for each file, with lines and colour on a terminal, plain text elsewhere."""
+    """A table for each file, in plain text."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
 
     def add(self, prediction: Prediction) -> None:
-        """Writes a file's table; files without scores have none."""
+        """Writes a file's table; files without scores have none. Names that no label has get no column."""
         if prediction.recording.failed:
             return
-        title = f"{printable(prediction.recording.file)}  {describe_length(prediction.recording)}"
-        header, rows = _cells(prediction.top)
-        if self._stream.isatty():
-            self._print_rich(title, header, rows)
-        else:
-            self._print_plain(title, header, rows)
-
-    def _print_plain(self, title: str, header: list[str], rows: list[list[str]]) -> None:
-        widths = [max(len(x) for x in column) for column in zip(header, *rows, strict=True)]
-        lines = [title]
-        for row in [header, *rows]:
-            cells = [
-                x.rjust(w) if i in (0, len(row) - 1) else x.ljust(w)
-                for i, (x, w) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  " + "  ".join(cells).rstrip())
+        columns = {
+            "Rank": [str(x.rank) for x in prediction.top],
+            "Label": [x.label.name for x in prediction.top],
+            "Common name": [x.label.common_name for x in prediction.top],
+            "Scientific name": [x.label.scientific_name for x in prediction.top],
+            "Probability": [f"{x.score:.4f}" for x in prediction.top],
+        }
+        cells = []
+        for name, values in columns.items():
+            if any(values):
+                texts = [one_line(x) for x in (name, *values)]
+                width = max(map(len, texts))
+                is_number = name in ("Rank", "Probability")
+                cells.append([x.rjust(width) if is_number else x.ljust(width) for x in texts])
+        lines = [f"{printable(prediction.recording.file)}  {describe_length(prediction.recording)}"]
+        lines += ["  " + "  ".join(row).rstrip() for row in zip(*cells, strict=True)]
         self._stream.write("\n".join(lines) + "\n\n")
-
-    def _print_rich(self, title: str, header: list[str], rows: list[list[str]]) -> None:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        console = Console(file=self._stream, highlight=False, emoji=False)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for i, name in enumerate(header):
-            is_number = i in (0, len(header) - 1)
-            table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)
-        for row in rows:
-            table.add_row(*(Text(x) for x in row), style="bold" if row is rows[0] else "")
-        console.print(Text(title, style="bold cyan"), soft_wrap=True)
-        console.print(table)
 
 
 def describe_problem(recording: RecordingStatus) -> str:
@@ -179,16 +163,3 @@ def describe_length(recording: RecordingStatus) -> str:
 def _as_dict(ranked: RankedLabel) -> dict[str, Any]:
     names = asdict(ranked.label)
     return {"rank": ranked.rank, "label": names.pop("name"), **names, "score": float(f"{ranked.score:.6g}")}
-
-
-def _cells(top: tuple[RankedLabel, ...]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells; names that no label has get no column."""
-    columns = {
-        "Rank": [str(x.rank) for x in top],
-        "Label": [x.label.name for x in top],
-        "Common name": [x.label.common_name for x in top],
-        "Scientific name": [x.label.scientific_name for x in top],
-        "Probability": [f"{x.score:.4f}" for x in top],
-    }
-    shown = {name: cells for name, cells in columns.items() if any(cells)}
-    return list(shown), [list(x) for x in zip(*shown.values(), strict=True)]

@@ -1,9 +1,9 @@
 """Picks detections of each label for people to listen to; `segment_clips` cuts them out of the recordings."""
 
 import hashlib
-import heapq
 from bisect import bisect, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,8 @@ MIN_CLIP_S, MAX_CLIP_S = 0.1, 600.0
 """The longest is what may be in memory at once."""
 
 _BINS = 10
-# Of one recording at a time: seconds of work, tens of MB. Each label's best are exact within a block.
-_BLOCK_ROWS = 1 << 19
 _OVERLAP_S = 1e-6
-_NAMES = ("scientific_name", "common_name")
+_COLUMNS = ("label", "scientific_name", "common_name", "score", "start_s", "end_s", "channel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ _Spans = list[tuple[float, float]]
 
 
 class SegmentPicker:
-    """Picks detections of each label from a stream of recordings, in memory that doesn't grow with it.
+    """Picks detections of each label from a stream of recordings, in the memory that one of them takes.
 
     - `best`: those with the highest scores;
     - `random`: any, whatever their scores;
@@ -108,11 +106,9 @@ class SegmentPicker:
         self._min_score, self._seed = np.float32(min_score), seed
         self._wanted = {x.casefold(): x for x in labels}
         self._found: set[str] = set()
-        self._names: list[tuple[str, str, str]] = []
-        self._codes: dict[str, int] = {}
-        self._is_wanted: list[bool] = []
-        self._heaps: dict[str, list[list[_Item]]] = {}
-        self._pushed = 0
+        # Of each label, and of each tenth of its scores, the best so far, the worst of them first.
+        self._kept: dict[str, list[list[_Item]]] = defaultdict(lambda: [[] for _ in range(_BINS)])
+        self._count = 0
 
     @property
     def not_found(self) -> list[str]:
@@ -120,113 +116,72 @@ class SegmentPicker:
         return [x for key, x in self._wanted.items() if key not in self._found]
 
     def add(self, recording: RecordingStatus, table: "pa.Table | StoredRows") -> None:
-        """Takes one recording's detections, of `detection_schema()`, by start."""
-        taken: dict[int, _Spans] = {}
-        for number, columns in enumerate(_blocks(self._columns(x) for x in table.to_batches())):
-            codes = columns[0]
-            order = np.argsort(codes, kind="stable")
-            for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-                code = int(codes[rows[0]])
-                spans = taken.setdefault(code, [])
-                self._add_label(recording, number, code, spans, *(x[rows] for x in columns[1:]))
-            # Of no use to what begins later.
-            reach_s = float(columns[2][-1]) - self._seconds
-            taken = {code: [x for x in spans if x[1] > reach_s] for code, spans in taken.items()}
+        """Takes one recording's detections, of `detection_schema()`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
-    def _columns(self, batch: "pa.RecordBatch") -> list[np.ndarray]:
-        """Number of the label, score, start, end and channel of the rows that may be picked."""
-        encoded = batch.column("label").dictionary_encode()
-        local = encoded.indices.to_numpy()
-        labels = encoded.dictionary.to_pylist()
-        codes = np.zeros(len(labels), np.int32)
-        for k, row in zip(*np.unique(local, return_index=True), strict=True):
-            if labels[k] not in self._codes:
-                scientific, common = (batch.column(x)[int(row)].as_py() for x in _NAMES)
-                self._add_names((labels[k], scientific, common))
-            codes[k] = self._codes[labels[k]]
-        columns = [batch.column(x).to_numpy() for x in ("score", "start_s", "end_s", "channel")]
-        kept = (
-            np.array(self._is_wanted)[codes[local]] & (columns[0] >= self._min_score) if len(local) else local
-        )
-        return [x[kept] for x in (codes[local], *columns)]
-
-    def _add_names(self, names: tuple[str, str, str]) -> None:
-        self._codes[names[0]] = len(self._names)
-        self._names.append(names)
-        matching = {x.casefold() for x in names} & self._wanted.keys()
-        self._found |= matching
-        self._is_wanted.append(bool(matching) or not self._wanted)
+        batches = [
+            x.select(_COLUMNS).filter(pc.greater_equal(x["score"], self._min_score))
+            for x in table.to_batches()
+        ]
+        if not batches:
+            return
+        rows = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+        labels = pc.dictionary_encode(rows["label"]).combine_chunks()
+        codes = labels.indices.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        columns = [rows[x].to_numpy() for x in _COLUMNS[3:]]
+        for places in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+            if len(places):
+                names = [rows[x][int(places[0])].as_py() for x in _COLUMNS[:3]]
+                self._add_label(recording, names, *(x[places] for x in columns))
 
     def _add_label(
         self,
         recording: RecordingStatus,
-        block: int,
-        code: int,
-        taken: _Spans,
+        names: list[str],
         score: np.ndarray,
         start_s: np.ndarray,
         end_s: np.ndarray,
         channel: np.ndarray,
     ) -> None:
-        label = self._names[code][0]
-        key = f"{self._seed}\0{label}\0{block}\0{recording.file}".encode("utf-8", "surrogateescape")
+        label, scientific, common = names
+        matching = {x.casefold() for x in names} & self._wanted.keys()
+        if self._wanted and not matching:
+            return
+        self._found |= matching
+        key = f"{self._seed}\0{label}\0{recording.file}".encode("utf-8", "surrogateescape")
         seed = int.from_bytes(hashlib.blake2b(key, digest_size=16).digest())
         chance = np.random.default_rng(seed).random(len(score))
         rank = score.astype(np.float64) if self._pick == "best" else chance
         is_balanced = self._pick == "balanced"
-        place = np.zeros(len(score), int)
-        if is_balanced:
-            place = np.minimum(_BINS - 1, score * _BINS + 1e-5).astype(int)
-        heaps = self._heaps.setdefault(label, [[] for _ in range(_BINS if is_balanced else 1)])
+        tenth = np.minimum(_BINS - 1, score * _BINS + 1e-5).astype(int) * is_balanced
         middle_s = (start_s + end_s) / 2
-        begins = np.minimum(start_s, middle_s - self._seconds / 2)
-        ends = np.maximum(end_s, middle_s + self._seconds / 2)
-        order = np.lexsort((-chance, -rank))
-        if not is_balanced and len(heaps[0]) == self._per_label:
-            order = order[rank[order] >= heaps[0][0][0]]
-        for i in order.tolist():
-            heap = heaps[place[i]]
-            is_in = len(heap) < self._per_label or (rank[i], chance[i]) > heap[0][:2]
+        begin_s = np.minimum(start_s, middle_s - self._seconds / 2)
+        stop_s = np.maximum(end_s, middle_s + self._seconds / 2)
+        taken: _Spans = []
+        for i in np.lexsort((-chance, -rank)).tolist():
+            kept = self._kept[label][tenth[i]]
+            is_in = len(kept) < self._per_label or (rank[i], chance[i]) > kept[0][:2]
             if not is_in and not is_balanced:
-                break
-            if not _take(taken, float(begins[i]), float(ends[i])) or not is_in:
+                break  # all that follow are worse
+            if not _take(taken, float(begin_s[i]), float(stop_s[i])) or not is_in:
                 continue
-            segment = Segment(
-                recording,
-                int(channel[i]),
-                float(start_s[i]),
-                float(end_s[i]),
-                *self._names[code],
-                float(score[i]),
-            )
-            self._pushed += 1
-            item = (float(rank[i]), float(chance[i]), self._pushed, segment)
-            (heapq.heappush if len(heap) < self._per_label else heapq.heappushpop)(heap, item)
+            place = (int(channel[i]), float(start_s[i]), float(end_s[i]))
+            segment = Segment(recording, *place, label, scientific, common, float(score[i]))
+            self._count += 1
+            insort(kept, (float(rank[i]), float(chance[i]), self._count, segment))
+            del kept[: -self._per_label]
 
     def picked(self) -> list[Segment]:
         """What is picked so far, by label, then by score from the highest."""
         chosen: list[Segment] = []
-        for _, heaps in sorted(self._heaps.items()):
-            picked = _spread([sorted(x, reverse=True) for x in heaps if x], self._per_label)
+        for _, tenths in sorted(self._kept.items()):
+            picked = _spread([x[::-1] for x in tenths if x], self._per_label)
             chosen += sorted(
                 (x[-1] for x in picked), key=lambda x: (-x.score, x.recording.file, x.start_s, x.channel)
             )
         return chosen
-
-
-def _blocks(pieces: Iterable[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-    """Joins columns to blocks of `_BLOCK_ROWS`, however they come: the pick must not depend on that."""
-    held: list[list[np.ndarray]] = []
-    rows = 0
-    for piece in pieces:
-        held.append(piece)
-        rows += len(piece[0])
-        while rows >= _BLOCK_ROWS:
-            joined = [np.concatenate(x) for x in zip(*held, strict=True)]
-            yield [x[:_BLOCK_ROWS] for x in joined]
-            held, rows = [[x[_BLOCK_ROWS:] for x in joined]], rows - _BLOCK_ROWS
-    if rows:
-        yield [np.concatenate(x) for x in zip(*held, strict=True)]
 
 
 def _take(taken: _Spans, begin_s: float, end_s: float) -> bool:

@@ -4,12 +4,13 @@ One file for all recordings, or one for each. Every file is read from a stream o
 memory, and is there whole or not at all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.results.shards import StoredRows
 from keras_birds.results.writers.files import new_file, new_text, recording_path
 from keras_birds.results.writers.programs import (
     write_audacity,
@@ -23,30 +24,30 @@ from keras_birds.results.writers.tables import write_csv, write_json, write_parq
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    Recordings = Iterable[tuple[RecordingStatus, pa.Table | StoredRows]]
+
 __all__ = ["FORMATS", "Submission", "write_submission", "write_tables"]
 
 # Raven's and BirdNET-Analyzer's own endings, by which people and scripts find their files.
-_SUFFIXES = {
-    "parquet": ".parquet",
-    "csv": ".csv",
-    "json": ".json",
-    "raven": ".Table.1.selections.txt",
-    "audacity": ".audacity.txt",
-    "kaleidoscope": ".kaleidoscope.csv",
-    "birdnet": ".BirdNET.results.csv",
+_WRITERS: dict[str, tuple[str, Callable[..., None]]] = {
+    "parquet": (".parquet", write_parquet),
+    "csv": (".csv", write_csv),
+    "json": (".json", write_json),
+    "raven": (".Table.1.selections.txt", write_raven),
+    "audacity": (".audacity.txt", write_audacity),
+    "kaleidoscope": (".kaleidoscope.csv", write_kaleidoscope),
+    "birdnet": (".BirdNET.results.csv", write_birdnet),
 }
-FORMATS = tuple(_SUFFIXES)
+FORMATS = tuple(_WRITERS)
 """What `write_tables` writes."""
 
 
 def write_tables(
-    form: str,
-    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
+    fmt: str,
+    recordings: "Recordings",
     out: Path,
-    *,
+    band_hz: tuple[float, float],
     per_recording: bool = False,
-    f_min_hz: float,
-    f_max_hz: float,
 ) -> list[Path]:
     """Writes detections in one of `FORMATS`.
 
@@ -55,60 +56,34 @@ def write_tables(
     on.
 
     Args:
-        form: one of `FORMATS`.
+        fmt: one of `FORMATS`.
         recordings: each with its rows of `detection_schema()`, a table or what reads like one in
             batches (`StoredRows`); read once, in order.
         out: a folder, made if missing.
-        per_recording: write `out/<form>/<path of the recording><ending>` for each (see `recording_path`) instead
+        band_hz: lower and upper edge of Raven's boxes.
+        per_recording: write `out/<fmt>/<path of the recording><ending>` for each (see `recording_path`) instead
             of `out/detections<ending>` for all. The ending is `.parquet`, `.csv`, `.json`,
             `.Table.1.selections.txt` (raven), `.audacity.txt`, `.kaleidoscope.csv` or `.BirdNET.results.csv`.
-        f_min_hz: lower edge of Raven's boxes.
-        f_max_hz: upper edge of Raven's boxes.
 
     Returns:
         The files, in the order in which they were written.
 
     Raises:
-        KerasBirdsError: if `form` is none of these or a file can't be written.
+        KerasBirdsError: if `fmt` is none of these or a file can't be written.
     """
-    if form not in _SUFFIXES:
-        raise KerasBirdsError(f"form must be one of {', '.join(FORMATS)}. Received: form={form!r}")
+    if fmt not in _WRITERS:
+        raise KerasBirdsError(f"fmt must be one of {', '.join(FORMATS)}. Received: fmt={fmt!r}")
+    suffix, write = _WRITERS[fmt]
+    options = band_hz if fmt == "raven" else ()
     scored = ((recording, table) for recording, table in recordings if not recording.failed)
-    if not per_recording:
-        path = out / f"detections{_SUFFIXES[form]}"
-        _write(form, path, scored, f_min_hz, f_max_hz)
-        return [path]
+    tables: Iterable[tuple[Path, Recordings]] = [(out / f"detections{suffix}", scored)]
+    if per_recording:
+        tables = ((out / fmt / recording_path(x[0].file, suffix), [x]) for x in scored)
     paths = []
-    for recording, table in scored:
-        path = out / form / recording_path(recording.file, _SUFFIXES[form])
-        _write(form, path, [(recording, table)], f_min_hz, f_max_hz)
+    for path, rows in tables:
+        # In JSON, bytes that aren't UTF-8 become \\udcXX escapes, which its readers know.
+        errors = "backslashreplace" if fmt == "json" else "surrogateescape"
+        with new_file(path) if fmt == "parquet" else new_text(path, errors) as file:
+            write(rows, file, *options)
         paths.append(path)
     return paths
-
-
-def _write(
-    form: str,
-    path: Path,
-    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
-    f_min_hz: float,
-    f_max_hz: float,
-) -> None:
-    if form == "parquet":
-        with new_file(path) as file:
-            write_parquet(recordings, file)
-    elif form == "json":
-        # Bytes that aren't UTF-8 become \udcXX escapes, which JSON readers know.
-        with new_text(path, errors="backslashreplace") as stream:
-            write_json(recordings, stream)
-    elif form == "raven":
-        with new_text(path) as stream:
-            write_raven(recordings, stream, f_min_hz, f_max_hz)
-    else:
-        write = {
-            "csv": write_csv,
-            "audacity": write_audacity,
-            "kaleidoscope": write_kaleidoscope,
-            "birdnet": write_birdnet,
-        }[form]
-        with new_text(path) as stream:
-            write(recordings, stream)

@@ -7,8 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import numpy as np
-
 from keras_birds.errors import DataError, ModelError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.writers.files import new_text
@@ -42,6 +40,7 @@ class Submission:
 def write_submission(
     recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
     labels: Sequence[str],
+    window_s: float,
     out: Path,
     sample_submission: Path | None = None,
     unscored: Iterable[str] = (),
@@ -49,13 +48,14 @@ def write_submission(
     """Writes `submission.csv` into the folder `out`; recordings are read once, never held in memory.
 
     A row is named `{stem}_{end_second}`, as in the sample_submission.csv of BirdCLEF 2025, the second being where
-    the window ends. Only full windows are scored: those as long as the longest of all. Scores are probabilities
+    the window ends. Only full windows count. Scores are probabilities
     with 6 significant digits. Judges refuse a table that lacks a row: what the sample lists of a recording and has
     no score, because the recording can't be read or breaks off, comes last, as it stands in the sample.
 
     Args:
         recordings: each with a table of its windows: start_s and end_s, then a column for each label.
         labels: of the model.
+        window_s: length of a full window.
         out: a folder, made if missing.
         sample_submission: a file whose header gives the columns and their order; without one, `labels` does.
             Labels that it lacks are left out.
@@ -72,71 +72,49 @@ def write_submission(
     columns = list(labels) if sample_submission is None else _sample_labels(sample_submission, labels)
     path = out / "submission.csv"
     with new_text(path) as stream:
-        rows = _Rows(stream, columns)
+        rows = _Rows(stream, columns, window_s)
         for recording, table in recordings:
             if not recording.failed:
                 rows.add(recording.file, table)
         for file in unscored:
             rows.add_unscored(file)
-        if rows.problem:
-            raise DataError(rows.problem)
         unscored_rows = 0 if sample_submission is None else rows.fill_from(sample_submission)
     return Submission(path, unscored_rows, rows.absent())
 
 
 class _Rows:
-    """Rows of windows as long as the longest so far; a longer one shows that all of them were partial."""
+    """Rows of full windows."""
 
-    def __init__(self, stream: TextIO, columns: Sequence[str]):
-        self._stream = stream
-        self._columns = columns
+    def __init__(self, stream: TextIO, columns: Sequence[str], window_s: float):
+        self._columns, self._window_s = columns, window_s
         # By a recording's name without folder and extension: the seconds that have a row.
         self._seconds: dict[str, set[int]] = {}
         self._unscored: dict[str, str] = {}
-        self._begin(0.0)
-
-    def _begin(self, window_s: float) -> None:
-        self._window_s = window_s
-        self._stream.seek(0)
-        self._stream.truncate()
-        self._writer = csv_writer(self._stream)
-        self._writer.writerow(["row_id", *self._columns])
         self._files: dict[str, str] = {}
-        for seconds in self._seconds.values():
-            seconds.clear()
-        self.problem = ""
+        self._writer = csv_writer(stream)
+        self._writer.writerow(["row_id", *columns])
 
     def add_unscored(self, file: str) -> None:
         self._unscored[_stem(file)] = file
         self._seconds.setdefault(_stem(file), set())
 
     def add(self, file: str, table: "pa.Table") -> None:
-        seconds = self._seconds.setdefault(_stem(file), set())
-        longest_s = np.max(table["end_s"].to_numpy() - table["start_s"].to_numpy(), initial=0.0)
-        if longest_s < self._window_s - _TOLERANCE_S or not table.num_rows:
-            return
-        if longest_s > self._window_s + _TOLERANCE_S:
-            self._begin(longest_s)
-        if self.problem:
-            return
         stem = _stem(file)
-        if stem in self._files:
-            self.problem = (
-                "BirdCLEF names rows by a recording's name without folder and extension, which must differ. Received: "
-                f"{printable(self._files[stem])} and {printable(file)}. Leave one of them out"
-            )
-            return
-        self._files[stem] = file
+        seconds = self._seconds.setdefault(stem, set())
         for end_s, row in self._full_windows(table):
+            if self._files.setdefault(stem, file) != file:
+                raise DataError(
+                    "BirdCLEF names rows by a recording's name without folder and extension, which must differ. "
+                    f"Received: {printable(self._files[stem])} and {printable(file)}. Leave one of them out"
+                )
             second = round(end_s)
             is_whole = abs(end_s - second) < _TOLERANCE_S
             if not is_whole or second in seconds:
-                self.problem = (
+                raise DataError(
                     "BirdCLEF names rows by the whole second at which a window ends, one row a second. Received: "
                     f"{printable(file)} has {'two windows that end' if is_whole else 'a window that ends'} "
                     f"at {decimal(end_s)} s. Choose an overlap of whole seconds, and one channel or their mean"
                 )
-                return
             seconds.add(second)
             self._writer.writerow([f"{stem}_{second}", *map(six_digits, row)])
 
