@@ -21,7 +21,7 @@ _COMMANDS = {
     "predict": ("predict:predict", "Name what is in recordings: one answer for each."),
     "detect": (
         "detect:detect",
-        "Find all detections in a disk of recordings, in a folder that it goes on with.",
+        "Find all detections in a disk of recordings.",
     ),
     "models": ("models:models", "List the models that are here."),
     "info": ("models:info", "Tell what a model is: its data, licence, figures and limits."),
