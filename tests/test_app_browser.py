@@ -65,27 +65,6 @@ def test_an_uploaded_clip_has_the_labels_that_the_command_prints(site, visitor, 
     assert clip.name in visitor.text()
 
 
-def test_a_corrupt_upload_is_told_and_the_next_one_is_heard(site, visitor, tmp_path):
-    bad, good = tmp_path / "bad <b>.ogg", tmp_path / "good.flac"
-    bad.write_bytes(b"RIFF this is no sound")
-    write_example(good)
-    visitor.open("?from=Upload")
-    visitor.upload(bad)
-    until(lambda: "bad <b>.ogg: is not audio" in visitor.text())
-    visitor.upload(good)
-    visitor.wait_done()
-    assert "Chirping birds" in visitor.driver.page_source
-
-
-def test_too_large_an_upload_is_refused(visitor, tmp_path):
-    large = tmp_path / "large.wav"
-    soundfile.write(large, np.zeros(4_000_000), 32_000)
-    visitor.open("?from=Upload")
-    visitor.upload(large)
-    until(lambda: "5" in visitor.text() and "MB" in visitor.text() and "must be" in visitor.text())
-    assert not visitor.all("[data-testid='stDownloadButton']")
-
-
 def test_a_detection_is_heard_marked_and_kept(site, visitor):
     marks = site[0] / "sounds" / "a cat.flac.reviews.csv"
     visitor.open("?file=a+cat.flac")
@@ -107,12 +86,6 @@ def test_a_detection_is_heard_marked_and_kept(site, visitor):
     until(lambda: "✓ right" in visitor.text())
     visitor.click_button("Take back")
     until(lambda: not marks.exists())
-
-
-def test_a_broken_file_of_the_folder_is_told(visitor):
-    visitor.open("?file=broken.ogg")
-    until(lambda: "broken.ogg: " in visitor.text())
-    assert not visitor.all("[data-testid='stException']")
 
 
 def test_an_hour_is_usable(visitor):

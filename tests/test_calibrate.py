@@ -22,7 +22,6 @@ from keras_birds.evaluation.calibrate import (
 )
 from keras_birds.evaluation.run_scores import read_run
 from keras_birds.models.calibration import Calibration, LabelCalibration, calibrate
-from keras_birds.models.logits import logit
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.plots.reliability import calibration_error
 
@@ -52,20 +51,6 @@ def test_calibrated_scores_mean_what_they_say(run, method):
         assert (np.diff(calibrated[np.argsort(scores.scores[:, i]), i]) >= 0).all()
     assert [x.positives for x in found.labels] == [30] * 4
     assert not any(x.refused for x in found.labels)
-
-
-def test_platt_gives_the_mean_of_its_targets(run):
-    """A fit with an offset: calibrated scores and Platt's smoothed targets have one mean."""
-    scores = read_run(run)
-    found = fit_calibration(scores, "platt", 0.8, _nothing).labels[1]
-    used = scores.targets[:, 1] >= 0
-    positive = scores.targets[used, 1] > 0.5
-    targets = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
-    calibrated = calibrate("platt", found.parameters, scores.scores[used, 1])
-    assert calibrated.mean() == pytest.approx(targets.mean(), abs=1e-4)
-    slope, offset = found.parameters
-    logits = logit(scores.scores[used, 1])
-    np.testing.assert_allclose(logit(calibrated), slope * logits + offset, atol=1e-6)
 
 
 def test_isotonic_is_scikit_learns(run):
@@ -244,10 +229,3 @@ def test_a_calibration_is_replaced(calibrated, run_command):
     assert len({x.key for x in props}) == len(props)
     assert abs((run / "fold0" / "model.onnx").stat().st_size - size) < 40_000
     assert len(read_run(run).folds[0].oof.paths) == PER_FOLD
-
-
-def test_help(run_command):
-    code, printed, _ = run_command("calibrate", "--help")
-    assert code == 0
-    for word in ("--method", "--precision", "--calibrated", "thresholds.csv"):
-        assert word in printed

@@ -105,10 +105,3 @@ def test_the_command(runs, run_command, tmp_path):
     assert code == 1
     assert "must be a run directory" in err
     assert "paired" not in err
-
-
-def test_help(run_command):
-    code, printed, _ = run_command("compare", "--help")
-    assert code == 0
-    assert "RUN_A" in printed
-    assert "95 %" in printed

@@ -27,31 +27,6 @@ def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
     assert "\n" not in message
 
 
-def test_wrong_values_and_wrong_keys_come_together_with_what_was_received():
-    settings = {
-        "training": {"epochs": 0, "batchsize": 4},
-        "model": {"dropout": 1.5},
-        "audio": {"crop": "middle"},
-    }
-    with pytest.raises(ConfigError) as caught:
-        Config.parse(settings)
-    message = str(caught.value)
-    for part in (
-        "training.epochs: ",
-        "Received: 0",
-        "training.batchsize (did you mean training.batch_size?)",
-    ):
-        assert part in message
-    for part in (
-        "model.dropout: ",
-        "Received: 1.5",
-        "audio.crop: ",
-        "'center' or 'random'",
-        "Received: 'middle'",
-    ):
-        assert part in message
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -124,12 +99,6 @@ def test_to_toml_round_trip(tmp_path):
     assert Config.load(path) == config
     assert Config.load(path).to_toml() == config.to_toml()
     assert Config.load(path) != Config()
-
-
-def test_a_partial_file_keeps_the_other_defaults(tmp_path):
-    path = tmp_path / "short.toml"
-    path.write_text("[training]\nepochs = 1\n")
-    assert Config.load(path) == Config.parse({"training": {"epochs": 1}})
 
 
 def test_missing_and_unreadable_files_are_told(tmp_path):

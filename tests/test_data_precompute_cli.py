@@ -1,21 +1,15 @@
 """`keras-birds data precompute`, as a user runs it and as a user kills it."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 
 from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
-from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, SETTINGS, MelStore
+from keras_birds.data.mel_store import INDEX, MelStore
 from keras_birds.data.source import OnTheFlySource
 
 CLI = Path(__file__).resolve().parents[1] / "cli.py"
@@ -98,84 +92,3 @@ def test_a_call_without_a_place_is_wrong(run, data_dir):
     code, _, err = run("--data", data_dir, *SMALL)
     assert code == 2
     assert "--out must name the store's folder" in err
-
-
-def test_no_data_folder(run, tmp_path):
-    code, _, err = run("--data", tmp_path / "none", "--out", tmp_path / "store")
-    assert code == 2
-    assert "--data must be an existing folder" in err
-
-
-def test_a_folder_with_other_files_is_refused_in_one_line(run, data_dir):
-    code, _, err = run("--data", data_dir, "--out", data_dir, *SMALL)
-    assert code == 1
-    assert err.startswith("Error: --out must be a new or empty folder")
-    assert err.count("\n") == 1
-
-
-def test_a_decoder_that_cannot_be_loaded_is_told(run, data_dir, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_io", None)
-    code, _, err = run("--data", data_dir, "--out", tmp_path / "store", *SMALL, "--set=audio.decoder=tfio")
-    assert code == 2
-    assert "tensorflow-io 0.37.1" in err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("crop", ["center", "random"])
-def test_kill_9_at_any_moment_leaves_a_store_that_goes_on(tmp_path, crop):
-    folder = tmp_path / "birds"
-    originals = []
-    for i in range(6):
-        samples = np.random.default_rng(i).normal(0, 0.1, 16_000 * (1 + 4 * i))
-        originals.append(tmp_path / f"{i}.flac")
-        soundfile.write(originals[-1], samples, 16_000)
-    for i in range(900):
-        place = folder / f"label{i % 5}" / f"{i:04}.flac"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.link(originals[i % 6], place)
-
-    def start(store):
-        command = [sys.executable, CLI, "data", "precompute", "--data", folder, "--out", store, *SMALL]
-        command += ["--workers=2", f"--set=audio.crop={crop}"]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    def size(path):
-        return path.stat().st_size if path.is_file() else 0
-
-    def finish(store):
-        child = start(store)
-        _, err = child.communicate(timeout=200)
-        assert child.returncode == 0, err
-        return err
-
-    finish(tmp_path / "whole")
-    full = size(tmp_path / "whole" / DATA)
-    store = tmp_path / "store"
-    config = config_of(f"audio.crop={crop}")
-    paths = list(read_catalog(folder, config.data).recordings["path"])
-    moments = [
-        lambda: (store / SETTINGS).is_file(),
-        lambda: size(store / DATA) > 0,
-        lambda: size(store / JOURNAL) > 0,
-        lambda: size(store / DATA) > 0.35 * full,
-        lambda: size(store / DATA) > 0.6 * full,
-        lambda: size(store / DATA) >= full,
-    ]
-    kills = 0
-    for moment in moments:
-        child = start(store)
-        while child.poll() is None and not moment():
-            time.sleep(0.0005)
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-        kills += child.returncode == -signal.SIGKILL
-        if not (store / INDEX).is_file():
-            with pytest.raises(Exception, match="unfinished store"):
-                MelStore(store, config, paths)
-    assert kills >= 5
-    assert "of them there already" in finish(store)
-    assert (store / DATA).read_bytes() == (tmp_path / "whole" / DATA).read_bytes()
-    index = pd.read_parquet(store / INDEX)
-    pd.testing.assert_frame_equal(index, pd.read_parquet(tmp_path / "whole" / INDEX))
-    rows, live = np.arange(0, 900, 150), OnTheFlySource(paths, config.audio, config.mel)
-    np.testing.assert_allclose(MelStore(store, config, paths).images(rows), live.images(rows), atol=0.01)

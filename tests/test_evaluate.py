@@ -9,11 +9,7 @@ import pytest
 import soundfile
 from placeholder import LABELS, TONES_HZ
 from scored_run import NUM_FOLDS, PER_FOLD, make_scores, write_scored_run
-from sklearn.metrics import (
-    average_precision_score,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
@@ -254,15 +250,3 @@ def test_the_report_plays_what_is_confused(hidden_run, run_command, tmp_path):
     assert html.count("<audio controls") == html.count('src="data:audio/ogg;base64,') > 3
     assert html.count('src="data:image/png;base64,') == 5
     assert "Hidden recordings" in html
-
-
-def test_help_and_wrong_calls(run_command, tmp_path):
-    code, printed, _ = run_command("evaluate", "--help")
-    assert code == 0
-    for word in ("--data", "--out", "--threshold", "--against", "report.html"):
-        assert word in printed
-    code, _, err = run_command("evaluate", tmp_path)
-    assert code == 1
-    assert err.startswith(f"Error: {tmp_path}: must be a run directory")
-    assert err.count("\n") == 1
-    assert not list(tmp_path.iterdir())

@@ -2,9 +2,7 @@
 
 import csv
 import math
-import os
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -93,18 +91,6 @@ def test_the_hidden_set_is_each_labels_share(request, name, fraction):
     assert (hidden - fraction * total)[common].abs().max() <= 0.5 + 1e-6
     assert (hidden[~common] == 0).all()
     assert ((total - hidden) >= 1).all()
-
-
-def test_labels_with_two_recordings_train_and_validate(birdclef):
-    split = make_split(birdclef, FoldsConfig())
-    counts = counts_by_label(birdclef, split)
-    rare = counts[counts.sum(axis=1) == 2]
-    assert len(rare) == 15
-    assert (rare[HIDDEN] == 0).all()
-    assert (rare.drop(columns=HIDDEN).max(axis=1) == 1).all()
-    labels = birdclef.recordings["label"]
-    for k in range(5):
-        assert labels[split.train_rows(k)].nunique() == 206
 
 
 def test_the_hidden_set_is_chosen_before_the_folds(animals):
@@ -212,28 +198,12 @@ def test_a_column_that_is_empty_everywhere_groups_nothing(catalog_of):
             make_split(catalog, FoldsConfig(strategy="grouped", column=column))
 
 
-def test_too_few_groups_are_refused(catalog_of):
-    catalog = catalog_of(primary_label=["a", "b"] * 6, author=["Ana", "Bo", "Cy"] * 4)
-    folds = FoldsConfig(strategy="grouped", column="author", n_folds=4, hidden_fraction=0)
-    with pytest.raises(
-        ConfigError, match=r"number of groups by author. Received: 4 folds, 3 groups by author"
-    ):
-        make_split(catalog, folds)
-    make_split(catalog, folds.model_copy(update={"n_folds": 3}))
-
-
 def test_the_official_folds_are_taken_as_they_are(animals):
     split = make_split(animals, FoldsConfig(strategy="column", column="fold", n_folds=2))
     np.testing.assert_array_equal(split.fold, animals.recordings["fold"].astype(int))
     assert split.n_folds == 5
     assert len(split.hidden_rows) == 0
     require_partition(animals, split)
-
-
-def test_the_competitions_folds_are_taken_as_they_are(birdclef):
-    split = make_split(birdclef, FoldsConfig(strategy="column", column="fold_te1ord"))
-    np.testing.assert_array_equal(split.fold, birdclef.recordings["fold_te1ord"].astype(int))
-    require_partition(birdclef, split)
 
 
 def test_wrong_folds_name_their_rows(catalog_of):
@@ -296,39 +266,6 @@ def test_save_names_recordist_and_place_of_each_recording(catalog_of, tmp_path):
     ]
     np.testing.assert_array_equal(Split.load(path, catalog).fold, split.fold)
     assert sorted(x.name for x in tmp_path.iterdir()) == ["split.csv", "train.csv"]
-
-
-@pytest.mark.parametrize("name", ["animals", "birdclef"])
-def test_load_gives_what_was_saved(request, tmp_path, name):
-    catalog = request.getfixturevalue(name)
-    split = make_split(catalog, FoldsConfig())
-    split.save(tmp_path / "split.csv", catalog)
-    loaded = Split.load(tmp_path / "split.csv", catalog)
-    np.testing.assert_array_equal(loaded.fold, split.fold)
-    assert loaded.n_folds == split.n_folds
-
-
-def test_load_needs_no_more_than_path_label_and_fold(animals, tmp_path):
-    split = make_split(animals, FoldsConfig())
-    split.save(tmp_path / "split.csv", animals)
-    table = pd.read_csv(tmp_path / "split.csv", dtype=str, keep_default_na=False)
-    assert table["author"].nunique() == 298
-    table[["fold", "label", "path"]].to_csv(tmp_path / "old.csv", index=False)
-    np.testing.assert_array_equal(Split.load(tmp_path / "old.csv", animals).fold, split.fold)
-
-
-def test_names_that_are_not_utf_8_come_back(tmp_path):
-    names = [b"a.wav", b"r\xe9.wav"]
-    (tmp_path / "birds" / "wren").mkdir(parents=True)
-    for name in names:
-        try:
-            Path(os.fsdecode(os.fsencode(tmp_path / "birds" / "wren") + b"/" + name)).touch()
-        except OSError:
-            pytest.skip("this file system wants names in UTF-8")
-    catalog = read_catalog(tmp_path / "birds", DataConfig())
-    Split(np.array([1, 0]), 2).save(tmp_path / "split.csv", catalog)
-    assert (tmp_path / "split.csv").read_bytes().count(b"r\xe9.wav") == 1
-    np.testing.assert_array_equal(Split.load(tmp_path / "split.csv", catalog).fold, [1, 0])
 
 
 def test_load_follows_the_recordings_when_the_rows_have_moved(catalog_of, tmp_path):

@@ -87,16 +87,6 @@ def test_random_crops_are_within_a_hundredth(tmp_path, dtype, feature):
         np.testing.assert_allclose(store.images(rows, positions), live.images(rows, positions), atol=0.01)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "uint8"])
-def test_real_recordings_with_the_published_settings(soundscapes_dir, tmp_path, dtype):
-    paths = sorted(soundscapes_dir.glob("*.ogg"))[:3]
-    config = Config.parse({"audio": {"crop": "random"}, "data": {"store_dtype": dtype}})
-    precompute(paths, config, tmp_path / "store")
-    store, live = MelStore(tmp_path / "store", config, paths), OnTheFlySource(paths, config.audio, config.mel)
-    rows, positions = np.array([0, 1, 2, 0]), np.array([0.13, 0.77, 1.0, 0.0])
-    np.testing.assert_allclose(store.images(rows, positions), live.images(rows, positions), atol=0.01)
-
-
 @pytest.mark.parametrize(
     ("crop", "dtype"), [("center", "float16"), ("random", "float16"), ("random", "uint8")]
 )
@@ -108,26 +98,6 @@ def test_the_size_is_told_beforehand(tmp_path, crop, dtype):
     assert plans == [summary.plan]
     assert plans[0].new_bytes == summary.data_bytes == (store / DATA).stat().st_size
     assert (plans[0].recordings, plans[0].reused, summary.unused_bytes) == (8, 0, 0)
-
-
-def test_uint8_takes_about_half_of_float16(tmp_path):
-    paths = write_recordings(tmp_path / "audio", 3)
-    sizes = {
-        dtype: precompute(
-            paths,
-            Config.parse({"audio": {"crop": "random"}, "data": {"store_dtype": dtype}}),
-            tmp_path / dtype,
-        )
-        for dtype in ("float16", "uint8")
-    }
-    assert 0.5 <= sizes["uint8"].data_bytes / sizes["float16"].data_bytes < 0.54
-
-
-def test_threads_do_not_change_the_store(tmp_path):
-    paths = write_recordings(tmp_path / "audio", 20)
-    precompute(paths, small_config("random"), tmp_path / "one", workers=1)
-    precompute(paths, small_config("random"), tmp_path / "many", workers=4)
-    assert_same_store(tmp_path / "one", tmp_path / "many")
 
 
 class Stop(Exception):
@@ -179,16 +149,6 @@ def test_what_a_crash_left_torn_is_computed_again(tmp_path, torn):
         data.write_bytes(data.read_bytes() + bytes(5000))
     assert 0 < precompute(paths, config, store).plan.reused <= 8
     assert_same_store(store, tmp_path / "whole")
-
-
-def test_a_finished_store_is_left_as_it_is(tmp_path):
-    paths, config, store = write_recordings(tmp_path / "audio", 5), small_config(), tmp_path / "store"
-    precompute(paths, config, store)
-    before = (store / DATA).read_bytes()
-    summary = precompute(paths, config, store)
-    assert (summary.plan.reused, summary.plan.new_bytes) == (5, 0)
-    assert (store / DATA).read_bytes() == before
-    assert len(MelStore(store, config, paths)) == 5
 
 
 def test_other_settings_make_the_store_anew(tmp_path):

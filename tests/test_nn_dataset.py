@@ -85,12 +85,6 @@ def test_each_epoch_has_an_order_of_its_own_with_every_recording(paths):
     assert len({tuple(order) for order in per_epoch}) == 3
 
 
-def test_drop_remainder_leaves_out_what_does_not_fill_a_batch(paths):
-    assert len(_dataset(paths, drop_remainder=True)) == 3
-    assert len(_dataset(paths)) == 4
-    assert [len(images) for images, _ in _epochs(_dataset(paths, drop_remainder=True))] == [4, 4, 4]
-
-
 def test_negatives_are_a_share_of_every_epoch_and_drawn_anew(paths):
     rows, negatives = np.arange(6), np.arange(6, NUM)
     dataset = _dataset(
@@ -218,24 +212,6 @@ def test_epochs_advance_by_themselves_in_fit(paths, shuffle):
     assert dataset.epoch == 2
 
 
-def test_the_same_fit_gives_the_same_weights_whatever_the_number_of_threads(paths):
-    augment = build_augment(CONFIG)
-
-    def weights(workers):
-        keras.utils.set_random_seed(1)
-        dataset = _dataset(paths, shuffle=True, augment=augment, workers=workers, drop_remainder=True)
-        model = Pooled()
-        model.compile("sgd", "mse", metrics=["mae"])
-        follow = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: setattr(dataset, "epoch", epoch)
-        )
-        model.fit(dataset, epochs=2, verbose=0, shuffle=False, callbacks=[follow])
-        return model.get_weights()
-
-    for a, b in zip(weights(0), weights(3), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_the_baseline_really_mixes_images_and_labels(paths):
     """With the published settings, mixup reaches both what the network sees and what it is asked for."""
     baseline = Config()
@@ -303,9 +279,3 @@ def test_the_arguments_are_checked(paths):
         MelDataset(source, TARGETS, np.arange(NUM), 2)
     with pytest.raises(IndexError, match="Received: 4"):
         _dataset(paths)[4]
-
-
-def test_negative_seeds_work(paths):
-    _assert_same(
-        _epochs(_dataset(paths, seed=-1, shuffle=True)), _epochs(_dataset(paths, seed=-1, shuffle=True))
-    )

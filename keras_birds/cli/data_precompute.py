@@ -25,10 +25,7 @@ _LISTED = 20
     help="Folder of the store: new, empty or a store. [default: data.store of the settings]",
 )
 @click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=None,
-    help="Threads. [default: one for each core]",
+    "--workers", type=click.IntRange(min=1), default=None, help="Threads. [default: one for each core]"
 )
 @config_options
 def precompute(
