@@ -17,7 +17,7 @@ import soundfile
 
 from keras_birds.audio import remote
 from keras_birds.audio.files import find_inputs, recordings_in
-from keras_birds.audio.remote import is_url, list_url, open_url, stamp, url_path
+from keras_birds.audio.remote import file_fingerprint, is_url, list_url, open_url, url_path
 from keras_birds.errors import AudioError, ConfigError, DataError
 
 ODD_NAMES = [
@@ -507,7 +507,7 @@ def test_a_file_is_streamed_from_a_web_server(web, wav_bytes):
     assert len(ranges) >= 4
     # A block ahead of what was asked.
     assert max(int(x[2]) - int(x[1]) for x in ranges) < 1.5 * (2 << 20)
-    assert stamp(url) == (len(data), 1683703800 * 10**9)
+    assert file_fingerprint(url) == (len(data), 1683703800 * 10**9)
 
 
 @pytest.mark.parametrize("scheme", ["memory", "file", "zip"])
@@ -528,7 +528,7 @@ def test_a_file_is_read_from_any_file_system(tmp_path, memory, wav_bytes, scheme
         assert file.read() == data[-1000:]
         file.seek(0)
         assert file.read(1000) == data[:1000]
-    size, mtime_ns = stamp(urls[scheme])
+    size, mtime_ns = file_fingerprint(urls[scheme])
     assert size == len(data)
     if scheme == "memory":
         assert abs(mtime_ns - path.stat().st_mtime_ns) < 60e9
@@ -595,16 +595,16 @@ def test_stamps_of_local_files_and_of_what_is_not_there(tmp_path, web):
     path = tmp_path / "a.wav"
     path.write_bytes(b"12345")
     os.utime(path, ns=(1, 1683703800_123456789))
-    assert stamp(path) == stamp(str(path)) == (5, 1683703800_123456789)
+    assert file_fingerprint(path) == file_fingerprint(str(path)) == (5, 1683703800_123456789)
     for name in (tmp_path / "gone", "a\0b", "memory://gone", f"{web.url}/gone.wav", "htps://x.org/a.wav"):
-        assert stamp(name) == (-1, -1)
+        assert file_fingerprint(name) == (-1, -1)
 
 
 def test_the_stamp_of_a_changed_file_changes(memory):
     memory.pipe("/a.wav", b"123")
-    before = stamp("memory://a.wav")
+    before = file_fingerprint("memory://a.wav")
     memory.pipe("/a.wav", b"321")
-    after = stamp("memory://a.wav")
+    after = file_fingerprint("memory://a.wav")
     assert before[0] == after[0] == 3
     assert before[1] < after[1]
 
@@ -688,7 +688,7 @@ def test_urls_that_hold_nothing_are_refused(memory, web):
 def test_a_missing_package_is_told_with_what_to_install(monkeypatch, module, url):
     monkeypatch.setitem(sys.modules, module, None)
     assert "pip install 'keras-birds[remote]'" in refused(url, kind=ConfigError)
-    for call in (open_url, stamp):
+    for call in (open_url, file_fingerprint):
         with pytest.raises(ConfigError, match=r"pip install 'keras-birds\[remote\]'") as caught:
             call(url)
         assert "\n" not in str(caught.value)

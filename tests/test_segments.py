@@ -11,7 +11,7 @@ import soundfile
 from placeholder import LABELS, TONES_HZ
 
 from keras_birds.audio import reader
-from keras_birds.audio.remote import stamp
+from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores
@@ -40,7 +40,7 @@ def results_of(folder, recordings, labels=LABELS, window_s=2.0, hop_s=None):
         for file, scores in recordings.items():
             scores = np.asarray(scores, np.float32)
             start_s = np.arange(len(scores)) * (hop_s or window_s)
-            size, mtime_ns = stamp(file)
+            size, mtime_ns = file_fingerprint(file)
             recording = RecordingStatus(str(file), "ok", size_bytes=size, mtime_ns=mtime_ns)
             channel = np.zeros(len(scores), np.int16)
             results.add(RecordingScores(recording, start_s, start_s + window_s, channel, scores))
@@ -437,7 +437,7 @@ def test_an_unfinished_folder_is_read_as_it_is_while_another_process_writes_it(n
 def cut_one(path, tmp_path, start_s=6.0, end_s=8.0, **options):
     """The clip of one detection: samples, its file, and the row of the table."""
     picker = SegmentPicker()
-    size, mtime_ns = stamp(path)
+    size, mtime_ns = file_fingerprint(path)
     recording = RecordingStatus(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns)
     picker.add(recording, table_of([(start_s, end_s, "x", 0.9)], str(path)))
     out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
@@ -511,7 +511,7 @@ def test_several_labels_of_one_place_are_decoded_once(noise, tmp_path, monkeypat
     path = noise("a.wav")
     whole, _ = soundfile.read(path, always_2d=True)
     picker = SegmentPicker()
-    size, mtime_ns = stamp(path)
+    size, mtime_ns = file_fingerprint(path)
     rows = [(0, 2, "x", 0.9), (0, 4, "y", 0.9), (0, 3, "z", 0.9), (8, 10, "x", 0.8), (8, 10, "y", 0.8)]
     picker.add(
         RecordingStatus(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns), table_of(rows, str(path))

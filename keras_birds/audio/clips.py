@@ -89,7 +89,10 @@ class Window:
 
 
 def sliding_windows(
-    blocks: Iterable[np.ndarray], audio: AudioConfig, overlap_s: float = 0.0, numbers: Sequence[int] = (0,)
+    blocks: Iterable[np.ndarray],
+    audio: AudioConfig,
+    overlap_s: float = 0.0,
+    channel_ids: Sequence[int] = (0,),
 ) -> Iterator[Window]:
     """Cuts a recording into windows as prediction scores them, while it is being decoded.
 
@@ -101,7 +104,7 @@ def sliding_windows(
         blocks: float32 `[n, channels]` at `audio.sample_rate_hz`, in order.
         audio: the clip length.
         overlap_s: how much each window shares with the one before, in seconds.
-        numbers: of the channels.
+        channel_ids: what the columns of the blocks are.
 
     Yields:
         Windows by start, then by channel.
@@ -111,19 +114,19 @@ def sliding_windows(
     """
     clip_samples, hop_samples = audio.clip_samples, window_hop_samples(audio, overlap_s)
     min_tail_samples = max(1, round(MIN_TAIL_S * audio.sample_rate_hz))
-    held = np.zeros((0, len(numbers)), np.float32)
+    held = np.zeros((0, len(channel_ids)), np.float32)
     held_start = start = 0
     for block in blocks:
         held = np.concatenate([held[start - held_start :], block])
         held_start = start
         while start + clip_samples <= held_start + len(held):
             first = start - held_start
-            for k, number in enumerate(numbers):
+            for k, number in enumerate(channel_ids):
                 yield Window(start, clip_samples, number, held[first : first + clip_samples, k])
             start += hop_samples
     end = held_start + len(held)
     left = end - start
     is_new = start == 0 or (start - hop_samples + clip_samples < end and left >= min_tail_samples)
     if left > 0 and is_new:
-        for k, number in enumerate(numbers):
+        for k, number in enumerate(channel_ids):
             yield Window(start, left, number, fill(held[start - held_start :, k], clip_samples))

@@ -7,21 +7,21 @@ that it really holds or an `AudioError` with its reason; nothing is made up.
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import soxr
 
-from keras_birds.audio import ffmpeg
+from keras_birds.audio.chain import resampled_length
 from keras_birds.audio.clips import crop_start, fill
-from keras_birds.audio.reader import NeedsFfmpeg, Reader, check_file
+from keras_birds.audio.reader import Reader, check_file
+from keras_birds.audio.remote import file_fingerprint
 from keras_birds.audio.stream import (
     NAN_REASON,
     SILENT_REASON,
-    RecordingStream,
     open_stream,
     partial_reason,
-    stream_of,
 )
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
@@ -70,59 +70,31 @@ def probe(path: str | Path) -> AudioInfo:
 
     Raises:
         AudioError: if the file can't be opened as audio, or holds less than `MIN_SECONDS`.
+        ConfigError: if a package that a URL needs isn't installed.
     """
-    path = check_file(path)
-    try:
-        with Reader(path) as reader:
-            seconds = math.nan if reader.frames is None else reader.frames / reader.rate_hz
-            return AudioInfo(seconds, reader.rate_hz, reader.channels)
-    except NeedsFfmpeg:
-        return AudioInfo(*ffmpeg.probe(Path(path)))
+    with Reader(path) as reader:
+        return AudioInfo(reader.seconds_promised, reader.rate_hz, reader.channels)
 
 
-def decode(
-    path: str | Path,
-    sample_rate_hz: int,
-    decoder: str = "soundfile",
-    start_s: float | None = None,
-    duration_s: float | None = None,
-) -> Decoded:
-    """Reads a recording or a part of it.
-
-    A part is sought, not decoded up to, where the format allows.
+def decode(path: str | Path, sample_rate_hz: int, decoder: str = "soundfile") -> Decoded:
+    """Reads a whole recording into memory; `open_stream` reads any length in flat memory.
 
     Args:
         path: the file.
         sample_rate_hz: rate of the answer; other rates are resampled by soxr (HQ).
         decoder: `"soundfile"`, or `"tfio"` for tensorflow-io, which reads OGG and needs the `tfio` extra.
-        start_s: where to begin, from 0.
-        duration_s: how much to read; `None` for all that follows. What lies beyond the end isn't filled.
 
     Raises:
         AudioError: if nothing decodes; `status` says why: `missing`, `unreadable`, `empty`, `too short` or
             `corrupt`.
         ConfigError: if `decoder` can't be loaded here.
     """
-    path = check_file(path)
-    start = round((start_s or 0.0) * sample_rate_hz)
-    count = None if duration_s is None else round(duration_s * sample_rate_hz)
-    if start < 0 or (count is not None and count < 1):
-        raise ValueError(f"a part must begin at 0 or later and last. Received: {start_s=}, {duration_s=}")
-    is_part = start > 0 or count is not None
-    if is_part and decoder == "soundfile":
-        try:
-            with Reader(path) as reader:
-                return _read_part(reader, sample_rate_hz, start, count)
-        except NeedsFfmpeg:
-            pass
     with open_stream(path, sample_rate_hz, decoder) as stream:
-        whole = _gather(stream, sample_rate_hz)
-    if not is_part:
-        return whole
-    samples = whole.samples[start:][:count]
-    seconds = len(samples) / sample_rate_hz
-    reason = whole.reason if whole.status == "partial" else ""
-    return _checked(path, Decoded(samples, sample_rate_hz, seconds, seconds, reason=reason))
+        blocks = [x[:, 0] for x in stream.blocks]
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    return Decoded(
+        samples, sample_rate_hz, stream.seconds_expected, stream.seconds_read, stream.status, stream.reason
+    )
 
 
 def decode_clip(
@@ -151,18 +123,15 @@ def decode_clip(
     path = check_file(path)
     clip_samples, rate_hz = audio.clip_samples, audio.sample_rate_hz
     if audio.decoder == "soundfile":
-        try:
-            with Reader(path) as reader:
-                n_samples = reader.length_at(rate_hz)
-                if n_samples is not None and n_samples >= clip_samples and reader.reaches_end():
-                    start = crop_start(n_samples, clip_samples, position, snap_samples)
-                    begin, end = max(0, start - context_samples), start + clip_samples + context_samples
-                    part = _read_part(reader, rate_hz, begin, min(end, n_samples) - begin)
-                    if len(part.samples) == min(end, n_samples) - begin:
-                        pads = (begin - start + context_samples, end - min(end, n_samples))
-                        return replace(part, samples=np.pad(part.samples, pads)) if any(pads) else part
-        except NeedsFfmpeg:
-            pass
+        with Reader(path) as reader:
+            frames = reader.frames if reader.reaches_end() else _count_frames(path, *file_fingerprint(path))
+            n_samples = resampled_length(frames or 0, reader.rate_hz, rate_hz)
+            if n_samples >= clip_samples:
+                start = crop_start(n_samples, clip_samples, position, snap_samples)
+                begin, end = max(0, start - context_samples), start + clip_samples + context_samples
+                part = _read_part(reader, rate_hz, begin, min(end, n_samples), n_samples)
+                pads = (begin - start + context_samples, end - begin - len(part.samples))
+                return replace(part, samples=np.pad(part.samples, pads)) if any(pads) else part
     whole = decode(path, rate_hz, audio.decoder)
     start = crop_start(len(whole.samples), clip_samples, position, snap_samples)
     if len(whole.samples) <= clip_samples:
@@ -172,44 +141,37 @@ def decode_clip(
     return replace(whole, samples=padded)
 
 
-def _gather(stream: RecordingStream, sample_rate_hz: int) -> Decoded:
-    blocks = [x[:, 0] for x in stream.blocks]
-    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    lengths_s = stream.seconds_expected, stream.seconds_read
-    return Decoded(samples, sample_rate_hz, *lengths_s, stream.status, stream.reason)
+@lru_cache(maxsize=4096)
+def _count_frames(path: str | Path, *fingerprint: int) -> int:  # noqa: ARG001 - of the cache
+    """Frames that decode, of a recording whose header doesn't say, or not the truth."""
+    with Reader(path) as reader:
+        return sum(len(x) for x in reader.blocks())
 
 
-def _read_part(reader: Reader, sample_rate_hz: int, start: int, count: int | None) -> Decoded:
-    """Reads `count` samples from `start`, both at the asked rate; a part equals that part of the whole."""
-    rate_hz = reader.rate_hz
-    n_samples = reader.length_at(sample_rate_hz)
-    if start == 0 and (count is None or (n_samples is not None and count >= n_samples)):
-        return _gather(stream_of(reader, sample_rate_hz), sample_rate_hz)
+def _read_part(reader: Reader, sample_rate_hz: int, start: int, end: int, n_samples: int) -> Decoded:
+    """Reads from `start` to before `end` of `n_samples`, at the asked rate; a part equals that part of the whole."""
+    rate_hz, count = reader.rate_hz, end - start
     # Both rates share every `period`-th native frame: parts that begin there fall on the whole's samples.
     period = rate_hz // math.gcd(rate_hz, sample_rate_hz)
     margin = 0 if rate_hz == sample_rate_hz else math.ceil(_RESAMPLE_MARGIN_S * rate_hz)
     begin = max(0, start * rate_hz // sample_rate_hz - margin) // period * period
     skip = start - begin * sample_rate_hz // rate_hz
-    wanted = None if count is None else math.ceil((skip + count) * rate_hz / sample_rate_hz) + margin
-    native = reader.read(min(begin, reader.frames or begin), wanted)
-    if rate_hz != sample_rate_hz and len(native):
-        native = soxr.resample(native, rate_hz, sample_rate_hz, quality="HQ")
-    samples = native[skip:][:count]
-    available = n_samples if n_samples is not None else start + len(samples)
-    end = min(start + count if count is not None else available, available)
-    expected_s = max(0, end - start) / sample_rate_hz
-    read_s = len(samples) / sample_rate_hz
-    reason = partial_reason(expected_s, read_s, reader.cut_off)
-    return _checked(reader.name, Decoded(samples, sample_rate_hz, expected_s, read_s, reason=reason))
-
-
-def _checked(path: str | Path, decoded: Decoded) -> Decoded:
-    samples = decoded.samples
+    wanted = math.ceil((skip + count) * rate_hz / sample_rate_hz) + margin
+    samples = reader.read(begin, wanted)
+    if rate_hz != sample_rate_hz and len(samples):
+        samples = soxr.resample(samples, rate_hz, sample_rate_hz, quality="HQ")
+    samples = samples[skip:][:count]
     # One NaN or infinity makes the sum one; finite float32 samples overflow only far beyond any audio.
-    if len(samples) and not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
-        raise AudioError(path, NAN_REASON, "corrupt")
-    if decoded.reason:
-        return replace(decoded, status="partial")
-    if len(samples) and not samples.any():
-        return replace(decoded, status="silent", reason=SILENT_REASON)
-    return decoded
+    if not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
+        raise AudioError(reader.name, NAN_REASON, "corrupt")
+    expected_s, there_s = reader.seconds_promised, n_samples / sample_rate_hz
+    status, reason = "ok", partial_reason(expected_s, there_s, reader.problem, reader.shortfall_s)
+    if len(samples) < count:
+        reason = reason or f"read {len(samples) / sample_rate_hz:.1f} of {count / sample_rate_hz:.1f} s"
+    if reason:
+        status = "partial"
+    elif not samples.any():
+        status, reason = "silent", SILENT_REASON
+    return Decoded(
+        samples, sample_rate_hz, count / sample_rate_hz, len(samples) / sample_rate_hz, status, reason
+    )

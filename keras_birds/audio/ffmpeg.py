@@ -1,88 +1,126 @@
 """Reads what libsndfile can't, M4A above all, through the `ffmpeg` program where it is installed."""
 
 import io
+import math
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soundfile
 
 from keras_birds.errors import AudioError
 
-_SUFFIXES = {".3gp", ".aac", ".ac3", ".amr", ".ape", ".asf", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4"}
-_SUFFIXES |= {".tta", ".webm", ".wma", ".wv"}
-# ID3 tags may stand before MP3 and AAC alike: those go by their suffix.
-_MAGIC = (
-    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
-    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF, WMA
-    b"\xff\xf1",  # AAC in ADTS
-    b"\xff\xf9",
-    b"#!AMR",
-    b"MAC ",  # Monkey's Audio
-    b"wvpk",
+_BLOCK_FRAMES = 1 << 16
+# Codecs begin and end with some frames that aren't sound, and containers count them or not.
+_CODEC_FRAMES = 4096
+_DAMAGE = re.compile(
+    r"partial file|prematurely|truncat|corrupt|Invalid data found|exhausted|invalid frame", re.IGNORECASE
 )
 
-_BLOCK_BYTES = 1 << 20
 
+class FfmpegFile:
+    """The first audio stream of a file that ffmpeg decodes, forwards; seeking back begins anew.
 
-def knows(head: bytes, suffix: str) -> bool:
-    """Whether a file that libsndfile refused looks like ffmpeg's: by its first 16 bytes, then by its suffix."""
-    return head.startswith(_MAGIC) or head[4:8] == b"ftyp" or suffix.lower() in _SUFFIXES
+    Args:
+        path: the file.
+        refusal: what libsndfile has against it.
 
-
-def probe(path: Path) -> tuple[float, int, int]:
-    """Seconds (NaN where unknown), sample rate in Hz and channels of the first audio stream.
+    Attributes:
+        seconds: what the header promises; NaN where it doesn't say.
+        shortfall_s: a smaller difference from it is no truncation.
+        problem: what ffmpeg had against the file, known at its end.
 
     Raises:
         AudioError: if ffmpeg is not installed or finds no audio.
     """
-    samples, rate_hz, expected_s = _run(path, ("-t", "0.1"))
-    return expected_s, rate_hz, samples.shape[1]
 
+    format, subtype, frames = "FFMPEG", "PCM_16", 1 << 52
 
-@contextmanager
-def stream(path: Path) -> Iterator[tuple[Iterator[np.ndarray], int, int, float]]:
-    """Decodes the first audio stream in blocks, so that memory stays flat.
+    def __init__(self, path: Path, refusal: str):
+        self._path = path
+        self.samplerate, self.channels, self.seconds = _probe(path, refusal)
+        self.shortfall_s = max(0.1, _CODEC_FRAMES / self.samplerate)
+        self.problem = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._place = 0
 
-    Yields:
-        Blocks of float32 `[n, channels]`, the rate in Hz, the channels, and the seconds that the header promises
-        (NaN where it doesn't say).
+    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
+        """As `Sound.read`."""
+        if self._process is None:
+            command = [*_command(self._path), "-loglevel", "error", "-f", "f32le", "-c:a", "pcm_f32le", "-"]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
+        frame_bytes = 4 * self.channels
+        stdout = self._process.stdout
+        data = stdout.read(frames * frame_bytes) if stdout else b""
+        if len(data) < frames * frame_bytes:
+            self._process.wait()
+            self._log.seek(0)
+            self.problem = _problem(self._log.read().decode("utf-8", "replace"))
+        found = np.frombuffer(data[: len(data) // frame_bytes * frame_bytes], "<f4").reshape(
+            -1, self.channels
+        )
+        self._place += len(found)
+        return found.astype(dtype, copy=False)
 
-    Raises:
-        AudioError: as `probe`.
-    """
-    expected_s, rate_hz, channels = probe(path)
-    command = [*_command(path), "-loglevel", "error", "-f", "f32le", "-c:a", "pcm_f32le", "-"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield _blocks(process, channels), rate_hz, channels, expected_s
-        finally:
-            process.kill()
+    def seek(self, frames: int) -> int:
+        """As `Sound.seek`."""
+        if frames < self._place:
+            self._stop()
+        while self._place < frames and len(self.read(min(_BLOCK_FRAMES, frames - self._place))):
+            pass
+        return self._place
 
+    def tell(self) -> int:
+        """As `Sound.tell`."""
+        return self._place
 
-def _blocks(process: subprocess.Popen, channels: int) -> Iterator[np.ndarray]:
-    frame_bytes = 4 * channels
-    while data := process.stdout.read(_BLOCK_BYTES // frame_bytes * frame_bytes) if process.stdout else b"":
-        whole = len(data) // frame_bytes * frame_bytes
-        yield np.frombuffer(data[:whole], "<f4").reshape(-1, channels)
+    def close(self) -> None:
+        """As `Sound.close`."""
+        self._stop()
+        self._log.close()
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            if self._process.stdout:
+                self._process.stdout.close()
+            self._process.wait()
+        self._process, self._place = None, 0
 
 
 def _command(path: Path, options: tuple[str, ...] = ()) -> list[str]:
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise AudioError(
-            path, "needs ffmpeg, which is not installed: install it or convert the file to FLAC", "unreadable"
-        )
     # The file's own rate and channels: ffmpeg's mix to mono weights float channels by 0.71, not by 0.5.
-    return [program, "-nostdin", "-hide_banner", "-i", f"file:{path}", "-map", "0:a:0", *options]
+    return [_program(), "-nostdin", "-hide_banner", "-i", f"file:{path}", "-map", "0:a:0", *options]
 
 
-def _run(path: Path, options: tuple[str, ...] = ()) -> tuple[np.ndarray, int, float]:
-    command = [*_command(path, options), "-f", "wav", "-c:a", "pcm_f32le", "-"]
+def _program() -> str:
+    return shutil.which("ffmpeg") or ""
+
+
+def _problem(log: str) -> str:
+    lines = [x for x in log.splitlines() if _DAMAGE.search(x)]
+    return f"the file is damaged (ffmpeg: {_short(lines[-1])})" if lines else ""
+
+
+def _short(line: str) -> str:
+    return " ".join(re.sub(r"\[[^]]* @ 0x[0-9a-f]+\]|file:\S+:", "", line).split())[:150]
+
+
+def _probe(path: Path, refusal: str) -> tuple[int, int, float]:
+    """Rate in Hz, channels and seconds."""
+    if not _program():
+        reason = "libsndfile doesn't know its format: it" if refusal == "is not audio" else f"{refusal}, or"
+        raise AudioError(
+            path,
+            f"{reason} needs ffmpeg, which is not installed: install it or convert the file to FLAC",
+            "unreadable",
+        )
+    command = [*_command(path, ("-t", "0.1")), "-f", "wav", "-c:a", "pcm_f32le", "-"]
     done = subprocess.run(command, capture_output=True, check=False)
     log = done.stderr.decode("utf-8", "replace")
     try:
@@ -90,10 +128,15 @@ def _run(path: Path, options: tuple[str, ...] = ()) -> tuple[np.ndarray, int, fl
     except (soundfile.LibsndfileError, RuntimeError):
         samples = np.zeros((0, 1), np.float32)
     if len(samples) == 0:
-        last = (log.strip().splitlines() or ["no output"])[-1].removeprefix(f"file:{path}: ")
-        raise AudioError(path, f"ffmpeg reads no audio from it ({last})", "corrupt")
-    found = re.search(r"Duration: (\d+):(\d+):(\d+\.\d+)", log)
-    # Of formats without a length ffmpeg guesses it from the bit rate and says so.
-    is_known = found and "Estimating duration" not in log
-    hours, minutes, seconds = found.groups() if found and is_known else (0, 0, "nan")
-    return samples, int(rate_hz), int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        found = [
+            x for x in log.splitlines() if _DAMAGE.search(x) or "not found" in x or "matches no streams" in x
+        ]
+        detail = _short((found or log.strip().splitlines() or ["no output"])[0])
+        reason = "is not audio, or too damaged" if refusal == "is not audio" else refusal
+        raise AudioError(path, f"{reason} (ffmpeg: {detail})", "corrupt")
+    found_s = re.search(r"Duration: (\d+):(\d+):(\d+\.\d+)", log)
+    # Of formats without a length ffmpeg guesses it from the bit rate and says so; beside pictures it is theirs as well.
+    if not found_s or "Estimating duration" in log or re.search(r"Stream .* Video: (?!.*attached pic)", log):
+        return int(rate_hz), samples.shape[1], math.nan
+    hours, minutes, seconds = found_s.groups()
+    return int(rate_hz), samples.shape[1], int(hours) * 3600 + int(minutes) * 60 + float(seconds)

@@ -1,7 +1,7 @@
 """Sound that comes as it is made: raw samples or WAV on a pipe, or a microphone; float32 blocks at a model's rate."""
 
 import io
-import struct
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import soxr
 
-from keras_birds.audio.reader import mix
+from keras_birds.audio import wav
+from keras_birds.audio.chain import mix, resample_chunk
 from keras_birds.errors import AudioError, ConfigError
 
 SampleFormat = Literal["s16", "s24", "s32", "f32"]
@@ -18,8 +19,7 @@ SampleFormat = Literal["s16", "s24", "s32", "f32"]
 
 _BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4}
 _BLOCK_S = 0.1
-_HEADER_BYTES = 1 << 16
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_FORMATS: dict[str, SampleFormat] = {"PCM_16": "s16", "PCM_24": "s24", "PCM_32": "s32", "FLOAT": "f32"}
 
 
 class LiveBuffer:
@@ -87,7 +87,7 @@ class LiveBuffer:
 
 
 def pipe_blocks(
-    stream: BinaryIO | io.RawIOBase, rate_hz: int | None, channels: int | None, form: SampleFormat | None
+    stream: BinaryIO | io.RawIOBase, rate_hz: int | None, channels: int | None, fmt: SampleFormat | None
 ) -> tuple[int, Iterator[np.ndarray]]:
     """Reads samples from a pipe as they come; a WAV header says what they are, else the arguments.
 
@@ -95,7 +95,7 @@ def pipe_blocks(
         stream: open for bytes, buffered or not.
         rate_hz: of raw samples; `None` for WAV.
         channels: of raw samples; `None` for 1.
-        form: of raw samples; `None` for `"s16"`.
+        fmt: of raw samples; `None` for `"s16"`.
 
     Returns:
         The rate, and float32 blocks `[n, channels]` in [-1, 1], of a tenth of a second each.
@@ -104,17 +104,23 @@ def pipe_blocks(
         AudioError: if a WAV header can't be used, or there is nothing.
         ConfigError: if raw samples come without a rate.
     """
-    head = _read(stream, 12)
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        rate_hz, channels, form = _wav_header(stream)
-        head = b""
+    head, data_bytes = _read(stream, 12), None
+    if head[:4] in wav.MAGIC and head[8:12] == b"WAVE":
+        header = wav.read_header(lambda count: _read(stream, count), head)
+        if header is None:
+            raise AudioError("-", "its WAV header is invalid", "corrupt")
+        fmt = _FORMATS.get(header.encoding)
+        if fmt is None:
+            described = f"format {header.code} with {header.bits} bits"
+            raise AudioError("-", f"WAV of {described} can't be streamed", "unreadable")
+        head, rate_hz, channels, data_bytes = b"", header.rate_hz, header.channels, header.data_bytes
     elif not head:
         raise AudioError("-", "nothing came", "empty")
     elif rate_hz is None:
         raise ConfigError(
             "--rate must tell the rate of raw samples on stdin; WAV says it itself. Received: none"
         )
-    return rate_hz, _blocks(stream, head, rate_hz, channels or 1, form or "s16")
+    return rate_hz, _blocks(stream, head, rate_hz, channels or 1, fmt or "s16", data_bytes)
 
 
 def resampled(blocks: Iterator[np.ndarray], rate_hz: int, target_hz: int) -> Iterator[np.ndarray]:
@@ -124,12 +130,12 @@ def resampled(blocks: Iterator[np.ndarray], rate_hz: int, target_hz: int) -> Ite
         return
     resampler = soxr.ResampleStream(rate_hz, target_hz, 1, dtype="float32", quality="HQ")
     for block in blocks:
-        samples: np.ndarray = resampler.resample_chunk(np.ascontiguousarray(mix(block)[:, 0]))
+        samples = resample_chunk(resampler, mix(block), False)
         if len(samples):
-            yield samples[:, None]
-    rest: np.ndarray = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            yield samples
+    rest = resample_chunk(resampler, np.zeros((0, 1), np.float32), True)
     if len(rest):
-        yield rest[:, None]
+        yield rest
 
 
 def hear(blocks: Iterator[np.ndarray], buffer: LiveBuffer) -> threading.Thread:
@@ -193,58 +199,33 @@ def _read(stream: BinaryIO | io.RawIOBase, count: int) -> bytes:
     return parts
 
 
-def _wav_header(stream: BinaryIO | io.RawIOBase) -> tuple[int, int, SampleFormat]:
-    """Reads up to the first sample. A pipe's sizes are not known when it begins: they aren't looked at."""
-    found: tuple[int, int, SampleFormat] | None = None
-    for _ in range(64):
-        chunk = _read(stream, 8)
-        if len(chunk) < 8:
-            break
-        name, size = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            if found is None:
-                break
-            return found
-        if size > _HEADER_BYTES:
-            break
-        content = _read(stream, size + size % 2)
-        if name == b"fmt " and len(content) >= 16:
-            code, channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", content[:16])
-            if code == _EXTENSIBLE and len(content) >= 26:
-                (code,) = struct.unpack("<H", content[24:26])
-            forms: dict[tuple[int, int], SampleFormat] = {
-                (_PCM, 16): "s16",
-                (_PCM, 24): "s24",
-                (_PCM, 32): "s32",
-                (_FLOAT, 32): "f32",
-            }
-            if (code, bits) not in forms or not channels or not rate_hz:
-                raise AudioError(
-                    "-", f"WAV of format {code} with {bits} bits can't be streamed", "unreadable"
-                )
-            found = rate_hz, channels, forms[code, bits]
-    raise AudioError("-", "its WAV header is invalid", "corrupt")
-
-
 def _blocks(
-    stream: BinaryIO | io.RawIOBase, head: bytes, rate_hz: int, channels: int, form: SampleFormat
+    stream: BinaryIO | io.RawIOBase,
+    head: bytes,
+    rate_hz: int,
+    channels: int,
+    fmt: SampleFormat,
+    data_bytes: int | None,
 ) -> Iterator[np.ndarray]:
-    frame_bytes = _BYTES[form] * channels
+    """Up to the end, or to what follows the samples of a WAV, which is read as well, or the writer would fail."""
+    frame_bytes = _BYTES[fmt] * channels
     block_bytes = max(1, round(_BLOCK_S * rate_hz)) * frame_bytes
+    left = math.inf if data_bytes is None else data_bytes
     while data := head + _read(stream, block_bytes - len(head)):
         head = b""
-        whole = len(data) // frame_bytes * frame_bytes
+        whole = int(min(left, len(data))) // frame_bytes * frame_bytes
+        left -= whole
         if whole:
-            yield _samples(data[:whole], form).reshape(-1, channels)
+            yield _samples(data[:whole], fmt).reshape(-1, channels)
 
 
-def _samples(data: bytes, form: SampleFormat) -> np.ndarray:
-    if form == "f32":
+def _samples(data: bytes, fmt: SampleFormat) -> np.ndarray:
+    if fmt == "f32":
         return np.frombuffer(data, "<f4")
-    if form == "s24":
+    if fmt == "s24":
         # The three bytes become the upper ones of 32 bits.
         padded = np.zeros((len(data) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
         return (padded.view("<i4")[:, 0] / np.float32(1 << 31)).astype(np.float32)
-    bits = 8 * _BYTES[form]
-    return (np.frombuffer(data, f"<i{_BYTES[form]}") / np.float32(1 << (bits - 1))).astype(np.float32)
+    bits = 8 * _BYTES[fmt]
+    return (np.frombuffer(data, f"<i{_BYTES[fmt]}") / np.float32(1 << (bits - 1))).astype(np.float32)

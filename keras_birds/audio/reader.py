@@ -1,17 +1,26 @@
-"""One open recording that libsndfile reads: a local file or a URL, whose content decides and not its name."""
+"""One open recording: a local file or a URL, whose content decides how it is read and not its name.
 
+libsndfile reads it, part by part where the file's own bytes say so (`layout`), else ffmpeg where that is installed.
+"""
+
+import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import soundfile
 
-from keras_birds.audio import ffmpeg
-from keras_birds.audio.remote import is_url, open_url
+from keras_birds.audio import flac, mp3, ogg, wav
+from keras_birds.audio.chain import Chain, SndFile, Sound, mix
+from keras_birds.audio.ffmpeg import FfmpegFile
+from keras_birds.audio.layout import CUT_OFF, Layout, SeekableFile, Window
+from keras_birds.audio.remote import file_fingerprint, is_url, open_url
 from keras_birds.errors import AudioError
 
 MIN_SECONDS = 0.05
@@ -19,18 +28,14 @@ MIN_SECONDS = 0.05
 
 MIN_RATE_HZ = 1000
 SHORTFALL_S = 0.1
-"""A smaller difference from the header's length is no truncation: MP3 headers count padding in various ways."""
+"""A smaller difference from the header's length is no truncation."""
 
 _BLOCK_SAMPLES = 1 << 18
 _SALVAGE_FRAMES = 1024
-_OGG_TAIL_BYTES = 1 << 17
-# Of these libsndfile counts what the file holds, whatever its header promises.
-_TRUE_LENGTH = frozenset({"OGG", "WAV", "WAVEX", "RF64"})
-_CUT_OFF = "the file is cut off"
-
-
-class NeedsFfmpeg(Exception):
-    """libsndfile doesn't know the format; ffmpeg may."""
+_UNKNOWN_FRAMES = 1 << 36
+_UNKNOWN_BYTES = 0x7FFF_0000
+# What libsndfile tells of a data chunk that is longer than the file, in AIFF, AU, SVX, W64 and others.
+_SHORTER = re.compile(r"^\s*(?:data|riff|SSND|BODY|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class Reader:
@@ -39,59 +44,115 @@ class Reader:
     Args:
         name: a path or a URL.
 
+    Attributes:
+        rate_hz: as recorded.
+        channels: as recorded.
+        subtype: how samples are written, as `soundfile` calls it.
+        frames: how many there are, as far as the header knows; `None` where it doesn't.
+        frames_promised: how many there should be.
+
     Raises:
         AudioError: if it can't be opened as audio, or holds less than `MIN_SECONDS`.
-        NeedsFfmpeg: if ffmpeg may know the format.
         ConfigError: if a package that a URL needs isn't installed.
     """
 
     def __init__(self, name: str | Path):
         self.name = check_file(name)
         self._remote = _Guarded(open_url(str(self.name))) if is_url(self.name) else None
+        self._local: BinaryIO | None = None
         try:
+            self._layout = self._look_through()
             self._file = self._open()
             self.rate_hz, self.channels = int(self._file.samplerate), int(self._file.channels)
             self.subtype = str(self._file.subtype)
             # Headers without a length (streams) count as libsndfile's largest number.
-            self.frames: int | None = int(self._file.frames) if self._file.frames < 1 << 52 else None
-            self.cut_off = ""
-            self.frames_promised = self.frames
+            self.frames: int | None = int(self._file.frames) if self._file.frames < _UNKNOWN_FRAMES else None
             if self.rate_hz < MIN_RATE_HZ:
                 raise AudioError(
                     self.name, f"its header says {self.rate_hz} Hz; at least {MIN_RATE_HZ} Hz is needed"
                 )
             if self.frames is not None:
                 check_length(self.name, self.frames, self.rate_hz)
-            self._find_truncation()
+            self._problem = self._layout.problem
+            self.frames_promised = self._promised()
+            self._check_remote()
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> soundfile.SoundFile:
+    def _look_through(self) -> Layout:
         if self._remote is not None:
-            target: Any = self._remote
-            suffix = Path(str(self.name)).suffix
-        else:
-            # soundfile takes a name that ends in .raw for headerless data, but not a descriptor, which it closes;
-            # and a name that isn't UTF-8 as bytes only.
-            path = Path(self.name)
-            suffix = path.suffix
-            target = os.open(path, os.O_RDONLY) if suffix.lower() == ".raw" else _raw_name(path)
+            layout = layout_of(self._remote, is_remote=True)
+            self._remote.seek(0)
+            self._check_remote()
+            return layout
+        return _local_layout(Path(self.name), *file_fingerprint(self.name))
+
+    def _open(self) -> Sound:
         try:
-            return soundfile.SoundFile(target)
+            return self._open_parts(self._layout) if self._layout.parts else self._open_whole()
         except soundfile.LibsndfileError as error:
             self._check_remote()
-            if ffmpeg.knows(self._head(), suffix):
-                if self._remote is not None:
-                    raise AudioError(
-                        self.name,
-                        "needs ffmpeg, which reads local files only: download it first",
-                        "unreadable",
-                    ) from None
-                raise NeedsFfmpeg from None
-            raise AudioError(self.name, _open_reason(error)) from None
+            refused = error
+        with self._opened() as file:
+            layout = mp3.layout_of(file, file.seek(0, 2))  # behind what MP3 doesn't begin with
+            file.seek(0)
+            head = file.read(512)
+        if layout.parts:
+            with suppress(soundfile.LibsndfileError):
+                self._layout = layout
+                return self._open_parts(layout)
+        if self._remote is None and not _is_text(head):
+            return FfmpegFile(Path(self.name), _open_reason(refused))
+        if _is_text(head):
+            raise AudioError(self.name, _open_reason(refused))
+        raise AudioError(
+            self.name,
+            f"{_open_reason(refused)}, or needs ffmpeg, which reads local files only: download it first",
+            "unreadable",
+        )
 
-    def __enter__(self) -> "Reader":
+    def _open_whole(self) -> Sound:
+        if self._remote is not None:
+            return SndFile(self._remote)
+        # soundfile takes a name that ends in .raw for headerless data, but not a descriptor, which it closes; and a
+        # name that isn't UTF-8 as bytes only.
+        path = Path(self.name)
+        if path.suffix.lower() == ".raw":
+            return SndFile(os.open(path, os.O_RDONLY))
+        sound = SndFile(path if os.name == "nt" else os.fsencode(path))
+        if sound.format == "MP3" and not self._layout.is_exact:  # behind what MP3 doesn't begin with
+            with self._opened() as file:
+                self._layout = mp3.layout_of(file, file.seek(0, 2))
+            if self._layout.parts:
+                sound.close()
+                return self._open_parts(self._layout)
+        return sound
+
+    def _open_parts(self, layout: Layout) -> Sound:
+        file: Any = self._remote or self._opened()
+        self._local = None if self._remote else file
+        sounds: list[Sound] = [SndFile(Window(file, part), **(part.raw or {})) for part in layout.parts]
+        return sounds[0] if len(sounds) == 1 else Chain(sounds)
+
+    def _opened(self) -> Any:
+        return (
+            nullcontext(self._remote) if self._remote is not None else Path(self.name).open("rb", buffering=0)
+        )
+
+    def _promised(self) -> int | None:
+        if isinstance(self._file, FfmpegFile):
+            return None if math.isnan(self._file.seconds) else round(self._file.seconds * self.rate_hz)
+        if self.frames is None:
+            return None
+        promised = round(self.frames * self._layout.promised)
+        found = _SHORTER.search(getattr(self._file, "extra_info", ""))
+        if found and not self._layout.is_exact and int(found[2]) < int(found[1]) < _UNKNOWN_BYTES:
+            promised = self.frames * int(found[1]) // max(1, int(found[2]))
+            self._problem = self._problem or CUT_OFF
+        return promised
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -103,20 +164,37 @@ class Reader:
         """Closes the file; doing so twice is fine."""
         if hasattr(self, "_file"):
             self._file.close()
-        if self._remote is not None:
-            self._remote.close()
+        for file in (self._local, self._remote):
+            if file is not None:
+                file.close()
 
-    def length_at(self, sample_rate_hz: int) -> int | None:
-        """Samples at another rate, as the header has it."""
-        return None if self.frames is None else resampled_length(self.frames, self.rate_hz, sample_rate_hz)
+    @property
+    def seconds_promised(self) -> float:
+        """What the header promises; NaN where it doesn't say, as that of an Ogg that is cut off."""
+        is_known = self.frames_promised is not None and not (
+            self.problem and self.frames_promised == self.frames
+        )
+        return (
+            self.frames_promised / self.rate_hz if is_known and self.frames_promised is not None else math.nan
+        )
+
+    @property
+    def problem(self) -> str:
+        """Why not all of the sound is there; of what ffmpeg reads it is known at the end."""
+        return self._problem or getattr(self._file, "problem", "")
+
+    @property
+    def shortfall_s(self) -> float:
+        """A smaller difference from what the header promises is no truncation."""
+        return float(getattr(self._file, "shortfall_s", SHORTFALL_S))
 
     def reaches_end(self) -> bool:
         """Whether the last frame that the header promises decodes; otherwise the middle lies elsewhere."""
-        if self.frames is None or self._file.format in _TRUE_LENGTH:
+        if self.frames is None or self._layout.is_exact:
             return self.frames is not None
         try:
             self._file.seek(self.frames - 1)
-            return len(self._file.read(1)) == 1
+            return len(self._file.read(1, "float32", True)) == 1
         except (soundfile.LibsndfileError, RuntimeError):
             return False
 
@@ -171,31 +249,6 @@ class Reader:
             start += len(frames)
             yield frames
 
-    def _find_truncation(self) -> None:
-        """Of a truncated WAV or OGG libsndfile counts the frames that are there, without a word."""
-        if self._file.format in ("WAV", "WAVEX", "RF64"):
-            found = re.search(r"^\s*data : (\d+) \(should be (\d+)\)", self._file.extra_info, re.MULTILINE)
-            # Recorders and pipes that never came back to the header leave a number near 2 or 4 GiB.
-            if found and self.frames and int(found[2]) < int(found[1]) < 0x7FFF_0000:
-                self.frames_promised = self.frames * int(found[1]) // max(1, int(found[2]))
-                if self.frames_promised - self.frames > SHORTFALL_S * self.rate_hz:
-                    self.cut_off = _CUT_OFF
-        elif self._remote is None:
-            self.cut_off = cut_off(Path(self.name))
-        else:
-            place = self._remote.tell()
-            self._remote.seek(0)
-            self.cut_off = _cut_off(self._remote)
-            self._remote.seek(place)
-            self._check_remote()
-
-    def _head(self) -> bytes:
-        if self._remote is None:
-            with Path(self.name).open("rb") as file:
-                return file.read(16)
-        self._remote.seek(0)
-        return self._remote.read(16)
-
     def _check_remote(self) -> None:
         error = None if self._remote is None else self._remote.error
         if error is not None:
@@ -236,16 +289,6 @@ class _Guarded:
         self._file.close()
 
 
-def mix(frames: np.ndarray) -> np.ndarray:
-    """The mean over channels, `[n, channels]` to `[n, 1]`."""
-    return frames if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32, keepdims=True)
-
-
-def resampled_length(frames: int, rate_hz: int, target_hz: int) -> int:
-    """Samples that `frames` become at another rate."""
-    return (2 * frames * target_hz + rate_hz) // (2 * rate_hz)
-
-
 def check_file(name: str | Path) -> str | Path:
     """The path or URL, checked as far as that goes without decoding.
 
@@ -282,30 +325,38 @@ def check_length(name: str | Path, frames: int, rate_hz: int) -> None:
         raise AudioError(name, f"holds {samples}; at least {MIN_SECONDS:g} s is needed", "too short")
 
 
-def cut_off(path: Path) -> str:
-    """Why a local file is partial, if it is an OGG whose last page isn't whole or isn't marked as the last."""
-    with path.open("rb") as file:
-        return _cut_off(file)
+def layout_of(file: SeekableFile, is_remote: bool = False) -> Layout:
+    """Looks a file through.
 
-
-def _cut_off(file: BinaryIO | _Guarded) -> str:
-    # The mark is the third bit of a page's sixth byte (RFC 3533, section 6).
-    if file.read(4) != b"OggS":
-        return ""
+    Args:
+        file: an open one.
+        is_remote: of an Ogg then only both ends are read, where they belong together.
+    """
     size = file.seek(0, 2)
-    file.seek(max(0, size - _OGG_TAIL_BYTES))
-    tail = file.read()
-    page = tail.rfind(b"OggS")
-    if page < 0 or page + 27 > len(tail):
-        return _CUT_OFF
-    segments = tail[page + 26]
-    table = tail[page + 27 : page + 27 + segments]
-    is_whole = page + 27 + segments + sum(table) <= len(tail)
-    return "" if is_whole and tail[page + 5] & 4 else _CUT_OFF
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b"OggS":
+        return ogg.layout_of(file, size, is_remote)
+    if head[:4] == b"fLaC":
+        return flac.layout_of(file, size)
+    if head[:4] in wav.MAGIC and head[8:] == b"WAVE":
+        return wav.layout_of(file, size)
+    return mp3.layout_of(file, size) if mp3.may_be(head) else Layout()
 
 
-def _raw_name(path: Path) -> Path | bytes:
-    return path if os.name == "nt" else os.fsencode(path)
+@lru_cache(maxsize=4096)
+def _local_layout(path: Path, *fingerprint: int) -> Layout:  # noqa: ARG001 - of the cache
+    with path.open("rb", buffering=0) as file:
+        return layout_of(file)
+
+
+def layout_problem(path: str | Path) -> str:
+    """Why a local file doesn't hold all of its sound, as far as its bytes tell without decoding."""
+    return _local_layout(Path(path), *file_fingerprint(path)).problem
+
+
+def _is_text(head: bytes) -> bool:
+    return not any(x < 9 or 13 < x < 32 for x in head)
 
 
 def _open_reason(error: Exception) -> str:

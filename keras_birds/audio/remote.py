@@ -91,7 +91,7 @@ def _length(file: Any) -> int:
         return 0
 
 
-def stamp(name: str | Path) -> tuple[int, int]:
+def file_fingerprint(name: str | Path) -> tuple[int, int]:
     """What tells whether a file has changed.
 
     Args:

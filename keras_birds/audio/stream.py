@@ -1,7 +1,7 @@
 """Decodes a recording of any length block by block, in flat memory."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +9,23 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from keras_birds.audio import ffmpeg, tfio
+from keras_birds.audio import tfio
+from keras_birds.audio.chain import mix, resample_chunk
 from keras_birds.audio.reader import (
     MIN_SECONDS,
     SHORTFALL_S,
-    NeedsFfmpeg,
     Reader,
     check_file,
     check_length,
-    cut_off,
-    mix,
+    layout_problem,
 )
 from keras_birds.audio.remote import is_url
 from keras_birds.errors import AudioError
 
 NAN_REASON, SILENT_REASON = "holds NaN samples", "all samples are zero"
+CANCELLED_DB = 20.0
+"""Channels that are louder than their mean by more than this cancel each other out: two without anything in common are
+3 dB louder, eight 9 dB."""
 
 Channel = str | int
 """`"mix"` (the mean over channels), `"all"` (each by itself) or a number from 1."""
@@ -37,17 +39,18 @@ class RecordingStream:
         name: its path or URL.
         sample_rate_hz: as recorded.
         channels: as recorded.
-        numbers: what the columns of the blocks are: channels from 1, or 0 for the mean.
+        channel_ids: what the columns of the blocks are: channels from 1, or 0 for the mean.
         seconds_expected: what the header promises; NaN where it doesn't say.
         seconds_read: what decoded so far.
-        status: `"ok"`, `"partial"` (truncated or damaged: what decodes is kept) or `"silent"` (all zeros).
+        status: `"ok"`; `"partial"` where sound is missing: the file is truncated or damaged and what decodes is kept,
+            or the channels cancel each other out; or `"silent"` (all zeros).
         reason: why the status isn't ok.
     """
 
     name: str | Path
     sample_rate_hz: int
     channels: int
-    numbers: tuple[int, ...]
+    channel_ids: tuple[int, ...]
     seconds_expected: float
     blocks: Iterator[np.ndarray]
     seconds_read: float = 0.0
@@ -59,7 +62,7 @@ class RecordingStream:
 def open_stream(
     name: str | Path, sample_rate_hz: int, decoder: str = "soundfile", channel: Channel = "mix"
 ) -> Iterator[RecordingStream]:
-    """Opens a recording; its `blocks` are float32 `[n, len(numbers)]` at `sample_rate_hz`.
+    """Opens a recording; its `blocks` are float32 `[n, len(channel_ids)]` at `sample_rate_hz`.
 
     Args:
         name: a path or a URL.
@@ -78,117 +81,115 @@ def open_stream(
             raise AudioError(name, "the decoder tfio reads local files only", "unreadable")
         native, rate_hz = tfio.read(Path(name))
         check_length(name, len(native), rate_hz)
-        blocks, seconds = iter([native[:, None]]), len(native) / rate_hz
-        yield _stream(name, rate_hz, 1, seconds, blocks, sample_rate_hz, channel, cut_off(Path(name)))
+        stream = RecordingStream(
+            name, rate_hz, 1, _channel_ids(name, channel, 1), len(native) / rate_hz, iter(())
+        )
+        stream.blocks = _blocks(stream, iter([native[:, None]]), sample_rate_hz, lambda: layout_problem(name))
+        yield stream
         return
-    try:
-        reader = Reader(name)
-    except NeedsFfmpeg:
-        with ffmpeg.stream(Path(name)) as (blocks, rate_hz, channels, expected_s):
-            yield _stream(name, rate_hz, channels, expected_s, blocks, sample_rate_hz, channel)
-        return
-    with reader:
+    with Reader(name) as reader:
         yield stream_of(reader, sample_rate_hz, channel)
 
 
 def stream_of(reader: Reader, sample_rate_hz: int, channel: Channel = "mix") -> RecordingStream:
     """As `open_stream`, of a recording that is open."""
-    promised = reader.frames_promised
-    # Where an OGG is cut off, its header's length is only what is there.
-    is_known = promised is not None and not (reader.cut_off and promised == reader.frames)
-    expected_s = promised / reader.rate_hz if is_known and promised is not None else math.nan
-    return _stream(
-        reader.name,
-        reader.rate_hz,
-        reader.channels,
-        expected_s,
-        reader.blocks(),
-        sample_rate_hz,
-        channel,
-        reader.cut_off,
+    channel_ids = _channel_ids(reader.name, channel, reader.channels)
+    stream = RecordingStream(
+        reader.name, reader.rate_hz, reader.channels, channel_ids, reader.seconds_promised, iter(())
     )
-
-
-def _stream(
-    name: str | Path,
-    rate_hz: int,
-    channels: int,
-    expected_s: float,
-    native: Iterator[np.ndarray],
-    sample_rate_hz: int,
-    channel: Channel,
-    cut: str = "",
-) -> RecordingStream:
-    if channel == "all":
-        numbers = tuple(range(1, channels + 1))
-    elif channel == "mix":
-        numbers = (0,)
-    else:
-        numbers = (int(channel),)
-        if not 1 <= numbers[0] <= channels:
-            raise AudioError(name, f"has no channel {channel}: it has {channels}", "unreadable")
-    stream = RecordingStream(name, rate_hz, channels, numbers, expected_s, iter(()))
-    stream.blocks = _blocks(stream, native, sample_rate_hz, cut)
+    stream.blocks = _blocks(
+        stream, reader.blocks(), sample_rate_hz, lambda: reader.problem, reader.shortfall_s
+    )
     return stream
 
 
+def _channel_ids(name: str | Path, channel: Channel, channels: int) -> tuple[int, ...]:
+    if channel == "all":
+        return tuple(range(1, channels + 1))
+    if channel == "mix":
+        return (0,)
+    if not 1 <= int(channel) <= channels:
+        raise AudioError(name, f"has no channel {channel}: it has {channels}", "unreadable")
+    return (int(channel),)
+
+
 def _blocks(
-    stream: RecordingStream, native: Iterator[np.ndarray], sample_rate_hz: int, cut: str
+    stream: RecordingStream,
+    native: Iterator[np.ndarray],
+    sample_rate_hz: int,
+    problem: Callable[[], str],
+    shortfall_s: float = SHORTFALL_S,
 ) -> Iterator[np.ndarray]:
-    rate_hz, numbers = stream.sample_rate_hz, stream.numbers
+    rate_hz, channel_ids = stream.sample_rate_hz, stream.channel_ids
     resampler = None
     if rate_hz != sample_rate_hz:
-        resampler = soxr.ResampleStream(rate_hz, sample_rate_hz, len(numbers), dtype="float32", quality="HQ")
-    frames, is_silent = 0, True
+        resampler = soxr.ResampleStream(
+            rate_hz, sample_rate_hz, len(channel_ids), dtype="float32", quality="HQ"
+        )
+    frames, is_silent, loudness = 0, True, _Loudness()
     for block in native:
         frames += len(block)
-        picked = _pick(block, numbers)
+        picked = _pick(block, channel_ids)
         # One NaN or infinity makes the sum one; finite float32 samples overflow only far beyond any audio.
         if not np.isfinite(picked.sum()) and not np.isfinite(picked).all():
             raise AudioError(stream.name, NAN_REASON, "corrupt")
         is_silent = is_silent and not picked.any()
+        if channel_ids == (0,) and stream.channels > 1:
+            loudness.add(block, picked)
         stream.seconds_read = frames / rate_hz
         if resampler is not None:
-            picked = _resample(resampler, picked, last=False)
+            picked = resample_chunk(resampler, picked, False)
         if len(picked):
             yield picked
     if resampler is not None:
-        rest = _resample(resampler, np.zeros((0, len(numbers)), np.float32), last=True)
+        rest = resample_chunk(resampler, np.zeros((0, len(channel_ids)), np.float32), True)
         if len(rest):
             yield rest
     if frames / rate_hz < MIN_SECONDS:
         expected = "" if math.isnan(stream.seconds_expected) else f" of {stream.seconds_expected:.1f}"
         raise AudioError(stream.name, f"nothing decodes: read {frames / rate_hz:.2f}{expected} s", "corrupt")
-    stream.reason = partial_reason(stream.seconds_expected, stream.seconds_read, cut)
-    if stream.reason:
-        stream.status = "partial"
-    elif is_silent:
-        stream.status, stream.reason = "silent", SILENT_REASON
+    missing = partial_reason(stream.seconds_expected, stream.seconds_read, problem(), shortfall_s)
+    reasons = [x for x in (missing, loudness.problem()) if x]
+    stream.reason = "; ".join(reasons) or (SILENT_REASON if is_silent else "")
+    stream.status = "silent" if is_silent and not missing else "partial" if reasons else "ok"
 
 
-def partial_reason(expected_s: float, read_s: float, cut: str) -> str:
+class _Loudness:
+    """Power of channels and of their mean, over a recording."""
+
+    def __init__(self) -> None:
+        self._channels = self._mean = 0.0
+
+    def add(self, frames: np.ndarray, mean: np.ndarray) -> None:
+        flat = frames.ravel()
+        self._channels += float(np.dot(flat, flat)) / frames.shape[1]
+        self._mean += float(np.dot(mean[:, 0], mean[:, 0]))
+
+    def problem(self) -> str:
+        if self._channels <= 0 or self._mean > self._channels * 10 ** (-CANCELLED_DB / 10):
+            return ""
+        if self._mean <= 0:
+            return "its channels cancel each other out in the mean: choose one with --channel"
+        below_db = 10 * math.log10(self._channels / self._mean)
+        return f"its channels nearly cancel each other out ({below_db:.0f} dB): choose one with --channel"
+
+
+def partial_reason(expected_s: float, read_s: float, problem: str, shortfall_s: float = SHORTFALL_S) -> str:
     """Why a recording is partial; empty where it is whole.
 
     Args:
         expected_s: what the header promises; NaN where it doesn't say.
         read_s: what decoded.
-        cut: what the reader found at the file's end.
+        problem: what the reader found wrong with the file.
+        shortfall_s: a smaller difference is none.
     """
-    if expected_s - read_s > SHORTFALL_S:
+    if expected_s - read_s > shortfall_s:
         return f"read {read_s:.1f} of {expected_s:.1f} s"
-    return f"read {read_s:.1f} s: {cut}" if cut else ""
+    return f"read {read_s:.1f} s: {problem}" if problem else ""
 
 
-def _pick(frames: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
-    """`[n, channels]` to `[n, len(numbers)]`."""
-    if numbers == (0,):
+def _pick(frames: np.ndarray, channel_ids: tuple[int, ...]) -> np.ndarray:
+    """`[n, channels]` to `[n, len(channel_ids)]`."""
+    if channel_ids == (0,):
         return mix(frames)
-    return frames if len(numbers) == frames.shape[1] else frames[:, numbers[0] - 1 : numbers[0]]
-
-
-def _resample(resampler: soxr.ResampleStream, frames: np.ndarray, last: bool) -> np.ndarray:
-    if frames.shape[1] == 1:  # soxr wants vectors then
-        vector: np.ndarray = resampler.resample_chunk(np.ascontiguousarray(frames[:, 0]), last=last)
-        return vector[:, None]
-    resampled: np.ndarray = resampler.resample_chunk(np.ascontiguousarray(frames), last=last)
-    return resampled
+    return frames if len(channel_ids) == frames.shape[1] else frames[:, channel_ids[0] - 1 : channel_ids[0]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from keras_birds.audio.decode import decode, probe
+from keras_birds.audio.stream import open_stream
 from keras_birds.errors import AudioError
 
 Row = tuple[str, float, int, int, str, str]
@@ -25,7 +25,7 @@ def check_recordings(
     Args:
         paths: audio files.
         sample_rate_hz: rate to decode at.
-        workers: threads; each holds one recording at a time.
+        workers: threads; memory is flat, however long recordings are.
         progress: called with the recordings done and to do, from the calling thread.
         decoder: `"soundfile"` or `"tfio"`.
 
@@ -56,9 +56,10 @@ def check_recordings(
 def _check(path: str, sample_rate_hz: int, decoder: str) -> Row:
     rate_hz = channels = 0
     try:
-        info = probe(path)
-        rate_hz, channels = info.sample_rate_hz, info.channels
-        decoded = decode(path, sample_rate_hz, decoder)
+        with open_stream(path, sample_rate_hz, decoder) as stream:
+            rate_hz, channels = stream.sample_rate_hz, stream.channels
+            for _ in stream.blocks:
+                pass
     except AudioError as error:
         return path, 0.0, rate_hz, channels, error.status, error.reason
-    return path, decoded.seconds_read, rate_hz, channels, decoded.status, decoded.reason
+    return path, stream.seconds_read, rate_hz, channels, stream.status, stream.reason

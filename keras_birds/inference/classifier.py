@@ -175,7 +175,7 @@ class Classifier(Ensemble):
     ) -> Iterator[tuple[list[Window], np.ndarray]]:
         window_hop_samples(self.audio, overlap_s)
         with open_stream(path, self.audio.sample_rate_hz, self.audio.decoder, channel) as stream:
-            windows = sliding_windows(stream.blocks, self.audio, overlap_s, stream.numbers)
+            windows = sliding_windows(stream.blocks, self.audio, overlap_s, stream.channel_ids)
             batches = _batched(windows, _WINDOWS_AT_ONCE)
             yield from map_in_order(lambda x: score([y.clip for y in x]), [batches], available_cpus())
 

@@ -47,6 +47,6 @@ class RecordingStatus:
         return self.status not in SCORED
 
     @property
-    def stamp(self) -> tuple[int, int]:
+    def fingerprint(self) -> tuple[int, int]:
         """By which a changed file is known: size in bytes and time in nanoseconds."""
         return self.size_bytes, self.mtime_ns

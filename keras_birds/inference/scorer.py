@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from keras_birds.audio.clips import sliding_windows, window_hop_samples
-from keras_birds.audio.remote import stamp
+from keras_birds.audio.remote import file_fingerprint
 from keras_birds.audio.stream import Channel, RecordingStream, open_stream
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.ensemble import Ensemble
@@ -210,12 +210,12 @@ class WindowProducer:
 
     def _cut(self, recording: _Recording) -> Iterator[WindowTask]:
         audio, options = self._audio, self._options
-        size, mtime_ns = stamp(recording.file)
+        size, mtime_ns = file_fingerprint(recording.file)
         status = RecordingStatus(str(recording.file), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
         end = 0
         try:
             with open_stream(recording.file, audio.sample_rate_hz, audio.decoder, options.channel) as stream:
-                for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.numbers):
+                for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.channel_ids):
                     index, window_end = len(recording.windows), window.start_samples + window.n_samples
                     recording.windows.append((window.start_samples, window.n_samples, window.channel))
                     yield WindowTask(

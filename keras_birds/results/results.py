@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_birds.atomic import atomic_path
-from keras_birds.audio.remote import stamp
+from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import DataError, KerasBirdsError
 from keras_birds.inference.ensemble import Ensemble
 from keras_birds.inference.recording_status import RecordingStatus
@@ -116,8 +116,12 @@ class Results:
         """
         for file in files:
             entry = self._journal.by_file.get(file)
-            # On an object store a stamp is a request.
-            if entry is None or entry.recording.failed or entry.recording.stamp != stamp(file):
+            # On an object store a fingerprint is a request.
+            if (
+                entry is None
+                or entry.recording.failed
+                or entry.recording.fingerprint != file_fingerprint(file)
+            ):
                 yield file
             else:
                 self._seen.add(file)
@@ -305,7 +309,7 @@ def result_settings(
 
 def _is_gone(now: RecordingStatus, before: RecordingStatus) -> bool:
     """Whether a scored recording is out of reach, and not changed to one that can't be read."""
-    return now.status in ("missing", "unreadable") and now.stamp in ((-1, -1), before.stamp)
+    return now.status in ("missing", "unreadable") and now.fingerprint in ((-1, -1), before.fingerprint)
 
 
 def _rows(entry: Entry) -> dict[str, int]:

@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 
 from keras_birds.audio.reader import MIN_SECONDS
-from keras_birds.audio.remote import is_url, stamp, url_path
-from keras_birds.audio.segment_reader import Parts, open_parts
+from keras_birds.audio.remote import file_fingerprint, is_url, url_path
+from keras_birds.audio.segment_reader import SegmentReader
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.segments import Segment
@@ -132,7 +132,7 @@ def _clip_names(segments: Sequence[Segment], fmt: str) -> list[PurePath]:
 
 def _check_unchanged(recording: RecordingStatus) -> None:
     """Raises AudioError if the recording isn't the one that was scored; whether it is there is for the reader."""
-    now = stamp(recording.file)
+    now = file_fingerprint(recording.file)
     if now != (-1, -1) and now != (recording.size_bytes, recording.mtime_ns):
         raise AudioError(
             recording.file,
@@ -153,13 +153,13 @@ def _cut_recording(
     file = recording.file
     try:
         _check_unchanged(recording)
-        with open_parts(file) as source:
+        with SegmentReader(file) as source:
             places = []
             for k, segment in wanted:
                 begin_s, end_s = segment.clip_span_s(seconds)
                 places.append((round(begin_s * source.rate_hz), -round(end_s * source.rate_hz), k))
             for first, minus_last, k in sorted(places):
-                frames = source.read(first, -minus_last)
+                frames = source.segment(first, -minus_last)
                 if len(frames) < MIN_SECONDS * source.rate_hz:
                     raise AudioError(file, f"nothing decodes at {first / source.rate_hz:.1f} s", "corrupt")
                 span_s = first / source.rate_hz, (first + len(frames)) / source.rate_hz
@@ -175,7 +175,7 @@ def _cut_recording(
         raise AudioError(file, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
 
 
-def _encode(file: str, frames: np.ndarray, source: Parts, fmt: str) -> bytes:
+def _encode(file: str, frames: np.ndarray, source: SegmentReader, fmt: str) -> bytes:
     subtype = "PCM_24" if source.subtype in _DEEP else "PCM_16"
     if fmt == "wav" and source.subtype in _FLOAT:
         subtype, samples = "FLOAT", frames
