@@ -22,6 +22,7 @@ def test_bins_are_scikit_learns(example):
     np.testing.assert_allclose(found.positive, positive)
     np.testing.assert_allclose(found.score, score, rtol=1e-5)
     assert found.count.sum() == used.sum() == 19950
+    assert list(found.count) == list(np.histogram(scores[used], 10, (0, 1))[0])
 
 
 def test_the_error_is_the_mean_distance_from_the_diagonal(example):

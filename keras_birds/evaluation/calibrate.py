@@ -13,8 +13,8 @@ import pandas as pd
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from keras_birds.atomic import atomic_path
 from keras_birds.data.reviews import find_reviews
+from keras_birds.data.tables import write_table
 from keras_birds.errors import ModelError
 from keras_birds.evaluation.bootstrap import interval, resamples
 from keras_birds.evaluation.run_scores import RunScores
@@ -115,10 +115,8 @@ def cross_calibrated(run: RunScores, method: Method, reviewed: ReviewedScores | 
     """All folds' scores, each fold's calibrated by the others'; float32 `[recording, label]` in their order."""
     out = []
     for fold in run.folds:
-        others = [x.oof for x in run.folds if x is not fold]
-        targets = np.concatenate([x.targets for x in others])
-        scores = np.concatenate([x.scores for x in others])
-        targets, scores = _with_reviews(targets, scores, reviewed)
+        others = replace(run, folds=tuple(x for x in run.folds if x is not fold))
+        targets, scores = _with_reviews(others.targets, others.scores, reviewed)
         labels = tuple(_fit(method, targets[:, i], scores[:, i]) for i in range(targets.shape[1]))
         out.append(Calibration(method, 0.0, 0.0, 0.0, labels).apply(fold.oof.scores))
     return np.concatenate(out)
@@ -142,8 +140,7 @@ def store_calibration(run: RunScores, calibration: Calibration, out: Path) -> Pa
         replace_metadata(fold.folder / "model.onnx", metadata)
     out.mkdir(parents=True, exist_ok=True)
     thresholds = [1.0 if x.threshold is None else x.threshold for x in calibration.labels]
-    with atomic_path(out / THRESHOLDS) as temporary:
-        pd.DataFrame({"label": list(run.labels), "threshold": thresholds}).to_csv(temporary, index=False)
+    write_table(pd.DataFrame({"label": list(run.labels), "threshold": thresholds}), out / THRESHOLDS)
     return out / THRESHOLDS
 
 

@@ -75,24 +75,19 @@ def compare_runs(a: Path, b: Path) -> Comparison:
         raise DataError(f"the runs must have a fold in common. Received: folds {numbers}")
     folds, draws = [], []
     for x, y in pairs:
-        _require_same(x, y)
-        targets, scores = x.oof.targets, _in_order_of(x, y)
+        targets, scores = x.oof.targets, _same_recordings(x, y)
         areas = macro_auc(targets, x.oof.scores), macro_auc(targets, scores)
         # The same resamples of the recordings for both.
         draws.append(macro_auc_draws(targets, scores) - macro_auc_draws(targets, x.oof.scores))
         folds.append(FoldDifference(x.fold, len(targets), *areas, interval(areas[1] - areas[0], draws[-1])))
-    means = [float(np.mean([getattr(x, name) for x in folds])) for name in ("a", "b")]
-    mean = FoldDifference(
-        None,
-        sum(x.recordings for x in folds),
-        means[0],
-        means[1],
-        interval(means[1] - means[0], np.mean(draws, axis=0)),
-    )
+    a_mean, b_mean = (float(np.mean([getattr(x, name) for x in folds])) for name in ("a", "b"))
+    difference = interval(b_mean - a_mean, np.mean(draws, axis=0))
+    mean = FoldDifference(None, sum(x.recordings for x in folds), a_mean, b_mean, difference)
     return Comparison(tuple(folds), mean, diff_configs(first.config, second.config))
 
 
-def _require_same(a: FoldScores, b: FoldScores) -> None:
+def _same_recordings(a: FoldScores, b: FoldScores) -> np.ndarray:
+    """The scores of `b` in the order of `a`'s recordings, which must be the same."""
     rule = f"fold {a.fold} of both runs must be measured on the same recordings and labels. Received: "
     if a.oof.labels != b.oof.labels:
         raise DataError(f"{rule}{len(a.oof.labels)} and {len(b.oof.labels)} labels, or in another order")
@@ -100,12 +95,8 @@ def _require_same(a: FoldScores, b: FoldScores) -> None:
     if strange:
         raise DataError(f"{rule}{strange[0]} and {len(strange) - 1} more in only one of them")
     places = {path: i for i, path in enumerate(b.oof.paths)}
-    targets = b.oof.targets[[places[path] for path in a.oof.paths]]
-    if not np.array_equal(targets, a.oof.targets):
-        row = int(np.flatnonzero((targets != a.oof.targets).any(axis=1))[0])
-        raise DataError(f"{rule}other labels of {a.oof.paths[row]}")
-
-
-def _in_order_of(a: FoldScores, b: FoldScores) -> np.ndarray:
-    places = {path: i for i, path in enumerate(b.oof.paths)}
-    return np.asarray(b.oof.scores[[places[path] for path in a.oof.paths]])
+    order = [places[path] for path in a.oof.paths]
+    differs = (b.oof.targets[order] != a.oof.targets).any(axis=1)
+    if differs.any():
+        raise DataError(f"{rule}other labels of {a.oof.paths[int(differs.argmax())]}")
+    return np.asarray(b.oof.scores[order])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +130,20 @@ def evaluate(
     scores = read_run(run)
     notes: list[str] = []
     folds, mean = _figures(scores, threshold, reporter)
-    catalog = _find_catalog(scores, data, notes)
-    hidden = None
-    if catalog is not None:
+    catalog = hidden = other = None
+    root = data or read_data_dir(scores.run)
+    if root is None:
+        notes.append(
+            "The data set isn't where it was in training: no clips, no hidden recordings. Pass --data DIR."
+        )
+    else:
+        catalog = read_catalog(root, scores.config.data)
+        catalog.require_clean()
         hidden = _hidden(scores, catalog, out, reporter, notes)
+    if against is not None:
+        compared = read_run(against)
+        _, other_mean = _figures(compared, threshold, reporter)
+        other = OtherFolds(compared.run, _strategy(compared), other_mean, find_leaks(compared.run))
     labels = label_table(scores, threshold)
     return Evaluation(
         scores,
@@ -144,7 +155,7 @@ def evaluate(
         group_table(labels),
         confusions(scores),
         find_leaks(scores.run),
-        None if against is None else _other_folds(against, threshold, reporter),
+        other,
         hidden,
         catalog,
         tuple(notes),
@@ -154,21 +165,7 @@ def evaluate(
 def _figures(
     scores: RunScores, threshold: float, reporter: Reporter
 ) -> tuple[list[FoldFigures], FoldFigures]:
-    return fold_figures(
-        scores, threshold, lambda done, total: reporter.progress("Resampling folds", done, total)
-    )
-
-
-def _find_catalog(scores: RunScores, data: Path | None, notes: list[str]) -> Catalog | None:
-    root = data or read_data_dir(scores.run)
-    if root is None:
-        notes.append(
-            "The data set isn't where it was in training: no clips, no hidden recordings. Pass --data DIR."
-        )
-        return None
-    catalog = read_catalog(root, scores.config.data)
-    catalog.require_clean()
-    return catalog
+    return fold_figures(scores, threshold, partial(reporter.progress, "Resampling folds"))
 
 
 def _hidden(
@@ -179,33 +176,23 @@ def _hidden(
         why = 'folds.strategy = "column" hides none' if scores.config.folds.strategy == "column" else ""
         notes.append(f"No recordings are hidden: {why or 'folds.hidden_fraction is too small'}.")
         return None
-    targets = catalog.targets(scores.config.data)
+    targets, progress = catalog.targets(scores.config.data), partial(reporter.progress, "Hidden recordings")
     try:
-        return score_hidden(
-            load(scores.run),
-            catalog,
-            rows,
-            targets,
-            out,
-            lambda done, total: reporter.progress("Hidden recordings", done, total),
-        )
+        return score_hidden(load(scores.run), catalog, rows, targets, out, progress)
     except DataError as error:
         # For instance clips of half a second, whose rows BirdCLEF has no names for.
         notes.append(f"The hidden recordings make no submission: {error}")
         return None
 
 
-def _other_folds(run: str | Path, threshold: float, reporter: Reporter) -> OtherFolds:
-    scores = read_run(run)
-    return OtherFolds(
-        scores.run, _strategy(scores), _figures(scores, threshold, reporter)[1], find_leaks(scores.run)
-    )
-
-
 def _strategy(scores: RunScores) -> str:
-    folds = scores.config.folds
-    verb = {"stratified": "stratified", "grouped": "grouped by", "column": "read from column"}[folds.strategy]
-    return f"{verb} {folds.column}".strip() if folds.strategy != "stratified" else verb
+    column = scores.config.folds.column
+    texts = {
+        "stratified": "stratified",
+        "grouped": f"grouped by {column}",
+        "column": f"read from column {column}",
+    }
+    return texts[scores.config.folds.strategy]
 
 
 def _calibration_errors(scores: RunScores) -> dict[str, float | None]:

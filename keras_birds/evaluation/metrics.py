@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,6 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 
 from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
 from keras_birds.evaluation.run_scores import FoldScores, RunScores
-from keras_birds.labels import LabelSet
 from keras_birds.nn.metrics import label_aucs
 
 RARE, COMMON = 20, 100
@@ -62,12 +62,11 @@ def fold_figures(run: RunScores, threshold: float, on_fold: OnFold) -> tuple[lis
         draws.append(macro_auc_draws(fold.oof.targets, fold.oof.scores))
         found.append(_figures(fold, draws[-1], threshold))
     on_fold(0, 0)
-    value = _mean([x.macro_auc.value for x in found])
     mean = FoldFigures(
         None,
         sum(x.recordings for x in found),
-        int((~np.isnan(_per_fold(run, label_aucs))).any(axis=0).sum()),
-        interval(value, np.mean(draws, axis=0)),
+        int((~np.isnan(_mean_of_folds(run, label_aucs))).sum()),
+        interval(_mean([x.macro_auc.value for x in found]), np.mean(draws, axis=0)),
         *(
             _mean([getattr(x, name) for x in found])
             for name in ("cmap", "top1_accuracy", "precision", "recall")
@@ -122,24 +121,19 @@ def label_table(run: RunScores, threshold: float) -> pd.DataFrame:
         `label`, `common_name`, `scientific_name`, `class_name`, `positives`, `auc`, `average_precision`,
         `precision` and `recall`, the last four not numbers where undefined.
     """
-    items = run.labels.items
     targets, decided = run.targets, run.scores >= threshold
     decisions = []
-    for i in range(len(items)):
+    for i in range(len(run.labels)):
         used = targets[:, i] >= 0
         decisions.append(_precision_recall(targets[used, i] >= 0.5, decided[used, i]))
-    return pd.DataFrame(
-        {
-            "label": [x.name for x in items],
-            "common_name": [x.common_name for x in items],
-            "scientific_name": [x.scientific_name for x in items],
-            "class_name": [x.class_name for x in items],
-            "positives": (targets >= 0.5).sum(axis=0),
-            "auc": _nanmean(_per_fold(run, label_aucs)),
-            "average_precision": _nanmean(_per_fold(run, label_average_precisions)),
-            "precision": [x[0] for x in decisions],
-            "recall": [x[1] for x in decisions],
-        }
+    table = pd.DataFrame(run.labels.to_json()).rename(columns={"name": "label"})
+    precision, recall = zip(*decisions, strict=True)
+    return table[["label", "common_name", "scientific_name", "class_name"]].assign(
+        positives=(targets >= 0.5).sum(axis=0),
+        auc=_mean_of_folds(run, label_aucs),
+        average_precision=_mean_of_folds(run, label_average_precisions),
+        precision=precision,
+        recall=recall,
     )
 
 
@@ -195,22 +189,21 @@ class Confusion:
 
 def confusions(run: RunScores, most: int = 20) -> list[Confusion]:
     """The pairs of labels that are confused most often, from the most often on."""
-    labels: LabelSet = run.labels
-    targets, scores, paths = run.targets, run.scores, run.paths
-    absent = np.where(targets == 0, scores, -np.inf)
+    targets, scores = run.targets, run.scores
+    present, absent = targets >= 0.5, np.where(targets == 0, scores, -np.inf)
     other = absent.argmax(axis=1)
-    worst: dict[tuple[int, int], list[int]] = {}
-    for row, _ in enumerate(paths):
-        present = np.flatnonzero(targets[row] >= 0.5)
-        if len(present) and absent[row, other[row]] > scores[row, present].max():
-            for present_label in present:
-                worst.setdefault((int(present_label), int(other[row])), []).append(row)
+    is_confused = absent.max(axis=1) > np.where(present, scores, -np.inf).max(axis=1)
+    rows, labels = np.nonzero(present & is_confused[:, None])
+    lead = scores[rows, other[rows]] - scores[rows, labels]
+    table = pd.DataFrame({"row": rows, "label": labels, "other": other[rows], "lead": lead})
     found = []
-    for (label, taken_for), rows in worst.items():
-        clearest = rows[int(np.argmax(scores[rows, taken_for] - scores[rows, label]))]
-        pair = float(scores[clearest, label]), float(scores[clearest, taken_for])
-        positives = int((targets[:, label] >= 0.5).sum())
-        found.append(Confusion(labels[label], labels[taken_for], len(rows), positives, paths[clearest], pair))
+    for key, part in table.groupby(["label", "other"]):
+        label, taken_for = cast("tuple[int, int]", key)
+        row = int(part["row"].to_numpy()[part["lead"].argmax()])
+        names = run.labels[label], run.labels[taken_for]
+        pair = float(scores[row, label]), float(scores[row, taken_for])
+        positives = int(present[:, label].sum())
+        found.append(Confusion(*names, len(part), positives, run.paths[row], pair))
     return sorted(found, key=lambda x: (-x.count, x.label, x.taken_for))[:most]
 
 
@@ -221,18 +214,11 @@ def _precision_recall(positive: np.ndarray, decided: np.ndarray) -> tuple[float,
     return float(precision), float(recall)
 
 
-def _per_fold(run: RunScores, figure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    return np.stack([figure(x.oof.targets, x.oof.scores) for x in run.folds])
-
-
-def _nanmean(values: np.ndarray) -> np.ndarray:
-    defined = ~np.isnan(values)
-    total = np.where(defined, values, 0).sum(axis=0)
-    return np.where(defined.any(axis=0), total / np.maximum(defined.sum(axis=0), 1), np.nan)
+def _mean_of_folds(run: RunScores, figure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Float `[label]`, over the folds where it is a number; not a number where it is in none."""
+    return pd.DataFrame([figure(x.oof.targets, x.oof.scores) for x in run.folds]).mean().to_numpy()
 
 
 def _mean(values: "list[float] | np.ndarray") -> float:
     """Of the numbers among them."""
-    found = np.asarray(values, np.float64)
-    found = found[~np.isnan(found)]
-    return float(found.mean()) if len(found) else math.nan
+    return float(pd.Series(values, dtype=float).mean())

@@ -22,9 +22,9 @@ class Reliability:
     """Decisions (a recording and a label) sorted into bins of equal width by their score.
 
     Args:
-        score: float `[bin]`, mean score; not a number in an empty bin.
-        positive: float `[bin]`, share of positives.
-        count: int `[bin]`, decisions.
+        score: mean score of each bin that isn't empty.
+        positive: share of positives of each bin that isn't empty.
+        count: int `[bins]`, decisions, of all bins.
     """
 
     score: np.ndarray
@@ -34,9 +34,10 @@ class Reliability:
     @property
     def error(self) -> float:
         """Expected calibration error: mean distance of score and share, weighted by decisions."""
-        used = self.count > 0
-        distance = np.abs(self.score[used] - self.positive[used])
-        return float(np.average(distance, weights=self.count[used])) if used.any() else float("nan")
+        if not len(self.score):
+            return float("nan")
+        distance = np.abs(self.score - self.positive)
+        return float(np.average(distance, weights=self.count[self.count > 0]))
 
 
 def reliability(targets: np.ndarray, scores: np.ndarray, bins: int = BINS) -> Reliability:
@@ -47,13 +48,15 @@ def reliability(targets: np.ndarray, scores: np.ndarray, bins: int = BINS) -> Re
         scores: probabilities `[recording, label]`.
         bins: how many, between 0 and 1.
     """
+    from sklearn.calibration import calibration_curve
+
     used = targets >= 0
     positive, score = targets[used] >= 0.5, scores[used].astype(np.float64)
-    place = np.minimum((score * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, weights=x, minlength=bins) / count for x in (score, positive)]
-    return Reliability(means[0], means[1], count)
+    if not len(score):
+        return Reliability(np.zeros(0), np.zeros(0), np.zeros(bins, int))
+    count = np.bincount(np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], score), minlength=bins)
+    share, mean = calibration_curve(positive, score, n_bins=bins)
+    return Reliability(mean, share, count)
 
 
 def calibration_error(targets: np.ndarray, scores: np.ndarray) -> float:
@@ -74,9 +77,8 @@ def reliability_figure(curves: Mapping[str, Reliability], title: str) -> "Figure
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="perfectly calibrated")
     for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
-        used = curve.count > 0
         label = f"{name}, expected calibration error {curve.error:.4f}"
-        above.plot(curve.score[used], curve.positive[used], "o-", color=color, label=label)
+        above.plot(curve.score, curve.positive, "o-", color=color, label=label)
         edges = np.linspace(0, 1, len(curve.count) + 1)
         below.stairs(curve.count, edges, color=color, linewidth=1.5)
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share of positives", title=title)
