@@ -42,12 +42,6 @@ def test_a_run_is_all_its_finished_folds_in_numerical_order(make_fold):
     assert [x.name for x in resolve_model(unfinished.parent, "keras")] == ["model.keras"] * 3
 
 
-def test_files_are_themselves(make_fold):
-    fold = make_fold("r/fold0", "best.onnx", "best.KERAS")
-    assert resolve_model(fold / "best.onnx") == (fold / "best.onnx",)
-    assert resolve_model(fold / "best.KERAS") == (fold / "best.KERAS",)
-
-
 @pytest.mark.parametrize(("name", "engine"), [("a.onnx", "keras"), ("a.keras", "onnx"), ("a.wav", None)])
 def test_a_file_that_the_engine_does_not_read_is_a_wrong_call(make_fold, name, engine):
     with pytest.raises(ConfigError, match=rf"Received: .*{name}"):
@@ -65,12 +59,6 @@ def test_the_newest_run_is_the_one_trained_last(make_fold, tmp_path):
     make_fold("runs/20250303-000000/fold0", "model.keras", time=4000)
     found = resolve_model(None, runs_dir=tmp_path / "runs")
     assert found == (tmp_path / "runs/20250101-000000/fold0/model.onnx",)
-
-
-def test_runs_of_equal_age_go_by_name(make_fold, tmp_path):
-    for run in ("b", "c", "a"):
-        make_fold(f"runs/{run}/fold0", "model.onnx")
-    assert resolve_model(None, runs_dir=tmp_path / "runs")[0].parent.parent.name == "c"
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -163,13 +163,6 @@ def test_best_are_the_highest_scores_of_each_label_whatever_the_order():
         assert [x[2] for x in mine] == scores[:-26:-1]
 
 
-def test_equal_scores_are_told_apart_by_the_seed():
-    recordings = {f"{k}.wav": [(0, 5, "x", 1.0)] for k in range(200)}
-    first = picked(recordings, per_label=10)
-    assert first == picked(dict(reversed(recordings.items())), per_label=10)
-    assert first != picked(recordings, per_label=10, seed=1)
-
-
 def test_one_clip_a_spot():
     overlapping = {"a.wav": [(2.5 * k, 2.5 * k + 5, "x", 0.5 + (k % 5) / 20) for k in range(40)]}
     for pick in ("best", "random", "balanced"):
@@ -505,26 +498,6 @@ def test_a_long_recording_is_sought_not_decoded(noise, tmp_path, monkeypatch, na
     clip, _, _ = cut_one(path, tmp_path, 250.0, 252.0)
     assert sum(decoded) == 5 * 16_000
     np.testing.assert_allclose(clip, whole[3_976_000:4_056_000], atol=2**-16)
-
-
-def test_several_labels_of_one_place_are_decoded_once(noise, tmp_path, monkeypatch):
-    path = noise("a.wav")
-    whole, _ = soundfile.read(path, always_2d=True)
-    picker = SegmentPicker()
-    size, mtime_ns = file_fingerprint(path)
-    rows = [(0, 2, "x", 0.9), (0, 4, "y", 0.9), (0, 3, "z", 0.9), (8, 10, "x", 0.8), (8, 10, "y", 0.8)]
-    picker.add(
-        RecordingStatus(str(path), "ok", size_bytes=size, mtime_ns=mtime_ns), table_of(rows, str(path))
-    )
-    decoded = []
-    read_blocks = reader.Reader.blocks
-    monkeypatch.setattr(reader.Reader, "blocks", lambda self, *x: decoded.append(x) or read_blocks(self, *x))
-    cut_segments(picker.picked(), tmp_path / "clips")
-    assert decoded == [(0, 72_000), (104_000, 80_000)]
-    for row in read(tmp_path / "clips"):
-        clip, _ = soundfile.read(tmp_path / "clips" / row["clip"], always_2d=True)
-        begin, end = (round(float(row[x]) * 16_000) for x in ("clip_start_s", "clip_end_s"))
-        np.testing.assert_array_equal(clip, whole[begin:end])
 
 
 def test_after_ctrl_c_the_table_names_the_clips_that_are_there(noise, tmp_path):
