@@ -154,9 +154,7 @@ def _common_metadata(engines: Sequence[Engine]) -> ModelMetadata:
 
 def _probabilities(engines: Sequence[Engine], images: np.ndarray) -> np.ndarray:
     """The members' mean `[clip, label]`."""
-    return np.mean(
-        [np.concatenate([sigmoid(x.logits(b)) for b in _batches(images)]) for x in engines], axis=0
-    )
+    return np.mean([np.concatenate([x.probabilities(b) for b in _batches(images)]) for x in engines], axis=0)
 
 
 def _batches(inputs: np.ndarray) -> list[np.ndarray]:

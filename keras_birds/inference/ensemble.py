@@ -76,13 +76,13 @@ class Ensemble:
         """
         total = np.zeros((len(inputs), len(self.labels)), np.float32)
         for engine in self.engines:
-            logits = engine.logits(inputs)
-            if logits.shape != total.shape or np.isnan(logits).any():
+            found = engine.probabilities(inputs)
+            if found.shape != total.shape or np.isnan(found).any():
                 raise ModelError(
                     f"{engine.path}: the model must give a number for each of {len(self.labels)} labels. "
-                    f"Received: shape {logits.shape}, {int(np.isnan(logits).sum())} of them NaN"
+                    f"Received: shape {found.shape}, {int(np.isnan(found).sum())} of them NaN"
                 )
-            total += sigmoid(logits)
+            total += found
         mean = total / np.float32(len(self.engines))
         return mean if self.calibration is None else self.calibration.apply(mean)
 

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
-from keras_birds.models.logits import logit
+from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
 from keras_birds.models.session import SessionEngine
 
@@ -29,7 +29,7 @@ class Engine(Protocol):
     batch_size: int
     workers: int | None
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Float32 inputs to float32 `[n, label]`."""
 
 
@@ -81,10 +81,17 @@ class OnnxEngine(SessionEngine):
         self.takes = inputs[0].name
         self.num_frames = sum(int(x.shape[1]) for x in outputs[1:])
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`, or clips `[n, samples]` of sound; float32 `[n, label]`."""
+        if self.takes == "mel":
+            return sigmoid(self.logits(inputs))
         found: np.ndarray = self._session.run(None, {self.takes: inputs})[0]
-        return found if self.takes == "mel" else logit(found).astype(np.float32)
+        return found
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
+        found: np.ndarray = self._session.run(None, {"mel": images})[0]
+        return found
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores the frames of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""

@@ -12,6 +12,7 @@ import numpy as np
 
 import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras file names
 from keras_birds.errors import ModelError
+from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.heads import FRAME_LOGITS
 from keras_birds.threads import TorchThreads
@@ -80,6 +81,10 @@ class KerasEngine:
         self._with_frames = with_frames(self.model)
         self.num_frames = sum(int(x.shape[1]) for x in self._with_frames.outputs[1:])
         self._threads = TorchThreads() if keras.config.backend() == "torch" else None
+
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
+        return sigmoid(self.logits(inputs))
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""

@@ -8,7 +8,7 @@ import numpy as np
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import DataError, ModelError
 from keras_birds.labels import Label, LabelSet
-from keras_birds.models.logits import logit
+from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.session import SessionEngine
 
@@ -79,7 +79,7 @@ class WaveformEngine(SessionEngine):
             )
         return fitting[0]
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Scores clips `[n, samples]`; float32 `[n, label]`.
 
         Raises:
@@ -93,13 +93,13 @@ class WaveformEngine(SessionEngine):
         ]
         values = np.concatenate(parts)[:n].astype(np.float32)
         if self.output == "logits":
-            return values
+            return sigmoid(values)
         if (values < 0).any() or (values > 1).any():
             raise ModelError(
                 f"{self.path}: probabilities must be from 0 to 1. Received: {values.min():g} to {values.max():g}; "
                 "pass --output logits"
             )
-        return logit(values).astype(np.float32)
+        return values
 
 
 def _names(shape: list) -> tuple:
