@@ -350,6 +350,16 @@ def test_bad_files_are_named_with_their_reason_and_the_others_are_scored(predict
     assert "7 of 12 files failed." in err
 
 
+def test_channels_that_cancel_each_other_out_are_told_and_one_of_them_is_drawn(predict, answers, tmp_path):
+    path = write(tmp_path / "a.wav", np.stack([tone(1200, 6.0), -tone(1200, 6.0)], axis=1))
+    _, err = predict(path)
+    assert re.match(r"Warning: .*a\.wav: its channels nearly cancel each other out .*--channel", err)
+    _, err = predict(path, "--channel", 2, "--figure", tmp_path / "a.png")
+    assert err == f"Figure: {tmp_path / 'a.png'}\n"
+    assert len(places_of(pixels(tmp_path / "a.png"), LOUDEST)[0]) > 1000
+    assert tops(answers(path, "--channel", 2)) == {"a.wav": LABELS[1]}
+
+
 # The figure
 
 
