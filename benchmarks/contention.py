@@ -8,8 +8,8 @@
 A busy program is a loop in Python that does nothing else, at normal priority unless it says `nice`; `session` is one in
 a session of its own, as of another terminal, with which Linux shares the processors half and half whatever its
 priority. A training step is EfficientNet-B0, batch 16 of `[256, 256, 1]`, 206 labels, by `fit` with the callbacks of
-training. The yardstick beside it is `benchmarks/torch_baseline.py speed`. Every number of threads is a process of its
-own, warmed up undisturbed; rounds alternate.
+training. The yardstick beside it is `benchmarks/torch_baseline.py speed`. One warmed-up process measures keras-birds as
+it is and with forced numbers of threads, in turns.
 """
 
 import argparse
@@ -52,9 +52,10 @@ def busy(load: str) -> Iterator[None]:
 
 
 def make_training(_: Path):
-    """A function of seconds that trains for as long and returns clips/s."""
+    """A function of seconds and forced threads, if any, that trains for as long and returns clips/s."""
     import keras
     import numpy as np
+    import torch
 
     from keras_birds import Config, build_model
     from keras_birds.training.fold import compile_model
@@ -62,22 +63,28 @@ def make_training(_: Path):
 
     try:
         from keras_birds.training.callbacks import ShareProcessors
-
-        shared = [ShareProcessors()]
     except ImportError:  # the code before
-        shared = []
+        ShareProcessors = keras.callbacks.Callback
     keep_freed_memory()
     rng = np.random.default_rng(0)
     images = rng.random((BATCH_SIZE, 256, 256, 1), np.float32)
     targets = (rng.random((BATCH_SIZE, NUM_LABELS)) < 0.01).astype(np.float32)
     model = build_model(Config(), NUM_LABELS)
     compile_model(model, Config(), steps_per_epoch=1000)
-    started, ended, until = 0.0, [], 0.0
 
     class Clock(keras.callbacks.Callback):
+        def __init__(self, seconds):
+            super().__init__()
+            self.seconds = seconds
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 0:
+                self.started = time.perf_counter()
+
         def on_train_batch_end(self, batch, logs=None):
-            ended.append(time.perf_counter())
-            self.model.stop_training = ended[-1] >= until
+            spent_s = time.perf_counter() - self.started
+            self.clips_per_s = BATCH_SIZE * (batch + 1) / spent_s
+            self.model.stop_training = spent_s >= self.seconds
 
     class Repeat(keras.utils.PyDataset):
         def __len__(self):
@@ -86,29 +93,29 @@ def make_training(_: Path):
         def __getitem__(self, index):
             return images, targets
 
-    def run(seconds: float) -> float:
-        nonlocal started, until
-        ended.clear()
-        started = time.perf_counter()
-        until = started + seconds
-        model.fit(Repeat(), epochs=1, shuffle=False, verbose=0, callbacks=[*shared, Clock()])
-        return BATCH_SIZE * len(ended) / (ended[-1] - started)
+    most = torch.get_num_threads()
+
+    def run(seconds: float, threads: int | None) -> float:
+        torch.set_num_threads(threads or most)
+        clock = Clock(seconds)
+        shared = [] if threads else [ShareProcessors()]
+        model.fit(Repeat(), shuffle=False, verbose=0, callbacks=[*shared, clock])
+        return clock.clips_per_s
 
     return run
 
 
 def make_scoring(folder: Path):
-    """A function of seconds that scores a recording again and again for as long and returns clips/s."""
+    """A function of seconds and forced threads, if any, that scores a recording for as long and returns clips/s."""
     import keras_birds
     from keras_birds.inference.scorer import ScoreOptions, score_recordings
 
     classifier = keras_birds.load(folder / "model.onnx")
-    workers = int(os.environ.get("OMP_NUM_THREADS", 0)) or None
 
-    def run(seconds: float) -> float:
+    def run(seconds: float, threads: int | None) -> float:
         scored, started = 0, time.perf_counter()
         names = iter(lambda: folder / "one.ogg" if time.perf_counter() < started + seconds else None, None)
-        for found in score_recordings(classifier, names, ScoreOptions(workers=workers)):
+        for found in score_recordings(classifier, names, ScoreOptions(workers=threads)):
             scored += len(found.scores)
         return scored / (time.perf_counter() - started)
 
@@ -121,22 +128,19 @@ JOBS = {"train": make_training, "score": make_scoring}
 class Worker:
     """A process that does one job whenever it is told to."""
 
-    def __init__(self, job: str, threads: int | None, checkout: Path, folder: Path):
-        env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-        env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        command = [sys.executable, __file__, "--worker", job, "--folder", str(folder)]
+    def __init__(self, job: str, checkout: Path, folder: Path):
         self.process = subprocess.Popen(
-            command,
-            env=env | {"PYTHONPATH": str(checkout)},
+            [sys.executable, __file__, "--worker", job, "--folder", str(folder)],
+            env={**os.environ, "PYTHONPATH": str(checkout)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.run(0.1)
+        self.run(1.0, None)
 
-    def run(self, seconds: float) -> float:
-        self.process.stdin.write(f"{seconds}\n")
+    def run(self, seconds: float, threads: int | None) -> float:
+        self.process.stdin.write(f"{seconds} {threads or 0}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
@@ -151,37 +155,33 @@ class Worker:
 def work(job: str, folder: Path) -> None:
     run = JOBS[job](folder)
     for line in sys.stdin:
-        print(run(float(line)), flush=True)
+        seconds, threads = line.split()
+        print(run(float(seconds), int(threads) or None), flush=True)
 
 
 def compare(job: str, args: argparse.Namespace, folder: Path) -> None:
-    here = HERE.parent
-    workers = {"keras-birds": Worker(job, None, here, folder)}
-    workers |= {f"{n} thread{'s'[: n > 1]}": Worker(job, n, here, folder) for n in (1, 2)}
-    if args.before:
-        workers["before"] = Worker(job, None, args.before.resolve(), folder)
-    speeds = {}
+    worker = Worker(job, HERE.parent, folder)
+    before = Worker(job, args.before.resolve(), folder) if args.before else worker
+    ways = {"keras-birds": (worker, None), "1 thread": (worker, 1), "2 threads": (worker, 2)}
+    alone = 0.0
     for load in args.loads:
-        found = {x: [] for x in workers}
+        chosen = ways | ({"before": (before, None)} if args.before and load == "alone" else {})
+        found = {x: [] for x in chosen}
         for round_ in range(args.rounds):
-            for name in list(workers)[:: 1 if round_ % 2 else -1]:
-                if name == "before" and load != "alone":
-                    continue
+            for name in list(chosen)[:: -1 if round_ % 2 else 1]:
+                way, threads = chosen[name]
                 with busy(load):
-                    found[name].append(workers[name].run(args.seconds))
-        speeds[load] = {x: statistics.median(v) for x, v in found.items() if v}
-        if load == args.loads[0]:
-            alone = speeds[load]["keras-birds"]
-        best = max(v for x, v in speeds[load].items() if x in ("1 thread", "2 threads"))
-        ours = speeds[load]["keras-birds"]
-        columns = "  ".join(f"{x} {v:.1f}" for x, v in speeds[load].items())
+                    found[name].append(way.run(args.seconds, threads))
+        speeds = {x: statistics.median(v) for x, v in found.items()}
+        ours, best = speeds["keras-birds"], max(speeds["1 thread"], speeds["2 threads"])
+        alone = alone or ours
+        columns = "  ".join(f"{x} {v:.1f}" for x, v in speeds.items())
         print(
-            f"{job:<6}{load:<16} {columns} clips/s: {ours / best:.2f} x the better, "
-            f"{ours / alone:.2f} x {args.loads[0]}",
+            f"{job:<6}{load:<16} {columns} clips/s: {ours / best:.2f} x the better, {ours / alone:.2f} x alone",
             flush=True,
         )
-    for worker in workers.values():
-        worker.close()
+    for x in {worker, before}:
+        x.close()
 
 
 def yardstick() -> None:
