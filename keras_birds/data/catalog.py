@@ -1,8 +1,8 @@
 """Which recordings there are, with their labels, and all that is wrong with a data set's tables."""
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,22 +162,14 @@ def data_hash(catalog: Catalog) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    digest = hashlib.sha256()
-    _feed(digest, catalog.labels.names)
-    paths, columns = catalog.recordings["path"], catalog.recordings[["label", "secondary"]]
-    entries = sorted(
-        (relative, str(_size(path)), label, *secondary)
-        for relative, path, label, secondary in zip(
-            catalog.relative_paths, paths, columns["label"], columns["secondary"], strict=True
-        )
-    )
-    for entry in entries:
-        _feed(digest, entry)
-    return digest.hexdigest()
-
-
-def _feed(digest: "hashlib._Hash", parts: Iterable[str]) -> None:
-    digest.update("\0".join(parts).encode("utf-8", "surrogateescape") + b"\0\0")
+    table = catalog.recordings
+    columns = catalog.relative_paths, table["path"], table["label"], table["secondary"]
+    entries = [
+        [relative, _size(path), label, *secondary]
+        for relative, path, label, secondary in zip(*columns, strict=True)
+    ]
+    entries.sort(key=json.dumps)
+    return hashlib.sha256(json.dumps([catalog.labels.names, entries]).encode()).hexdigest()
 
 
 def _size(path: str) -> int:

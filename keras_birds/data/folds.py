@@ -208,13 +208,9 @@ def _choose_hidden(labels: np.ndarray, groups: np.ndarray, folds: FoldsConfig) -
 
 
 def _group_names(catalog: Catalog, column: str) -> list[str]:
-    table = catalog.recordings
     if column == "location":
-        places = table[["latitude", "longitude"]].round(LOCATION_DIGITS) + 0.0
-        names = [
-            "" if np.isnan(place).any() else f"{place[0]:.{LOCATION_DIGITS}f} {place[1]:.{LOCATION_DIGITS}f}"
-            for place in places.to_numpy()
-        ]
+        places = catalog.recordings[["latitude", "longitude"]].round(LOCATION_DIGITS) + 0.0
+        names = ["" if np.isnan(place).any() else f"{place[0]} {place[1]}" for place in places.to_numpy()]
     else:
         names = [str(x) for x in _column(catalog, column)]
     if not any(names):
@@ -226,27 +222,26 @@ def _group_names(catalog: Catalog, column: str) -> list[str]:
 
 
 def _by_column(catalog: Catalog, folds: FoldsConfig) -> Split:
-    cells = [str(x).strip() for x in _column(catalog, folds.column)]
-    is_number = [cell.isascii() and cell.isdigit() and len(cell) < 5 for cell in cells]
-    fold = np.array([int(cell) if good else HIDDEN for cell, good in zip(cells, is_number, strict=True)], int)
-    wrong = np.flatnonzero(fold == HIDDEN)
-    if len(wrong):
-        rows = catalog.recordings["row"].to_numpy()[wrong]
-        listed = ", ".join(
-            f"{row} ({cells[i]!r})" for row, i in zip(rows[:_ROWS_LISTED], wrong, strict=False)
-        )
+    cells = pd.Series(_column(catalog, folds.column), dtype=str).str.strip()
+    is_number = cells.str.fullmatch("[0-9]{1,4}")
+    if not is_number.all():
+        wrong = [
+            f"{row} ({cell!r})"
+            for row, cell, is_right in zip(catalog.recordings["row"], cells, is_number, strict=True)
+            if not is_right
+        ]
         more = f" and {len(wrong) - _ROWS_LISTED} more" if len(wrong) > _ROWS_LISTED else ""
         raise DataError(
-            f"the column {folds.column} must hold folds as whole numbers from 0. Received: rows {listed}{more}"
+            f"the column {folds.column} must hold folds as whole numbers from 0. Received: rows {', '.join(wrong[:_ROWS_LISTED])}{more}"
         )
-    n_folds = int(fold.max(initial=-1)) + 1
-    empty = sorted(set(range(n_folds)) - set(fold.tolist()))
-    if empty or n_folds < 2:
+    fold = cells.astype(int).to_numpy()
+    found = np.unique(fold).tolist()
+    if found != list(range(len(found))) or len(found) < 2:
         raise DataError(
             f"the column {folds.column} must hold the folds 0 to n-1, at least two, each with recordings. "
-            f"Received: {', '.join(map(str, sorted(set(fold.tolist()))))}"
+            f"Received: {', '.join(map(str, found))}"
         )
-    return Split(fold, n_folds)
+    return Split(fold, len(found))
 
 
 def _column(catalog: Catalog, column: str) -> list[object]:

@@ -5,12 +5,12 @@ alike for all. Pitch, tempo and level vary from one recording to the next, and i
 sings too, which is listed as a secondary label.
 """
 
-import csv
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import scipy.signal
 import soundfile
 
@@ -23,10 +23,6 @@ _TABLE, _TAXONOMY, _AUDIO = "train.csv", "taxonomy.csv", "train_audio"
 _OVERLAP_SHARE = 0.25
 _GUEST_LEVEL = 0.7
 _RECORDISTS = 12
-_COLUMNS = (
-    *("primary_label", "secondary_labels", "type", "filename", "collection", "rating", "url", "latitude"),
-    *("longitude", "scientific_name", "common_name", "author", "license"),
-)
 
 
 @dataclass(frozen=True)
@@ -134,15 +130,9 @@ def make_synthetic(
         rows.append(_row(labels[species], None if guest is None else labels[guest], name, rng))
         if progress is not None:
             progress(done, len(jobs))
-    taxonomy = [
-        {
-            "primary_label": label.name,
-            "inat_taxon_id": number,
-            "scientific_name": label.scientific_name,
-            "common_name": label.common_name,
-            "class_name": label.class_name,
-        }
-        for number, label in enumerate(labels, 1)
+    taxonomy: list[dict[str, object]] = [
+        {"primary_label": details.pop("name"), "inat_taxon_id": number, **details}
+        for number, details in enumerate((asdict(label) for label in labels), 1)
     ]
     _write_csv(folder / _TAXONOMY, taxonomy)
     # Last: the table says that the recordings are all there.
@@ -210,23 +200,25 @@ def _sound(note: _Note, pitch: float, tempo: float, rng: np.random.Generator) ->
 
 
 def _row(label: Label, guest: Label | None, name: str, rng: np.random.Generator) -> dict[str, object]:
+    """A row of `train.csv`, with BirdCLEF's columns in their order."""
     recordist = int(rng.integers(_RECORDISTS))
-    place = (4.0 + 0.31 * recordist, -74.0 + 0.17 * recordist)
-    return dict(
-        zip(
-            _COLUMNS,
-            (
-                *(label.name, [guest.name if guest else ""], ["song"], name, "SYN"),
-                *(float(rng.integers(2, 11)) / 2, "", round(place[0], 4), round(place[1], 4)),
-                *(label.scientific_name, label.common_name, f"Recordist {recordist + 1}", "cc0 1.0"),
-            ),
-            strict=True,
-        )
-    )
+    return {
+        "primary_label": label.name,
+        "secondary_labels": [guest.name if guest else ""],
+        "type": ["song"],
+        "filename": name,
+        "collection": "SYN",
+        "rating": float(rng.integers(2, 11)) / 2,
+        "url": "",
+        "latitude": round(4.0 + 0.31 * recordist, 4),
+        "longitude": round(-74.0 + 0.17 * recordist, 4),
+        "scientific_name": label.scientific_name,
+        "common_name": label.common_name,
+        "author": f"Recordist {recordist + 1}",
+        "license": "cc0 1.0",
+    }
 
 
 def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    with atomic_path(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
