@@ -1,6 +1,8 @@
 """`keras-birds data check`: the manifest, the figure and the exit code."""
 
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -231,3 +233,26 @@ def test_labels_without_recordings_are_drawn_as_none(tmp_path, data_dir):
     areas = [count_pixels(pixels, color) for color in COLORS]
     assert min(areas[:2]) > 500
     assert areas[2:] == [0, 0]
+
+
+CHECK = """
+import resource, sys
+from keras_birds.data.check import check_recordings
+found = check_recordings(sys.argv[1:2], 32_000)
+print(found["status"][0], found["seconds"][0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_a_recordings_length(tmp_path):
+    peak_kb = {}
+    for minutes in (1, 60):
+        path = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(path, "w", RATE, 1) as file:
+            for _ in range(minutes):
+                file.write(noise(60))
+        command = [sys.executable, "-c", CHECK, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        status, seconds, peak_kb[minutes] = done.stdout.split()
+        assert (status, float(seconds)) == ("ok", 60 * minutes)
+    # As float32 the hour is 460 MB.
+    assert int(peak_kb[60]) - int(peak_kb[1]) < 40_000, peak_kb

@@ -232,7 +232,8 @@ def _by_column(catalog: Catalog, folds: FoldsConfig) -> Split:
         ]
         more = f" and {len(wrong) - _ROWS_LISTED} more" if len(wrong) > _ROWS_LISTED else ""
         raise DataError(
-            f"the column {folds.column} must hold folds as whole numbers from 0. Received: rows {', '.join(wrong[:_ROWS_LISTED])}{more}"
+            f"the column {folds.column} must hold folds as whole numbers from 0. "
+            f"Received: rows {', '.join(wrong[:_ROWS_LISTED])}{more}"
         )
     fold = cells.astype(int).to_numpy()
     found = np.unique(fold).tolist()
