@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.audio.files import recordings_in
+from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import DataConfig
 from keras_birds.data.tables import (
     Problems,
@@ -165,18 +166,11 @@ def data_hash(catalog: Catalog) -> str:
     table = catalog.recordings
     columns = catalog.relative_paths, table["path"], table["label"], table["secondary"]
     entries = [
-        [relative, _size(path), label, *secondary]
+        [relative, file_fingerprint(path)[0], label, *secondary]
         for relative, path, label, secondary in zip(*columns, strict=True)
     ]
     entries.sort(key=json.dumps)
     return hashlib.sha256(json.dumps([catalog.labels.names, entries]).encode()).hexdigest()
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return -1
 
 
 def _from_table(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.DataFrame, dict[str, Label]]:

@@ -23,6 +23,7 @@ import pandas as pd
 
 from keras_birds.audio.clips import crop_start
 from keras_birds.audio.mel import MIN_DB, MelTransform
+from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import Config, diff_settings
 from keras_birds.data.source import require_usable, usable_of
 from keras_birds.errors import DataError
@@ -214,7 +215,7 @@ def _select(store: Path, index: pd.DataFrame, paths: list[str]) -> pd.DataFrame:
         )
     chosen = index.loc[paths]
     stamps = zip(paths, chosen["size_bytes"], chosen["mtime_ns"], strict=True)
-    changed = [path for path, size, mtime in stamps if file_stamp(path) != (size, mtime)]
+    changed = [path for path, size, mtime in stamps if file_fingerprint(path) != (size, mtime)]
     if changed:
         raise DataError(
             f"{store}: recordings must be as they were when the store was made. Received: {len(changed)} "
@@ -226,12 +227,3 @@ def _select(store: Path, index: pd.DataFrame, paths: list[str]) -> pd.DataFrame:
 def store_name(path: str | Path) -> str:
     """What a store calls a recording: one name, from whatever folder a command is run."""
     return str(Path(path).resolve())
-
-
-def file_stamp(path: str | Path) -> tuple[int, int]:
-    """Size in bytes and modification time in ns; -1 and -1 for a file that isn't there."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns

@@ -23,6 +23,7 @@ from keras_birds.atomic import DISK_FULL, atomic_path
 from keras_birds.audio.clips import fill
 from keras_birds.audio.decode import decode, decode_clip, probe
 from keras_birds.audio.mel import MelTransform
+from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import Config
 from keras_birds.data.mel_store import (
     DATA,
@@ -31,7 +32,6 @@ from keras_birds.data.mel_store import (
     SETTINGS,
     Slots,
     describe_difference,
-    file_stamp,
     read_settings,
     store_name,
     store_settings,
@@ -191,7 +191,7 @@ def _is_current(entry: _Entry | None) -> bool:
     """Whether a recording is in the store as it is on the disk now."""
     if entry is None or entry.status in _TRY_AGAIN:
         return False
-    return file_stamp(entry.path) == (entry.size_bytes, entry.mtime_ns)
+    return file_fingerprint(entry.path) == (entry.size_bytes, entry.mtime_ns)
 
 
 def _read_journal(store: Path, frame_bytes: int) -> tuple[dict[str, _Entry], int]:
@@ -287,7 +287,7 @@ def _compute(paths: list[str], config: Config, slots: Slots, workers: int) -> It
 
 
 def _compute_one(path: str, config: Config, transform: MelTransform, slots: Slots) -> tuple[_Entry, bytes]:
-    size_bytes, mtime_ns = file_stamp(path)
+    size_bytes, mtime_ns = file_fingerprint(path)
     audio = config.audio
     try:
         if audio.crop == "center":
