@@ -66,7 +66,6 @@ class DataConfig(_Section):
     taxonomy: str = "taxonomy.csv"
     audio_dir: str = "train_audio"
     store: str = ""
-    store_dtype: Literal["float16", "uint8"] = "float16"
     column_path: str = "filename"
     column_label: str = "primary_label"
     column_secondary: str = "secondary_labels"

@@ -42,9 +42,8 @@ def precompute(
     keras-birds train --data birdclef --set data.store=birdclef-mel
 
     With audio.crop = "center" (the published recipe) the store holds each recording's middle clip, with
-    "random" whole recordings, as data.store_dtype says (float16, or uint8 at half its size). Image height and
-    width may change afterwards; other audio or mel settings make a new store necessary, and this command then
-    makes it.
+    "random" whole recordings in float16. Image height and width may change afterwards; other audio or mel settings
+    make a new store necessary, and this command then makes it.
 
     Stopped or killed, the same command goes on where it was. Recordings that can't be read are left out and
     listed.

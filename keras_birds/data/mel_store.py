@@ -9,12 +9,13 @@ A store is a folder:
 store.
 
 With `audio.crop = "center"` a recording's data is the normalised mel (or MFCC) of its middle clip, float32
-`[rows, frames]`. With `"random"` it is the whole recording's mel power in dB, `[frames, n_mels]` so that a
+`[rows, frames]`. With `"random"` it is the whole recording's mel power in dB, float16 `[frames, n_mels]` so that a
 crop is a slice; normalisation follows the slicing.
 """
 
 import json
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,11 @@ _REMEDY = "run `keras-birds data precompute` again with the same data and settin
 
 def store_settings(config: Config) -> dict[str, Any]:
     """Settings that a store's contents depend on: not the image size, as resizing happens on reading."""
-    is_random = config.audio.crop == "random"
-    mel = ["n_fft", "hop_samples", "n_mels", "f_min_hz", "f_max_hz", "top_db"]
-    if not is_random:
-        mel += ["feature", "n_mfcc"] if config.mel.feature == "mfcc" else ["feature"]
-    sections = {
-        "audio": ("crop", "sample_rate_hz", "clip_s", "decoder"),
-        "mel": mel,
-        "data": ("store_dtype",) if is_random else (),
-    }
-    return {"format_version": FORMAT_VERSION} | {
-        f"{section}.{key}": getattr(getattr(config, section), key)
-        for section, keys in sections.items()
-        for key in keys
-    }
+    keys = ["audio.crop", "audio.sample_rate_hz", "audio.clip_s", "audio.decoder"]
+    keys += [f"mel.{x}" for x in ("n_fft", "hop_samples", "n_mels", "f_min_hz", "f_max_hz", "top_db")]
+    if config.audio.crop == "center":
+        keys += ["mel.feature", "mel.n_mfcc"] if config.mel.feature == "mfcc" else ["mel.feature"]
+    return {"format_version": FORMAT_VERSION, **{x: attrgetter(x)(config) for x in keys}}
 
 
 def describe_difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -77,37 +69,19 @@ class Slots:
     """How one recording's mel is laid out in `data.bin`."""
 
     def __init__(self, config: Config, transform: MelTransform):
-        self.crop = config.audio.crop
+        self.is_random = config.audio.crop == "random"
+        self._dtype = np.dtype(np.float16 if self.is_random else np.float32)
+        self._rows = config.mel.n_mels if self.is_random else transform.num_rows
+        self.frame_bytes = self._rows * self._dtype.itemsize
         self._transform = transform
-        self._top_db = np.float32(config.mel.top_db)
-        n_mels = config.mel.n_mels
-        if self.crop == "center":
-            self.frame_dtype = np.dtype((np.float32, (transform.num_rows,)))
-        elif config.data.store_dtype == "float16":
-            self.frame_dtype = np.dtype((np.float16, (n_mels,)))
-        else:
-            self.frame_dtype = np.dtype([("low", "<f4"), ("step", "<f4"), ("level", "u1", (n_mels,))])
-        self.frame_bytes = self.frame_dtype.itemsize
 
     def encode(self, mel: np.ndarray) -> bytes:
         """Bytes of a mel `[rows, frames]`: normalised for centre crops, in dB for whole recordings.
 
-        float16 counts from `MIN_DB` up, so that quiet recordings keep the finest steps. uint8 divides each
-        frame's own range, `top_db` at most, since no crop that holds the frame shows more of it: an error of
-        at most 1 / 255 of that range in a crop's [0, 1].
+        float16 counts from `MIN_DB` up, so that quiet recordings keep the finest steps.
         """
-        if self.crop == "center":
-            return np.ascontiguousarray(mel, np.float32).tobytes()
-        frames = mel.T
-        if self.frame_dtype.names is None:
-            return (frames - np.float32(MIN_DB)).astype(np.float16).tobytes()
-        packed = np.zeros(len(frames), self.frame_dtype)
-        high = frames.max(axis=1)
-        low = np.maximum(frames.min(axis=1), high - self._top_db)
-        step = np.maximum((high - low) / 255, np.float32(1e-12))
-        packed["low"], packed["step"] = low, step
-        packed["level"] = np.clip(np.rint((frames - low[:, None]) / step[:, None]), 0, 255)
-        return packed.tobytes()
+        stored = mel.T - np.float32(MIN_DB) if self.is_random else mel
+        return np.ascontiguousarray(stored, self._dtype).tobytes()
 
     def clip(self, data: np.ndarray, offset: int, frames: int, start_frame: int) -> np.ndarray:
         """One recording's crop as the transform's `native` gives it, float32 `[rows, frames]` in [0, 1].
@@ -118,17 +92,13 @@ class Slots:
             frames: how many frames it has.
             start_frame: where the crop begins.
         """
-        if self.crop == "center":
-            stored = data[offset : offset + frames * self.frame_bytes].view(np.float32)
-            return stored.reshape(self._transform.num_rows, frames)
         begin = offset + start_frame * self.frame_bytes
-        raw = data[begin : begin + self._transform.num_frames * self.frame_bytes]
-        if self.frame_dtype.names is None:
-            db = raw.view(np.float16).reshape(-1, self._transform.mel.n_mels).astype(np.float32)
-        else:
-            packed = raw.view(self.frame_dtype)
-            db = packed["level"] * packed["step"][:, None] + packed["low"][:, None]
-        return self._transform.normalise(np.ascontiguousarray(db.T))
+        frames = self._transform.num_frames if self.is_random else frames
+        stored = data[begin : begin + frames * self.frame_bytes].view(self._dtype)
+        if not self.is_random:
+            return stored.reshape(self._rows, frames)
+        db = stored.reshape(frames, self._rows).T
+        return self._transform.normalise(np.ascontiguousarray(db, np.float32))
 
 
 class MelStore:
@@ -191,18 +161,14 @@ class MelStore:
         require_usable(self, rows)
         transform = self.transform
         clips = np.empty((len(rows), transform.num_rows, transform.num_frames), np.float32)
+        hop_samples, clip_samples = transform.mel.hop_samples, transform.audio.clip_samples
         for i, row in enumerate(rows):
-            start_frame = 0
-            if self._slots.crop == "random":
-                hop_samples = transform.mel.hop_samples
+            start = 0
+            if self._slots.is_random:
                 position = None if positions is None else float(positions[i])
-                start = crop_start(
-                    int(self._samples[row]), transform.audio.clip_samples, position, hop_samples
-                )
-                start_frame = start // hop_samples
-            clips[i] = self._slots.clip(
-                self._data, int(self._offsets[row]), int(self._frames[row]), start_frame
-            )
+                start = crop_start(int(self._samples[row]), clip_samples, position, hop_samples)
+            place = int(self._offsets[row]), int(self._frames[row])
+            clips[i] = self._slots.clip(self._data, *place, start // hop_samples)
         return transform.resize(clips)
 
 

@@ -129,7 +129,7 @@ def precompute(
 
     Args:
         paths: the recordings.
-        config: `audio`, `mel` and `data.store_dtype` count.
+        config: `audio` and `mel` count.
         store: a folder: new, empty or a store.
         workers: threads; each holds one recording at a time.
         progress: called with the recordings done and to do.
