@@ -193,14 +193,10 @@ def smooth(scores: np.ndarray, windows: int) -> np.ndarray:
         scores: float32 `[window, label]`, in time order.
         windows: an odd number.
     """
-    if windows == 1 or len(scores) == 0:
-        return scores
-    total = np.cumsum(np.vstack([np.zeros((1, scores.shape[1])), scores]), axis=0, dtype=np.float64)
-    places = np.arange(len(scores))
-    first = np.maximum(0, places - windows // 2)
-    last = np.minimum(len(scores), places + windows // 2 + 1)
-    means: np.ndarray = (total[last] - total[first]) / (last - first)[:, None]
-    return means.astype(np.float32)
+    import pandas as pd
+
+    means = pd.DataFrame(scores).rolling(windows, center=True, min_periods=1).mean()
+    return means.to_numpy(np.float32)
 
 
 def detect(

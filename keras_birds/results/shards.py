@@ -1,6 +1,7 @@
 """Parquet files of whole recordings, written and read a piece at a time."""
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _GROUP_ROWS = 1 << 16
+_TABLES_AT_ONCE = 1024  # one of a few rows takes kilobytes of its own
 
 
 class ShardWriter:
@@ -34,7 +36,11 @@ class ShardWriter:
         Raises:
             KerasBirdsError: if the disk is full.
         """
-        self._waiting.append(table)
+        import pyarrow as pa
+
+        self._waiting.append(table.cast(_plain(table.schema)))
+        if len(self._waiting) == _TABLES_AT_ONCE:
+            self._waiting = [pa.concat_tables(self._waiting).combine_chunks()]
         self._rows += len(table)
         if self._rows >= _GROUP_ROWS:
             with self._told():
@@ -47,9 +53,9 @@ class ShardWriter:
         table = pa.concat_tables(self._waiting)
         if self._writer is None:
             self._path.parent.mkdir(exist_ok=True)
-            self._writer = pq.ParquetWriter(self._temporary, _plain(table.schema), compression="zstd")
+            self._writer = pq.ParquetWriter(self._temporary, table.schema, compression="zstd")
         for first in range(0, len(table), _GROUP_ROWS):
-            self._writer.write_table(table.slice(first, _GROUP_ROWS).cast(_plain(table.schema)))
+            self._writer.write_table(table.slice(first, _GROUP_ROWS))
         self._waiting, self._rows = [], 0
 
     def finish(self) -> None:
@@ -110,52 +116,44 @@ class ShardReader:
 
     def take(self, num_rows: int) -> "StoredRows":
         """The next rows. Those that nobody looks at must be passed with `StoredRows.skip`."""
-        return StoredRows(self, num_rows)
+        return StoredRows(self._slices(num_rows), self._schema)
 
-    def next_batch(self, max_rows: int) -> "pa.RecordBatch":
-        """The next rows, at least one and at most `max_rows`."""
-        if self._held is None or not self._held.num_rows:
-            self._held = next(self._batches)
-        batch = self._held.slice(0, max_rows)
-        self._held = self._held.slice(len(batch))
-        return batch
-
-    @property
-    def schema(self) -> "pa.Schema":
-        """Of the batches."""
-        return self._schema
+    def _slices(self, num_rows: int) -> "Iterator[pa.RecordBatch]":
+        while num_rows:
+            if self._held is None or not self._held.num_rows:
+                self._held = next(self._batches)
+            batch = self._held.slice(0, num_rows)
+            self._held = self._held.slice(len(batch))
+            num_rows -= len(batch)
+            yield batch
 
 
 class StoredRows:
     """A recording's rows in a shard, which are read as they are asked for, once.
 
     Args:
-        reader: stands where they begin.
-        num_rows: how many they are.
+        batches: of them.
+        schema: of the batches.
     """
 
-    def __init__(self, reader: ShardReader, num_rows: int):
-        self.num_rows = num_rows
-        self._reader = reader
-        self._left = num_rows
+    def __init__(self, batches: "Iterator[pa.RecordBatch]", schema: "pa.Schema"):
+        self._batches, self._schema = batches, schema
 
     def to_batches(self, max_chunksize: int = _GROUP_ROWS) -> "Iterator[pa.RecordBatch]":
         """As `pyarrow.Table.to_batches`."""
-        while self._left:
-            batch = self._reader.next_batch(min(self._left, max_chunksize))
-            self._left -= len(batch)
-            yield batch
+        for batch in self._batches:
+            for first in range(0, len(batch), max_chunksize):
+                yield batch.slice(first, max_chunksize)
 
     def to_table(self) -> "pa.Table":
         """All at once."""
         import pyarrow as pa
 
-        return pa.Table.from_batches(list(self.to_batches()), self._reader.schema)
+        return pa.Table.from_batches(list(self._batches), self._schema)
 
     def skip(self) -> None:
         """Passes what wasn't asked for."""
-        for _ in self.to_batches():
-            pass
+        deque(self._batches, maxlen=0)
 
 
 def _plain(schema: "pa.Schema") -> "pa.Schema":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.shards import StoredRows
-from keras_birds.results.writers.files import new_file, new_text, recording_path
+from keras_birds.results.writers.files import new_text, recording_path
 from keras_birds.results.writers.programs import (
     write_audacity,
     write_birdnet,
@@ -81,9 +81,12 @@ def write_tables(
         tables = ((out / fmt / recording_path(x[0].file, suffix), [x]) for x in scored)
     paths = []
     for path, rows in tables:
+        paths.append(path)
+        if fmt == "parquet":
+            write_parquet(rows, path)
+            continue
         # In JSON, bytes that aren't UTF-8 become \\udcXX escapes, which its readers know.
         errors = "backslashreplace" if fmt == "json" else "surrogateescape"
-        with new_file(path) if fmt == "parquet" else new_text(path, errors) as file:
+        with new_text(path, errors) as file:
             write(rows, file, *options)
-        paths.append(path)
     return paths

@@ -1,12 +1,11 @@
 """`submission.csv` as BirdCLEF's judges want it: a row for each window, a column for each label."""
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from keras_birds.csv_table import read_csv
 from keras_birds.errors import DataError, ModelError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.writers.files import new_text
@@ -121,8 +120,8 @@ class _Rows:
     def fill_from(self, sample: Path) -> int:
         """Adds what the sample lists of these recordings and has no row yet; how many rows."""
         filled = 0
-        for line in islice(_sample_lines(sample), 1, None):
-            stem, _, second = line[0].rpartition("_") if line else ("", "", "")
+        for line, _ in read_csv(sample, "a sample submission")[1]:
+            stem, _, second = line[0].rpartition("_")
             if stem not in self._seconds or not second.isdecimal() or int(second) in self._seconds[stem]:
                 continue
             if len(line) != len(self._columns) + 1:
@@ -153,20 +152,8 @@ def _stem(file: str) -> str:
     return Path(path).stem
 
 
-def _sample_lines(path: Path) -> Iterator[list[str]]:
-    """The header first."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.reader(file)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it isn't a table"
-        raise DataError(
-            f"the sample submission can't be read. Received: {printable(path)}: {reason}. Check the path"
-        ) from None
-
-
 def _sample_labels(path: Path, labels: Sequence[str]) -> list[str]:
-    header = next(_sample_lines(path), [])
+    header, _ = read_csv(path, "a sample submission")
     if len(header) < 2 or header[0] != "row_id":
         raise DataError(
             "a sample submission's first line is row_id and the labels. Received: "

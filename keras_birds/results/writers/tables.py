@@ -2,19 +2,17 @@
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.detections import detection_schema
+from keras_birds.results.shards import ShardWriter
 from keras_birds.results.writers.rows import Detection, decimal, detections, six_digits
 from keras_birds.text import csv_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# Row groups of a size that readers like; recordings with few rows each are first put together.
-_GROUP_ROWS = 65_536
-_TABLES_AT_ONCE = 1024
 
 
 def write_csv(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO) -> None:
@@ -48,27 +46,21 @@ def write_json(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream:
     stream.write("[]\n" if before == "[\n" else "\n]\n")
 
 
-def write_parquet(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], file: BinaryIO) -> None:
+def write_parquet(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], path: Path) -> None:
     """The tables as they are, in row groups of about 65,536 rows."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     schema = detection_schema()
-    waiting: list[pa.Table] = []
-    rows = 0
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = ShardWriter(path)
+    try:
+        writer.write(schema.empty_table())
         for _, table in recordings:
-            for batch in table.to_batches(max_chunksize=_GROUP_ROWS):
-                waiting.append(pa.Table.from_batches([batch]).cast(schema))
-                rows += len(batch)
-                if rows >= _GROUP_ROWS:
-                    writer.write_table(pa.concat_tables(waiting))
-                    waiting, rows = [], 0
-                elif len(waiting) == _TABLES_AT_ONCE:
-                    # A table of a few rows takes kilobytes of its own.
-                    waiting = [pa.concat_tables(waiting).combine_chunks()]
-        if waiting:
-            writer.write_table(pa.concat_tables(waiting))
+            for batch in table.to_batches():
+                writer.write(pa.Table.from_batches([batch]).cast(schema))
+        writer.finish()
+    finally:
+        writer.discard()
 
 
 def _iso(x: Detection) -> str | None:
