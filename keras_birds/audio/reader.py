@@ -59,7 +59,7 @@ class Reader:
     def __init__(self, name: str | Path):
         self.name = check_file(name)
         self._remote = _Guarded(open_url(str(self.name))) if is_url(self.name) else None
-        self._local: BinaryIO | None = None
+        self._local: _Guarded | None = None
         try:
             self._layout = self._look_through()
             self._file = self._open()
@@ -75,7 +75,7 @@ class Reader:
                 check_length(self.name, self.frames, self.rate_hz)
             self._problem = self._layout.problem
             self.frames_promised = self._promised()
-            self._check_remote()
+            self._check_readable()
         except BaseException:
             self.close()
             raise
@@ -84,15 +84,18 @@ class Reader:
         if self._remote is not None:
             layout = layout_of(self._remote, is_remote=True)
             self._remote.seek(0)
-            self._check_remote()
+            self._check_readable()
             return layout
-        return _local_layout(Path(self.name), *file_fingerprint(self.name))
+        try:
+            return _local_layout(Path(self.name), *file_fingerprint(self.name))
+        except OSError as error:
+            raise AudioError(self.name, error.strerror or str(error), "unreadable") from None
 
     def _open(self) -> Sound:
         try:
             return self._open_parts(self._layout) if self._layout.parts else self._open_whole()
         except soundfile.LibsndfileError as error:
-            self._check_remote()
+            self._check_readable()
             refused = error
         with self._opened() as file:
             layout = mp3.layout_of(file, file.seek(0, 2))  # behind what MP3 doesn't begin with
@@ -102,15 +105,13 @@ class Reader:
             with suppress(soundfile.LibsndfileError):
                 self._layout = layout
                 return self._open_parts(layout)
-        if self._remote is None and not _is_text(head):
-            return FfmpegFile(Path(self.name), _open_reason(refused))
+        reason = _open_reason(refused)
         if _is_text(head):
-            raise AudioError(self.name, _open_reason(refused))
-        raise AudioError(
-            self.name,
-            f"{_open_reason(refused)}, or needs ffmpeg, which reads local files only: download it first",
-            "unreadable",
-        )
+            raise AudioError(self.name, reason)
+        if self._remote is None:
+            return FfmpegFile(Path(self.name), reason)
+        hint = "or needs ffmpeg, which reads local files only: download it first"
+        raise AudioError(self.name, f"{reason}, {hint}", "unreadable")
 
     def _open_whole(self) -> Sound:
         if self._remote is not None:
@@ -130,8 +131,9 @@ class Reader:
         return sound
 
     def _open_parts(self, layout: Layout) -> Sound:
-        file: Any = self._remote or self._opened()
-        self._local = None if self._remote else file
+        file = self._remote
+        if file is None:
+            file = self._local = _Guarded(self._opened())
         sounds: list[Sound] = [SndFile(Window(file, part), **(part.raw or {})) for part in layout.parts]
         return sounds[0] if len(sounds) == 1 else Chain(sounds)
 
@@ -226,9 +228,9 @@ class Reader:
                 place += len(frames)
                 yield frames
         except (soundfile.LibsndfileError, RuntimeError):
-            self._check_remote()
+            self._check_readable()
         else:
-            self._check_remote()
+            self._check_readable()
             return
         try:
             with Reader(self.name) as again:
@@ -238,7 +240,7 @@ class Reader:
                     if done > place:
                         yield frames[max(0, len(frames) - (done - place)) :]
         except (soundfile.LibsndfileError, RuntimeError):
-            self._check_remote()
+            self._check_readable()
 
     def _raw_blocks(self, block: int, start: int, stop: int | None) -> Iterator[np.ndarray]:
         while stop is None or start < stop:
@@ -249,9 +251,9 @@ class Reader:
             start += len(frames)
             yield frames
 
-    def _check_remote(self) -> None:
-        error = None if self._remote is None else self._remote.error
-        if error is not None:
+    def _check_readable(self) -> None:
+        file = self._remote or self._local
+        if file is not None and (error := file.error) is not None:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise AudioError(self.name, f"can no longer be read ({reason})", "unreadable") from None
 
