@@ -107,30 +107,17 @@ def test_batch_mates_do_not_matter():
     np.testing.assert_array_equal(together, backwards)
 
 
-def test_images_have_the_configured_shape():
-    mel = MelConfig(height=96, width=200)
-    transform = MelTransform(AUDIO, mel)
-    images = transform.images(synthetic_clips(AUDIO.clip_samples)[:2])
-    assert images.shape == (2, 96, 200, 1)
-    assert images.dtype == np.float32
-    assert transform.images(np.zeros((0, AUDIO.clip_samples), np.float32)).shape == (0, 96, 200, 1)
-
-
-def test_silence_gives_zeros():
-    images = MelTransform(AUDIO, MelConfig()).native(np.zeros((1, AUDIO.clip_samples), np.float32))
-    np.testing.assert_array_equal(images, 0)
-
-
-def test_nan_is_not_hidden():
-    clips = np.zeros((1, AUDIO.clip_samples), np.float32)
-    clips[0, 1000] = np.nan
-    assert np.isnan(MelTransform(AUDIO, MelConfig()).native(clips)).all()
-
-
-def test_louder_clips_give_the_same_image():
-    clips = synthetic_clips(AUDIO.clip_samples)[:1]
-    transform = MelTransform(AUDIO, MelConfig())
-    np.testing.assert_allclose(transform.native(clips), transform.native(clips * 0.1), atol=1e-5)
+def test_images_of_any_clip():
+    transform = MelTransform(AUDIO, MelConfig(height=96, width=200))
+    clips = synthetic_clips(AUDIO.clip_samples)[:2]
+    images = transform.images(clips)
+    assert (images.shape, images.dtype) == ((2, 96, 200, 1), np.float32)
+    assert transform.images(clips[:0]).shape == (0, 96, 200, 1)
+    louder = transform.images(clips[:1] * 10)
+    np.testing.assert_allclose(louder, images[:1], atol=1e-4)
+    np.testing.assert_array_equal(transform.native(np.zeros_like(clips)), 0)
+    clips[0, 1000] = np.nan  # for the decoder to refuse, never hidden
+    assert np.isnan(transform.native(clips)[0]).all()
 
 
 def test_decibels_of_a_long_recording_do_not_depend_on_the_chunks():
