@@ -68,6 +68,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/mel_speed.py
 	$(BIN)/python benchmarks/train_speed.py
 	$(BIN)/python benchmarks/epoch_speed.py
+	$(BIN)/python benchmarks/contention.py
 	$(BIN)/python benchmarks/predict_speed.py
 	$(BIN)/python benchmarks/predict_files.py
 	$(BIN)/python benchmarks/predict_memory.py
