@@ -19,7 +19,7 @@ class Label:
     class_name: str = ""
 
     @property
-    def known_as(self) -> str:
+    def display_name(self) -> str:
         """What people call it: the common name, or the scientific one, or the label."""
         return self.common_name or self.scientific_name or self.name
 

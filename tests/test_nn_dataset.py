@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from keras_birds.config import Config
-from keras_birds.data.dataset import MelDataset
+from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.source import OnTheFlySource
 from keras_birds.errors import AudioError, DataError
 from keras_birds.nn.augment import build_augment
@@ -41,11 +41,10 @@ def paths(tmp_path_factory):
     return [folder / f"{i}.wav" for i in range(NUM)]
 
 
-def _dataset(paths, config=CONFIG, **kwargs):
+def _dataset(paths, config=CONFIG, rows=None, batch_size=4, augment=None, workers=1, **epochs):
     source = OnTheFlySource(paths, config.audio, config.mel)
-    return MelDataset(
-        source, TARGETS, kwargs.pop("rows", np.arange(NUM)), kwargs.pop("batch_size", 4), **kwargs
-    )
+    epochs = Epochs(np.arange(NUM) if rows is None else rows, **epochs)
+    return MelDataset(source, TARGETS, epochs, batch_size, augment, workers)
 
 
 def _epochs(dataset, n=1):
@@ -183,7 +182,8 @@ def test_fit_sees_whole_epochs_from_the_first_on(paths):
             return batch
 
     source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel)
-    dataset = Watched(source, TARGETS, np.arange(NUM), 2, shuffle=True, drop_remainder=True, workers=2)
+    epochs = Epochs(np.arange(NUM), shuffle=True, drop_remainder=True)
+    dataset = Watched(source, TARGETS, epochs, 2, workers=2)
     model = Pooled()
     model.compile("sgd", "mse", metrics=["mae"])
     begin = []
@@ -266,7 +266,7 @@ def test_the_arguments_are_checked(paths):
     with pytest.raises(DataError, match="Received: 13 recordings for batches of 14"):
         _dataset(paths, batch_size=14, drop_remainder=True)
     with pytest.raises(DataError, match="Received: 13"):
-        MelDataset(OnTheFlySource(paths[:12], CONFIG.audio, CONFIG.mel), TARGETS, np.arange(2), 2)
+        MelDataset(OnTheFlySource(paths[:12], CONFIG.audio, CONFIG.mel), TARGETS, Epochs(np.arange(2)), 2)
     manifest = pd.DataFrame(
         {
             "path": list(map(str, paths)),
@@ -276,6 +276,6 @@ def test_the_arguments_are_checked(paths):
     )
     source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel, manifest=manifest)
     with pytest.raises(DataError, match=r"row 12 \(truncated\)"):
-        MelDataset(source, TARGETS, np.arange(NUM), 2)
+        MelDataset(source, TARGETS, Epochs(np.arange(NUM)), 2)
     with pytest.raises(IndexError, match="Received: 4"):
         _dataset(paths)[4]

@@ -67,7 +67,7 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
         merge = st.toggle(
             "Merge touching windows", key="merge", help="Into one event with the best score.", **address
         )
-        names = {x.name: x.known_as for x in classifier.labels.items}
+        names = {x.name: x.display_name for x in classifier.labels.items}
         only = st.multiselect(
             "Only these species",
             list(names),

@@ -217,7 +217,7 @@ def _show_timeline(
     labels: dict[str, str] = {}
     for name in [x for x in wanted if x in only][:_LINES]:
         item = classifier.labels.items[classifier.labels.index(name)]
-        shown = f"{item.known_as} ({name})" if item.known_as in lines else item.known_as
+        shown = f"{item.display_name} ({name})" if item.display_name in lines else item.display_name
         lines[shown], labels[shown] = found.scores[:, classifier.labels.index(name)], name
     chart = charts.timeline(found.start_s, lines, controls.threshold, analysis.envelope.seconds)
 

@@ -76,7 +76,7 @@ def calibrate(run: Path, method: str, precision: float, reviews: Path | None) ->
     }
     figure = thresholds.parent / "reliability.png"
     reliability_figure(curves, "All labels, out of fold").savefig(figure, dpi=120)
-    click.echo(_table(calibration, scores.labels))
+    click.echo(_describe(calibration, scores.labels))
     click.echo(f"{thresholds}\n{figure}")
     if calibration.error_after > calibration.error_before:
         click.echo("The scores were better calibrated as they were: use them without --calibrated.")
@@ -84,7 +84,7 @@ def calibrate(run: Path, method: str, precision: float, reviews: Path | None) ->
         click.echo(f"Next: keras-birds predict clip.ogg --model {run} --calibrated")
 
 
-def _table(calibration: "Calibration", labels: "LabelSet") -> str:
+def _describe(calibration: "Calibration", labels: "LabelSet") -> str:
     width = max(12, *(len(x) for x in labels))
     lines = [f"{'label':<{width}}{'positives':>10}{'threshold':>11}  95 % interval"]
     for name, x in zip(labels, calibration.labels, strict=True):

@@ -32,10 +32,10 @@ def compare(run_a: Path, run_b: Path, form: str) -> None:
     if form == "json":
         click.echo(json.dumps(comparison.to_dict(), indent=2))
     else:
-        click.echo(_table(comparison))
+        click.echo(_describe(comparison))
 
 
-def _table(comparison: "Comparison") -> str:
+def _describe(comparison: "Comparison") -> str:
     lines = [f"{'fold':<6}{'recordings':>11}{'A':>9}{'B':>9}{'B - A':>10}  95 % interval"]
     for x in [*comparison.folds, comparison.mean]:
         name, found = "mean" if x.fold is None else str(x.fold), x.difference

@@ -62,7 +62,7 @@ def evaluate(
     with make_reporter() as reporter:
         evaluation = evaluate_run(run, out, data_dir, threshold, against, reporter)
     report = write_report(evaluation, out)
-    click.echo(_table(evaluation))
+    click.echo(_describe(evaluation))
     leaks = evaluation.leaks
     if leaks.divided:
         click.echo(
@@ -75,7 +75,7 @@ def evaluate(
     click.echo(f"Report: {report}")
 
 
-def _table(evaluation: "Evaluation") -> str:
+def _describe(evaluation: "Evaluation") -> str:
     head = f"{'fold':<6}{'recordings':>11}{'labels':>8}{'macro AUC':>11}  {'95 % interval':<17}"
     lines = [f"{head}{'cmAP':>7}{'top-1':>7}"]
     for x in [*evaluation.folds, evaluation.mean]:

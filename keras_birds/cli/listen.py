@@ -119,4 +119,4 @@ def _line(window: "LiveWindow", found: "RankedLabel", began: datetime, fmt: str)
             "score": float(f"{found.score:.6g}"),
         }
         return json.dumps(row, ensure_ascii=False)
-    return f"{time}  {window.start_s:8.1f} to {window.end_s:.1f} s  {found.score:.3f}  {found.label.known_as}"
+    return f"{time}  {window.start_s:8.1f} to {window.end_s:.1f} s  {found.score:.3f}  {found.label.display_name}"

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -15,6 +16,75 @@ Augment = Callable[[np.ndarray, np.ndarray, Sequence[int]], Batch]
 
 # Streams of random numbers drawn from one (seed, epoch, index).
 _ORDER, _CROP, _NEGATIVES = 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Epochs:
+    """Which clips an epoch has, and in which order.
+
+    Args:
+        rows: int `[m]`, the catalog rows to take.
+        seed: of the order, the crops and the augmentation.
+        shuffle: whether each epoch has an order of its own.
+        random_crop: whether crops lie anywhere in a recording instead of in its middle.
+        drop_remainder: whether an incomplete last batch is left out.
+        negative_rows: int, catalog rows of which each epoch takes some more, drawn anew.
+        negative_fraction: of an epoch's clips that are such rows.
+
+    Raises:
+        DataError: if there is no row, or no negative one with a fraction above 0.
+    """
+
+    rows: np.ndarray
+    seed: int = 42
+    shuffle: bool = False
+    random_crop: bool = False
+    drop_remainder: bool = False
+    negative_rows: np.ndarray | None = None
+    negative_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not len(self.rows):
+            raise DataError("a data set needs at least one usable recording. Received: none")
+        if self.num_negatives and not len(self.negatives):
+            raise DataError("negatives must have at least one usable recording. Received: none")
+
+    @property
+    def negatives(self) -> np.ndarray:
+        """Int, the negative rows; empty without any."""
+        return np.asarray([] if self.negative_rows is None else self.negative_rows, np.intp)
+
+    @property
+    def num_negatives(self) -> int:
+        """Negative clips of an epoch."""
+        return round(len(self.rows) * self.negative_fraction / (1 - self.negative_fraction))
+
+    def num_batches(self, batch_size: int) -> int:
+        """Batches of an epoch."""
+        n = len(self.rows) + self.num_negatives
+        return n // batch_size if self.drop_remainder else -(-n // batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Int, the catalog rows of an epoch in its order."""
+        rows = np.asarray(self.rows, np.intp)
+        if self.num_negatives:
+            draws = self._rng(_NEGATIVES, epoch)
+            # Each as often as any other, give or take one.
+            rounds = -(-self.num_negatives // len(self.negatives))
+            drawn = np.concatenate([draws.permutation(self.negatives) for _ in range(rounds)])
+            rows = np.concatenate([rows, drawn[: self.num_negatives]])
+        return self._rng(_ORDER, epoch).permutation(rows) if self.shuffle else rows
+
+    def positions(self, epoch: int, index: int, n: int) -> np.ndarray | None:
+        """Where the `n` crops of a batch lie, float `[n]` from 0 to 1; `None` for the middle."""
+        return self._rng(_CROP, epoch, index).random(n) if self.random_crop else None
+
+    def key(self, epoch: int, index: int) -> tuple[int, int, int]:
+        """Seed of a batch's augmentation."""
+        return self.seed % 2**64, epoch, index
+
+    def _rng(self, stream: int, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence((self.seed % 2**64, *key), spawn_key=(stream,)))
 
 
 class MelDataset(keras.utils.PyDataset):
@@ -30,36 +100,24 @@ class MelDataset(keras.utils.PyDataset):
     Args:
         source: gives images by catalog row.
         targets: float32 `[n, label]` for all `n` rows of the catalog, in 0 to 1, or -1 for those to ignore.
-        rows: int `[m]`, the catalog rows to take batches from.
+        epochs: which rows of the catalog make an epoch, and in which order.
         batch_size: clips in a batch.
-        seed: of the order, the crops and the augmentation.
-        shuffle: whether each epoch has an order of its own.
         augment: `augment(images, targets, seed) -> (images, targets)`, safe to call from threads.
-        random_crop: whether crops lie anywhere in a recording instead of in its middle.
-        drop_remainder: whether an incomplete last batch is left out.
         workers: threads that compute batches ahead; 0 computes each when it is asked for.
-        negative_rows: int, catalog rows of which each epoch takes some more, drawn anew.
-        negative_fraction: of an epoch's clips that are such rows.
 
     Raises:
-        DataError: if there is no row, no full batch with `drop_remainder`, a row that isn't usable, or a number of
-            targets other than the source's.
+        DataError: if there is no full batch with `drop_remainder`, a row that isn't usable, or a number of targets
+            other than the source's.
     """
 
     def __init__(
         self,
         source: MelSource,
         targets: np.ndarray,
-        rows: np.ndarray,
+        epochs: Epochs,
         batch_size: int,
-        seed: int = 42,
-        shuffle: bool = False,
         augment: Augment | None = None,
-        random_crop: bool = False,
-        drop_remainder: bool = False,
         workers: int = 1,
-        negative_rows: np.ndarray | None = None,
-        negative_fraction: float = 0.0,
     ):
         super().__init__()
         if len(targets) != len(source):
@@ -67,38 +125,27 @@ class MelDataset(keras.utils.PyDataset):
                 f"targets must have a row for each of the source's {len(source)} recordings. "
                 f"Received: {len(targets)}"
             )
-        self.rows = np.asarray(rows, np.intp)
-        if not len(self.rows):
-            raise DataError("a data set needs at least one usable recording. Received: none")
-        self.negative_rows = np.asarray([] if negative_rows is None else negative_rows, np.intp)
-        self._num_negatives = round(len(self.rows) * negative_fraction / (1 - negative_fraction))
-        if self._num_negatives and not len(self.negative_rows):
-            raise DataError("negatives must have at least one usable recording. Received: none")
-        require_usable(source, np.concatenate([self.rows, self.negative_rows]))
-        if drop_remainder and len(self.rows) < batch_size:
+        require_usable(source, np.concatenate([epochs.rows, epochs.negatives]).astype(np.intp))
+        if not epochs.num_batches(batch_size):
             raise DataError(
-                f"training needs at least one full batch. Received: {len(self.rows)} recordings for batches of "
+                f"training needs at least one full batch. Received: {len(epochs.rows)} recordings for batches of "
                 f"{batch_size}; lower training.batch_size"
             )
         self.source = source
         self.targets = np.asarray(targets, np.float32)
+        self.epochs = epochs
         self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
         self.augment = augment
-        self.random_crop = random_crop
-        self.drop_remainder = drop_remainder
         self._pool = ThreadPoolExecutor(workers, "batch") if workers else None
         self._num_ahead = 2 * workers
         self._lock = threading.Lock()
         self._ahead: dict[int, Future[Batch]] = {}
         self._asked: set[int] = set()
         self._epoch = 0
-        self._order = self._order_of(0)
+        self._order = self.epochs.order(0)
 
     def __len__(self) -> int:
-        n, size = len(self.rows) + self._num_negatives, self.batch_size
-        return n // size if self.drop_remainder else -(-n // size)
+        return self.epochs.num_batches(self.batch_size)
 
     @property
     def epoch(self) -> int:
@@ -141,30 +188,12 @@ class MelDataset(keras.utils.PyDataset):
         self._ahead.clear()
         self._asked.clear()
         self._epoch = epoch
-        self._order = self._order_of(epoch)
-
-    def _order_of(self, epoch: int) -> np.ndarray:
-        rows = self.rows
-        if self._num_negatives:
-            draws = self._rng(_NEGATIVES, epoch)
-            # Each as often as any other, give or take one.
-            rounds = -(-self._num_negatives // len(self.negative_rows))
-            drawn = np.concatenate([draws.permutation(self.negative_rows) for _ in range(rounds)])
-            rows = np.concatenate([rows, drawn[: self._num_negatives]])
-        return self._rng(_ORDER, epoch).permutation(rows) if self.shuffle else rows
-
-    def _rng(self, stream: int, *key: int) -> np.random.Generator:
-        sequence = np.random.SeedSequence((self._nonnegative_seed, *key), spawn_key=(stream,))
-        return np.random.default_rng(sequence)
-
-    @property
-    def _nonnegative_seed(self) -> int:
-        return self.seed % 2**64
+        self._order = self.epochs.order(epoch)
 
     def _compute(self, epoch: int, order: np.ndarray, index: int) -> Batch:
         rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-        positions = self._rng(_CROP, epoch, index).random(len(rows)) if self.random_crop else None
+        positions = self.epochs.positions(epoch, index, len(rows))
         images, targets = self.source.images(rows, positions), self.targets[rows]
         if self.augment is not None:
-            return self.augment(images, targets, (self._nonnegative_seed, epoch, index))
+            return self.augment(images, targets, self.epochs.key(epoch, index))
         return images, targets

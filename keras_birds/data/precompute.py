@@ -119,8 +119,8 @@ def precompute(
     config: Config,
     store: str | Path,
     workers: int = 1,
-    progress: Progress | None = None,
-    announce: Callable[[StorePlan], None] | None = None,
+    progress: Progress = lambda *_: None,
+    announce: Callable[[StorePlan], None] = lambda _: None,
 ) -> StoreSummary:
     """Makes a mel store, or brings one up to date.
 
@@ -142,7 +142,6 @@ def precompute(
     """
     names = list(dict.fromkeys(store_name(path) for path in paths))
     store = Path(store)
-    _require_own_folder(store)
     with _locked(store):
         settings, stored = store_settings(config), read_settings(store)
         reason = describe_difference(stored, settings) if stored is not None else ""
@@ -159,32 +158,44 @@ def precompute(
             free_bytes=shutil.disk_usage(store).free + (data_bytes if reason else 0),
             rebuild_reason=reason,
         )
-        if announce:
-            announce(plan)
-        if plan.new_bytes > plan.free_bytes:
-            raise DataError(
-                f"{store}: the disk must have room for the store. Received: {plan.free_bytes / 1e9:.2f} GB "
-                f"free of {plan.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
-            )
+        announce(plan)
+        _require_room(plan)
         with _disk_errors(store):
             if anew:
                 _begin(store, settings)
             end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)
             with _open_at(store / DATA, end) as file, _open_at(store / JOURNAL, journal_bytes) as journal:
                 for done, (entry, data) in enumerate(_compute(todo, config, slots, workers), 1):
-                    entries[entry.path] = replace(entry, offset=file.tell() if data else 0)
-                    _write(file, data)
-                    _write(journal, json.dumps(asdict(entries[entry.path])).encode() + b"\n")
-                    if progress:
-                        progress(done, len(todo))
+                    entries[entry.path] = _append(file, journal, entry, data)
+                    progress(done, len(todo))
                 os.fsync(file.fileno())
             chosen = [entries[name] for name in names]
+            columns = [x.name for x in fields(_Entry)]
             with atomic_path(store / INDEX) as temporary:
-                columns = [x.name for x in fields(_Entry)]
                 pd.DataFrame([asdict(entry) for entry in chosen], columns=columns).to_parquet(temporary)
-    used, data_bytes = sum(x.frames for x in chosen) * slots.frame_bytes, _size(store / DATA)
+    return _summary(plan, chosen, slots.frame_bytes)
+
+
+def _summary(plan: StorePlan, chosen: list[_Entry], frame_bytes: int) -> StoreSummary:
+    data_bytes = _size(plan.store / DATA)
+    unused_bytes = data_bytes - sum(x.frames for x in chosen) * frame_bytes
     left_out = tuple((entry.path, entry.reason) for entry in chosen if entry.status not in USABLE)
-    return StoreSummary(plan, data_bytes, data_bytes - used, left_out)
+    return StoreSummary(plan, data_bytes, unused_bytes, left_out)
+
+
+def _require_room(plan: StorePlan) -> None:
+    if plan.new_bytes > plan.free_bytes:
+        raise DataError(
+            f"{plan.store}: the disk must have room for the store. Received: {plan.free_bytes / 1e9:.2f} GB "
+            f"free of {plan.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
+        )
+
+
+def _append(file: io.FileIO, journal: io.FileIO, entry: _Entry, data: bytes) -> _Entry:
+    entry = replace(entry, offset=file.tell() if data else 0)
+    _write(file, data)
+    _write(journal, json.dumps(asdict(entry)).encode() + b"\n")
+    return entry
 
 
 def _is_current(entry: _Entry | None) -> bool:
@@ -240,7 +251,8 @@ def _write(file: io.FileIO, data: bytes) -> None:
 
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """Makes the store's folder and keeps other runs out of it."""
+    """Makes the store's folder, unless it has other files, and keeps other runs out of it."""
+    _require_own_folder(store)
     try:
         store.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

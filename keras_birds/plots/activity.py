@@ -38,10 +38,8 @@ def activity_figure(activity: Activity, path: str | Path) -> None:
     grid.set_facecolor("white")
     grid.patch.set(hatch="////", edgecolor="#cccccc")
     image = grid.imshow(rate, aspect="auto", cmap="magma", vmin=0, interpolation="nearest")
-    names = [activity.labels.items[k] for k in rows]
-    grid.set_yticks(
-        range(len(rows)), [x.common_name or x.scientific_name or x.name for x in names], parse_math=False
-    )
+    names = [activity.labels.items[k].display_name for k in rows]
+    grid.set_yticks(range(len(rows)), names, parse_math=False)
     grid.set_xticks(range(0, 24, 2), [f"{x:02d}" for x in range(0, 24, 2)])
     grid.set_xlabel("Hour of day")
     figure.colorbar(image, ax=grid, label="Detections per\nrecorded hour", pad=0.01)

@@ -13,7 +13,7 @@ from keras_birds.config import Config
 from keras_birds.data.cache import CachedSource
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
 from keras_birds.data.check import check_recordings
-from keras_birds.data.dataset import MelDataset
+from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.folds import Split, make_split
 from keras_birds.data.mel_store import MelStore
 from keras_birds.data.review_source import ReviewedSource, read_reviewed
@@ -103,27 +103,26 @@ class TrainingRun:
             negative_rows = sum(map(len, sources)) + np.flatnonzero(self.background.usable)
             sources.append(self.background)
             targets.append(np.zeros((len(self.background), targets[0].shape[1]), np.float32))
-        return MelDataset(
-            JoinedSource(*sources) if len(sources) > 1 else self.source,
-            np.concatenate(targets),
+        epochs = Epochs(
             np.concatenate(rows),
-            settings.batch_size,
             seed=settings.seed,
             shuffle=True,
-            augment=self._augment(),
             random_crop=config.audio.crop == "random",
             drop_remainder=True,
-            workers=settings.workers,
             negative_rows=negative_rows,
             negative_fraction=config.data.background_fraction,
         )
+        source = JoinedSource(*sources) if len(sources) > 1 else self.source
+        arrays = np.concatenate(targets)
+        return MelDataset(source, arrays, epochs, settings.batch_size, self._augment(), settings.workers)
 
     def validation_data(self, fold: Fold) -> MelDataset | None:
         """Batches of the recordings that a fold is measured on, in order; `None` where there are none."""
         rows, settings = self.validation_rows(fold), self.config.training
         if not len(rows):
             return None
-        return MelDataset(self.source, self.targets, rows, settings.batch_size, workers=settings.workers)
+        size, workers = settings.batch_size, settings.workers
+        return MelDataset(self.source, self.targets, Epochs(rows), size, workers=workers)
 
     def _augment(self) -> Augment:
         background = self.background
