@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_birds.config import Config as Config
+    from keras_birds.data.dataset import Epochs as Epochs
     from keras_birds.data.dataset import MelDataset as MelDataset
     from keras_birds.inference.classifier import load as load
     from keras_birds.labels import LabelSet as LabelSet
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "Config": "config",
     "LabelSet": "labels",
+    "Epochs": "data.dataset",
     "MelDataset": "data.dataset",
     "MelMixUp": "nn.mixup",
     "SpecAugment": "nn.spec_augment",

@@ -312,7 +312,7 @@ def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
     assert "6 of background, 1 of them left out (see background.csv)" in watcher.lines[0]
     manifest = pd.read_csv(tmp_path / "run" / "background.csv")
     assert (manifest["status"] == "ok").sum() == 5
-    assert len(run.validation_data(0).rows) == NUM_VALIDATE[0]
+    assert len(run.validation_data(0).epochs.rows) == NUM_VALIDATE[0]
     again = open_run(tmp_path / "run", plain, data, None)
     (images, targets), (unmixed, _) = (
         (np.concatenate(x) for x in zip(*(training[k] for k in range(len(training))), strict=True))
