@@ -428,6 +428,28 @@ def test_a_wav_is_read_to_its_end_whatever_its_sizes_say(tmp_path, riff, data, a
     assert failure(path).status == "empty"
 
 
+@needs("ffmpeg")
+@pytest.mark.parametrize("codec", ["libmp3lame", "adpcm_ima_wav", "adpcm_ms"])
+def test_a_wav_of_other_encodings_is_read_to_its_end_without_a_size(loud_then_quiet, tmp_path, codec):
+    path = tmp_path / "a.wav"
+    ffmpeg(loud_then_quiet / "loud.wav", "-c:a", codec, "-q:a", "4", path)
+    assert heard(path)[:2] == ("ok", 12.0)
+    content = path.read_bytes()
+    place = content.index(b"data") + 4
+    path.write_bytes(content[:place] + bytes(4) + content[place + 4 :])
+    assert heard(path)[:2] == ("ok", 12.0)
+    path.write_bytes(content[: len(content) // 2])
+    assert heard(path)[0] == "partial"
+
+
+@needs("sox")
+@pytest.mark.parametrize("form", ["wav", "aiff"])
+def test_what_sox_writes_to_a_pipe_is_whole(tmp_path, form):
+    soundfile.write(tmp_path / "a.wav", noise(2), RATE)
+    (tmp_path / "b").write_bytes(run("sox", tmp_path / "a.wav", "-t", form, "-"))
+    assert heard(tmp_path / "b") == ("ok", 2.0, "")
+
+
 def test_a_wav_past_4_gib_whose_size_wrapped_around(tmp_path):
     path, more, rate = tmp_path / "a.wav", 1 << 20, 500_000
     with path.open("wb") as file:

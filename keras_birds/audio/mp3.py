@@ -62,9 +62,12 @@ def may_be(head: bytes) -> bool:
     return head[:3] == b"ID3" or _frame(int.from_bytes(head[:4], "big") & 0xFFFE_FEC0) is not None
 
 
-def layout_of(file: SeekableFile, size: int) -> Layout:
-    """Where an MP3's frames lie: as the first frame's table says if the file has just the bytes that this tells."""
-    start, end = _without_tags(file, size)
+def layout_of(file: SeekableFile, size: int, start: int = 0) -> Layout:
+    """Where the frames of an MP3 lie that goes from `start` to `size` in a file.
+
+    As the first frame's table says, where this tells just the bytes that are there; else they are counted.
+    """
+    start, end = _without_tags(file, start, size)
     place = _find(file, start, min(end, start + _SEARCH_BYTES // 2), end)
     if place is None:
         return Layout()
@@ -167,14 +170,12 @@ def _table(opening: bytes, frame: _Frame) -> _Table | None:
     return None
 
 
-def _without_tags(file: SeekableFile, size: int) -> tuple[int, int]:
+def _without_tags(file: SeekableFile, start: int, end: int) -> tuple[int, int]:
     """The place behind the tags at the beginning, and that before those at the end: ID3, APE and Lyrics3."""
-    start = 0
-    file.seek(0)
+    file.seek(start)
     while length := _tag_length(file.read(10)):
         start += length
         file.seek(start)
-    end = size
     while end > start:
         file.seek(max(start, end - 128))
         tail = file.read(end - max(start, end - 128))

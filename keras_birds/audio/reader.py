@@ -33,7 +33,7 @@ SHORTFALL_S = 0.1
 _BLOCK_SAMPLES = 1 << 18
 _SALVAGE_FRAMES = 1024
 _UNKNOWN_FRAMES = 1 << 36
-_UNKNOWN_BYTES = 0x7FFF_0000
+_UNKNOWN_BYTES = 0x7F00_0000
 # What libsndfile tells of a data chunk that is longer than the file, in AIFF, AU, SVX, W64 and others.
 _SHORTER = re.compile(r"^\s*(?:data|riff|SSND|BODY|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 

@@ -2,12 +2,13 @@
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from keras_birds.audio import mp3
 from keras_birds.audio.layout import CUT_OFF, Layout, Part, SeekableFile
 
 MAGIC = (b"RIFF", b"RF64", b"BW64")
-_EXTENSIBLE = 0xFFFE
+_EXTENSIBLE, _MP3 = 0xFFFE, 0x55
 _MAX_CHUNK_BYTES = 1 << 26
 _ENCODINGS = {
     (1, 8): "PCM_U8",
@@ -90,7 +91,7 @@ def read_header(read: Callable[[int], bytes], head: bytes) -> WavHeader | None:
         known = data_64 if data_64 and data_64 < 1 << 62 else None
     else:
         # sox, arecord and others write a number near 2 GiB, ffmpeg one near 4 GiB.
-        is_unknown = size == 0 or 0x7FFF_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000
+        is_unknown = size == 0 or 0x7F00_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000
         known = None if is_unknown else size
     return WavHeader(rate_hz, channels, code, bits, frame_bytes, place, known)
 
@@ -102,6 +103,11 @@ def layout_of(file: SeekableFile, size: int) -> Layout:
     if header is None or header.start >= size:
         return Layout(is_exact=True)
     there, told = size - header.start, header.data_bytes
+    if header.code == _MP3:
+        end = size if told is None else min(size, header.start + told)
+        layout = mp3.layout_of(file, end, header.start)
+        problem = layout.problem or (CUT_OFF if told is not None and told > there else "")
+        return replace(layout, parts=layout.parts or (Part(header.start, end),), problem=problem)
     if told is not None and told > there:
         is_less = told - there >= max(1, header.frame_bytes)
         return Layout((), CUT_OFF if is_less else "", told / there, is_exact=True)
@@ -116,7 +122,9 @@ def layout_of(file: SeekableFile, size: int) -> Layout:
     ):
         return Layout(is_exact=True)
     if not header.encoding:
-        return Layout(is_exact=True)
+        file.seek(0)
+        start = file.read(header.start - 4) + min(end - header.start, 0xFFFF_FFFF).to_bytes(4, "little")
+        return Layout((Part(header.start, end, start),), is_exact=True)
     raw = {"samplerate": header.rate_hz, "channels": header.channels, "subtype": header.encoding}
     end -= (end - header.start) % header.frame_bytes
     return Layout((Part(header.start, end, raw={**raw, "format": "RAW", "endian": "LITTLE"}),), is_exact=True)
