@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,8 @@ def train_on_cluster(
         cpus, gpus = fold_resources(nodes())
         each = f"{cpus} processor{'s' * (cpus != 1)}" + (" and a GPU" if gpus else "")
         reporter.log(f"each fold takes {each} of a node")
-        arguments = (config, str(data), run.out, run.pretrained, os.environ["KERAS_BACKEND"])
-        results = _run_tasks(run.folds, (cpus, gpus), arguments, reporter)
+        work = _Work(Path.cwd(), config, data, run.out, run.pretrained, os.environ["KERAS_BACKEND"])
+        results = _run_tasks(run.folds, (cpus, gpus), work, reporter)
     return RunResult(run.out, tuple(results), run.left_out)
 
 
@@ -88,22 +89,23 @@ def fold_resources(found: Sequence[Node]) -> tuple[int, int]:
 
 
 def _run_tasks(
-    folds: Sequence[Fold], resources: tuple[int, int], arguments: tuple[Any, ...], reporter: Reporter
+    folds: Sequence[Fold], resources: tuple[int, int], work: "_Work", reporter: Reporter
 ) -> "list[FoldResult]":
     import ray
+    from ray.util.queue import Queue
 
-    lines = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Lines).remote()
+    lines = Queue(actor_options={"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1})
     cpus, gpus = resources
     # A process of its own for each fold: what one leaves in memory doesn't reach the next.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MAX_RETRIES, max_calls=1)(_train_fold)
-    refs = {task.remote(k, lines, Path.cwd(), *arguments): k for k in folds}
+    refs = {task.remote(k, work, lines): k for k in folds}
     found: dict[Fold, FoldResult] = {}
     waiting, tell_at = list(refs), time.monotonic() + _TELL_AFTER_S
     try:
         while waiting:
             done, waiting = ray.wait(waiting, timeout=1.0)
-            for line in ray.get(lines.take.remote()):
-                reporter.log(line)
+            while not lines.empty():
+                reporter.log(lines.get())
                 tell_at = math.inf
             for ref in done:
                 found[refs[ref]] = _result(ref, refs[ref])
@@ -131,37 +133,24 @@ def _result(ref: Any, fold: Fold) -> "FoldResult":
     return result
 
 
-class _Lines:
-    """An actor that carries what the folds' processes say to this one."""
+@dataclass(frozen=True)
+class _Work:
+    """What the folds' processes have in common; `folder` is where the names of files count from."""
 
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        self._lines.append(line)
-
-    def take(self) -> list[str]:
-        taken, self._lines = self._lines, []
-        return taken
+    folder: Path
+    config: Config
+    data: str | Path
+    run: Path
+    pretrained: "PretrainedWeights | None"
+    backend: str
 
 
-def _train_fold(
-    fold: Fold,
-    lines: Any,
-    folder: Path,
-    config: Config,
-    data: str,
-    run: Path,
-    pretrained: "PretrainedWeights | None",
-    backend: str,
-) -> "FoldResult":
-    """Runs in a process of the cluster. `folder` is where the names of files count from."""
-    import ray
-
-    os.environ["KERAS_BACKEND"] = backend
+def _train_fold(fold: Fold, work: _Work, lines: Any) -> "FoldResult":
+    """Runs in a process of the cluster; `lines` is the queue of what it says."""
+    os.environ["KERAS_BACKEND"] = work.backend
     with contextlib.suppress(OSError):
-        os.chdir(folder)
-    for path in (folder / data, folder / run / "config.toml"):
+        os.chdir(work.folder)
+    for path in (work.folder / work.data, work.folder / work.run / "config.toml"):
         if not path.exists():
             raise ConfigError(
                 "The data set and the run must be on storage that every node sees under the same name. Received: "
@@ -171,15 +160,12 @@ def _train_fold(
     from keras_birds.training.memory import keep_freed_memory
     from keras_birds.training.run import open_run
 
-    told = []
-
     class Remote(Reporter):
         def log(self, line: str) -> None:
-            told.append(lines.add.remote(line if line.startswith("fold ") else f"fold {fold}: {line}"))
+            lines.put(line if line.startswith("fold ") else f"fold {fold}: {line}")
 
     reporter = Remote()
     reporter.log(f"fold {fold}: on {socket.gethostname()}, process {os.getpid()}")
     keep_freed_memory()
-    result = train_fold(open_run(run, config, data, pretrained), fold, reporter)
-    ray.wait(told, num_returns=len(told), timeout=10)
-    return result
+    run = open_run(work.run, work.config, work.data, work.pretrained)
+    return train_fold(run, fold, reporter)

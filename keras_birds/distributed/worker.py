@@ -6,25 +6,17 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import keras_birds
-from keras_birds.distributed.groups import Group
 from keras_birds.errors import ConfigError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
-from keras_birds.labels import LabelSet
 from keras_birds.models.engines import Engine, load_engine
 from keras_birds.models.waveform_engine import WaveformEngine
 
-
-@dataclass(frozen=True)
-class WaveformSettings:
-    """What a model of others doesn't say of itself."""
-
-    labels: LabelSet
-    sample_rate_hz: int
-    window_s: float
-    output: str
+_loaded: dict[str, Classifier] = {}
+"""This process's classifier, by the id of the packed model that it was loaded from."""
 
 
 @dataclass(frozen=True)
@@ -34,39 +26,39 @@ class PackedEngine:
     Args:
         path: of the model, for messages.
         files: contents of the model and its metadata by file name.
-        waveform: for a model of others that takes sound.
+        waveform: what a model of others doesn't say of itself: arguments of `WaveformEngine`.
     """
 
     path: Path
     files: dict[str, bytes]
-    waveform: WaveformSettings | None = None
+    waveform: dict[str, Any] | None
 
     @classmethod
     def of(cls, engine: Engine) -> "PackedEngine":
         """Reads a loaded engine's files."""
-        paths = [engine.path]
+        paths, waveform = [engine.path], None
         if engine.path.suffix.lower() == ".keras":
             paths += [x for x in map(engine.path.with_suffix, (".onnx", ".json")) if x.is_file()][:1]
-        waveform = None
         if isinstance(engine, WaveformEngine):
-            audio = engine.metadata.audio
-            waveform = WaveformSettings(
-                engine.metadata.labels, audio.sample_rate_hz, audio.clip_s, engine.output
-            )
+            waveform = {
+                "labels": engine.metadata.labels,
+                "sample_rate_hz": engine.metadata.audio.sample_rate_hz,
+                "window_s": engine.metadata.audio.clip_s,
+                "output": engine.output,
+            }
         return cls(engine.path, {x.name: x.read_bytes() for x in paths}, waveform)
 
     def load(self, provider: str | None) -> Engine:
         """Loads the engine; its files are on the disk for as long as that takes."""
+        engine: Engine
         with TemporaryDirectory(prefix="keras-birds-") as folder:
             for name, content in self.files.items():
                 Path(folder, name).write_bytes(content)
-            path, settings = Path(folder, self.path.name), self.waveform
-            engine: Engine
-            if settings is None:
+            path = Path(folder, self.path.name)
+            if self.waveform is None:
                 engine = load_engine(path, provider)
             else:
-                audio = settings.sample_rate_hz, settings.window_s
-                engine = WaveformEngine(path, settings.labels, *audio, settings.output, provider)
+                engine = WaveformEngine(path, **self.waveform, provider=provider)
         engine.path = self.path
         return engine
 
@@ -120,51 +112,38 @@ class GroupScores:
     """What a worker gives back.
 
     Args:
-        recordings: of the group, in order.
+        recordings: of the group, in order, each with its place for a name.
         seconds: that they took.
+        host: where that was.
     """
 
     recordings: tuple[RecordingScores, ...]
     seconds: float
+    host: str
 
 
-class Worker:
-    """A process that scores; Ray makes an actor of it.
+def score_group(model: list[Any], places: tuple[str, ...], options: ScoreOptions) -> GroupScores:
+    """Scores a group of recordings; Ray makes a task of it.
 
     Args:
-        workers: threads that compute.
+        model: a reference to a `PackedModel`, in a list so that Ray hands it on as it is.
+        places: URLs and absolute paths.
+        options: how they are cut.
+
+    Raises:
+        KerasBirdsError: as `PackedModel.load` and `score_recordings`.
     """
+    import ray
 
-    def __init__(self, workers: int):
-        self._workers = workers
+    (reference,) = model
+    if reference.hex() not in _loaded:
+        _loaded.clear()
+        _loaded[reference.hex()] = ray.get(reference).load()
+    began = time.monotonic()
+    recordings = tuple(score_recordings(_loaded[reference.hex()], places, options))
+    return GroupScores(recordings, time.monotonic() - began, socket.gethostname())
 
-    def load(self, model: PackedModel) -> int:
-        """Loads the model, apart from `__init__`, so that an error arrives as what it is.
 
-        Returns:
-            The process id.
-
-        Raises:
-            KerasBirdsError: as `PackedModel.load`.
-        """
-        self._classifier = model.load()
-        return os.getpid()
-
-    def score(self, group: Group, places: tuple[str, ...], options: ScoreOptions) -> GroupScores:
-        """Scores a group.
-
-        Args:
-            group: the recordings, with the names that rows shall have.
-            places: where they are.
-            options: how they are cut.
-
-        Raises:
-            KerasBirdsError: as `score_recordings`.
-        """
-        began = time.monotonic()
-        scored = score_recordings(self._classifier, places, replace(options, workers=self._workers))
-        recordings = tuple(
-            replace(found, recording=replace(found.recording, file=name))
-            for name, found in zip(group.names, scored, strict=True)
-        )
-        return GroupScores(recordings, time.monotonic() - began)
+def renamed(scores: RecordingScores, name: str) -> RecordingScores:
+    """A recording's scores under another name."""
+    return replace(scores, recording=replace(scores.recording, file=name))
