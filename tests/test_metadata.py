@@ -1,13 +1,16 @@
 import json
 import math
 
+import numpy as np
 import onnx
 import pytest
 from placeholder import AUDIO, LABELS, MEL, make_metadata
 
 from keras_birds.errors import ModelError
-from keras_birds.models.metadata import ModelMetadata, check_labels
-from keras_birds.models.session import open_session
+from keras_birds.labels import LabelSet
+from keras_birds.models.calibration import Calibration
+from keras_birds.models.logits import logit, sigmoid
+from keras_birds.models.metadata import ModelMetadata, check_labels, check_members, joined_id
 
 
 def test_what_is_written_as_json_is_read_back_equal(tmp_path):
@@ -45,22 +48,17 @@ def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(plac
         ({"labels": [{"name": "a"}, {"name": "a"}]}, "unique"),
         ({"audio": {"clip_s": -1}}, "clip_s"),
         ({"mel": {"n_mels": 64, "wrong": 1}}, "wrong"),
+        ({"mel": ...}, "nothing under 'mel'"),
+        ({"calibration": {"method": "magic"}}, r"method: Input should be 'platt' or 'isotonic'"),
+        ({"calibration": Calibration("platt", 0.9, 0.1, 0.1, ()).to_dict()}, "of 0 labels for 4"),
     ],
 )
 def test_wrong_metadata_is_named(change, said):
+    data = {k: v for k, v in {**make_metadata().to_dict(), **change}.items() if v is not ...}
     with pytest.raises(ModelError, match=said) as caught:
-        ModelMetadata.from_dict({**make_metadata().to_dict(), **change}, "x/model.json")
+        ModelMetadata.from_dict(data, "x/model.json")
     assert str(caught.value).startswith("x/model.json: ")
     assert "\n" not in str(caught.value)
-
-
-def test_missing_metadata_is_named():
-    data = make_metadata().to_dict()
-    del data["mel"]
-    with pytest.raises(ModelError, match="nothing under 'mel'"):
-        ModelMetadata.from_dict(data)
-    with pytest.raises(ModelError, match="format_version"):
-        ModelMetadata.from_dict([])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])
@@ -71,32 +69,29 @@ def test_json_that_is_none_is_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, -1])
-def test_a_truncated_onnx_file_is_one_line(placeholder_run, tmp_path, keep):
-    whole = (placeholder_run / "fold0" / "model.onnx").read_bytes()
+def test_an_onnx_file_that_is_none_is_one_line(placeholder_run, tmp_path):
     path = tmp_path / "model.onnx"
-    path.write_bytes(whole[:keep])
-    with pytest.raises(ModelError, match=r"model\.onnx: ") as caught:
-        ModelMetadata.read_onnx(path)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_onnx_file_without_metadata_says_where_to_get_one(placeholder_run, tmp_path):
-    model = onnx.load(placeholder_run / "fold0" / "model.onnx")
-    del model.metadata_props[:]
-    onnx.save(model, tmp_path / "bare.onnx")
-    with pytest.raises(ModelError, match=r"bare\.onnx: .* Received: none\. Use a model\.onnx that"):
-        ModelMetadata.read_onnx(tmp_path / "bare.onnx")
-
-
-def test_a_missing_onnx_file_is_a_model_error(tmp_path):
     with pytest.raises(ModelError, match="existing file"):
-        open_session(tmp_path / "none.onnx")
+        ModelMetadata.read_onnx(path)
+    whole = (placeholder_run / "fold0" / "model.onnx").read_bytes()
+    for keep in (0, 1, 100, -1):
+        path.write_bytes(whole[:keep])
+        with pytest.raises(
+            ModelError, match=rf"model\.onnx: .*Received: {path.stat().st_size} bytes"
+        ) as caught:
+            ModelMetadata.read_onnx(path)
+        assert "\n" not in str(caught.value)
+    model = onnx.load_from_string(whole)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"model\.onnx: .* Received: none\. Use a model\.onnx that"):
+        ModelMetadata.read_onnx(path)
 
 
 def test_check_shapes_names_both():
     metadata = make_metadata()
     metadata.check_shapes("m", (None, 32, 32, 1), ("batch", 4))
+    metadata.check_shapes("m", ("batch", 32_000), ("batch", 4))
     for shapes in [
         ((None, 32, 64, 1), (None, 4)),
         ((None, 32, 32, 1), (None, 5)),
@@ -106,18 +101,39 @@ def test_check_shapes_names_both():
             metadata.check_shapes("m", *shapes)
 
 
-def test_equal_labels_pass():
-    check_labels(LABELS, list(LABELS))
-
-
-def test_labels_in_another_order_are_told_by_position():
-    with pytest.raises(ModelError, match=r"model and the taxonomy .*order at position 2: b / c"):
-        check_labels(["a", "b", "c"], ["a", "c", "b"])
-
-
-def test_labels_that_one_side_lacks_are_told():
+def test_label_sets_are_equal_or_the_difference_is_told():
+    check_labels(LABELS, list(LABELS), "M", "T")
+    with pytest.raises(ModelError, match=r"of M and T .*order at position 2: b / c"):
+        check_labels(["a", "b", "c"], ["a", "c", "b"], "M", "T")
     with pytest.raises(ModelError) as caught:
         check_labels(["a", "b"], ["a", "c", *map(str, range(9))], "M", "T")
     assert "2 / 11 labels" in str(caught.value)
     assert "only in T: c, 0, 1, 2, 3 and 5 more" in str(caught.value)
     assert "only in M: b" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"labels": LabelSet([*LABELS][::-1])}, "order at position 1"),
+        ({"audio": AUDIO.model_copy(update={"clip_s": 3.0})}, r"audio\.clip_s is 2\.0 in A and 3\.0 in B"),
+        ({"mel": MEL.model_copy(update={"top_db": 60.0})}, r"mel\.top_db is 80\.0 in A and 60\.0 in B"),
+    ],
+)
+def test_members_must_agree_but_for_where_crops_were_taken(other, said):
+    first = make_metadata()
+    check_members(first, make_metadata(audio=AUDIO.model_copy(update={"crop": "random"})), "A", "B")
+    with pytest.raises(ModelError, match=said):
+        check_members(first, make_metadata(**other), "A", "B")
+
+
+def test_an_ensemble_is_called_by_its_run_and_folds():
+    assert joined_id(["run/fold0", "run/fold2", "other/fold1"]) == "run/fold0+fold2+other/fold1"
+    assert joined_id(["animals"]) == "animals"
+
+
+def test_probabilities_and_logits_are_each_others_inverse():
+    logits = np.linspace(-12, 12, 9, dtype=np.float32)
+    np.testing.assert_allclose(logit(sigmoid(logits)), logits, atol=0.2)
+    np.testing.assert_array_equal(sigmoid(np.array([-1000.0, 0.0, 1000.0])), [0, 0.5, 1])
+    np.testing.assert_allclose(logit(np.array([0, 1], np.float32)), [-16.118, 16.118], atol=0.2)
