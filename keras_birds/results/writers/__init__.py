@@ -43,11 +43,7 @@ FORMATS = tuple(_WRITERS)
 
 
 def write_tables(
-    fmt: str,
-    recordings: "Recordings",
-    out: Path,
-    band_hz: tuple[float, float],
-    per_recording: bool = False,
+    fmt: str, recordings: "Recordings", out: Path, band_hz: tuple[float, float], per_recording: bool = False
 ) -> list[Path]:
     """Writes detections in one of `FORMATS`.
 
