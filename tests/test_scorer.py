@@ -1,10 +1,13 @@
 """The engine: every recording's scores, in order, however many threads there are."""
 
+import _thread
+import itertools
 import os
 import shutil
 import subprocess
 import threading
 import time
+from collections import deque
 
 import numpy as np
 import pytest
@@ -156,6 +159,17 @@ def test_threads_end_with_the_work_and_when_nobody_wants_the_rest(classifier, re
     next(rest)
     assert engine_threads()
     rest.close()
+    assert not engine_threads()
+
+
+def test_ctrl_c_ends_the_threads_also_those_that_wait_for_room(classifier, write_tone):
+    path = write_tone("a.wav", seconds=2)
+    timer = threading.Timer(1.5, _thread.interrupt_main)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        deque(score_recordings(classifier, itertools.repeat(path), ScoreOptions(workers=40)), maxlen=0)
+    assert time.monotonic() - began < 15
     assert not engine_threads()
 
 

@@ -15,7 +15,10 @@ _JOIN_S = 30.0
 
 
 def map_in_order(
-    function: Callable[[_Item], _Result], sources: Sequence[Iterator[_Item]], threads: int
+    function: Callable[[_Item], _Result],
+    sources: Sequence[Iterator[_Item]],
+    threads: int,
+    on_end: Callable[[], object] = lambda: None,
 ) -> Generator[tuple[_Item, _Result], None, None]:
     """Applies a function to what iterators give.
 
@@ -27,6 +30,7 @@ def map_in_order(
         function: of an item.
         sources: each has the same number of threads, or one more.
         threads: how many; with 1 everything happens in the caller's.
+        on_end: called when nobody wants more results: makes sources go on that wait for something.
 
     Yields:
         Items with their results, in the order in which they were taken.
@@ -57,6 +61,7 @@ def map_in_order(
             yield result
     finally:
         shared.is_stopped = True
+        on_end()
         shared.may_take.release(threads)
         for worker in workers:
             worker.join(_JOIN_S)

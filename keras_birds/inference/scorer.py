@@ -106,8 +106,8 @@ def _score(
     def score(batch: list[WindowTask]) -> np.ndarray | list[np.ndarray]:
         return ensemble.score_clips([x.clip for x in batch], options.batch_size) if batch else []
 
-    # Last in, first closed: a producer that waits for room must hear that nobody takes recordings any more.
-    with closing(map_in_order(score, producers, threads)) as scored, closing(recordings):
+    # A producer that waits for room must hear that nobody takes recordings any more.
+    with closing(map_in_order(score, producers, threads, recordings.close)) as scored:
         for batch, rows in scored:
             for task, row in zip(batch, rows, strict=True):
                 task.recording.rows[task.index] = row
