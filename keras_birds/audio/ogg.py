@@ -7,6 +7,7 @@ from keras_birds.audio.layout import CUT_OFF, DAMAGED, Layout, Part, SeekableFil
 _HEADER_BYTES = 27  # then a table of at most 255 lengths (RFC 3533, section 6)
 _TAIL_BYTES = 1 << 17
 _BEGINS, _ENDS = 2, 4
+_MAX_WALKED_BYTES = 1 << 23  # a larger remote file would be fetched twice
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class _Page:
 
 def layout_of(file: SeekableFile, size: int, is_remote: bool) -> Layout:
     """Where the streams of an Ogg lie that follow each other, and whether each is whole."""
-    if is_remote and (layout := _by_ends(file, size)) is not None:
+    if is_remote and size > _MAX_WALKED_BYTES and (layout := _by_ends(file, size)) is not None:
         return layout
     starts: list[int] = []
     problem, place, last_place, is_opening = "", 0, 0, False

@@ -332,7 +332,7 @@ def layout_of(file: SeekableFile, is_remote: bool = False) -> Layout:
 
     Args:
         file: an open one.
-        is_remote: of an Ogg then only both ends are read, where they belong together.
+        is_remote: of a large Ogg then only both ends are read, where they belong together.
     """
     size = file.seek(0, 2)
     file.seek(0)
