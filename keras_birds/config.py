@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from keras_birds.errors import ConfigError, KerasBirdsError
 from keras_birds.resources import resource
@@ -15,6 +15,17 @@ from keras_birds.resources import resource
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("must be [low, high] with low <= high")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+CountRange = Annotated[tuple[Count, Count], AfterValidator(_ordered)]
 
 
 class _Section(BaseModel):
@@ -137,24 +148,16 @@ class MaskConfig(_Section):
     """`count` masks of `size` rows or columns, both drawn from closed ranges."""
 
     probability: Probability = 0.5
-    count: tuple[Count, Count] = (1, 3)
-    size: tuple[Count, Count] = (5, 20)
-
-    @model_validator(mode="after")
-    def _order(self) -> "MaskConfig":
-        for name in ("count", "size"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name} must be [low, high] with low <= high")
-        return self
+    count: CountRange = (1, 3)
+    size: CountRange = (5, 20)
 
 
 class GainConfig(_Section):
     """`image * U(gain) + U(bias)`, kept in [0, 1]."""
 
     probability: Probability = 0.5
-    gain: tuple[float, float] = (0.8, 1.2)
-    bias: tuple[float, float] = (-0.1, 0.1)
+    gain: Range = (0.8, 1.2)
+    bias: Range = (-0.1, 0.1)
 
 
 class TimeShiftConfig(_Section):
@@ -167,28 +170,28 @@ class StretchConfig(_Section):
     """Time stretch by a rate drawn from a range; above 1 is faster."""
 
     probability: Probability = 0.0
-    rate: tuple[Positive, Positive] = (0.8, 1.25)
+    rate: PositiveRange = (0.8, 1.25)
 
 
 class PitchConfig(_Section):
     """Pitch shift by a number of semitones drawn from a range."""
 
     probability: Probability = 0.0
-    semitones: tuple[float, float] = (-2.0, 2.0)
+    semitones: Range = (-2.0, 2.0)
 
 
 class VolumeConfig(_Section):
     """Level change in dB drawn from a range, relative to the clip's `top_db` floor."""
 
     probability: Probability = 0.0
-    gain_db: tuple[float, float] = (-12.0, 6.0)
+    gain_db: Range = (-12.0, 6.0)
 
 
 class BackgroundConfig(_Section):
     """Sound of a clip from `data.background` under the clip's own, its maximum that many dB below the clip's."""
 
     probability: Probability = 0.0
-    snr_db: tuple[float, float] = (0.0, 20.0)
+    snr_db: Range = (0.0, 20.0)
 
 
 class AugmentConfig(_Section):

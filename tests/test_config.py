@@ -36,10 +36,11 @@ def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
         ({"training": {"ema_momentum": 0.9}}, r'keep must be "last" with ema_momentum'),
         ({"data": {"background_fraction": 0.2}}, r"background must name a folder"),
         ({"augment": {"background": {"probability": 0.2}}}, r"data\.background must name a folder"),
+        ({"augment": {"pitch_shift": {"semitones": [2, -2]}}}, r"semitones: must be \[low, high\]"),
         ({"mel": {"n_mfcc": 129}}, r"n_mfcc must not exceed n_mels \(128\)"),
         ({"mel": {"n_fft": 200_000}}, "n_fft must not exceed the clip's 160000 samples"),
         ({"folds": {"strategy": "column"}}, r'folds\.column must name a column when strategy = "column"'),
-        ({"augment": {"time_mask": {"size": [20, 5]}}}, r"size must be \[low, high\]"),
+        ({"augment": {"time_mask": {"size": [20, 5]}}}, r"augment\.time_mask\.size: must be \[low, high\]"),
         ({"data": {"min_rating": float("nan")}}, "data.min_rating: .*finite"),
     ],
 )

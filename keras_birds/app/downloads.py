@@ -1,8 +1,7 @@
 """The detections as files, by the same writers as `keras-birds detect --format`."""
 
-import csv
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from keras_birds.app.analysis import Analysis
-from keras_birds.data.reviews import COLUMNS, Review
+from keras_birds.data.reviews import Review, write_reviews
 from keras_birds.inference.classifier import Classifier
 from keras_birds.results.detections import detection_schema
 from keras_birds.results.writers.programs import write_audacity, write_raven
@@ -40,7 +39,7 @@ def buttons(
     table = table.cast(detection_schema())
     found = [(analysis.recording, table)]
     mel = classifier.mel
-    stem = Path(analysis.recording.file).stem
+    stem, file_name = Path(analysis.recording.file).stem, Path(analysis.recording.file).name
 
     def text(write: Callable[[TextIO], None]) -> bytes:
         stream = StringIO()
@@ -67,17 +66,11 @@ def buttons(
         )
     places[-1].download_button(
         f"Reviews ({len(reviews)})",
-        text(lambda x: _write_reviews(x, list(reviews.values()), Path(analysis.recording.file).name)),
-        f"{Path(analysis.recording.file).name}.reviews.csv",
+        text(lambda x: write_reviews(x, [replace(y, file=file_name) for y in reviews.values()])),
+        f"{file_name}.reviews.csv",
         key="download-reviews",
         on_click="ignore",
         disabled=not reviews,
         help="They lie beside the recording already." if is_kept else "They go with this session: keep them.",
         width="stretch",
     )
-
-
-def _write_reviews(stream: TextIO, reviews: list[Review], file: str) -> None:
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**asdict(x), "file": file} for x in reviews)

@@ -3,11 +3,11 @@
 import csv
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TextIO, get_args
 
 from keras_birds.atomic import atomic_path
 from keras_birds.csv_table import read_records
@@ -143,16 +143,24 @@ def find_reviews(folder: Path) -> Iterator[tuple[Path, int, Review]]:
             yield recording, row, review
 
 
-def _write(path: Path, reviews: Sequence[Review]) -> None:
+def write_reviews(stream: TextIO, reviews: Iterable[Review]) -> None:
+    """Writes the CSV."""
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for x in reviews:
+        times = {name: f"{getattr(x, name):.3f}" for name in ("start_s", "end_s")}
+        writer.writerow({**asdict(x), **times, "score": f"{x.score:.6g}"})
+
+
+def _write(path: Path, reviews: Iterable[Review]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for x in reviews:
-            times = {name: f"{getattr(x, name):.3f}" for name in ("start_s", "end_s")}
-            writer.writerow({**asdict(x), **times, "score": f"{x.score:.6g}"})
+        write_reviews(stream, reviews)
 
 
 def _review(path: Path, number: int, row: dict[str, str]) -> Review:
+    def refuse(rule: str, received: object) -> DataError:
+        return DataError(f"{path}: row {number}: {rule}. Received: {received}")
+
     numbers = {}
     for name in ("start_s", "end_s", "score"):
         try:
@@ -160,20 +168,14 @@ def _review(path: Path, number: int, row: dict[str, str]) -> Review:
         except ValueError:
             numbers[name] = math.nan
         if not math.isfinite(numbers[name]):
-            raise DataError(f"{path}: row {number}: {name} must be a number. Received: {row[name]!r}")
+            raise refuse(f"{name} must be a number", repr(row[name]))
     verdict = row["verdict"]
     if verdict not in get_args(Verdict):
-        raise DataError(
-            f"{path}: row {number}: verdict must be one of {', '.join(get_args(Verdict))}. Received: {verdict!r}"
-        )
+        raise refuse(f"verdict must be one of {', '.join(get_args(Verdict))}", repr(verdict))
     if (verdict == "other") != bool(row["true_label"]):
-        raise DataError(
-            f"{path}: row {number}: there must be a true_label with the verdict other, and only then. Received: "
-            f"{row['true_label']!r} with {verdict}"
-        )
+        rule = "there must be a true_label with the verdict other, and only then"
+        raise refuse(rule, f"{row['true_label']!r} with {verdict}")
     if not 0 <= numbers["start_s"] < numbers["end_s"]:
-        raise DataError(
-            f"{path}: row {number}: a detection must end after it begins. Received: {row['start_s']} to {row['end_s']}"
-        )
+        raise refuse("a detection must end after it begins", f"{row['start_s']} to {row['end_s']}")
     texts = {x: row[x] for x in ("file", "label", "model_id", "true_label", "reviewed_at")}
     return Review(**texts, **numbers, verdict=verdict)  # type: ignore[arg-type]
