@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 
 import pandas as pd
 import pytest
@@ -104,26 +103,6 @@ def test_calibrated_scores_and_frames_come_with_it(animals_dir, tmp_path, monkey
     assert len(pd.read_csv("frames.csv")) == 8
 
 
-def test_prediction_with_it_imports_neither_keras_nor_torch(animals_dir, tmp_path, monkeypatch):
-    import subprocess
-
-    clip = sorted((animals_dir / "train_audio" / "rooster").iterdir())[0]
-    program = (
-        "import sys; from keras_birds.cli.main import cli; "
-        f"cli(['predict', {str(clip)!r}], standalone_mode=False); "
-        "print({'keras', 'torch', 'tensorflow', 'sklearn'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": str(resource("assets").parent), "PATH": ""},
-    )
-    assert done.stdout.splitlines()[-1] == "set()"
-
-
 def test_models_lists_what_is_here(placeholder_run, tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
     code, printed, _ = run_command("models")
@@ -132,39 +111,21 @@ def test_models_lists_what_is_here(placeholder_run, tmp_path, monkeypatch, run_c
         r"^animals +keras-birds +11 +0\.\d{4} +8\.\d +CC BY-NC 3\.0 \(non-commercial\)$", printed, re.M
     )
     shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
+    shutil.copytree(placeholder_run / "fold0", tmp_path / "runs" / "mine" / "full")
+    (tmp_path / "runs" / "mine" / "fold0" / "model.onnx").write_bytes(b"nothing")
     (tmp_path / "runs" / "begun" / "fold0").mkdir(parents=True)
     (tmp_path / "runs" / "notes.txt").touch()
-    code, printed, _ = run_command("models", "--format", "json")
-    found = json.loads(printed)
-    assert [x["model"] for x in found] == ["animals", "runs/mine/fold0", "runs/mine/fold1"]
-    assert found[1]["labels"] == 4
-    assert found[1]["macro_auc"] == 0.9
-    assert found[1]["file"] == "runs/mine/fold0/model.onnx"
-    code, printed, _ = run_command("models")
-    assert re.search(r"^runs/mine/fold1 +training +4 +0\.9000 +0\.0 +Apache-2\.0$", printed, re.M)
-
-
-def test_models_lists_a_run_s_model_of_all_recordings_too(
-    placeholder_run, tmp_path, monkeypatch, run_command
-):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
-    shutil.copytree(placeholder_run / "fold0", tmp_path / "runs" / "mine" / "full")
-    code, printed, _ = run_command("models", "--format", "json")
-    assert code == 0
-    listed = [x["model"] for x in json.loads(printed)[1:]]
-    assert listed == ["runs/mine/fold0", "runs/mine/fold1", "runs/mine/full"]
-
-
-def test_a_damaged_model_hides_no_other(placeholder_run, tmp_path, monkeypatch, run_command):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
-    (tmp_path / "runs" / "mine" / "fold0" / "model.onnx").write_bytes(b"nothing")
     code, printed, err = run_command("models", "--format", "json")
     assert code == 0
-    assert [x["model"] for x in json.loads(printed)] == ["animals", "runs/mine/fold1"]
+    found = json.loads(printed)
+    assert [x["model"] for x in found] == ["animals", "runs/mine/fold1", "runs/mine/full"]
+    assert (found[1]["labels"], found[1]["macro_auc"], found[1]["from"]) == (4, 0.9, "training")
+    assert found[1]["file"] == "runs/mine/fold1/model.onnx"
+    # A damaged model hides no other.
     assert err.startswith("Warning: runs/mine/fold0/model.onnx: must be a whole ONNX file. Received: 7 bytes")
     assert err.count("\n") == 1
+    code, printed, _ = run_command("models")
+    assert re.search(r"^runs/mine/fold1 +training +4 +0\.9000 +0\.0 +Apache-2\.0$", printed, re.M)
 
 
 def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_command, metadata, tmp_path):
@@ -187,10 +148,3 @@ def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_c
     code, _, err = run_command("info", tmp_path / "none")
     assert code == 2
     assert "or one of animals" in err
-
-
-def test_help(run_command):
-    for command in ("models", "info"):
-        code, printed, _ = run_command(command, "--help")
-        assert code == 0
-        assert f"keras-birds {command}" in printed

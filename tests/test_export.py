@@ -129,7 +129,7 @@ def test_weights_of_fewer_bits_are_smaller_and_near(tmp_path, run_command, input
     assert "on 3 test sounds probabilities differ" in said
     assert out.stat().st_size < size_mb * 1e6
     found = keras_birds.load(out)
-    assert found.engines[0].takes == input_kind
+    assert found.engines[0].input_kind == input_kind
     top = found.scores(tmp_path / "example.flac")[list(found.labels)].idxmax(axis=1)
     assert list(top) == ["chirping_birds"] * 2 + ["cat"] * 2 + ["chirping_birds"] * 2
 

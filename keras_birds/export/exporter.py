@@ -134,8 +134,10 @@ def _load_original(path: Path) -> Engine:
     """The Keras model, or the ONNX file where that lies alone."""
     (keras_path,) = keras_paths([path])
     engine = load_engine(keras_path) if keras_path.is_file() else load_engine(path, "cpu")
-    if engine.takes != "mel":
-        raise ModelError(f"{path}: what is exported must be a model that takes mel. Received: {engine.takes}")
+    if engine.input_kind != "mel":
+        raise ModelError(
+            f"{path}: what is exported must be a model that takes mel. Received: {engine.input_kind}"
+        )
     return engine
 
 
@@ -154,7 +156,8 @@ def _common_metadata(engines: Sequence[Engine]) -> ModelMetadata:
 
 def _probabilities(engines: Sequence[Engine], images: np.ndarray) -> np.ndarray:
     """The members' mean `[clip, label]`."""
-    return np.mean([np.concatenate([x.probabilities(b) for b in _batches(images)]) for x in engines], axis=0)
+    members = [np.concatenate([x.probabilities(b) for b in _batches(images)]) for x in engines]
+    return np.mean(members, axis=0)
 
 
 def _batches(inputs: np.ndarray) -> list[np.ndarray]:
@@ -163,8 +166,8 @@ def _batches(inputs: np.ndarray) -> list[np.ndarray]:
 
 def _run_onnx(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     session = open_session(path)
-    takes, gives = session.get_inputs()[0].name, session.get_outputs()[0].name
-    return [session.run([gives], {takes: x})[0] for x in batches]
+    input_name, output_name = session.get_inputs()[0].name, session.get_outputs()[0].name
+    return [session.run([output_name], {input_name: x})[0] for x in batches]
 
 
 _RUN = {"onnx": _run_onnx, "openvino": run_openvino, "litert": run_litert, "torch": run_torch}

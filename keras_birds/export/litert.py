@@ -63,12 +63,12 @@ def open_interpreter(path: Path, threads: int = 1) -> "Interpreter":
 
 
 def _run(interpreter: "Interpreter", batch: np.ndarray) -> np.ndarray:
-    (takes,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(takes["index"], batch.shape)
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(taken["index"], batch.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(takes["index"], batch)
+    interpreter.set_tensor(taken["index"], batch)
     interpreter.invoke()
-    found: np.ndarray = interpreter.get_tensor(gives["index"])
+    found: np.ndarray = interpreter.get_tensor(given["index"])
     return found
 
 

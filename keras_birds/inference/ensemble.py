@@ -40,7 +40,7 @@ class Ensemble:
         self.mel: MelConfig = first.mel
         self.audio: AudioConfig = first.audio
         self.calibration = _shared_calibration(engines) if calibrated else None
-        self._transform = MelTransform(self.audio, self.mel) if engines[0].takes == "mel" else None
+        self._transform = MelTransform(self.audio, self.mel) if engines[0].input_kind == "mel" else None
         at_once = min((x.workers for x in engines if x.workers is not None), default=None)
         self._slots: AbstractContextManager[object] = (
             threading.Semaphore(at_once) if at_once else nullcontext()
@@ -154,9 +154,9 @@ def _shared_calibration(engines: Sequence[Engine]) -> Calibration:
 
 
 def _check_member(first: Engine, other: Engine) -> None:
-    if first.takes != other.takes:
+    if first.input_kind != other.input_kind:
         raise ModelError(
-            f"The members of an ensemble must take the same. Received: {first.takes} in {first.path} and {other.takes} "
-            f"in {other.path}"
+            f"The members of an ensemble must take the same. Received: {first.input_kind} in {first.path} and "
+            f"{other.input_kind} in {other.path}"
         )
     check_members(first.metadata, other.metadata, str(first.path), str(other.path))

@@ -18,14 +18,14 @@ class Engine(Protocol):
     Args:
         path: the file.
         metadata: labels, audio and mel settings.
-        takes: `"mel"`, images `[n, height, width, 1]` in [0, 1], or `"waveform"`, clips `[n, samples]`.
+        input_kind: `"mel"`, images `[n, height, width, 1]` in [0, 1], or `"waveform"`, clips `[n, samples]`.
         batch_size: how many inputs at a time it is fastest with.
         workers: threads that may ask it at the same time; `None` for as many as there are processors.
     """
 
     path: Path
     metadata: ModelMetadata
-    takes: str
+    input_kind: str
     batch_size: int
     workers: int | None
 
@@ -78,14 +78,14 @@ class OnnxEngine(SessionEngine):
                 f"{', '.join(names[0])} -> {', '.join(names[1])}"
             )
         self.metadata.check_shapes(path, inputs[0].shape, outputs[0].shape)
-        self.takes = inputs[0].name
+        self.input_kind = inputs[0].name
         self.num_frames = sum(int(x.shape[1]) for x in outputs[1:])
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`, or clips `[n, samples]` of sound; float32 `[n, label]`."""
-        if self.takes == "mel":
+        if self.input_kind == "mel":
             return sigmoid(self.logits(inputs))
-        found: np.ndarray = self._session.run(None, {self.takes: inputs})[0]
+        found: np.ndarray = self._session.run(None, {self.input_kind: inputs})[0]
         return found
 
     def logits(self, images: np.ndarray) -> np.ndarray:

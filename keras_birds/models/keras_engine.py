@@ -62,7 +62,7 @@ class KerasEngine:
         ModelError: if the file can't be loaded, or is not what its metadata says.
     """
 
-    takes, batch_size, workers = "mel", 16, 1
+    input_kind, batch_size, workers = "mel", 16, 1
 
     def __init__(self, path: str | Path):
         self.path = Path(path)

@@ -176,8 +176,8 @@ class ModelMetadata:
             ModelError: naming both; `path` is the model's file.
         """
         image_shape = (self.mel.height, self.mel.width, 1)
-        takes = (self.audio.clip_samples,) if len(input_shape) == 2 else image_shape
-        wanted = takes, (len(self.labels),)
+        one_input = (self.audio.clip_samples,) if len(input_shape) == 2 else image_shape
+        wanted = one_input, (len(self.labels),)
         if (tuple(input_shape[1:]), tuple(output_shape[1:])) != wanted:
             image, labels = (", ".join(map(str, x)) for x in wanted)
             received = " -> ".join(

@@ -31,7 +31,7 @@ class WaveformEngine(SessionEngine):
         ConfigError: if ONNX Runtime has no such provider here.
     """
 
-    takes = "waveform"
+    input_kind = "waveform"
 
     def __init__(
         self,
