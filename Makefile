@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 # Two processes of one thread each: most of a test is Python, which more threads don't run sooner.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 # TensorFlow writes notes on its own build to stderr.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -38,8 +38,8 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	$(PYTEST)
-	KERAS_BACKEND=jax $(PYTEST) tests/test_nn_*.py
-	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_nn_*.py
+	KERAS_BACKEND=jax $(PYTEST) tests/test_backend_parity.py
+	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_backend_parity.py
 
 test-slow: $(VENV)/.dev browser
 	$(PYTEST) -m slow

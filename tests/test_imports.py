@@ -1,4 +1,7 @@
+import importlib
 import json
+import os
+import pkgutil
 import subprocess
 import sys
 
@@ -64,3 +67,81 @@ def test_every_command_has_help_with_an_example(words):
     usage, _, text = answer.output.partition("\n")
     assert usage.startswith("Usage:")
     assert "keras-birds " + " ".join(words) in text
+
+
+def python(code, folder, **variables):
+    """What a program of two lines prints, without `KERAS_BACKEND` unless given."""
+    env = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": str(folder / "keras"), **variables}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_keras_finds_the_classes_whichever_is_imported_first(tmp_path):
+    import keras
+
+    import keras_birds
+
+    model = keras.Sequential([keras.Input((32, 32, 1)), keras_birds.SpecAugment(), keras.layers.Flatten()])
+    metrics = [keras_birds.MaskedMacroAUC(1024)]
+    model.compile("sgd", keras_birds.MaskedBinaryCrossentropy(), metrics=metrics)
+    model.save(tmp_path / "model.keras")
+    for order in ("keras, keras_birds", "keras_birds, keras"):
+        code = f"import {order}; model = keras.saving.load_model('model.keras')\n"
+        code += "print(type(model.layers[0]).__name__, type(model.loss).__name__)"
+        found = python(code, tmp_path, KERAS_BACKEND="torch")
+        assert found == "SpecAugment MaskedBinaryCrossentropy"
+
+
+def test_every_serializable_class_is_announced_to_keras():
+    import keras
+
+    import keras_birds
+    from keras_birds import nn
+
+    for path in pkgutil.iter_modules(nn.__path__):
+        importlib.import_module(f"keras_birds.nn.{path.name}")
+    announced = {
+        (f"keras_birds.{m}", name) for m, names in keras_birds._SERIALIZABLE.items() for name in names
+    }
+    registry = keras.saving.get_custom_objects().items()
+    found = {(x.__module__, x.__name__) for name, x in registry if name.startswith("keras_birds>")}
+    assert found == announced
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "wanted"),
+    [
+        (None, None, "torch"),
+        # As Keras writes it by itself, asked or not.
+        ('{"backend": "tensorflow"}', None, "torch"),
+        ('{"backend": "jax"}', None, "jax"),
+        ('{"backend": "jax"}', "tensorflow", "tensorflow"),
+        ("{", None, "torch"),
+    ],
+)
+def test_the_backend_is_the_variables_then_the_files_then_torch(tmp_path, file, variable, wanted):
+    if file is not None:
+        (tmp_path / "keras").mkdir()
+        (tmp_path / "keras" / "keras.json").write_text(file)
+    variables = {"KERAS_BACKEND": variable} if variable else {}
+    found = python("import os, keras_birds; print(os.environ['KERAS_BACKEND'])", tmp_path, **variables)
+    assert found == wanted
+
+
+def test_keras_imported_before_keeps_its_backend_and_a_warning_says_so(tmp_path):
+    code = "import keras, os, warnings\nwith warnings.catch_warnings(record=True) as said:\n"
+    code += (
+        "    warnings.simplefilter('always'); import keras_birds\nprint(os.environ['KERAS_BACKEND'], *said)"
+    )
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "keras.json").write_text('{"backend": "jax"}')
+    assert python(code, tmp_path) == "jax"
+    # Keras reads the file once; the variable that is set later asks for another backend.
+    late = code.replace("warnings\n", "warnings; os.environ['KERAS_BACKEND'] = 'torch'\n", 1)
+    found = python(late, tmp_path)
+    assert found.startswith("jax ")
+    assert "keras was imported before keras_birds, on the jax backend; the default here is torch" in found

@@ -28,20 +28,6 @@ def test_attention_begins_as_the_plain_average():
     np.testing.assert_allclose(answers, pooled.predict(FEATURES, verbose=0), atol=1e-5)
 
 
-def test_a_clips_logit_is_the_attentive_mean_of_its_frames():
-    model = _model(attention_logits)
-    rng = np.random.default_rng(1)
-    model.set_weights([rng.normal(0, 1, x.shape) for x in model.get_weights()])
-    whole = keras.Model(
-        model.inputs, [model.get_layer(x).output for x in (FRAME_LOGITS, "attention", "logits")]
-    )
-    frames, attention, logits = whole.predict(FEATURES, verbose=0)
-    assert frames.shape == (6, 5, NUM_LABELS)
-    weights = np.exp(attention) / np.exp(attention).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(logits, (frames * weights).sum(axis=1), atol=1e-5)
-    assert not np.allclose(logits, frames.mean(axis=1), atol=0.1)
-
-
 @pytest.mark.parametrize("head", [pooled_logits, attention_logits])
 def test_training_reaches_every_weight_and_the_logits_stay_float32(head):
     keras.config.set_dtype_policy("mixed_bfloat16")

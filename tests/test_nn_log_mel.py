@@ -72,16 +72,6 @@ def test_a_model_with_the_layer_survives_its_file(tmp_path):
     np.testing.assert_array_equal(again.predict(clips, verbose=0), model.predict(clips, verbose=0))
 
 
-def test_under_mixed_precision_it_stays_float32():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        layer = LogMelSpectrogram(AUDIO, MEL)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    clips = clips_of(AUDIO)
-    assert np.abs(images_of(layer, clips) - MelTransform(AUDIO, MEL).images(clips)).max() < 1e-3
-
-
 def test_other_lengths_are_refused():
     with pytest.raises(ValueError, match=r"clips must have the shape \[batch, 16000\]"):
         LogMelSpectrogram(AUDIO, MEL)(np.zeros((1, 8000), np.float32))

@@ -12,17 +12,9 @@ CONFIG = Config.parse(
 )
 
 
-ON_TORCH = keras.config.backend() == "torch"
-torch_only = pytest.mark.skipif(
-    not ON_TORCH, reason="compiles for long elsewhere; the first test is on every backend"
-)
-
-
 @pytest.fixture(scope="module")
-def model(request):
-    """With statistics and scales as after training: none is 0 or 1. Fewer blocks where each is compiled for long."""
-    if not ON_TORCH:
-        request.getfixturevalue("shallow_network")
+def model():
+    """With statistics and scales as after training: none is 0 or 1."""
     keras.utils.set_random_seed(0)
     found, rng = build_model(CONFIG, 5), np.random.default_rng(0)
     for layer in found.get_layer("efficientnet_b0").layers:
@@ -60,7 +52,6 @@ def test_channels_that_add_nothing_can_go_without_a_trace(model):
     np.testing.assert_allclose(smaller.predict(images(), verbose=0), expected, rtol=1e-3, atol=1e-5)
 
 
-@torch_only
 def test_the_shapes_are_really_smaller(model, tmp_path):
     smaller = prune(model, CONFIG, 0.3)
     backbone = smaller.get_layer("efficientnet_b0")
@@ -77,7 +68,6 @@ def test_the_shapes_are_really_smaller(model, tmp_path):
     np.testing.assert_array_equal(again.predict(images(), verbose=0), smaller.predict(images(), verbose=0))
 
 
-@torch_only
 def test_nothing_to_prune_changes_nothing(model):
     np.testing.assert_allclose(
         prune(model, CONFIG, 0.0).predict(images(), verbose=0), model.predict(images(), verbose=0), atol=1e-6

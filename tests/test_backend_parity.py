@@ -1,0 +1,351 @@
+"""What has to be the same on torch, jax and tensorflow; `make test` runs this file on each.
+
+Everything else of nn/ and training/ is tested on torch, the default. References are PyTorch's functions, NumPy or
+scikit-learn, never another run of the code.
+"""
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import ops
+from layer_test import as_array
+from placeholder import make_metadata, make_model
+from small_run import Watcher, make_config
+from torch.nn import functional
+from yardstick import copy_weights, gratings, make_yardstick
+
+from keras_birds.audio.mel import MelTransform
+from keras_birds.config import AudioConfig, Config, MelConfig
+from keras_birds.models.keras_engine import KerasEngine
+from keras_birds.nn.augment import build_augment
+from keras_birds.nn.build import build_model
+from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, attention_logits
+from keras_birds.nn.layers import (
+    BatchNorm,
+    GlobalMean,
+    ScaleChannels,
+    StochasticDepthAdd,
+    SymmetricConv2D,
+    SymmetricDepthwiseConv2D,
+)
+from keras_birds.nn.log_mel import LogMelSpectrogram
+from keras_birds.nn.losses import MaskedBinaryCrossentropy
+from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
+from keras_birds.nn.mixup import MelMixUp
+from keras_birds.nn.spec_augment import SpecAugment, Volume
+from keras_birds.nn.warp import PitchShift, TimeShift, TimeStretch
+from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch
+from keras_birds.training.checkpoint import load_checkpoint
+from keras_birds.training.fold import compile_model
+
+ON_JAX = keras.config.backend() == "jax"
+JIT = False if keras.config.backend() == "torch" else "auto"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiler():
+    """jax takes less trouble over what runs once."""
+    if ON_JAX:
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
+def normal(*shape, seed=0, mean=0.0):
+    return np.random.default_rng(seed).normal(mean, 1, shape).astype("float32")
+
+
+def first(x):
+    """As torch's functions take images: channels first."""
+    return torch.from_numpy(x).permute(0, 3, 1, 2)
+
+
+def last(x):
+    return x.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("kind", ["full", "depthwise"])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (5, 1)])
+def test_convolutions_are_torchs_with_symmetric_padding(kind, kernel, stride):
+    if kind == "full":
+        layer, groups, order = SymmetricConv2D(4, kernel, stride, use_bias=True), 1, (3, 2, 0, 1)
+    else:
+        layer, groups, order = SymmetricDepthwiseConv2D(kernel, stride, use_bias=True), 5, (2, 3, 0, 1)
+    layer.build((None, None, None, 5))
+    weights = [normal(*x.shape, seed=1) for x in layer.weights]
+    layer.set_weights(weights)
+    x = normal(2, 7, 10, 5)
+    kernel_, bias = torch.from_numpy(weights[0].transpose(order)), torch.from_numpy(weights[1].ravel())
+    expected = last(functional.conv2d(first(x), kernel_, bias, stride, kernel // 2, groups=groups))
+    found = as_array(layer(x))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    assert layer(keras.Input((None, 10, 5))).shape == (None, None, *expected.shape[2:])
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_batch_norm_is_torchs_in_training_and_inference(activation):
+    layer = BatchNorm(activation=activation)
+    layer.build((None, None, None, 5))
+    gamma, beta, mean, variance = (np.abs(normal(5, seed=k)) + 0.1 for k in range(4))
+    layer.set_weights([gamma, beta, mean, variance])
+    x = normal(4, 5, 3, 5, mean=1.0)
+    arrays = [torch.from_numpy(a.copy()) for a in (mean, variance, gamma, beta)]
+    for training in (True, False):
+        expected = functional.batch_norm(first(x), *arrays, training, 0.1, 1e-5)
+        expected = functional.silu(expected) if activation else expected
+        np.testing.assert_allclose(
+            as_array(layer(x, training=training)), last(expected), rtol=1e-4, atol=1e-5
+        )
+        # Keras averages the biased variance, torch the unbiased one.
+        arrays[1] = torch.from_numpy(0.9 * variance + 0.1 * x.var((0, 1, 2)))
+        np.testing.assert_allclose(as_array(layer.moving_mean), arrays[0], rtol=1e-5)
+        np.testing.assert_allclose(as_array(layer.moving_variance), arrays[1], rtol=1e-5)
+
+
+def test_means_and_gates():
+    x, gate = normal(3, 5, 7, 4, mean=2.0), normal(3, 1, 1, 4, seed=1)
+    np.testing.assert_allclose(
+        as_array(GlobalMean(keepdims=True)(x)), x.mean((1, 2), keepdims=True), rtol=1e-5
+    )
+    np.testing.assert_allclose(as_array(ScaleChannels()([x, gate])), x * gate, rtol=1e-6)
+
+
+def test_stochastic_depth_drops_whole_clips_at_its_rate_while_training():
+    layer, number, rate = StochasticDepthAdd(0.3, seed=1), 4000, 0.3
+    shortcut, branch = normal(number, 2, 1, 3), np.abs(normal(number, 2, 1, 3, seed=1)) + 0.5
+    added = as_array(layer([shortcut, branch], training=True)) - shortcut
+    is_dropped = np.abs(added).max(axis=(1, 2, 3)) < 1e-6
+    np.testing.assert_allclose(added[~is_dropped], branch[~is_dropped] / (1 - rate), rtol=1e-4, atol=1e-5)
+    # Five standard deviations.
+    assert is_dropped.mean() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / number) ** 0.5)
+    plain = as_array(layer([shortcut, branch], training=False))
+    np.testing.assert_allclose(plain, shortcut + branch, rtol=1e-6)
+
+
+def test_the_attention_head_is_the_attentive_mean_of_its_frames():
+    inputs = keras.Input((3, 5, 7))
+    model = keras.Model(inputs, attention_logits(inputs, 4, 0.0))
+    model.set_weights([normal(*x.shape, seed=k) for k, x in enumerate(model.get_weights())])
+    features = normal(6, 3, 5, 7)
+    (kernel, bias), (attention, _) = (model.get_layer(x).get_weights() for x in (FRAME_LOGITS, "attention"))
+    means = features.mean(axis=1)
+    frames, weights = means @ kernel + bias, np.exp(means @ attention)
+    expected = (frames * weights).sum(1) / weights.sum(1)
+    np.testing.assert_allclose(as_array(model(features)), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("from_logits", "smoothing", "gamma"), [(True, 0, 0), (False, 0, 0), (True, 0.2, 2.0)]
+)
+def test_the_loss_is_the_mean_over_unmasked_targets(from_logits, smoothing, gamma):
+    rng = np.random.default_rng(0)
+    targets = rng.choice([0.0, 0.5, 1.0, -1.0], (16, 6)).astype("float32")
+    logits = rng.normal(0, 3, (16, 6))
+    probabilities = 1 / (1 + np.exp(-logits))
+    smooth = targets * (1 - smoothing) + 0.5 * smoothing
+    losses = (np.logaddexp(0, logits) - logits * smooth) * np.abs(smooth - probabilities) ** gamma
+    loss = MaskedBinaryCrossentropy(from_logits, smoothing, gamma)
+    found = loss(targets, (logits if from_logits else probabilities).astype("float32"))
+    assert float(found) == pytest.approx(losses[targets >= 0].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+def test_the_metric_is_near_scikit_learns(from_logits):
+    rng = np.random.default_rng(0)
+    targets = rng.choice([0.0, 1.0, -1.0], (2000, 12), p=[0.85, 0.05, 0.1]).astype("float32")
+    targets[:, 0] = 0
+    logits = (rng.normal(-9, 1.5, targets.shape) + 1.5 * (targets > 0)).astype("float32")
+    metric = MaskedMacroAUC(12, from_logits)
+    scores = logits if from_logits else 1 / (1 + np.exp(-logits))
+    for part in np.split(np.arange(2000), 4):
+        metric.update_state(targets[part], scores[part])
+    assert float(metric.result()) == pytest.approx(macro_auc(targets, logits), abs=0.002)
+    assert np.isnan(float(MaskedMacroAUC(2).result()))
+
+
+@pytest.mark.parametrize("changes", [{}, {"feature": "mfcc", "n_mfcc": 20}, {"n_fft": 600, "height": 32}])
+def test_the_mel_layer_is_the_numpy_transform(changes):
+    audio = AudioConfig(sample_rate_hz=16_000, clip_s=1.0)
+    mel = MelConfig(n_fft=512, hop_samples=250, n_mels=48, f_max_hz=8000.0, height=48, width=65)
+    mel = mel.model_copy(update=changes)
+    clips = np.stack([np.sin(np.arange(16_000) * f) for f in (0.1, 0.7)]).astype("float32")
+    clips += normal(2, 16_000) * 0.01
+    found = as_array(LogMelSpectrogram(audio, mel)(ops.convert_to_tensor(clips)))
+    assert np.abs(found - MelTransform(audio, mel).images(clips)).max() < 1e-3
+
+
+@pytest.mark.parametrize("cls", [SpecAugment, TimeShift, TimeStretch, PitchShift, Volume])
+def test_augmentation_of_tensors_is_that_of_arrays(cls):
+    """Equal draws give equal images through the backend and through NumPy."""
+    layer, images = cls(probability=1.0, seed=3), np.random.default_rng(0).random((6, 32, 32, 1), np.float32)
+    draws, again = np.random.default_rng(5), np.random.default_rng(5)
+
+    def uniform(*shape):
+        return ops.convert_to_tensor(draws.random(shape, np.float32))
+
+    on_backend = as_array(layer._transform(ops, ops.convert_to_tensor(images), uniform))
+    in_numpy = layer._transform(np, images, lambda *shape: again.random(shape, np.float32))
+    np.testing.assert_allclose(on_backend, in_numpy, atol=2e-4 if cls is PitchShift else 1e-5)
+    np.testing.assert_array_equal(as_array(layer(images, training=False)), images)
+    assert not np.array_equal(as_array(cls(probability=1.0, seed=3)(images, training=True)), images)
+
+
+def test_mixup_blends_images_and_labels_with_one_weight_and_keeps_masks():
+    images, labels = np.random.default_rng(0).random((8, 4, 4, 1), np.float32), np.eye(8, dtype="float32")
+    mixed = MelMixUp(0.5, seed=2)(
+        {"images": ops.convert_to_tensor(images), "labels": ops.convert_to_tensor(labels)}
+    )
+    weights = as_array(mixed["labels"])
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(as_array(mixed["images"]), np.tensordot(weights, images, 1), atol=1e-5)
+    assert (np.count_nonzero(weights, axis=1) == 2).sum() >= 4
+    masked = as_array(MelMixUp(0.5, seed=2)({"images": images, "labels": -labels})["labels"])
+    assert set(np.unique(masked)) == {-1.0, 0.0}
+
+
+def test_training_augments_alike():
+    """The values were computed on torch: nothing of a backend enters."""
+    on = {name: {"probability": 0.5} for name in ("time_stretch", "pitch_shift", "volume")}
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((8, 64, 64, 1), np.float32), np.eye(8, dtype="float32")
+    images, labels = build_augment(Config.parse({"augment": on}))(images, labels, 7)
+    assert images.astype("float64").mean() == pytest.approx(0.3838835, abs=1e-6)
+    assert labels.max(axis=1).mean() == pytest.approx(0.9072850, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def networks(shallow_network):
+    """PyTorch's and ours, with equal weights, of the first five blocks."""
+    stages = [(1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 1, 2, 5)]
+    module = make_yardstick(3, 32, stages)
+    config = make_config(model={"dropout": 0.0, "drop_path": 0.0})
+    model = build_model(config, 3)
+    copy_weights(module, model)
+    return module, model
+
+
+def test_the_network_is_plain_pytorchs_and_stays_so_through_a_file(networks, tmp_path):
+    module, model = networks
+    images = gratings(5, 32, 32, seed=2)
+    with torch.no_grad():
+        expected = module.eval()(first(images)).numpy()
+    assert expected.std(0).min() > 0.01
+    np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, atol=1e-4)
+
+
+def test_a_step_of_training_changes_weights_as_plain_pytorch_does(networks):
+    """Also moving averages; of the variances, which torch takes unbiased, the last batch's share within a part."""
+    module, model = networks
+    x, targets = gratings(4, 32, 32, seed=3), np.eye(4, 3, dtype="float32")
+    targets[3, 1] = -1
+    before = model.get_weights()
+    model.compile(keras.optimizers.SGD(0.1), MaskedBinaryCrossentropy(), jit_compile=JIT)
+    model.fit(x, targets, batch_size=4, epochs=1, verbose=0)
+    found = model.get_weights()
+    step = torch.optim.SGD(module.parameters(), 0.1)
+    logits, wanted = module.train()(first(x)), torch.from_numpy(targets)
+    functional.binary_cross_entropy_with_logits(logits[wanted >= 0], wanted[wanted >= 0]).backward()
+    step.step()
+    copy_weights(module, model)
+    changed = [np.abs(a - b).max() > 1e-4 for a, b in zip(before, found, strict=True)]
+    assert np.mean(changed) > 0.7
+    for weight, old, new in zip(model.weights, before, found, strict=True):
+        if "seed_generator" in weight.path or "variance" in weight.path:
+            continue
+        change = as_array(weight) - old
+        np.testing.assert_allclose(new - old, change, rtol=0.02, atol=0.01 * np.abs(change).max() + 1e-7)
+
+
+def test_the_head_stays_in_float32_under_a_bfloat16_policy(shallow_network):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = build_model(make_config(), 3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert mixed.get_layer("efficientnet_b0").get_layer("top_conv").compute_dtype == "bfloat16"
+    assert keras.backend.standardize_dtype(mixed(gratings(2, 32, 32)).dtype) == "float32"
+    assert {keras.backend.standardize_dtype(x.dtype) for x in mixed.trainable_weights} == {"float32"}
+
+
+def make_trainable():
+    """A network with random layers, compiled as training compiles its own."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16,))
+    x = keras.layers.Dropout(0.5)(keras.layers.Dense(8)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    compile_model(model, make_config(epochs=3), 4)
+    return model
+
+
+def fit(model, folder, begun, epochs):
+    checkpoint = Checkpoint(folder, begun, 3, "last", Watcher())
+    x, targets = normal(16, 16), np.random.default_rng(1).choice([0.0, 1.0, -1.0], (16, 3))
+    model.fit(
+        x,
+        targets.astype("float32"),
+        batch_size=4,
+        epochs=epochs,
+        initial_epoch=begun.epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[SeedEachEpoch(7), checkpoint],
+    )
+    return checkpoint.progress
+
+
+def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path):
+    """Weights, optimizer, learning rate and the draws of dropout."""
+    folders = tmp_path / "whole", tmp_path / "parted"
+    for folder in folders:
+        folder.mkdir()
+    whole, begun = make_trainable(), make_trainable()
+    expected = fit(whole, folders[0], load_checkpoint(folders[0], whole), 3)
+    fit(begun, folders[1], load_checkpoint(folders[1], begun), 1)
+    resumed = make_trainable()
+    progress = load_checkpoint(folders[1], resumed)
+    assert progress.epochs == 1
+    found = fit(resumed, folders[1], progress, 3)
+    assert [x["loss"] for x in found.history] == pytest.approx(
+        [x["loss"] for x in expected.history], rel=1e-5
+    )
+    assert [x["learning_rate"] for x in found.history] == [x["learning_rate"] for x in expected.history]
+    for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_compiled_model_keeps_its_loss_and_metric_through_a_file(tmp_path):
+    model = make_trainable()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    x, targets = normal(8, 16), np.eye(8, 3, dtype="float32")
+    assert type(loaded.loss) is MaskedBinaryCrossentropy
+    found, expected = (m.evaluate(x, targets, verbose=0, return_dict=True) for m in (loaded, model))
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert set(found) == {"loss", "macro_auc"}
+
+
+def test_the_keras_engine_scores_any_number_of_clips(tmp_path):
+    model = make_model()
+    model.save(tmp_path / "model.keras")
+    make_metadata().write_json(tmp_path / "model.json")
+    engine, images = KerasEngine(tmp_path / "model.keras"), normal(5, 32, 32, 1)
+    bands = images.reshape(5, 4, 8 * 32).max(axis=2)
+    for n in (1, 3, 5):
+        np.testing.assert_allclose(engine.logits(images[:n]), 20 * bands[:n] - 18, rtol=1e-4, atol=1e-3)
+
+
+def test_an_attention_engine_gives_frames(tmp_path):
+    inputs = keras.Input((32, 32, 1))
+    frames = keras.layers.Reshape((8, 4))(keras.layers.MaxPooling2D((8, 4))(inputs))
+    frames = keras.layers.Permute((1, 2), name=FRAME_LOGITS)(frames)
+    keras.Model(inputs, AttentionMean()([frames, frames])).save(tmp_path / "model.keras")
+    make_metadata().write_json(tmp_path / "model.json")
+    engine, images = KerasEngine(tmp_path / "model.keras"), normal(3, 32, 32, 1)
+    found = engine.frame_logits(images)
+    assert found.shape == (3, 8, 4)
+    expected = (found * np.exp(found)).sum(axis=1) / np.exp(found).sum(axis=1)
+    np.testing.assert_allclose(engine.logits(images), expected, atol=1e-5)

@@ -1,0 +1,60 @@
+"""Every Python block of the README runs, on a small data set; test_edge_docs.py runs those of docs/edge.md."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from small_run import write_csv
+
+import keras_birds
+
+ROOT = Path(keras_birds.__file__).parents[1]
+RATE_HZ = 32_000
+
+
+def python_blocks(document):
+    return re.findall(
+        r"^```python.*?\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """What the README's programs find in their folder: a data set, a clip and a long recording."""
+    rng, rows = np.random.default_rng(0), []
+    for label, tone_hz in (("wren", 2000.0), ("bat", 5000.0)):
+        (tmp_path / "birdclef" / "train_audio" / label).mkdir(parents=True)
+        for i in range(25):
+            sound = 0.3 * np.sin(2 * np.pi * tone_hz * np.arange(RATE_HZ) / RATE_HZ) + rng.normal(
+                0, 0.05, RATE_HZ
+            )
+            soundfile.write(tmp_path / "birdclef" / "train_audio" / label / f"{i}.ogg", sound, RATE_HZ)
+            rows.append([f"{label}/{i}.ogg", label])
+    write_csv(tmp_path / "birdclef" / "train.csv", ["filename", "primary_label"], rows)
+    for name, seconds in (("clip.ogg", 6), ("day.flac", 20)):
+        soundfile.write(tmp_path / name, rng.normal(0, 0.05, seconds * RATE_HZ), RATE_HZ)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("shallow_network")
+def test_readme(folder):
+    blocks, names = python_blocks(ROOT / "README.md"), {"__name__": "readme"}
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert list(names["windows"].columns) == ["start_s", "end_s", "bat", "wren"]
+    assert list(names["windows"]["start_s"]) == [0.0, 2.5]
+    assert names["end_s"].max() == pytest.approx(20.0)
+    assert names["scores"].shape[1] == 2
+    assert names["probabilities"].shape == (8, 2)
+    assert len(names["run"].folds[0].history["loss"]) == 2
+    images, targets = np.random.default_rng(0).random((2, 256, 256, 1), np.float32), np.eye(2, 206)
+    assert set(names["model"].evaluate(images, targets, verbose=0, return_dict=True)) == {"loss", "macro_auc"}
+
+
+def test_no_other_document_has_python_that_nothing_runs():
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    assert [x.name for x in documents if python_blocks(x)] == ["README.md", "edge.md"]
