@@ -73,7 +73,8 @@ def probe(path: str | Path) -> AudioInfo:
         ConfigError: if a package that a URL needs isn't installed.
     """
     with Reader(path) as reader:
-        return AudioInfo(reader.seconds_promised, reader.rate_hz, reader.channels)
+        seconds = reader.seconds_promised if reader.frames is None else reader.frames / reader.rate_hz
+        return AudioInfo(seconds, reader.rate_hz, reader.channels)
 
 
 def decode(path: str | Path, sample_rate_hz: int, decoder: str = "soundfile") -> Decoded:

@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import soundfile
 
+from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import AudioError
 
 _BLOCK_FRAMES = 1 << 16
@@ -42,7 +44,13 @@ class FfmpegFile:
 
     def __init__(self, path: Path, refusal: str):
         self._path = path
-        self.samplerate, self.channels, self.seconds = _probe(path, refusal)
+        if not _program():
+            reason = (
+                "libsndfile doesn't know its format: it" if refusal == "is not audio" else f"{refusal}, or"
+            )
+            hint = "needs ffmpeg, which is not installed: install it or convert the file to FLAC"
+            raise AudioError(path, f"{reason} {hint}", "unreadable")
+        self.samplerate, self.channels, self.seconds = _probe(path, refusal, *file_fingerprint(path))
         self.shortfall_s = max(0.1, _CODEC_FRAMES / self.samplerate)
         self.problem = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,15 +119,9 @@ def _short(line: str) -> str:
     return " ".join(re.sub(r"\[[^]]* @ 0x[0-9a-f]+\]|file:\S+:", "", line).split())[:150]
 
 
-def _probe(path: Path, refusal: str) -> tuple[int, int, float]:
+@lru_cache(maxsize=4096)
+def _probe(path: Path, refusal: str, *fingerprint: int) -> tuple[int, int, float]:  # noqa: ARG001 - of the cache
     """Rate in Hz, channels and seconds."""
-    if not _program():
-        reason = "libsndfile doesn't know its format: it" if refusal == "is not audio" else f"{refusal}, or"
-        raise AudioError(
-            path,
-            f"{reason} needs ffmpeg, which is not installed: install it or convert the file to FLAC",
-            "unreadable",
-        )
     command = [*_command(path, ("-t", "0.1")), "-f", "wav", "-c:a", "pcm_f32le", "-"]
     done = subprocess.run(command, capture_output=True, check=False)
     log = done.stderr.decode("utf-8", "replace")
