@@ -9,9 +9,8 @@ import pytest
 
 import keras_birds
 from keras_birds.errors import ModelError
-from keras_birds.models.bundled import DEFAULT, bundled_models, bundled_name, card_of
 from keras_birds.models.engines import OnnxEngine
-from keras_birds.models.find import resolve_model
+from keras_birds.models.find import DEFAULT, bundled_models, bundled_name, card_of, resolve_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.resources import resource
 

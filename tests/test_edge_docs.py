@@ -23,12 +23,20 @@ DOCUMENT = Path(keras_birds.__file__).parents[1] / "docs" / "edge.md"
 pytestmark = pytest.mark.slow
 
 
+def export(model, out, folder):
+    command = [sys.executable, "-m", "keras_birds", "export", model, "--out", out]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def run_python(text, folder):
+    return subprocess.check_output([sys.executable, "-c", text], cwd=folder, text=True)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """With `sound.onnx`, and the example's clip of a cat as `clip.flac`."""
     found = tmp_path_factory.mktemp("edge")
-    command = [sys.executable, "-m", "keras_birds", "export", "animals", "--out", "sound.onnx"]
-    subprocess.run(command, cwd=found, check=True, capture_output=True)
+    export("animals", "sound.onnx", found)
     write_example(found / "example.flac")
     sound, rate_hz = soundfile.read(found / "example.flac")
     soundfile.write(found / "clip.flac", sound[10 * rate_hz : 15 * rate_hz], rate_hz)
@@ -53,29 +61,13 @@ def check(answer, expected):
 
 
 def test_python(folder, expected):
-    done = subprocess.run(
-        [sys.executable, "-c", program("python")], cwd=folder, check=True, capture_output=True, text=True
-    )
-    check(done.stdout, expected)
+    check(run_python(program("python"), folder), expected)
 
 
 def test_litert(placeholder_run, tmp_path, write_tone):
     tone = write_tone("clip.flac", TONES_HZ[2], seconds=2, rate=16_000)
-    command = [
-        sys.executable,
-        "-m",
-        "keras_birds",
-        "export",
-        placeholder_run / "fold0",
-        "--out",
-        "sound.tflite",
-    ]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    program_text = program("python litert")
-    done = subprocess.run(
-        [sys.executable, "-c", program_text], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    name, score = done.stdout.split()
+    export(placeholder_run / "fold0", "sound.tflite", tmp_path)
+    name, score = run_python(program("python litert"), tmp_path).split()
     assert name == LABELS[2]
     expected = keras_birds.load(placeholder_run / "fold0").scores(tone)[name][0]
     assert float(score) == pytest.approx(expected, abs=1e-3)
@@ -85,8 +77,7 @@ def test_litert(placeholder_run, tmp_path, write_tone):
 @pytest.mark.parametrize("model", ["sound.onnx", "sound.xml"])
 def test_cpp(folder, expected, model):
     if model == "sound.xml":
-        command = [sys.executable, "-m", "keras_birds", "export", "animals", "--out", model]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        export("animals", model, folder)
     (folder / "hear.cpp").write_text(program("cpp").replace("sound.onnx", model))
     sound, _ = soundfile.read(folder / "clip.flac", dtype="float32")
     sound.tofile(folder / "clip.f32")

@@ -27,8 +27,8 @@ from keras_birds.export.weight_compression import (
     whole_weights,
 )
 from keras_birds.inference.classifier import Classifier
-from keras_birds.models.bundled import bundled_models
 from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.find import bundled_models
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.build import build_model

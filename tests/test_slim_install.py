@@ -35,16 +35,8 @@ def environment(wheel, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("slim") / "venv"
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    install = (
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--python",
-        python,
-        "install",
-        "--quiet",
-    )
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
+    install = (*pip, "install", "--quiet")
     run(*install, "-r", ROOT / "requirements-predict.txt", cwd=folder, timeout_s=800)
     run(*install, "--no-deps", wheel, cwd=folder)
     yield folder / "bin"

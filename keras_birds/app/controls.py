@@ -7,8 +7,7 @@ import streamlit as st
 
 import keras_birds
 from keras_birds.inference.classifier import Classifier
-from keras_birds.models.bundled import bundled_models
-from keras_birds.models.find import finished_models, resolve_model
+from keras_birds.models.find import bundled_models, finished_models, resolve_model
 from keras_birds.results.detections import THRESHOLD
 from keras_birds.run_layout import RUNS_DIR
 

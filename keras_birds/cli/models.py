@@ -45,8 +45,7 @@ def info(model: Path, form: str) -> None:
     keras-birds info animals
     keras-birds info runs/all
     """
-    from keras_birds.models.bundled import card_of
-    from keras_birds.models.find import resolve_model
+    from keras_birds.models.find import card_of, resolve_model
     from keras_birds.models.metadata import ModelMetadata
 
     paths = resolve_model(model, "onnx")
@@ -64,8 +63,7 @@ def info(model: Path, form: str) -> None:
 
 def _rows() -> Iterator[dict[str, Any]]:
     from keras_birds.errors import ModelError
-    from keras_birds.models.bundled import bundled_models
-    from keras_birds.models.find import finished_models
+    from keras_birds.models.find import bundled_models, finished_models
     from keras_birds.models.metadata import ModelMetadata
 
     files = [(name, "keras-birds", path) for name, path in bundled_models().items()]

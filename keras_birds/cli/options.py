@@ -131,7 +131,7 @@ class ModelType(click.ParamType):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Reads the option's value."""
-        from keras_birds.models.bundled import bundled_models
+        from keras_birds.models.find import bundled_models
 
         path = Path(str(value))
         if not path.exists() and str(value) not in bundled_models():
@@ -363,7 +363,7 @@ def rules_options(command: Command) -> Command:
 
 
 def _describe_choice(classifier: "Classifier") -> str:
-    from keras_birds.models.bundled import bundled_name
+    from keras_birds.models.find import bundled_name
     from keras_birds.run_layout import RUNS_DIR
 
     engine = classifier.engines[0]

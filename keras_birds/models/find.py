@@ -1,10 +1,16 @@
-"""What `--model` means: a fold's folder, a run's folder, a file, a shipped model's name, or the newest run."""
+"""What `--model` means: a fold's folder, a run's folder, a file, the newest run, or a shipped model.
+
+Shipped are `assets/NAME.onnx`, each with its card `NAME.md`.
+"""
 
 from pathlib import Path
 
 from keras_birds.errors import ConfigError, ModelError
-from keras_birds.models.bundled import DEFAULT, bundled_models
+from keras_birds.resources import resource
 from keras_birds.run_layout import CONFIG, FULL, KERAS, METADATA, ONNX, RUNS_DIR, fold_of, numbered_folds
+
+DEFAULT = "animals"
+"""What predicts where nothing was trained yet."""
 
 _HOW_TO_GET_ONE = (
     "Train one with `keras-birds train --data DIR --fold 0` or `keras-birds demo`, or pass --model"
@@ -114,3 +120,19 @@ def _how_to_go_on(folds: list[Path], engine: str) -> str:
     if any(_finished(x, other) for x in folds):
         return f"Pass --engine {other}"
     return "Go on with `keras-birds train --resume`, or pass another --model" if folds else _HOW_TO_GET_ONE
+
+
+def bundled_models() -> dict[str, Path]:
+    """The shipped models' files by name, sorted."""
+    return {x.stem: x for x in sorted(resource("assets").glob("*.onnx"))}
+
+
+def bundled_name(path: Path) -> str:
+    """The name of a shipped model's file; empty for another file."""
+    return path.stem if path in bundled_models().values() else ""
+
+
+def card_of(path: Path) -> Path | None:
+    """The card of a shipped model's file: its data, licence, figures and limits; `None` for another file."""
+    card = path.with_suffix(".md")
+    return card if bundled_name(path) and card.is_file() else None
