@@ -126,6 +126,3 @@ class Visitor:
     def sound(self) -> dict:
         script = "let a = document.querySelector('audio'); return {at: a.currentTime, paused: a.paused}"
         return self.driver.execute_script(script)
-
-    def screenshot(self, path: Path):
-        self.driver.save_screenshot(str(path))

@@ -155,12 +155,11 @@ def test_the_command_stores_what_it_tells(calibrated):
     assert not list(run.rglob("*.tmp*"))
 
 
-@pytest.mark.parametrize("engine", ["onnx", "keras"])
-def test_prediction_calibrates_the_mean_of_the_folds(calibrated, write_tone, engine):
+def test_prediction_calibrates_the_mean_of_the_folds(calibrated, write_tone):
     run, _ = calibrated
     tone = write_tone("tone.wav", 1200.0, seconds=5, rate=16_000)
-    raw = keras_birds.load(run, engine=engine).scores(tone)
-    found = keras_birds.load(run, engine=engine, calibrated=True).scores(tone)
+    raw = keras_birds.load(run).scores(tone)
+    found = keras_birds.load(run, calibrated=True).scores(tone)
     calibration = ModelMetadata.read_onnx(run / "fold0" / "model.onnx").calibration
     expected = calibration.apply(raw[list(LABELS)].to_numpy())
     np.testing.assert_allclose(found[list(LABELS)], expected, atol=1e-6)
