@@ -80,12 +80,14 @@ def test_the_store_of_the_settings_is_the_default(run, data_dir, tmp_path):
 
 
 def test_what_was_left_out_is_listed_with_its_reason(run, data_dir, tmp_path):
-    bad = data_dir / "wren" / "1.wav"
+    bad, stray = data_dir / "wren" / "1.wav", data_dir / "stray.wav"
     bad.write_bytes(b"no audio")
-    code, out, _ = run("--data", data_dir, "--out", tmp_path / "store", *SMALL)
+    stray.touch()
+    code, out, err = run("--data", data_dir, "--out", tmp_path / "store", *SMALL)
     assert code == 0
     assert "4 recordings" in out
     assert f"1 left out:\n  {bad}: is not audio" in out
+    assert f"{stray} lies in no label's folder, left out\n" in err
 
 
 def test_a_call_without_a_place_is_wrong(run, data_dir):

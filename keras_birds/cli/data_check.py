@@ -1,13 +1,14 @@
 """`keras-birds data check`."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from keras_birds.cli.options import config_options, resolve_data_dir
-from keras_birds.cli.reporting import progress_bar
+from keras_birds.cli.reporting import make_reporter
 from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
@@ -66,15 +67,10 @@ def check(
     out = out or Path(f"{root.resolve().name or 'data'}-check")
     out.mkdir(parents=True, exist_ok=True)
     paths = list(dict.fromkeys(catalog.recordings["path"]))
-    with progress_bar() as bar:
-        task = bar.add_task("Decoding", total=len(paths))
-        manifest = check_recordings(
-            paths,
-            config.audio.sample_rate_hz,
-            workers or available_cpus(),
-            lambda done, total: bar.update(task, completed=done, total=total),
-            config.audio.decoder,
-        )
+    rate_hz, threads = config.audio.sample_rate_hz, workers or available_cpus()
+    with make_reporter() as reporter:
+        progress = partial(reporter.progress, "Decoding")
+        manifest = check_recordings(paths, rate_hz, threads, progress, config.audio.decoder)
     problems = catalog.problems + _file_problems(manifest, root)
     problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
     write_table(manifest, out / MANIFEST)

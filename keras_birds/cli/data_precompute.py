@@ -1,12 +1,13 @@
 """`keras-birds data precompute`."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from keras_birds.cli.options import config_options, data_option, resolve_data_dir
-from keras_birds.cli.reporting import progress_bar
+from keras_birds.cli.reporting import make_reporter
 from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
@@ -57,15 +58,16 @@ def precompute(
         raise click.UsageError("--out must name the store's folder (or set data.store). Received: neither")
     catalog = read_catalog(resolve_data_dir(data_dir, config), config.data)
     catalog.require_clean()
-    with progress_bar() as bar:
-        task = bar.add_task("recordings", total=None)
+    with make_reporter() as reporter:
+        for name, reason in catalog.left_out:
+            reporter.problem(name, reason)
         summary = make_store(
             list(catalog.recordings["path"]),
             config,
             store or Path(config.data.store),
-            workers=workers or available_cpus(),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-            announce=lambda plan: bar.console.print(_describe_plan(plan), markup=False, soft_wrap=True),
+            workers or available_cpus(),
+            partial(reporter.progress, "Recordings"),
+            lambda plan: reporter.log(_describe_plan(plan)),
         )
     click.echo(_describe_summary(summary))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_birds.cli.options import ModelChoice
+from keras_birds.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -48,6 +49,9 @@ def make_reporter() -> Iterator["Reporter"]:
 
         def progress(self, task: str, done: float, total: float) -> None:
             self._bar.update(self._task, description=task, completed=done, total=total, visible=bool(total))
+
+        def problem(self, name: str, reason: str) -> None:
+            self.log(printable(f"{name} {reason}"))
 
     with progress_bar() as bar:
         yield ConsoleReporter(bar)
