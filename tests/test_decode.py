@@ -418,6 +418,7 @@ SIZES = {
     "sox on a pipe": (0x7FFF_F024, 0x7FFF_F000, b"", "ok", 2.0),
     "lost power later": (64_036, 64_000, b"", "ok", 2.0),
     "chunks behind": (130_044, 128_000, WAMD, "ok", 2.0),
+    "counts its header": (128_080, 128_044, b"", "ok", 2.0),
     "cut off": (256_036, 256_000, b"", "partial", 2.0),
 }
 

@@ -151,7 +151,8 @@ class Reader:
         found = _SHORTER.search(getattr(self._file, "extra_info", ""))
         if found and not self._layout.is_exact and int(found[2]) < int(found[1]) < _UNKNOWN_BYTES:
             promised = self.frames * int(found[1]) // max(1, int(found[2]))
-            self._problem = self._problem or CUT_OFF
+            if promised - self.frames > SHORTFALL_S * self.rate_hz:
+                self._problem = self._problem or CUT_OFF
         return promised
 
     def __enter__(self) -> Self:

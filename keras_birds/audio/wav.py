@@ -20,6 +20,8 @@ _ENCODINGS = {
     (6, 8): "ALAW",
     (7, 8): "ULAW",
 }
+_PLAIN = frozenset(code for code, _ in _ENCODINGS)
+_TOLERANCE_S = 0.1  # some writers count their header as samples
 _TRAILERS = frozenset(
     {b"LIST", b"id3 ", b"ID3 ", b"bext", b"wamd", b"guan", b"cue ", b"smpl", b"junk", b"JUNK", b"iXML"}
 )
@@ -34,7 +36,8 @@ class WavHeader:
         channels: of the samples.
         code: of their format, 1 for integers, 3 for floating-point numbers; an extensible one's own.
         bits: of a sample.
-        frame_bytes: of a sample of each channel.
+        frame_bytes: of a sample of each channel, or of a block of samples.
+        bytes_s: in a second.
         start: the first sample's place.
         data_bytes: of all samples, as written; `None` for what recorders and pipes write before they know.
     """
@@ -44,6 +47,7 @@ class WavHeader:
     code: int
     bits: int
     frame_bytes: int
+    bytes_s: int
     start: int
     data_bytes: int | None
 
@@ -82,7 +86,7 @@ def read_header(read: Callable[[int], bytes], head: bytes) -> WavHeader | None:
         return None
     if len(fmt) < 16:
         return None
-    code, channels, rate_hz, _, frame_bytes, bits = struct.unpack("<HHIIHH", fmt[:16])
+    code, channels, rate_hz, bytes_s, frame_bytes, bits = struct.unpack("<HHIIHH", fmt[:16])
     if code == _EXTENSIBLE and len(fmt) >= 26:
         (code,) = struct.unpack("<H", fmt[24:26])
     if not channels or not rate_hz:
@@ -93,7 +97,9 @@ def read_header(read: Callable[[int], bytes], head: bytes) -> WavHeader | None:
         # sox, arecord and others write a number near 2 GiB, ffmpeg one near 4 GiB.
         is_unknown = size == 0 or 0x7F00_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000
         known = None if is_unknown else size
-    return WavHeader(rate_hz, channels, code, bits, frame_bytes, place, known)
+    if code in _PLAIN:
+        bytes_s = rate_hz * frame_bytes
+    return WavHeader(rate_hz, channels, code, bits, frame_bytes, bytes_s, place, known)
 
 
 def layout_of(file: SeekableFile, size: int) -> Layout:
@@ -109,17 +115,16 @@ def layout_of(file: SeekableFile, size: int) -> Layout:
         problem = layout.problem or (CUT_OFF if told is not None and told > there else "")
         return replace(layout, parts=layout.parts or (Part(header.start, end),), problem=problem)
     if told is not None and told > there:
-        is_less = told - there >= max(1, header.frame_bytes)
-        return Layout((), CUT_OFF if is_less else "", told / there, is_exact=True)
+        if told - there <= header.bytes_s * _TOLERANCE_S:
+            return Layout(is_exact=True)
+        return Layout((), CUT_OFF, told / there, is_exact=True)
     end = size
     if told is None:
         if _is_chunk(file, header.start, size):  # holds no sample, but other chunks
             return Layout(is_exact=True)
     elif there - told >= 1 << 32:
         end = header.start + told + ((there - told) >> 32 << 32)
-    elif there - told < header.rate_hz * header.frame_bytes // 10 or _is_chunk(
-        file, header.start + told, size
-    ):
+    elif there - told < header.bytes_s * _TOLERANCE_S or _is_chunk(file, header.start + told, size):
         return Layout(is_exact=True)
     if not header.encoding:
         file.seek(0)
