@@ -62,7 +62,7 @@ summary.csv    each recording's labels: max, mean of the top 2, windows
 activity.csv   detections by label and hour of day, and activity.png
 detections/    the same rows as Parquet shards; scores/ with --keep-scores
 
-Exit code: 0 all scored, 1 some failed (0 with --no-strict), 2 a wrong call.
+Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict), 2 a wrong call.
 """
 
 
