@@ -271,7 +271,7 @@ def test_workers_that_are_killed_lose_and_double_nothing(
     assert (tmp_path / "killed").exists()
     assert len(said) == 4
     assert all(re.match(r"A worker died \(killed or crashed\); ", x) for x in said)
-    assert sum("no more" in x for x in said) == 1
+    assert sum("given up" in x for x in said) == 1
     assert capfd.readouterr() == ("", "")
 
 

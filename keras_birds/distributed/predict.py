@@ -179,10 +179,9 @@ class ClusterScorer:
             found = self._scores_of(task)
         except ray.exceptions.RayError as error:
             count = len(group.names)
-            again = f"{count} recording{'s' * (count != 1)} will be scored again"
-            self._say(
-                f"A worker died ({_why(error)}); {again if group.losses < MAX_LOSSES - 1 else 'no more'}"
-            )
+            lost = f"{count} recording{'s' * (count != 1)}"
+            then = "will be scored again" if group.losses < MAX_LOSSES - 1 else "is given up"
+            self._say(f"A worker died ({_why(error)}); {lost} {then}")
             return None
         for scores, place in zip(found.recordings, group.places, strict=True):
             if scores.recording.status == "missing" and os.path.isfile(place):  # noqa: PTH113

@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 """Of the metadata; a reader refuses every other number."""
 
 FRAME_LOGITS = "frame_logits"
-"""A graph's second output, where it has one: logits `[batch, frame, label]`, a clip's moments in order."""
+"""A graph's second output, where it has one: logits `[batch, frame, label]` of a clip's frames in order."""
 
 _KEY = "keras_birds"
 
