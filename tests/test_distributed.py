@@ -212,9 +212,10 @@ def score_batch(batch, out, score, calls=()):
             calls.pop(done, lambda: None)()
         results.finish()
         tables = {
-            x: pa.concat_tables([t for _, t in results.read(x)]).to_pandas() for x in ("summary", "scores")
+            x: pa.concat_tables([t.to_table() for _, t in results.read(x)]).to_pandas()
+            for x in ("summary", "scores")
         }
-        rows = [x.to_table() for _, x in results.detections()]
+        rows = [x.to_table() for _, x in results.read("detections")]
         tables["detections"] = pa.concat_tables(rows).to_pandas()
     tables["manifest"] = pd.read_csv(out / "manifest.csv")
     return tables, failed, sum(scored_s)

@@ -44,7 +44,7 @@ def open_results(folder, settings=SETTINGS, keep_scores=True):
 
 def contents(results):
     """File to its detections' scores."""
-    tables = {recording.file: rows.to_table() for recording, rows in results.detections()}
+    tables = {recording.file: rows.to_table() for recording, rows in results.read("detections")}
     return {file: [round(x, 3) for x in table["score"].to_pylist()] for file, table in tables.items()}
 
 
@@ -60,10 +60,10 @@ def test_what_was_written_is_read_back_a_recording_at_a_time(tmp_path):
         results.add(failed("bad.wav"))
         results.finish()
         assert contents(results) == {"x.wav": [0.5, 0.5], "y.wav": [], "z.wav": [0.5]}
-        kept = {recording.file: table for recording, table in results.read("scores")}
+        kept = {recording.file: rows.to_table() for recording, rows in results.read("scores")}
         assert kept["x.wav"].column_names == ["file", "channel", "start_s", "end_s", "a", "b"]
         np.testing.assert_allclose(kept["x.wav"]["b"].to_pylist(), [0.1, 0.1], atol=1e-4)
-        assert [len(table) for _, table in results.read("summary")] == [1, 0, 1]
+        assert [len(rows.to_table()) for _, rows in results.read("summary")] == [1, 0, 1]
     whole = pq.read_table(tmp_path / "out" / "detections")
     assert whole["file"].to_pylist() == ["x.wav", "x.wav", "z.wav"]
 

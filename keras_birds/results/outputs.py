@@ -66,7 +66,7 @@ def write_outputs(
         else:
             files += write_tables(
                 fmt,
-                results.detections(),
+                results.read("detections"),
                 results.folder,
                 (classifier.mel.f_min_hz, classifier.mel.f_max_hz),
                 per_recording,
@@ -76,12 +76,12 @@ def write_outputs(
         table = csv_writer(stream)
         table.writerow(SUMMARY_COLUMNS)
         for recording, summary in results.read("summary"):
-            for row in summary.to_pylist():
+            for row in summary.to_table().to_pylist():
                 values = (f"{row['max']:.6g}", f"{row['mean_top2']:.6g}", row["windows"])
                 names = (row["label"], row["scientific_name"], row["common_name"])
                 table.writerow((recording.file, *names, *values))
     activity = Activity(classifier.labels, results.rules.time_pattern)
-    for recording, rows in results.detections():
+    for recording, rows in results.read("detections"):
         activity.add(recording, rows)
     if not activity.is_empty:
         files.append(results.folder / "activity.csv")

@@ -184,24 +184,16 @@ class Results:
                 if path.name not in known:
                     path.unlink()
 
-    def detections(self) -> Iterator[tuple[RecordingStatus, StoredRows]]:
-        """Every scored recording's detections, a recording at a time, in the order in which they were scored.
+    def read(self, kind: str) -> Iterator[tuple[RecordingStatus, StoredRows]]:
+        """Every scored recording's rows, a recording at a time, in the order in which they were scored.
 
         Of a recording there may be more than memory holds: each is read in batches, before the next.
-        """
-        return (
-            (entry.recording, rows["detections"])
-            for entry, rows in _read(self.folder, self._journal, _KINDS[:1])
-        )
-
-    def read(self, kind: str) -> "Iterator[tuple[RecordingStatus, pa.Table]]":
-        """Every scored recording's rows of another kind, in the same order.
 
         Args:
-            kind: `"summary"` or `"scores"`.
+            kind: `"detections"`, `"summary"` or `"scores"`.
         """
         for entry, rows in _read(self.folder, self._journal, (kind,)):
-            yield entry.recording, rows[kind].to_table()
+            yield entry.recording, rows[kind]
 
     def finish(self) -> Path:
         """Writes what waits, drops rows of recordings that were scored again, and writes the manifest.
@@ -228,7 +220,7 @@ class Results:
 
 
 def read_detections(folder: Path) -> Iterator[tuple[RecordingStatus, StoredRows]]:
-    """As `Results.detections`, of a folder of any settings; changes nothing in it.
+    """As `Results.read`, the detections of a folder of any settings; changes nothing in it.
 
     Raises:
         DataError: if it is no such folder, or its tables are damaged or vanish, as when another process goes on.

@@ -140,9 +140,10 @@ class _Rows:
 
     def _full_windows(self, table: "pa.Table") -> Iterator[tuple[float, list[float]]]:
         """End and scores, the latter in the order of the submission's columns."""
-        columns = table.select(["start_s", "end_s", *self._columns])
-        for batch in columns.to_batches(max_chunksize=_ROWS_AT_ONCE):
-            for start_s, end_s, *row in zip(*(x.to_pylist() for x in batch.columns), strict=True):
+        names = ["start_s", "end_s", *self._columns]
+        for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+            columns = (x.to_pylist() for x in batch.select(names).columns)
+            for start_s, end_s, *row in zip(*columns, strict=True):
                 if end_s - start_s > self._window_s - _TOLERANCE_S:
                     yield end_s, row
 
