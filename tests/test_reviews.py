@@ -121,7 +121,7 @@ def test_reviews_below_a_folder_come_with_their_recordings(tmp_path):
     write_sounds(tmp_path / "plot 1")
     recording = tmp_path / "plot 1" / "a.wav"
     save_review(reviews_path(recording), replace(RIGHT, file="a.wav"))
-    assert list(find_reviews(tmp_path)) == [(recording, 2, replace(RIGHT, file="a.wav"))]
+    assert list(find_reviews(tmp_path)) == [(recording, replace(RIGHT, file="a.wav"))]
     save_review(tmp_path / "b.wav.reviews.csv", replace(RIGHT, file="b.wav"))
     with pytest.raises(DataError, match=r"the recording must lie beside its reviews. Received: no b\.wav"):
         list(find_reviews(tmp_path))
@@ -135,7 +135,7 @@ def test_reviewed_windows_have_their_place_and_say_only_what_was_said(tmp_path):
     recording = tmp_path / "a.wav"
     reviews = [replace(x, file="a.wav", end_s=x.start_s + 2) for x in (RIGHT, WRONG, OTHER)]
     reviews.append(replace(reviews[0], start_s=1.0, end_s=7.0))  # an event longer than a clip
-    source = ReviewedSource([(recording, 2, x) for x in reviews], AUDIO, MEL, LABELS)
+    source = ReviewedSource([(recording, x) for x in reviews], AUDIO, MEL, LABELS)
     assert source.targets.tolist() == [[1, -1, -1, -1], [0, -1, -1, -1], [-1, 0, 1, -1], [1, -1, -1, -1]]
     rate_hz = AUDIO.sample_rate_hz
     first_s = (2.5, 0.0, 2.5, 3.0)
@@ -147,8 +147,8 @@ def test_reviewed_windows_have_their_place_and_say_only_what_was_said(tmp_path):
     ("changed", "said"),
     [
         ({"label": "bat"}, "labels of the data set. Received: bat"),
-        ({"start_s": 9.0, "end_s": 11.0}, r"row 2: .*must lie in.*9 to 11 s, of which 0 s are there"),
-        ({"start_s": 5.0, "end_s": 10.0}, r"row 2: .*must lie in.*5 to 10 s, of which 3 s are there"),
+        ({"start_s": 9.0, "end_s": 11.0}, r"row 2: .*must lie in.*9 to 11 s, after its end"),
+        ({"start_s": 5.0, "end_s": 8.1}, r"row 2: .*must lie in.*5 to 8\.1 s, after its end"),
     ],
 )
 def test_a_review_that_cannot_be_used_is_named(tmp_path, changed, said):
@@ -156,6 +156,15 @@ def test_a_review_that_cannot_be_used_is_named(tmp_path, changed, said):
     save_review(tmp_path / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", **changed))
     with pytest.raises(DataError, match=said):
         read_reviewed(str(tmp_path), AUDIO, MEL, LABELS)
+
+
+def test_a_review_up_to_the_end_is_taken_and_a_broken_recording_is_named(tmp_path):
+    write_sounds(tmp_path)
+    save_review(tmp_path / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", start_s=3.0, end_s=8.0))
+    assert len(read_reviewed(str(tmp_path), AUDIO, MEL, LABELS)) == 1
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    with pytest.raises(DataError, match="a reviewed recording must be readable"):
+        list(find_reviews(tmp_path))
 
 
 def test_calibration_hears_the_reviews_of_its_own_run(tmp_path):

@@ -9,19 +9,16 @@ from keras_birds.audio.clips import center
 from keras_birds.audio.mel import MelTransform
 from keras_birds.audio.segment_reader import read_part
 from keras_birds.config import AudioConfig, MelConfig
-from keras_birds.data.reviews import Review, find_reviews, reviews_path
+from keras_birds.data.reviews import Review, find_reviews
 from keras_birds.errors import AudioError, DataError
 from keras_birds.labels import LabelSet
-
-_ROUNDING_S = 0.05
-"""What tables and decoders of lossy files may differ by in a recording's end."""
 
 
 class ReviewedSource:
     """Images of reviewed windows, a `MelSource`. Events longer than a clip show their middle.
 
     Args:
-        windows: recordings, and the row and the content of each review.
+        windows: recordings and their reviews.
         audio: rate and clip length.
         mel: the transform.
         labels: of the targets.
@@ -35,24 +32,20 @@ class ReviewedSource:
     """
 
     def __init__(
-        self,
-        windows: Sequence[tuple[Path, int, Review]],
-        audio: AudioConfig,
-        mel: MelConfig,
-        labels: LabelSet,
+        self, windows: Sequence[tuple[Path, Review]], audio: AudioConfig, mel: MelConfig, labels: LabelSet
     ):
         self.audio = audio
         self.transform = MelTransform(audio, mel)
-        self.recordings = [path for path, _, _ in windows]
+        self.recordings = [path for path, _ in windows]
         self.targets = np.full((len(windows), len(labels)), -1, np.float32)
-        for row, (path, _, review) in enumerate(windows):
+        for row, (path, review) in enumerate(windows):
             for label, target in review.targets.items():
                 if label not in labels:
                     raise DataError(
                         f"{path}: reviews must name labels of the data set. Received: {label} at {review.start_s:g} s"
                     )
                 self.targets[row, labels.index(label)] = target
-        self._reviews = [(row, review) for _, row, review in windows]
+        self._reviews = [review for _, review in windows]
         self.usable = np.ones(len(windows), bool)
         self.reasons = [""] * len(windows)
 
@@ -68,22 +61,15 @@ class ReviewedSource:
         """A window's sound, float32 `[n]`.
 
         Raises:
-            DataError: if it doesn't decode, or ends before the window does.
+            DataError: if it doesn't decode.
         """
-        path, (line, review) = self.recordings[row], self._reviews[row]
-        rate_hz = self.audio.sample_rate_hz
+        path, review = self.recordings[row], self._reviews[row]
         try:
-            samples = read_part(path, review.start_s, review.end_s, rate_hz)
+            return read_part(path, review.start_s, review.end_s, self.audio.sample_rate_hz)
         except AudioError as error:
             raise DataError(
                 f"{path}: a reviewed recording must be readable. Received: {error.reason}"
             ) from None
-        if len(samples) < rate_hz * (review.end_s - review.start_s - _ROUNDING_S):
-            raise DataError(
-                f"{reviews_path(path)}: row {line}: reviewed windows must lie in the recording. Received: "
-                f"{review.start_s:g} to {review.end_s:g} s, of which {len(samples) / rate_hz:.3g} s are there"
-            )
-        return samples
 
 
 def read_reviewed(folder: str, audio: AudioConfig, mel: MelConfig, labels: LabelSet) -> ReviewedSource:

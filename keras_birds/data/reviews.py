@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Literal, TextIO, get_args
 
 from keras_birds.atomic import atomic_path
+from keras_birds.audio.segment_reader import read_part
 from keras_birds.csv_table import read_records
-from keras_birds.errors import DataError
+from keras_birds.errors import AudioError, DataError
 
 Verdict = Literal["right", "wrong", "other"]
 """The label is there; it isn't; it isn't, but `true_label` is."""
 
 SUFFIX = ".reviews.csv"
 
+_ROUNDING_S = 0.05
+"""What tables and decoders of lossy files may differ by in a recording's end."""
+
+_CHECK_HZ = 8000
 _saving = threading.Lock()
 
 
@@ -125,22 +130,37 @@ def remove_review(path: Path, place: tuple[float, float, str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def find_reviews(folder: Path) -> Iterator[tuple[Path, int, Review]]:
-    """All reviews below a folder, each with its recording and its row in the CSV.
+def find_reviews(folder: Path) -> Iterator[tuple[Path, Review]]:
+    """All reviews below a folder, each with its recording.
 
     Raises:
-        DataError: if a CSV can't be used, or speaks of a recording that isn't beside it.
+        DataError: if a CSV can't be used, or speaks of a recording that isn't beside it, can't be read or ends before.
     """
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
         recording = path.with_name(path.name.removesuffix(SUFFIX))
-        for row, review in _numbered(path):
+        found = _numbered(path)
+        for row, review in found:
             if review.file != recording.name:
                 raise DataError(f"{path}: row {row}: file must be {recording.name}. Received: {review.file}")
-            if not recording.is_file():
-                raise DataError(
-                    f"{path}: the recording must lie beside its reviews. Received: no {recording.name}"
-                )
-            yield recording, row, review
+        if found:
+            _check_end(path, recording, *max(found, key=lambda x: x[1].end_s))
+        yield from ((recording, review) for _, review in found)
+
+
+def _check_end(path: Path, recording: Path, row: int, last: Review) -> None:
+    if not recording.is_file():
+        raise DataError(f"{path}: the recording must lie beside its reviews. Received: no {recording.name}")
+    try:
+        samples = read_part(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s, _CHECK_HZ)
+    except AudioError as error:
+        raise DataError(
+            f"{recording}: a reviewed recording must be readable. Received: {error.reason}"
+        ) from None
+    if not len(samples):
+        raise DataError(
+            f"{path}: row {row}: reviews must lie in the recording. Received: {last.start_s:g} to {last.end_s:g} s, "
+            "after its end"
+        )
 
 
 def write_reviews(stream: TextIO, reviews: Iterable[Review]) -> None:

@@ -51,7 +51,7 @@ def reviewed_scores(run: RunScores, folder: Path) -> ReviewedScores:
         DataError: if a table can't be used.
     """
     rows, skipped = [], 0
-    for _, _, review in find_reviews(folder):
+    for _, review in find_reviews(folder):
         if review.label in run.labels and review.model_id.partition("/")[0] == run.run.resolve().name:
             rows.append((run.labels.index(review.label), float(review.verdict == "right"), review.score))
         else:
