@@ -22,9 +22,6 @@ from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean
 
 RATE_HZ, FRAMES = AUDIO.sample_rate_hz, 8
 FRAME_S = AUDIO.clip_s / FRAMES
-torch_only = pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="the export runs on torch, whatever the backend"
-)
 
 
 def make_listener(scale=20.0):
@@ -83,7 +80,6 @@ def test_both_outputs_are_exported_and_both_engines_agree(run):
     assert (clips[0] >= frames[0].min(axis=1) - 1e-4).all()
 
 
-@torch_only
 def test_the_attention_head_is_exported_with_its_frames(tmp_path):
     config = Config.parse(
         {
@@ -139,7 +135,6 @@ def test_frames_are_those_of_the_graph(run, call):
     np.testing.assert_allclose(found[FRAMES : 2 * FRAMES], sigmoid(logits), atol=1e-5)
 
 
-@torch_only
 def test_models_without_an_attention_head_are_refused(placeholder_run, run, call, run_command, tmp_path):
     with pytest.raises(ModelError, match=r"fold0/model\.onnx: frames need .* Received: no frames\."):
         keras_birds.load(placeholder_run).frame_scores(call)

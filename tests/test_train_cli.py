@@ -83,13 +83,6 @@ def test_help_names_every_option_and_what_a_run_holds(run):
     assert "KERAS_BACKEND=jax" in out
 
 
-def test_an_unknown_fold_is_a_wrong_call(run, data, tmp_path):
-    code, _, err = run("--data", data, "--fold", 7, "--out", tmp_path / "run", *SMALL)
-    assert code == 2
-    assert err == "Error: --fold must be one of 0, 1, all or full. Received: 7\n"
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("fold", ["x", "-1", "1.5", ""])
 def test_a_fold_that_is_no_number_is_a_wrong_call(run, data, fold):
     code, _, err = run("--data", data, f"--fold={fold}", *SMALL)
@@ -115,12 +108,6 @@ def test_a_missing_folder_of_data_is_a_wrong_call(run, tmp_path):
     assert err == f"Error: --data must be an existing folder. Received: {tmp_path / 'none'}\n"
 
 
-def test_an_option_without_its_value_is_a_wrong_call(run):
-    code, _, err = run("--data")
-    assert code == 2
-    assert "--data" in err
-
-
 def test_without_data_the_current_folder_must_be_a_data_set(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(*SMALL)
@@ -130,40 +117,6 @@ def test_without_data_the_current_folder_must_be_a_data_set(run, tmp_path, monke
     )
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_bad_data_set_is_told_with_its_rows(run, tmp_path, data):
-    folder = tmp_path / "csv"
-    (folder / "train_audio").mkdir(parents=True)
-    os.link(data / "wren" / "0.wav", folder / "train_audio" / "here.wav")
-    with (folder / "train.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [
-                ["filename", "primary_label"],
-                ["here.wav", "wren"],
-                ["gone.wav", "wren"],
-                ["here.wav", "wren"],
-                ["lost.wav", "bat"],
-            ]
-        )
-    code, _, err = run("--data", folder, "--out", tmp_path / "run", *SMALL)
-    assert code == 1
-    assert err.count("\n") == 1
-    assert "train.csv row 3: the file must exist. Received: gone.wav" in err
-    assert "train.csv row 4: a recording must be listed once" in err
-    assert "train.csv row 5: the file must exist. Received: lost.wav" in err
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_folder_in_use_is_a_wrong_call(run, data, tmp_path):
-    code, _, err = run("--data", data, "--out", tmp_path, *SMALL, "--resume")
-    assert code == 2
-    assert "--resume must find a run" in err
-    (tmp_path / "note.txt").write_text("keep")
-    code, _, err = run("--data", data, "--out", tmp_path, *SMALL)
-    assert code == 2
-    assert "--out must be a new or empty folder" in err
-    assert "--resume" in err
 
 
 def files_below(folder):
