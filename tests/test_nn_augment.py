@@ -15,11 +15,12 @@ from keras_birds.nn.warp import PitchShift, TimeShift, TimeStretch
 LAYERS = (SpecAugment, TimeShift, TimeStretch, PitchShift, Volume)
 ALWAYS = {
     "probability": 1.0,
-    "time_mask_probability": 1.0,
-    "frequency_mask_probability": 1.0,
+    "time_masks": (1.0, (1, 3), (5, 20)),
+    "frequency_masks": (1.0, (1, 3), (5, 20)),
     "gain_probability": 1.0,
 }
-NEVER = {name: 0.0 for name in ALWAYS if name != "probability"}
+NO_MASKS = (0.0, (1, 3), (5, 20))
+NEVER = {"time_masks": NO_MASKS, "frequency_masks": NO_MASKS, "gain_probability": 0.0}
 
 
 def _images(batch=4, height=32, width=32, seed=0):
@@ -78,9 +79,9 @@ def test_probability_is_a_share_of_clips(cls):
             assert least <= count <= high
 
 
-@pytest.mark.parametrize(("axis", "name"), [(0, "frequency_mask"), (1, "time_mask")])
+@pytest.mark.parametrize(("axis", "name"), [(0, "frequency_masks"), (1, "time_masks")])
 def test_masks_have_the_set_count_and_size(axis, name):
-    settings = NEVER | {f"{name}_probability": 1.0, f"{name}_count": (1, 3), f"{name}_size": (5, 20)}
+    settings = NEVER | {name: (1.0, (1, 3), (5, 20))}
     masked = _apply(SpecAugment(1.0, **settings), np.ones((400, 64, 256 if axis else 64, 1), np.float32))
     num_bands, covered = [], []
     for image in masked[..., 0]:
@@ -413,7 +414,8 @@ def test_what_has_no_meaning_for_mfcc_is_refused(name):
     ("make", "named"),
     [
         (lambda: SpecAugment(probability=1.5), "probability=1.5"),
-        (lambda: SpecAugment(time_mask_size=(9, 3)), r"time_mask_size=\(9, 3\)"),
+        (lambda: SpecAugment(time_masks=(0.5, (1, 3), (9, 3))), r"time_masks\[2\]=\(9, 3\)"),
+        (lambda: SpecAugment(frequency_masks=(1.5, (1, 3), (3, 9))), r"frequency_masks\[0\]=1.5"),
         (lambda: SpecAugment(gain=(1.2, 0.8)), r"gain=\(1.2, 0.8\)"),
         (lambda: TimeStretch(rate=(0.0, 1.0)), r"rate=\(0.0, 1.0\)"),
         (lambda: PitchShift(f_min_hz=5000, f_max_hz=100), "f_min_hz=5000"),

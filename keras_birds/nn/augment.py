@@ -80,12 +80,12 @@ def clip_layers(config: Config) -> list[ClipAugmentation]:
         Volume(settings.volume.gain_db, mel.top_db, settings.volume.probability),
         SpecAugment(
             settings.probability,
-            settings.time_mask.probability,
-            settings.time_mask.count,
-            settings.time_mask.size,
-            settings.frequency_mask.probability,
-            settings.frequency_mask.count,
-            settings.frequency_mask.size,
+            (settings.time_mask.probability, settings.time_mask.count, settings.time_mask.size),
+            (
+                settings.frequency_mask.probability,
+                settings.frequency_mask.count,
+                settings.frequency_mask.size,
+            ),
             settings.gain.probability,
             settings.gain.gain,
             settings.gain.bias,

@@ -17,13 +17,8 @@ from keras_birds.nn.clip_augmentation import (
     whole,
 )
 
-# Probability, least and most of them, least and most of their size.
-_Masks = tuple[float, tuple[int, int], tuple[int, int]]
-
-
-def _pair(bounds: Any) -> tuple[int, int]:
-    low, high = bounds
-    return low, high
+Masks = tuple[float, tuple[int, int], tuple[int, int]]
+"""Probability of masks, least and most of them, least and most of the size of each."""
 
 
 @keras.saving.register_keras_serializable(package="keras_birds")
@@ -34,12 +29,8 @@ class SpecAugment(ClipAugmentation):
 
     Args:
         probability: that a clip is changed; the others apply among those.
-        time_mask_probability: of time masks.
-        time_mask_count: least and most of them.
-        time_mask_size: least and most columns of each.
-        frequency_mask_probability: of frequency masks.
-        frequency_mask_count: least and most of them.
-        frequency_mask_size: least and most rows of each.
+        time_masks: their probability, least and most of them, least and most columns of each.
+        frequency_masks: their probability, least and most of them, least and most rows of each.
         gain_probability: of gain and bias, together.
         gain: lowest and highest factor.
         bias: lowest and highest summand.
@@ -57,12 +48,8 @@ class SpecAugment(ClipAugmentation):
     def __init__(
         self,
         probability: float = 0.5,
-        time_mask_probability: float = 0.5,
-        time_mask_count: tuple[int, int] = (1, 3),
-        time_mask_size: tuple[int, int] = (5, 20),
-        frequency_mask_probability: float = 0.5,
-        frequency_mask_count: tuple[int, int] = (1, 3),
-        frequency_mask_size: tuple[int, int] = (5, 20),
+        time_masks: Masks = (0.5, (1, 3), (5, 20)),
+        frequency_masks: Masks = (0.5, (1, 3), (5, 20)),
         gain_probability: float = 0.5,
         gain: Range = (0.8, 1.2),
         bias: Range = (-0.1, 0.1),
@@ -70,34 +57,26 @@ class SpecAugment(ClipAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability, seed, **kwargs)
-        self._time: _Masks = (time_mask_probability, _pair(time_mask_count), _pair(time_mask_size))
-        self._frequency: _Masks = (
-            frequency_mask_probability,
-            _pair(frequency_mask_count),
-            _pair(frequency_mask_size),
-        )
+        self.time_masks = _checked("time_masks", time_masks)
+        self.frequency_masks = _checked("frequency_masks", frequency_masks)
+        require_probability("gain_probability", gain_probability)
+        require_range("gain", gain, None)
+        require_range("bias", bias, None)
         self.gain_probability = gain_probability
         self.gain: Range = (gain[0], gain[1])
         self.bias: Range = (bias[0], bias[1])
-        for name, value in self._settings().items():
-            if name.endswith("_probability"):
-                require_probability(name, value)
-            elif name in ("gain", "bias"):
-                require_range(name, value, None)
-            elif name.endswith(("_count", "_size")):
-                require_range(name, value, 0)
 
     def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
         batch, height, width = num_clips(xp, images), images.shape[1], images.shape[2]
-        rows = self._keep(xp, uniform, batch, height, self._frequency)
-        columns = self._keep(xp, uniform, batch, width, self._time)
+        rows = self._keep(xp, uniform, batch, height, self.frequency_masks)
+        columns = self._keep(xp, uniform, batch, width, self.time_masks)
         keep = xp.reshape(rows, (-1, height, 1, 1)) & xp.reshape(columns, (-1, 1, width, 1))
         on = to_float(xp, uniform(batch, 1, 1, 1) < self.gain_probability)
         gain = 1 + on * (between(uniform(batch, 1, 1, 1), self.gain) - 1)
         bias = on * between(uniform(batch, 1, 1, 1), self.bias)
         return xp.clip(images * to_float(xp, keep) * gain + bias, 0.0, 1.0)
 
-    def _keep(self, xp: Any, uniform: Uniform, batch: Any, size: int, masks: _Masks) -> Any:
+    def _keep(self, xp: Any, uniform: Uniform, batch: Any, size: int, masks: Masks) -> Any:
         """Whether each place of `size` lies outside the masks, bool `[batch, size]`."""
         probability, count, length = masks
         lengths = xp.minimum(whole(xp, uniform(batch, count[1], 1), length), float(size))
@@ -108,26 +87,24 @@ class SpecAugment(ClipAugmentation):
         hit = hit & (numbers < whole(xp, uniform(batch, 1, 1), count))
         return ~(xp.any(hit, axis=1) & (uniform(batch, 1) < probability))
 
-    def _settings(self) -> dict[str, Any]:
-        (time, time_count, time_size), (frequency, frequency_count, frequency_size) = (
-            self._time,
-            self._frequency,
-        )
+    def get_config(self) -> dict[str, Any]:
+        """Arguments to make an equal one with."""
         return {
-            "time_mask_probability": time,
-            "time_mask_count": time_count,
-            "time_mask_size": time_size,
-            "frequency_mask_probability": frequency,
-            "frequency_mask_count": frequency_count,
-            "frequency_mask_size": frequency_size,
+            **super().get_config(),
+            "time_masks": self.time_masks,
+            "frequency_masks": self.frequency_masks,
             "gain_probability": self.gain_probability,
             "gain": self.gain,
             "bias": self.bias,
         }
 
-    def get_config(self) -> dict[str, Any]:
-        """Arguments to make an equal one with."""
-        return {**super().get_config(), **self._settings()}
+
+def _checked(name: str, masks: Any) -> Masks:
+    probability, count, size = masks
+    require_probability(f"{name}[0]", probability)
+    require_range(f"{name}[1]", count, 0)
+    require_range(f"{name}[2]", size, 0)
+    return probability, (count[0], count[1]), (size[0], size[1])
 
 
 @keras.saving.register_keras_serializable(package="keras_birds")

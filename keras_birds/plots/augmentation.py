@@ -21,6 +21,8 @@ _COLUMNS = 3
 _MIXUP_DRAWS = 20
 _Panel = tuple[str, np.ndarray]
 
+_NO_MASKS = (0.0, (1, 1), (1, 1))
+
 
 def clip_image(path: str | Path, config: Config) -> np.ndarray:
     """A recording's middle clip as the network sees it.
@@ -96,9 +98,9 @@ def _masked(image: np.ndarray, settings: AugmentConfig, seed: int) -> list[_Pane
     """What shares a gate: masks and gain, each alone."""
     time, frequency, gain = settings.time_mask, settings.frequency_mask, settings.gain
     layers = (
-        SpecAugment(1, 1, time.count, time.size, frequency_mask_probability=0, gain_probability=0),
-        SpecAugment(1, 0, (1, 1), (1, 1), 1, frequency.count, frequency.size, gain_probability=0),
-        SpecAugment(1, 0, frequency_mask_probability=0, gain_probability=1, gain=gain.gain, bias=gain.bias),
+        SpecAugment(1, (1, time.count, time.size), _NO_MASKS, 0),
+        SpecAugment(1, _NO_MASKS, (1, frequency.count, frequency.size), 0),
+        SpecAugment(1, _NO_MASKS, _NO_MASKS, 1, gain.gain, gain.bias),
     )
     texts = (
         f"time masks, {_describe_masks(time)} columns",
