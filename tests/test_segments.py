@@ -18,8 +18,7 @@ from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.detections import DetectionRules, detection_schema
 from keras_birds.results.results import Results, read_detections
-from keras_birds.results.segment_clips import SEGMENT_COLUMNS, check_new_folder, cut_segments
-from keras_birds.results.segments import SegmentPicker
+from keras_birds.results.segments import SEGMENT_COLUMNS, SegmentPicker, check_new_folder, cut_segments
 
 ODD = LabelSet(
     [

@@ -16,8 +16,9 @@ from odd_names import ODD_NAMES
 from keras_birds.errors import DataError, KerasBirdsError, ModelError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.detections import detection_schema
-from keras_birds.results.writers import FORMATS, write_submission, write_tables
 from keras_birds.results.writers.files import recording_path
+from keras_birds.results.writers.submission import write_submission
+from keras_birds.results.writers.tables import FORMATS, write_tables
 
 BAND_HZ = (50.0, 14_000.0)
 ENDINGS = {

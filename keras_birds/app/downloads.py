@@ -13,8 +13,7 @@ from keras_birds.app.analysis import Analysis
 from keras_birds.data.reviews import Review, write_reviews
 from keras_birds.inference.classifier import Classifier
 from keras_birds.results.detections import detection_schema
-from keras_birds.results.writers.programs import write_audacity, write_raven
-from keras_birds.results.writers.tables import write_csv
+from keras_birds.results.writers.tables import write_audacity, write_csv, write_raven
 
 
 def buttons(

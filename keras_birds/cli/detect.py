@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from keras_birds.inference.scorer import ScoreOptions
     from keras_birds.results.outputs import Outputs
     from keras_birds.results.results import Results
-    from keras_birds.results.writers import Submission
+    from keras_birds.results.writers.submission import Submission
 
 _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet", "birdclef")
 _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0

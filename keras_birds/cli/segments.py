@@ -107,8 +107,7 @@ def segments(
     from keras_birds.cli.reporting import progress_bar
     from keras_birds.errors import DataError
     from keras_birds.results.results import read_detections
-    from keras_birds.results.segment_clips import check_new_folder, cut_segments
-    from keras_birds.results.segments import SegmentPicker
+    from keras_birds.results.segments import SegmentPicker, check_new_folder, cut_segments
     from keras_birds.text import printable
 
     check_new_folder(out)

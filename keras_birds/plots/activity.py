@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_birds.plots.figure import save_png
-from keras_birds.results.activity import Activity
+from keras_birds.results.outputs import Activity
 
 _MAX_LABELS = 60
 

@@ -1,6 +1,7 @@
 """When a recording began, as its file's name tells."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import PurePath
@@ -62,42 +63,30 @@ def start_time(name: str, pattern: str | None = None) -> datetime | None:
     """
     path = PurePath(url_path(name) if is_url(name) else name)
     if pattern is not None:
-        return _by_pattern(path.stem, pattern)
+        for match in check_time_pattern(pattern).finditer(path.stem):
+            with suppress(ValueError):
+                return datetime.strptime(match[0], pattern).replace(tzinfo=None)
+        return None
     for match in (x for stamp in _STAMPS for x in stamp.finditer(path.stem)):
         numbers = [int(x) for x in match.groups() if x.isdigit()]
         year, month, day, hour, minute, second = (*numbers, 0)[:6]
-        try:
+        with suppress(ValueError):
             return datetime(year, month, day, hour, minute, second)
-        except ValueError:
-            continue
     # Without a letter it may be any number, but AudioMoth's suffix is in capitals.
     if _AUDIOMOTH_HEX.fullmatch(path.stem) and (not path.stem.isdigit() or path.suffix == ".WAV"):
         return datetime.fromtimestamp(int(path.stem, 16), UTC).replace(tzinfo=None)
     return None
 
 
-def check_time_pattern(pattern: str) -> None:
-    """Checks a pattern of `strptime` directives and other text, for instance `REC_%Y%m%d_%H%M%S`.
+@lru_cache
+def check_time_pattern(pattern: str) -> re.Pattern[str]:
+    """Checks a pattern of `strptime` directives and other text, for instance `REC_%Y%m%d_%H%M%S`; what finds it.
 
     Numbers have all their digits: `%d` is 01 to 31. Allowed are `%Y %y %m %b %B %d %j %H %I %p %M %S %f %z %%`.
 
     Raises:
         ConfigError: unless it gives a year, a day of it, and the hour at least.
     """
-    _compile(pattern)
-
-
-def _by_pattern(stem: str, pattern: str) -> datetime | None:
-    for match in _compile(pattern).finditer(stem):
-        try:
-            return datetime.strptime(match[0], pattern).replace(tzinfo=None)
-        except ValueError:
-            continue
-    return None
-
-
-@lru_cache
-def _compile(pattern: str) -> re.Pattern[str]:
     pieces = re.findall(r"%(.?)|([^%]+)", pattern, re.DOTALL)
     directives = [x for x, text in pieces if not text]
     used = set(directives)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_birds.atomic import atomic_path
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import DataError, KerasBirdsError
 from keras_birds.inference.ensemble import Ensemble
@@ -28,6 +27,7 @@ from keras_birds.labels import LabelSet
 from keras_birds.results.detections import DetectionRules, detect, summarise
 from keras_birds.results.journal import Entries, Entry, Journal, read_journal
 from keras_birds.results.shards import ShardReader, ShardWriter, StoredRows
+from keras_birds.results.writers.files import new_text
 from keras_birds.text import csv_writer, storable
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Results:
             self.flush()
         self._remove_unlisted()
         path = self.folder / MANIFEST
-        write_manifest(self.recordings, path)
+        _write_manifest(self.recordings, path)
         return path
 
 
@@ -257,16 +257,8 @@ def _shard(folder: Path, kind: str, number: int) -> Path:
     return folder / kind / f"{number:06d}.parquet"
 
 
-def write_manifest(recordings: Iterable[RecordingStatus], path: Path) -> None:
-    """Writes a CSV with `MANIFEST_COLUMNS`, a row for each recording.
-
-    Raises:
-        KerasBirdsError: if the disk is full.
-    """
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
+def _write_manifest(recordings: Iterable[RecordingStatus], path: Path) -> None:
+    with new_text(path) as file:
         rows = csv_writer(file)
         rows.writerow(MANIFEST_COLUMNS)
         for x in recordings:

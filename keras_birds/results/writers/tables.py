@@ -1,21 +1,47 @@
-"""Our own tables: CSV, JSON and Parquet, with the columns of `detection_schema()`."""
+"""Tables of detections, in our own formats and in those of other programs.
+
+One file for all recordings, or one for each. Every file is read from a stream of recordings that is never held in
+memory, and is there whole or not at all.
+"""
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.detections import detection_schema
-from keras_birds.results.shards import ShardWriter
-from keras_birds.results.writers.rows import Detection, decimal, detections, six_digits
+from keras_birds.results.shards import ShardWriter, StoredRows
+from keras_birds.results.writers.files import new_text, recording_path
+from keras_birds.results.writers.rows import (
+    Detection,
+    decimal,
+    detections,
+    on_one_time_line,
+    one_line,
+    six_digits,
+)
 from keras_birds.text import csv_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    Recordings = Iterable[tuple[RecordingStatus, pa.Table | StoredRows]]
 
-def write_csv(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO) -> None:
+RAVEN_COLUMNS = (
+    *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
+    *("Begin Path", "File Offset (s)", "Common Name", "Scientific Name", "Species Code", "Confidence"),
+)
+KALEIDOSCOPE_COLUMNS = (
+    *("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION"),
+    *("TOP1MATCH", "TOP1DIST", "MANUAL ID"),
+)
+BIRDNET_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")
+
+
+def write_csv(recordings: "Recordings", stream: TextIO) -> None:
     """Comma-separated, with a header; quoted where a name needs it.
 
     Seconds have at most 6 decimals, scores 6 significant digits; `start_time` is like `2025-06-01T05:30:00.000`,
@@ -30,7 +56,7 @@ def write_csv(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: 
             writer.writerow((x.file, x.channel, *times, *names, six_digits(x.score), x.model_id))
 
 
-def write_json(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream: TextIO) -> None:
+def write_json(recordings: "Recordings", stream: TextIO) -> None:
     """One list, an object a line; values as in CSV, but `start_time` is null where it isn't known."""
     before = "[\n"
     for recording, table in recordings:
@@ -46,7 +72,7 @@ def write_json(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], stream:
     stream.write("[]\n" if before == "[\n" else "\n]\n")
 
 
-def write_parquet(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], path: Path) -> None:
+def write_parquet(recordings: "Recordings", path: Path) -> None:
     """The tables as they are, in row groups of about 65,536 rows."""
     import pyarrow as pa
 
@@ -61,6 +87,145 @@ def write_parquet(recordings: Iterable[tuple[RecordingStatus, "pa.Table"]], path
         writer.finish()
     finally:
         writer.discard()
+
+
+def write_raven(recordings: "Recordings", stream: TextIO, f_min_hz: float, f_max_hz: float) -> None:
+    """A Raven Pro selection table: tab-separated, with a header.
+
+    Raven opens several sound files as one sequence: begin and end run on over the files' durations, while File
+    Offset counts within the file, as in BirdNET-Analyzer's `combine_raven_tables`
+    (`birdnet_analyzer/analyze/utils.py`). The sequence is of the recordings with scores, in this order. A box spans
+    `f_min_hz` to `f_max_hz`, or to half the recording's sample rate, above which there is nothing. Raven counts
+    channels from 1, and the mean over channels goes on 1. Species Code is the label. Raven knows no quotes: a tab
+    or line break in a name becomes a space.
+    """
+    stream.write("\t".join(RAVEN_COLUMNS) + "\n")
+    for number, (begin_s, recording, x) in enumerate(on_one_time_line(recordings), 1):
+        high_hz = min(f_max_hz, recording.sample_rate_hz / 2) if recording.sample_rate_hz else f_max_hz
+        low_hz = f_min_hz if f_min_hz < high_hz else 0.0
+        cells = (
+            str(number),
+            "Spectrogram 1",
+            str(max(x.channel, 1)),
+            decimal(begin_s + x.start_s),
+            decimal(begin_s + x.end_s),
+            decimal(low_hz),
+            decimal(high_hz),
+            one_line(x.file),
+            decimal(x.start_s),
+            one_line(x.common),
+            one_line(x.scientific),
+            one_line(x.label),
+            six_digits(x.score),
+        )
+        stream.write("\t".join(cells) + "\n")
+
+
+def write_audacity(recordings: "Recordings", stream: TextIO) -> None:
+    """An Audacity label track: start, end and text, tab-separated, without a header.
+
+    Seconds with 6 decimals, as Audacity exports them (https://manual.audacityteam.org/man/
+    importing_and_exporting_labels.html). The text is name and score, since Audacity reads no fourth column. Labels
+    name no file: with several recordings the times run on over their durations, as after importing the recordings
+    with scores in this order and aligning them end to end. A tab or line break in a name becomes a space.
+    """
+    for begin_s, _, x in on_one_time_line(recordings):
+        text = one_line(f"{x.common} {x.score:.2f}")
+        stream.write(f"{begin_s + x.start_s:.6f}\t{begin_s + x.end_s:.6f}\t{text}\n")
+
+
+def write_kaleidoscope(recordings: "Recordings", stream: TextIO) -> None:
+    """The columns of Kaleidoscope Pro's CSV of a cluster analysis that place and name a sound.
+
+    INDIR and FOLDER are the folder above the recording's and the recording's, as BirdNET-Analyzer splits them in
+    its `generate_kaleidoscope`. CHANNEL counts from 0, as in the tables that Kaleidoscope's users publish and in
+    PyHa's `kaleidoscope_conversion`; the mean over channels goes on 0. TOP1DIST is a distance to the centre of a
+    cluster there, small for a sure match: here it is 1 - score. MANUAL ID is left to the reviewer. A window with
+    two labels has two rows.
+    """
+    writer = csv_writer(stream)
+    writer.writerow(KALEIDOSCOPE_COLUMNS)
+    for recording, table in recordings:
+        folder, name = os.path.split(recording.file)
+        above, folder = os.path.split(folder)
+        for x in detections(recording, table):
+            channel = max(x.channel, 1) - 1
+            times = (decimal(x.start_s), decimal(x.end_s - x.start_s))
+            writer.writerow((above, folder, name, channel, *times, x.common, six_digits(1 - x.score), ""))
+
+
+def write_birdnet(recordings: "Recordings", stream: TextIO) -> None:
+    """The CSV of BirdNET-Analyzer 2 (`CSV_HEADER` and `generate_csv` of `birdnet_analyzer/analyze/utils.py`).
+
+    Seconds are Python floats there (`3.0`), so here with at least one decimal; Confidence has 4. It knows no
+    channel. BirdNET-Analyzer never quotes; here a name with a comma, quote or line break is.
+    """
+    writer = csv_writer(stream)
+    writer.writerow(BIRDNET_COLUMNS)
+    for recording, table in recordings:
+        for x in detections(recording, table):
+            times = (decimal(x.start_s), decimal(x.end_s))
+            writer.writerow((*times, x.scientific, x.common, f"{x.score:.4f}", x.file))
+
+
+# Raven's and BirdNET-Analyzer's own endings, by which people and scripts find their files.
+_WRITERS: dict[str, tuple[str, Callable[..., None]]] = {
+    "parquet": (".parquet", write_parquet),
+    "csv": (".csv", write_csv),
+    "json": (".json", write_json),
+    "raven": (".Table.1.selections.txt", write_raven),
+    "audacity": (".audacity.txt", write_audacity),
+    "kaleidoscope": (".kaleidoscope.csv", write_kaleidoscope),
+    "birdnet": (".BirdNET.results.csv", write_birdnet),
+}
+FORMATS = tuple(_WRITERS)
+"""What `write_tables` writes."""
+
+
+def write_tables(
+    fmt: str, recordings: "Recordings", out: Path, band_hz: tuple[float, float], per_recording: bool = False
+) -> list[Path]:
+    """Writes detections in one of `FORMATS`.
+
+    Recordings without scores are left out; those without detections have a file with a header, or count with their
+    length where times run on (`raven`, `audacity`). The formats are described at `write_csv`, `write_raven` and so
+    on.
+
+    Args:
+        fmt: one of `FORMATS`.
+        recordings: each with its rows of `detection_schema()`, a table or what reads like one in
+            batches (`StoredRows`); read once, in order.
+        out: a folder, made if missing.
+        band_hz: lower and upper edge of Raven's boxes.
+        per_recording: write `out/<fmt>/<path of the recording><ending>` for each (see `recording_path`) instead
+            of `out/detections<ending>` for all. The ending is `.parquet`, `.csv`, `.json`,
+            `.Table.1.selections.txt` (raven), `.audacity.txt`, `.kaleidoscope.csv` or `.BirdNET.results.csv`.
+
+    Returns:
+        The files, in the order in which they were written.
+
+    Raises:
+        KerasBirdsError: if `fmt` is none of these or a file can't be written.
+    """
+    if fmt not in _WRITERS:
+        raise KerasBirdsError(f"fmt must be one of {', '.join(FORMATS)}. Received: fmt={fmt!r}")
+    suffix, write = _WRITERS[fmt]
+    options = band_hz if fmt == "raven" else ()
+    scored = ((recording, table) for recording, table in recordings if not recording.failed)
+    tables: Iterable[tuple[Path, Recordings]] = [(out / f"detections{suffix}", scored)]
+    if per_recording:
+        tables = ((out / fmt / recording_path(x[0].file, suffix), [x]) for x in scored)
+    paths = []
+    for path, rows in tables:
+        paths.append(path)
+        if fmt == "parquet":
+            write_parquet(rows, path)
+            continue
+        # In JSON, bytes that aren't UTF-8 become \\udcXX escapes, which its readers know.
+        errors = "backslashreplace" if fmt == "json" else "surrogateescape"
+        with new_text(path, errors) as file:
+            write(rows, file, *options)
+    return paths
 
 
 def _iso(x: Detection) -> str | None:
