@@ -15,7 +15,7 @@ from keras_birds.cli.data import data
 from keras_birds.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = [*(x for x in cli.lazy if x != "data"), *(f"data {x}" for x in data.lazy)]
+COMMANDS = [*(x for x in cli.lazy if x != "data"), *(f"data {x}" for x in data.commands)]
 # As in a user's shell: where Python doesn't buffer its output, a full disk looks different.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 WRONG_KEYS = "[training]\nepoch = 2\n[mel]\nn_mel = 64\n[augment.mixup]\nalfa = 0.2\n"

@@ -57,7 +57,7 @@ def test_importing_the_package_imports_no_keras_torch_or_tensorflow():
     assert done.stdout.strip() == "[]"
 
 
-COMMANDS = [(), *((name,) for name in cli.lazy), *(("data", name) for name in data.lazy)]
+COMMANDS = [(), *((name,) for name in cli.lazy), *(("data", name) for name in data.commands)]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

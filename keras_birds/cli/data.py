@@ -1,20 +1,332 @@
 """`keras-birds data`: look at a data set before training on it."""
 
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from keras_birds.cli.main import LazyGroup
+from keras_birds.cli.options import config_options, data_option, resolve_data_dir
+from keras_birds.cli.reporting import make_reporter
+from keras_birds.threads import available_cpus
 
-_COMMANDS = {
-    "check": ("data_check:check", "Decode every file; write a manifest and the class distribution."),
-    "precompute": ("data_precompute:precompute", "Write the mel store that training can read."),
-    "preview": ("data_preview:preview", "Draw one clip under each augmentation."),
-}
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from keras_birds.config import Config
+    from keras_birds.data.catalog import Catalog
+    from keras_birds.data.precompute import StorePlan, StoreSummary
+
+_LISTED = 20
+MANIFEST, FIGURE, PROBLEMS = "manifest.csv", "class-distribution.png", "problems.txt"
+
+_workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), default=None, help="Threads. [default: one for each core]"
+)
 
 
-@click.group(cls=LazyGroup, lazy=_COMMANDS)
+@click.group()
 def data() -> None:
     """Check, precompute and preview a data set.
 
     \b
     keras-birds data check DIR
     """
+
+
+@data.command(short_help="Decode every file; write a manifest and the class distribution.")
+@click.argument("data_dir", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where the manifest and the figure go. [default: DIR's name and -check, in this folder]",
+)
+@_workers_option
+@config_options
+def check(
+    data_dir: Path | None, out: Path | None, workers: int | None, config_name: str, overrides: tuple[str, ...]
+) -> None:
+    """Decode every file; write a manifest and the class distribution.
+
+    \b
+    keras-birds data check birdclef
+    keras-birds data check recordings --set data.table=calls.csv --set data.column_path=file
+
+    DIR is the data set [default: data.dir of the settings, else this folder]: BirdCLEF's layout, a CSV, or a
+    folder per label. Nothing is written into it.
+
+    \b
+    manifest.csv            path, seconds, sample_rate_hz, channels, status, reason
+    class-distribution.png  recordings of each taxonomic class and each label
+    problems.txt            all problems of the tables and files, where there are any
+
+    Exit code: 0 nothing is wrong, 1 a table has a problem or a file isn't ok (partial and silent ones can be
+    trained on, but count as not ok here; so do files that are left out: in no label's folder, or of unknown kind),
+    2 a wrong call.
+    """
+    from keras_birds.atomic import atomic_path
+    from keras_birds.config import Config
+    from keras_birds.data.catalog import read_catalog
+    from keras_birds.data.check import check_recordings
+    from keras_birds.data.tables import write_table
+    from keras_birds.plots.class_distribution import class_distribution
+    from keras_birds.plots.figure import save_png
+
+    config = Config.load(config_name, overrides)
+    root = resolve_data_dir(data_dir, config)
+    catalog = read_catalog(root, config.data)
+    if not len(catalog):
+        catalog.require_clean()
+    out = out or Path(f"{root.resolve().name or 'data'}-check")
+    out.mkdir(parents=True, exist_ok=True)
+    paths = list(dict.fromkeys(catalog.recordings["path"]))
+    rate_hz, threads = config.audio.sample_rate_hz, workers or available_cpus()
+    with make_reporter() as reporter:
+        progress = partial(reporter.progress, "Decoding")
+        manifest = check_recordings(paths, rate_hz, threads, progress, config.audio.decoder)
+    problems = catalog.problems + _file_problems(manifest, root)
+    problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
+    write_table(manifest, out / MANIFEST)
+    if catalog.labels:
+        save_png(class_distribution(catalog), out / FIGURE, 120)
+    if problems:
+        text = "".join(f"{problem}\n" for problem in problems)
+        with atomic_path(out / PROBLEMS) as temporary:
+            temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+    else:
+        (out / PROBLEMS).unlink(missing_ok=True)
+    click.echo(_summary(manifest, len(catalog.labels), problems, out))
+    if problems:
+        click.get_current_context().exit(1)
+
+
+def _file_problems(manifest: "pd.DataFrame", root: Path) -> list[str]:
+    """What the tables' problems don't name already: missing files are there with their rows."""
+    wrong = manifest[~manifest["status"].isin(["ok", "missing"])]
+    return [
+        f"{os.path.relpath(path, root)}: {reason} ({status})"
+        for path, status, reason in zip(wrong["path"], wrong["status"], wrong["reason"], strict=True)
+    ]
+
+
+def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: Path) -> str:
+    counts = manifest["status"].value_counts()
+    of_each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    hours = manifest["seconds"].sum() / 3600
+    lines = [
+        f"{len(manifest):,} recordings, {n_labels:,} label{'s' * (n_labels != 1)}, {hours:.2f} hours: {of_each}"
+    ]
+    if problems:
+        lines.append(f"{len(problems):,} problem{'s' * (len(problems) > 1)}:")
+        lines += [f"  {problem}" for problem in problems[:_LISTED]]
+        if len(problems) > _LISTED:
+            lines.append(f"  and {len(problems) - _LISTED:,} more in {out / PROBLEMS}")
+    else:
+        lines.append("No problems.")
+    lines += [f"Manifest: {out / MANIFEST}", f"Figure:   {out / FIGURE}"]
+    return "\n".join(lines).encode("utf-8", "replace").decode()
+
+
+@data.command(short_help="Write the mel store that training can read.")
+@data_option
+@click.option(
+    "--out",
+    "store",
+    type=click.Path(path_type=Path),
+    metavar="STORE",
+    help="Folder of the store: new, empty or a store. [default: data.store of the settings]",
+)
+@_workers_option
+@config_options
+def precompute(
+    data_dir: Path | None,
+    store: Path | None,
+    workers: int | None,
+    config_name: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Write the mel store that training can read instead of the audio.
+
+    \b
+    keras-birds data precompute --data birdclef --out birdclef-mel
+    keras-birds train --data birdclef --set data.store=birdclef-mel
+
+    With audio.crop = "center" (the published recipe) the store holds each recording's middle clip, with
+    "random" whole recordings in float16. Image height and width may change afterwards; other audio or mel settings
+    make a new store necessary, and this command then makes it.
+
+    Stopped or killed, the same command goes on where it was. Recordings that can't be read are left out and
+    listed.
+    """
+    from keras_birds.config import Config
+    from keras_birds.data.precompute import precompute as make_store
+
+    config = Config.load(config_name, overrides)
+    if store is None and not config.data.store:
+        raise click.UsageError("--out must name the store's folder (or set data.store). Received: neither")
+    catalog = _read_clean(data_dir, config)
+    with make_reporter() as reporter:
+        for name, reason in catalog.left_out:
+            reporter.problem(name, reason)
+        summary = make_store(
+            list(catalog.recordings["path"]),
+            config,
+            store or Path(config.data.store),
+            workers or available_cpus(),
+            partial(reporter.progress, "Recordings"),
+            lambda plan: reporter.log(_describe_plan(plan)),
+        )
+    click.echo(_describe_summary(summary))
+
+
+def _read_clean(data_dir: Path | None, config: "Config") -> "Catalog":
+    from keras_birds.data.catalog import read_catalog
+
+    catalog = read_catalog(resolve_data_dir(data_dir, config), config.data)
+    catalog.require_clean()
+    return catalog
+
+
+def _size(n_bytes: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.2f} {unit}"
+    return f"{n_bytes / 1e3:.0f} kB"
+
+
+def _describe_plan(plan: "StorePlan") -> str:
+    text = f"{plan.store}: {plan.recordings} recordings"
+    if plan.rebuild_reason:
+        text += f", made anew ({plan.rebuild_reason})"
+    elif plan.reused:
+        text += f", {plan.reused} of them there already"
+    return f"{text}; will write {_size(plan.new_bytes)}, {_size(plan.free_bytes)} are free"
+
+
+def _describe_summary(summary: "StoreSummary") -> str:
+    plan = summary.plan
+    kept = plan.recordings - len(summary.left_out)
+    lines = [f"{plan.store}: {kept} recordings, {_size(summary.data_bytes)}"]
+    if summary.unused_bytes:
+        lines.append(
+            f"{_size(summary.unused_bytes)} of it are unused; delete the store to make it anew without them"
+        )
+    if summary.left_out:
+        lines.append(f"{len(summary.left_out)} left out:")
+        lines += [f"  {path}: {reason}" for path, reason in summary.left_out[:_LISTED]]
+        if len(summary.left_out) > _LISTED:
+            lines.append(f"  and {len(summary.left_out) - _LISTED} more; `keras-birds data check` lists all")
+    return "\n".join(lines)
+
+
+@data.command(short_help="Draw one clip under each augmentation.")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@data_option
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("preview.png"),
+    show_default=True,
+    metavar="FILE.png",
+    help="The figure.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=42,
+    show_default=True,
+    help="Of the draws, and of the clips taken from --data.",
+)
+@config_options
+def preview(
+    file: Path | None,
+    data_dir: Path | None,
+    out: Path,
+    seed: int,
+    config_name: str,
+    overrides: tuple[str, ...],
+) -> None:
+    """Draw one clip under each augmentation: FILE, or a recording of the data set.
+
+    \b
+    keras-birds data preview clip.ogg
+    keras-birds data preview --data birdclef --seed 7 --set augment.time_stretch.rate="[0.5, 2]"
+
+    Each augmentation is forced on and draws from the ranges of the settings; the title tells its probability in
+    training ("0.5 × 0.5": the masks and the gain share a gate). The second clip that mixup needs comes from the
+    data set, with FILE from the same folder. A background is drawn if the settings mix one in.
+    """
+    if file is not None and data_dir is not None:
+        raise click.UsageError(f"give FILE or --data, not both. Received: {file} and {data_dir}")
+    if out.suffix.lower() != ".png":
+        raise click.BadParameter(f"must end in .png. Received: {out}", param_hint="--out")
+    if not out.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
+
+    from keras_birds.config import Config
+    from keras_birds.plots.augmentation import augmentation_preview
+    from keras_birds.plots.figure import save_png
+    from keras_birds.text import printable
+
+    config = Config.load(config_name, overrides)
+    (first, image), (second, other) = (
+        _from_data(data_dir, config, seed) if file is None else _from_file(file, config)
+    )
+    names = printable(first.name), printable(second.name)
+    save_png(augmentation_preview(image, other, names, config, seed, _background(config)), out, 100)
+    click.echo(f"Figure: {printable(out)}")
+
+
+def _background(config: "Config") -> "np.ndarray | None":
+    from keras_birds.training.run import background_paths
+
+    paths = [Path(x) for x in background_paths(config)] if config.augment.background.probability else []
+    found = _readable(paths, config, 1)
+    return found[0][1] if found else None
+
+
+def _from_file(file: Path, config: "Config") -> list[tuple[Path, "np.ndarray"]]:
+    from keras_birds.audio.listing import is_audio_name
+    from keras_birds.plots.augmentation import clip_image
+
+    found = [(file, clip_image(file, config))]
+    neighbours = sorted(p for p in file.parent.iterdir() if is_audio_name(p.name) and not p.samefile(file))
+    # Those that follow in the alphabet come first.
+    neighbours.sort(key=lambda p: p.name < file.name)
+    found += _readable(neighbours, config, 1)
+    # Alone in its folder, the clip is mixed with itself.
+    return found if len(found) == 2 else found * 2
+
+
+def _from_data(data_dir: Path | None, config: "Config", seed: int) -> list[tuple[Path, "np.ndarray"]]:
+    import numpy as np
+
+    from keras_birds.errors import DataError
+
+    catalog = _read_clean(data_dir, config)
+    paths = [Path(p) for p in catalog.recordings["path"]]
+    order = np.random.default_rng(seed).permutation(len(paths))
+    found = _readable([paths[i] for i in order], config, 2)
+    if len(found) < 2:
+        raise DataError(
+            f"a preview needs two recordings that can be read. Received: {len(found)} in {catalog.root}"
+        )
+    return found
+
+
+def _readable(paths: list[Path], config: "Config", count: int) -> list[tuple[Path, "np.ndarray"]]:
+    from keras_birds.errors import AudioError
+    from keras_birds.plots.augmentation import clip_image
+
+    found: list[tuple[Path, np.ndarray]] = []
+    for path in paths:
+        if len(found) == count:
+            break
+        try:
+            found.append((path, clip_image(path, config)))
+        except AudioError as error:
+            click.echo(f"Left out: {error}", err=True)
+    return found
