@@ -26,7 +26,7 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.evaluation.run_scores import FoldScores, read_run
 from keras_birds.export.exporter import export_model
 from keras_birds.export.formats import SUFFIX
-from keras_birds.export.litert import open_interpreter
+from keras_birds.export.other_formats import open_interpreter
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.session import open_session
 from keras_birds.nn.metrics import macro_auc

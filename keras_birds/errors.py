@@ -41,3 +41,8 @@ class AudioError(KerasBirdsError):
         self.path = path if isinstance(path, str) and "://" in path else Path(path)
         self.reason = reason
         self.status = status
+
+
+def detail_of(error: BaseException) -> str:
+    """What a library's error says, in one line of at most 200 characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

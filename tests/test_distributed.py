@@ -30,7 +30,7 @@ from keras_birds.errors import ConfigError, KerasBirdsError, ModelError
 from keras_birds.inference.classifier import Classifier, load
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
-from keras_birds.models.waveform_engine import WaveformEngine
+from keras_birds.models.engines import WaveformEngine
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.results import Results
 

@@ -19,7 +19,7 @@ from keras_birds.config import Config
 from keras_birds.errors import ModelError
 from keras_birds.export import formats
 from keras_birds.export.exporter import export_model
-from keras_birds.export.litert import open_interpreter
+from keras_birds.export.other_formats import open_interpreter
 from keras_birds.export.weight_compression import (
     MIN_ELEMENTS,
     halve_weights,

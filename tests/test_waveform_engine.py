@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from keras_birds.errors import DataError, ModelError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.labels import LabelSet
-from keras_birds.models.waveform_engine import WaveformEngine, read_label_lines
+from keras_birds.models.engines import WaveformEngine, read_label_lines
 
 RATE, WINDOW_S = 48_000, 3.0
 SAMPLES = round(RATE * WINDOW_S)

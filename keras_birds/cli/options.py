@@ -201,7 +201,7 @@ class ModelChoice:
             KerasBirdsError: if the model can't be used.
         """
         from keras_birds.inference.classifier import Classifier, load
-        from keras_birds.models.waveform_engine import WaveformEngine, read_label_lines
+        from keras_birds.models.engines import WaveformEngine, read_label_lines
 
         described = (self.labels, self.sample_rate_hz, self.window_s)
         if self.labels is None or self.sample_rate_hz is None or self.window_s is None or self.model is None:

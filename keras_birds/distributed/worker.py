@@ -12,8 +12,7 @@ import keras_birds
 from keras_birds.errors import ConfigError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
-from keras_birds.models.engines import Engine, load_engine
-from keras_birds.models.waveform_engine import WaveformEngine
+from keras_birds.models.engines import Engine, WaveformEngine, load_engine
 
 _loaded: dict[str, Classifier] = {}
 """This process's classifier, by the id of the packed model that it was loaded from."""

@@ -11,11 +11,9 @@ import onnx
 
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.export import other_formats
 from keras_birds.export.end_to_end import end_to_end_graph
 from keras_birds.export.formats import Format, Input, Precision, check_format, keras_paths
-from keras_birds.export.litert import run_litert, write_litert
-from keras_birds.export.openvino import run_openvino, write_openvino
-from keras_birds.export.torch_program import run_torch, write_torch
 from keras_birds.export.weight_compression import halve_weights, quantize_weights, whole_weights
 from keras_birds.models.engines import Engine, load_engine
 from keras_birds.models.logits import sigmoid
@@ -86,14 +84,17 @@ def export_model(
             if fmt == "onnx":
                 onnx.save(graph, str(draft))
             else:
-                write_openvino(graph, draft, precision == "float16")
+                other_formats.write_openvino(graph, draft, precision == "float16")
         elif fmt == "litert":
-            write_litert(keras_paths(paths), draft, metadata, input_kind, precision)
+            other_formats.write_litert(keras_paths(paths), draft, metadata, input_kind, precision)
         else:
-            write_torch(keras_paths(paths), draft, metadata, input_kind)
+            other_formats.write_torch(keras_paths(paths), draft, metadata, input_kind)
         outputs = np.concatenate(_RUN[fmt](draft, _batches(inputs)))
-        probabilities = outputs if input_kind == "waveform" else sigmoid(outputs)
-        parity = _compare(_probabilities(engines, images), probabilities)
+        found = outputs if input_kind == "waveform" else sigmoid(outputs)
+        members = [np.concatenate([x.probabilities(b) for b in _batches(images)]) for x in engines]
+        expected = np.mean(members, axis=0)
+        difference, same = np.abs(found - expected), found.argmax(axis=1) == expected.argmax(axis=1)
+        parity = Parity(len(found), float(difference.max()), float(difference.mean()), float(same.mean()))
         if not parity.max_difference <= TOLERANCE[precision]:
             raise ModelError(
                 f"{out}: the export must give the original's probabilities within {TOLERANCE[precision]:g}. Received: "
@@ -154,26 +155,18 @@ def _common_metadata(engines: Sequence[Engine]) -> ModelMetadata:
     )
 
 
-def _probabilities(engines: Sequence[Engine], images: np.ndarray) -> np.ndarray:
-    """The members' mean `[clip, label]`."""
-    members = [np.concatenate([x.probabilities(b) for b in _batches(images)]) for x in engines]
-    return np.mean(members, axis=0)
-
-
 def _batches(inputs: np.ndarray) -> list[np.ndarray]:
     return [inputs[x : x + _BATCH] for x in range(0, len(inputs), _BATCH)]
 
 
 def _run_onnx(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     session = open_session(path)
-    input_name, output_name = session.get_inputs()[0].name, session.get_outputs()[0].name
-    return [session.run([output_name], {input_name: x})[0] for x in batches]
+    return [session.run(None, {session.get_inputs()[0].name: x})[0] for x in batches]
 
 
-_RUN = {"onnx": _run_onnx, "openvino": run_openvino, "litert": run_litert, "torch": run_torch}
-
-
-def _compare(expected: np.ndarray, found: np.ndarray) -> Parity:
-    difference = np.abs(found - expected)
-    same = found.argmax(axis=1) == expected.argmax(axis=1)
-    return Parity(len(found), float(difference.max()), float(difference.mean()), float(same.mean()))
+_RUN = {
+    "onnx": _run_onnx,
+    "openvino": other_formats.run_openvino,
+    "litert": other_formats.run_litert,
+    "torch": other_formats.run_torch,
+}

@@ -13,8 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 MIN_ELEMENTS = 64
 """Smaller weights stay as they are: they take no room."""
 
-_LEVELS = 127
-
 Stored = tuple[list[onnx.TensorProto], list[onnx.NodeProto]]
 """What is kept of a weight, and the nodes that make the weight of it."""
 
@@ -22,11 +20,8 @@ Stored = tuple[list[onnx.TensorProto], list[onnx.NodeProto]]
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Stores float32 weights as float16; those beyond its range stay as they are.
 
-    Args:
-        model: left as it is.
-
     Returns:
-        A checked model with the same inputs, outputs and metadata.
+        A checked copy with the same inputs, outputs and metadata.
     """
 
     def halve(name: str, values: np.ndarray) -> Stored | None:
@@ -43,11 +38,8 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Symmetric, nearest level of 127 (Krishnamoorthi 2018, arXiv:1806.08342, section 3.1).
 
-    Args:
-        model: left as it is.
-
     Returns:
-        A checked model with the same inputs, outputs and metadata.
+        A checked copy with the same inputs, outputs and metadata.
     """
     channel_axis = {"Conv": 0, "MatMul": 1}
     axes = {x.input[1]: channel_axis[x.op_type] for x in model.graph.node if x.op_type in channel_axis}
@@ -57,7 +49,7 @@ def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             return None
         others = tuple(k for k in range(values.ndim) if k != axes[name])
         largest = np.abs(values).max(axis=others, keepdims=True)
-        scale = np.where(largest > 0, largest / _LEVELS, 1).astype(np.float32)
+        scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
         levels = np.rint(values / scale).astype(np.int8)
         nodes = [
             helper.make_node("Cast", [f"{name}_int8"], [f"{name}_levels"], to=TensorProto.FLOAT),
@@ -97,11 +89,7 @@ def _replace(field, values: list) -> None:  # type: ignore[no-untyped-def]  # pr
 
 
 def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The inverse of `halve_weights`, but for what float16 has rounded.
-
-    Args:
-        model: left as it is; one that isn't halved is returned as it is.
-    """
+    """The inverse of `halve_weights`, in a copy; a model that isn't halved is returned as it is."""
     halved = {x.name: x for x in model.graph.initializer if x.data_type == TensorProto.FLOAT16}
     if not halved:
         return model

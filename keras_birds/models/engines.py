@@ -1,15 +1,18 @@
 """What computes a model's probabilities: ONNX Runtime, or Keras where it is asked for."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from keras_birds.errors import ConfigError, ModelError
+from keras_birds.config import AudioConfig, MelConfig
+from keras_birds.errors import ConfigError, DataError, ModelError
+from keras_birds.labels import Label, LabelSet
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
-from keras_birds.models.session import SessionEngine
+from keras_birds.models.session import choose_provider, open_session
 
 
 class Engine(Protocol):
@@ -54,6 +57,33 @@ _GRAPHS = (
 )
 """Inputs and outputs of the graphs that keras-birds writes."""
 
+_LATIN_AND_COMMON = re.compile(r"([A-Z][a-z-]+ [a-z-]+(?: [a-z-]+)?)_(.+)")
+
+
+class SessionEngine:
+    """An ONNX file in ONNX Runtime: what engines of such files have in common.
+
+    On a CPU one run uses one thread, and runs go side by side: half as fast again as one run on all cores, since what
+    a thread computes stays in its own cache.
+
+    Args:
+        path: the file.
+        provider: what computes: `"cpu"`, or `"cuda"`, `"coreml"`, ... where ONNX Runtime has it; `None` for CUDA
+            where it is there, else the CPU.
+
+    Raises:
+        ModelError: if the file is missing, damaged or not ONNX.
+        ConfigError: if ONNX Runtime has no such provider here.
+    """
+
+    def __init__(self, path: str | Path, provider: str | None = None):
+        self.path = Path(path)
+        chosen = choose_provider(provider)
+        self._session = open_session(path, threads=1, provider=chosen)
+        is_cpu = chosen == "CPUExecutionProvider"
+        self.batch_size = 2 if is_cpu else 64
+        self.workers: int | None = None if is_cpu else 1
+
 
 class OnnxEngine(SessionEngine):
     """A `model.onnx` in ONNX Runtime, from images to logits, or from sound to probabilities (`keras-birds export`).
@@ -85,18 +115,103 @@ class OnnxEngine(SessionEngine):
         """Scores images `[n, height, width, 1]`, or clips `[n, samples]` of sound; float32 `[n, label]`."""
         if self.input_kind == "mel":
             return sigmoid(self.logits(inputs))
-        found: np.ndarray = self._session.run(None, {self.input_kind: inputs})[0]
-        return found
+        return np.asarray(self._session.run(None, {"waveform": inputs})[0])
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
-        found: np.ndarray = self._session.run(None, {"mel": images})[0]
-        return found
+        return np.asarray(self._session.run(None, {"mel": images})[0])
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores the frames of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
-        logits: np.ndarray = self._session.run([FRAME_LOGITS], {"mel": inputs})[0]
-        return logits
+        return np.asarray(self._session.run([FRAME_LOGITS], {"mel": inputs})[0])
+
+
+class WaveformEngine(SessionEngine):
+    """An ONNX model of others, such as an export of BirdNET or Perch: sound `[batch, samples]`, float32 in [-1, 1], to
+    `[batch, label]`.
+
+    Args:
+        path: the file.
+        labels: of its outputs, in order; see `read_label_lines`.
+        sample_rate_hz: that it was trained at.
+        window_s: length of what it takes.
+        output: `"logits"`, or `"probabilities"` where a sigmoid is in the graph.
+        provider: as for `SessionEngine`.
+
+    Raises:
+        ModelError: if the graph has no such input, or not exactly one output with a number for each label.
+        ConfigError: if ONNX Runtime has no such provider here.
+    """
+
+    input_kind = "waveform"
+
+    def __init__(
+        self,
+        path: str | Path,
+        labels: LabelSet,
+        sample_rate_hz: int,
+        window_s: float,
+        output: str = "logits",
+        provider: str | None = None,
+    ):
+        super().__init__(path, provider)
+        audio = AudioConfig(sample_rate_hz=sample_rate_hz, clip_s=window_s)
+        mel = MelConfig(f_min_hz=0, f_max_hz=sample_rate_hz / 2)
+        self.metadata = ModelMetadata(self.path.stem, labels, audio, mel)
+        self.output = output
+        self._input, batch = self._find_input(audio.clip_samples)
+        self._output = self._find_output(len(labels))
+        self.batch_size = batch or self.batch_size
+        self._batch = batch
+
+    def _find_input(self, clip_samples: int) -> tuple[str, int | None]:
+        """The input's name, and its batch where that is fixed."""
+        inputs = self._session.get_inputs()
+        shape = inputs[0].shape if len(inputs) == 1 else []
+        if (
+            len(shape) != 2
+            or inputs[0].type != "tensor(float)"
+            or (isinstance(shape[1], int) and shape[1] != clip_samples)
+        ):
+            received = ", ".join(f"{x.name} {x.type} {x.shape}" for x in inputs)
+            raise ModelError(
+                f"{self.path}: the model must take float [batch, {clip_samples}] at this --sample-rate and "
+                f"--window-s. Received: {received}"
+            )
+        return inputs[0].name, shape[0] if isinstance(shape[0], int) else None
+
+    def _find_output(self, num_labels: int) -> str:
+        outputs = self._session.get_outputs()
+        fitting = [x.name for x in outputs if len(x.shape) == 2 and x.shape[1] == num_labels]
+        if len(fitting) != 1:
+            received = ", ".join(f"{x.name} {x.shape}" for x in outputs)
+            raise ModelError(
+                f"{self.path}: the model must have one output [batch, {num_labels}], a number for each of --labels. "
+                f"Received: {received}"
+            )
+        return fitting[0]
+
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores clips `[n, samples]`; float32 `[n, label]`.
+
+        Raises:
+            ModelError: if probabilities were promised and others come.
+        """
+        n, step = len(inputs), self._batch or len(inputs)
+        padded = np.pad(inputs, ((0, -n % step), (0, 0)))
+        parts = [
+            self._session.run([self._output], {self._input: padded[x : x + step]})[0]
+            for x in range(0, n, step)
+        ]
+        values = np.concatenate(parts)[:n].astype(np.float32)
+        if self.output == "logits":
+            return sigmoid(values)
+        if (values < 0).any() or (values > 1).any():
+            raise ModelError(
+                f"{self.path}: probabilities must be from 0 to 1. Received: {values.min():g} to {values.max():g}; "
+                "pass --output logits"
+            )
+        return values
 
 
 def load_engine(path: str | Path, provider: str | None = None) -> Engine:
@@ -119,3 +234,24 @@ def load_engine(path: str | Path, provider: str | None = None) -> Engine:
     # By name: nothing here may import keras unless it is asked for.
     loaded: Engine = import_module("keras_birds.models.keras_engine").KerasEngine(path)
     return loaded
+
+
+def read_label_lines(path: Path) -> LabelSet:
+    """Reads a label a line, as the files beside published models are.
+
+    A line such as `Turdus merula_Common Blackbird`, as BirdNET has it, gives the names as well.
+
+    Raises:
+        DataError: if the file can't be read, is empty, or holds a label twice.
+    """
+    try:
+        lines = [x.strip() for x in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: --labels must be readable UTF-8 text. Received: {error}") from None
+    labels = []
+    for line in filter(None, lines):
+        found = _LATIN_AND_COMMON.fullmatch(line)
+        labels.append(Label(line, found[1], found[2]) if found else Label(line))
+    if not labels:
+        raise DataError(f"{path}: --labels must hold one label a line. Received: none")
+    return LabelSet(labels)

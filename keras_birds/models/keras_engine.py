@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras file names
-from keras_birds.errors import ModelError
+from keras_birds.errors import ModelError, detail_of
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.heads import FRAME_LOGITS
@@ -30,8 +30,7 @@ def load_keras_model(path: str | Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zipfile, h5py, json and keras each raise their own
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{path}: must be a whole .keras file. Received: {detail}") from None
+        raise ModelError(f"{path}: must be a whole .keras file. Received: {detail_of(error)}") from None
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) != 4:
         raise ModelError(
             f"{path}: the model must take one [batch, height, width, 1] and give one [batch, label]. "

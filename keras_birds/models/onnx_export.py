@@ -13,7 +13,7 @@ import onnx
 
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
-from keras_birds.errors import ModelError
+from keras_birds.errors import ModelError, detail_of
 from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
 from keras_birds.models.session import open_session
@@ -120,8 +120,9 @@ def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.
             model.export(path_of_graph, format="onnx", verbose=False)
             graph = onnx.load(path_of_graph)
     except Exception as error:  # torch, keras and onnx each raise their own
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{path}: the model must be exportable through torch. Received: {detail}") from None
+        raise ModelError(
+            f"{path}: the model must be exportable through torch. Received: {detail_of(error)}"
+        ) from None
     _rename(graph, names)
     return graph
 

@@ -3,36 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_birds.errors import ConfigError, ModelError
+from keras_birds.errors import ConfigError, ModelError, detail_of
 from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-
-class SessionEngine:
-    """An ONNX file in ONNX Runtime: what engines of such files have in common.
-
-    On a CPU one run uses one thread, and runs go side by side: half as fast again as one run on all cores, since what
-    a thread computes stays in its own cache.
-
-    Args:
-        path: the file.
-        provider: what computes: `"cpu"`, or `"cuda"`, `"coreml"`, ... where ONNX Runtime has it; `None` for CUDA
-            where it is there, else the CPU.
-
-    Raises:
-        ModelError: if the file is missing, damaged or not ONNX.
-        ConfigError: if ONNX Runtime has no such provider here.
-    """
-
-    def __init__(self, path: str | Path, provider: str | None = None):
-        self.path = Path(path)
-        chosen = choose_provider(provider)
-        self._session = open_session(path, threads=1, provider=chosen)
-        is_cpu = chosen == "CPUExecutionProvider"
-        self.batch_size = 2 if is_cpu else 64
-        self.workers: int | None = None if is_cpu else 1
 
 
 def open_session(
@@ -62,11 +37,10 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # one class for each status code, without a common base
-        detail = " ".join(str(error).split())
         name, size = ("the graph", len(path)) if isinstance(path, bytes) else (path, path.stat().st_size)
         raise ModelError(
             f"{name}: must be a whole ONNX file. Received: {size} bytes that ONNX Runtime "
-            f"refuses ({detail[:200]}). Copy or export the model again"
+            f"refuses ({detail_of(error)}). Copy or export the model again"
         ) from None
 
 

@@ -1,0 +1,201 @@
+"""What `keras-birds export` writes besides ONNX files, and runs to compare: OpenVINO, LiteRT and torch programs."""
+
+import json
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from keras_birds.errors import ModelError, detail_of
+from keras_birds.export.end_to_end import end_to_end_model
+from keras_birds.models.backend_process import call_on_backend
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.suppress_output import suppress_output
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
+METADATA, LABELS = "keras_birds.json", "labels.txt"
+"""The first among a torch program's extra files; both in the ZIP archive that follows a LiteRT model in its file, as
+TensorFlow Lite's metadata has it: `unzip` shows them."""
+
+
+def write_openvino(model: onnx.ModelProto, out: Path, half: bool) -> None:
+    """Writes both files; the model's runtime information `framework` holds the metadata, by the same names.
+
+    Args:
+        model: with its metadata.
+        out: in .xml.
+        half: whether weights are stored as float16.
+
+    Raises:
+        ModelError: if OpenVINO can't convert it.
+    """
+    import openvino
+
+    try:
+        converted = openvino.Core().read_model(model.SerializeToString())
+        # Conversion may have dropped a step that bore the input's name.
+        converted.inputs[0].get_tensor().set_names({model.graph.input[0].name})
+        openvino.save_model(converted, out, compress_to_fp16=half)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{out}: the model must be one that OpenVINO reads. Received: {detail_of(error)}"
+        ) from None
+
+
+def run_openvino(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a model that `write_openvino` wrote gives, in float32 on the CPU."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return [compiled(x)[0] for x in batches]
+
+
+def write_litert(
+    keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str, precision: str
+) -> None:
+    """Writes a model for any batch, whose one signature has the input `input_kind`.
+
+    Convolutions hold nearly all weights, and are what the smaller precisions change: they are brought back to float32
+    where they are used.
+
+    Args:
+        keras_paths: of the members.
+        out: in .tflite.
+        metadata: goes inside.
+        input_kind: `"waveform"` or `"mel"`.
+        precision: of `keras-birds export`.
+
+    Raises:
+        ModelError: if it can't be converted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, "whole.tflite")
+        call_on_backend("tensorflow", _write_float_litert, keras_paths, whole, metadata, input_kind)
+        out.write_bytes(whole.read_bytes() if precision == "float32" else _compressed(whole, precision))
+    with zipfile.ZipFile(out, "a") as archive:
+        archive.writestr(METADATA, json.dumps(metadata.to_dict(), ensure_ascii=False))
+        archive.writestr(LABELS, "\n".join(metadata.labels))
+
+
+def run_litert(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a model that `write_litert` wrote gives."""
+    found = []
+    with suppress_output():
+        interpreter = open_interpreter(path)
+        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+        for batch in batches:
+            interpreter.resize_tensor_input(taken["index"], batch.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(taken["index"], batch)
+            interpreter.invoke()
+            found.append(interpreter.get_tensor(given["index"]))
+    return found
+
+
+def open_interpreter(path: Path, threads: int = 1) -> "Interpreter":
+    """Opens a file in LiteRT."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(str(path), num_threads=threads)
+
+
+def _compressed(path: Path, precision: str) -> bytes:
+    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    half = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+        ),
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=True,
+    )
+    try:
+        with suppress_output():
+            work = quantizer.Quantizer(str(path))
+            for name in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
+                if precision == "float16":
+                    work.update_quantization_recipe(".*", name, half, AlgorithmName.FLOAT_CASTING)
+                else:
+                    work.add_weight_only_config(".*", name, 8)
+            return bytes(work.quantize().quantized_model or b"")
+    except Exception as error:  # the quantizer raises whatever its parts raise
+        raise ModelError(
+            f"{precision} needs a network that ai-edge-quantizer can change. Received: {detail_of(error)}"
+        ) from None
+
+
+def _write_float_litert(
+    keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str
+) -> None:
+    """Writes a float32 file; on the tensorflow backend."""
+    from keras import InputSpec
+
+    model = end_to_end_model(keras_paths, metadata, input_kind)
+    # Keras exports only what was called.
+    model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
+    signature = [InputSpec("float32", shape=(None, *model.inputs[0].shape[1:]), name=input_kind)]
+    try:
+        model.export(str(out), format="litert", input_signature=signature, verbose=False)
+    except Exception as error:  # TensorFlow raises whatever its parts raise
+        raise ModelError(
+            f"the model must be one that TensorFlow converts. Received: {detail_of(error)}"
+        ) from None
+
+
+def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
+    """Writes a float32 program for any batch.
+
+    Args:
+        keras_paths: of the members.
+        out: in .pt2.
+        metadata: goes inside, as the extra file `keras_birds.json`.
+        input_kind: `"waveform"` or `"mel"`: what its one argument is.
+
+    Raises:
+        ModelError: if it can't be exported.
+    """
+    call_on_backend("torch", _write_torch, keras_paths, out, metadata, input_kind)
+
+
+def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a program that `write_torch` wrote gives."""
+    import torch
+
+    program = torch.export.load(path).module()
+    with torch.no_grad():
+        return [program(torch.from_numpy(x)).numpy() for x in batches]
+
+
+def _write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
+    import torch
+
+    model = end_to_end_model(keras_paths, metadata, input_kind)
+
+    class Program(torch.nn.Module):
+        # The Keras model isn't a submodule: its weights would be stored a second time, as they are constants here.
+        def forward(self, inputs: Any) -> Any:
+            (outputs,) = model(inputs, training=False).values()
+            return outputs
+
+    # A batch of 2: of 1, torch would take the size as a constant.
+    example = torch.zeros((2, *model.inputs[0].shape[1:]))
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                Program(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
+            )
+            text = json.dumps(metadata.to_dict(), ensure_ascii=False)
+            torch.export.save(program, out, extra_files={METADATA: text})
+    except Exception as error:  # torch raises whatever its parts raise
+        raise ModelError(
+            f"{out}: the model must be exportable by torch. Received: {detail_of(error)}"
+        ) from None
