@@ -7,10 +7,11 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from keras_birds.audio.envelope import Envelope
 from keras_birds.inference.classifier import Classifier
-from keras_birds.plots.sound_axes import draw_mel, draw_wave
+from keras_birds.plots.figure import draw_mel, draw_wave
 
 PICK = "pick"
 """Name of the timeline's selection: the point that was clicked."""
@@ -127,8 +128,6 @@ def part_picture(
     Returns:
         A PNG.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     wave, mel = figure.subplots(2, 1, height_ratios=(1, 3.2), sharex=True)
     draw_wave(wave, samples, classifier.audio.sample_rate_hz, begin_s)

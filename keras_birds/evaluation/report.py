@@ -6,7 +6,8 @@ import json
 import math
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 import keras_birds
 from keras_birds.atomic import atomic_path
@@ -19,9 +20,6 @@ from keras_birds.plots.class_distribution import class_distribution
 from keras_birds.plots.figure import png
 from keras_birds.plots.reliability import reliability, reliability_figure
 from keras_birds.plots.report import auc_against_count_figure, confusion_figure, curves_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HTML, JSON, LABELS = "report.html", "report.json", "labels.csv"
 
@@ -119,7 +117,7 @@ def _clips(evaluation: Evaluation) -> dict[str, str]:
     return clips
 
 
-def _png(figure: "Figure") -> str:
+def _png(figure: Figure) -> str:
     return _data_uri("image/png", png(figure))
 
 

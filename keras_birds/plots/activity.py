@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from keras_birds.plots.figure import save_png
 from keras_birds.results.outputs import Activity
@@ -22,8 +23,6 @@ def activity_figure(activity: Activity, path: str | Path) -> None:
     Raises:
         KerasBirdsError: if it can't be written.
     """
-    from matplotlib.figure import Figure
-
     totals = activity.detections.sum(axis=1)
     rows = [int(k) for k in np.argsort(-totals, kind="stable")[:_MAX_LABELS] if totals[k]]
     recorded_h = activity.recorded_s / 3600

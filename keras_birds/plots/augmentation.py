@@ -1,9 +1,10 @@
 """Draws one clip under each augmentation, each forced on with the ranges of the settings."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
@@ -11,11 +12,7 @@ from keras_birds.config import AugmentConfig, Config, MaskConfig, MixUpConfig
 from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.background import mix_power
 from keras_birds.nn.clip_augmentation import ClipAugmentation
-from keras_birds.plots.sound_axes import label_mel_bands
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from keras_birds.plots.figure import label_mel_bands
 
 _COLUMNS = 3
 _MIXUP_DRAWS = 20
@@ -44,7 +41,7 @@ def augmentation_preview(
     config: Config,
     seed: int,
     background: np.ndarray | None = None,
-) -> "Figure":
+) -> Figure:
     """Panels: the clip, a second one, and the clip under each augmentation.
 
     Titles tell each augmentation's probability in training. Draws repeat with the seed; mixup shows the most even
@@ -58,8 +55,6 @@ def augmentation_preview(
         seed: of the draws, not negative.
         background: a clip of `data.background`; without one there is no panel of it.
     """
-    from matplotlib.figure import Figure
-
     panels = [(names[0], image), (f"second clip: {names[1]}", other)]
     panels.append(_mixed(image, other, config.augment.mixup, seed))
     panels += _masked(image, config.augment, seed)
@@ -159,7 +154,7 @@ def _describe_masks(mask: MaskConfig) -> str:
     return f"{mask.count[0]}–{mask.count[1]} of {mask.size[0]}–{mask.size[1]}"
 
 
-def _label_rows(axes: "Axes", config: Config) -> None:
+def _label_rows(axes: Axes, config: Config) -> None:
     mel = config.mel
     if mel.feature != "mfcc":
         label_mel_bands(axes, config.audio.sample_rate_hz, mel, mel.height)

@@ -1,15 +1,13 @@
 """Draws how many recordings each taxonomic class and each label has."""
 
 import math
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from keras_birds.data.catalog import Catalog
 from keras_birds.labels import Label
 from keras_birds.plots.figure import COLORS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _NO_CLASS = "class not given"
 _ROWS = 52
@@ -20,7 +18,7 @@ _LOG_RATIO = 20
 _MAX_HEIGHT_IN = 400
 
 
-def class_distribution(catalog: Catalog) -> "Figure":
+def class_distribution(catalog: Catalog) -> Figure:
     """Recordings per taxonomic class, and per label from the most to the fewest.
 
     Only primary labels count. Labels without recordings are shown as 0. The axis is logarithmic where the
@@ -29,8 +27,6 @@ def class_distribution(catalog: Catalog) -> "Figure":
     Args:
         catalog: with at least one label.
     """
-    from matplotlib.figure import Figure
-
     counted = catalog.recordings["label"].value_counts()
     counts = {name: int(counted.get(name, 0)) for name in catalog.labels}
     items = sorted(catalog.labels.items, key=lambda item: (-counts[item.name], item.name))
@@ -59,7 +55,7 @@ def class_distribution(catalog: Catalog) -> "Figure":
     return figure
 
 
-def _draw_classes(axes: "Axes", classes: dict[str, list[int]], colors: dict[str, str]) -> None:
+def _draw_classes(axes: Axes, classes: dict[str, list[int]], colors: dict[str, str]) -> None:
     totals = [sum(counts) for counts in classes.values()]
     places = range(len(classes))
     axes.barh(places, totals, color=[colors[name] for name in classes], height=0.72)
@@ -74,7 +70,7 @@ def _draw_classes(axes: "Axes", classes: dict[str, list[int]], colors: dict[str,
 
 
 def _draw_labels(
-    axes: "Axes",
+    axes: Axes,
     items: list[Label],
     counts: dict[str, int],
     colors: dict[str, str],
@@ -98,7 +94,7 @@ def _is_log(numbers: list[int]) -> bool:
     return bool(there) and max(there) > _LOG_RATIO * min(there)
 
 
-def _scale(axes: "Axes", largest: int, is_log: bool) -> None:
+def _scale(axes: Axes, largest: int, is_log: bool) -> None:
     if is_log:
         axes.set_xscale("log")
         axes.set_xlim(0.7, largest * 4)

@@ -1,20 +1,26 @@
-"""What all figures share: colours, quiet axes, and a PNG that no name can spoil."""
+"""What figures share: colours, axes of a waveform and a mel spectrogram, and a PNG that no name can spoil."""
 
 import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from keras_birds.atomic import atomic_path
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from keras_birds.audio.mel import MelTransform, slaney_filterbank
+from keras_birds.config import AudioConfig, MelConfig
 
 COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c9a227", "#4d5b6a")
+_MAX_COLUMNS = 3000
+_MAX_MEL_COLUMNS = 500  # fewer than the axes' pixels beside long names: of more, imshow leaves some out
+_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000)
+_FINE_N_FFT = 1 << 16
+_WAVE = "#4d5b6a"
 
 
-def png(figure: "Figure", dpi: int = 110) -> bytes:
+def png(figure: Figure, dpi: int = 110) -> bytes:
     """A figure as a PNG."""
     buffer = BytesIO()
     with warnings.catch_warnings():
@@ -24,7 +30,7 @@ def png(figure: "Figure", dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def save_png(figure: "Figure", path: str | Path, dpi: int = 110) -> None:
+def save_png(figure: Figure, path: str | Path, dpi: int = 110) -> None:
     """Writes a figure as a PNG.
 
     Raises:
@@ -34,9 +40,101 @@ def save_png(figure: "Figure", path: str | Path, dpi: int = 110) -> None:
         temporary.write_bytes(png(figure, dpi))
 
 
-def tidy(*axes: "Axes") -> None:
+def tidy(*axes: Axes) -> None:
     """No frame above and at the right, and a faint grid behind what is drawn."""
     for x in axes:
         x.spines[["top", "right"]].set_visible(False)
         x.set_axisbelow(True)
         x.grid(color="#dddddd", linewidth=0.6)
+
+
+def draw_wave(axes: Axes, samples: np.ndarray, sample_rate_hz: int, begin_s: float = 0.0) -> None:
+    """Draws a waveform: of each column the least and the greatest sample.
+
+    Args:
+        axes: to draw on.
+        samples: `[n]`, at least one.
+        sample_rate_hz: their rate.
+        begin_s: where the first lies on the time axis.
+    """
+    step = -(-len(samples) // _MAX_COLUMNS)
+    starts = np.arange(0, len(samples), step)
+    low, high = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
+    axes.fill_between(
+        begin_s + starts / sample_rate_hz, low, high, color=_WAVE, linewidth=0.6, edgecolor=_WAVE
+    )
+    limit = max(1e-3, 1.05 * float(np.abs(samples).max()))
+    axes.set_ylim(-limit, limit)
+    axes.set_xlim(begin_s, begin_s + len(samples) / sample_rate_hz)
+    axes.set_ylabel("Amplitude")
+
+
+def draw_mel(
+    axes: Axes, samples: np.ndarray, audio: AudioConfig, settings: MelConfig, begin_s: float = 0.0
+) -> None:
+    """Draws a mel spectrogram: seconds, Hz, and dB below its maximum.
+
+    Where a column stands for several frames it shows the loudest, so that a short call isn't lost.
+
+    Args:
+        axes: to draw on; a colour bar goes beside them.
+        samples: `[n]`, at least one, at the rate of `audio`.
+        audio: the model's settings.
+        settings: the model's settings.
+        begin_s: where the first sample lies on the time axis.
+    """
+    rate_hz = audio.sample_rate_hz
+    db = _loudest(samples, MelTransform(audio, settings))
+    # Silence, which has no contrast, lies at the floor, as it does in the model's input.
+    reference = db.max() if db.max() > db.min() else db.max() + settings.top_db
+    db = np.maximum(db - reference, -settings.top_db)
+    seconds = len(samples) / rate_hz
+    image = axes.imshow(
+        db,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(begin_s, begin_s + seconds, 0, settings.n_mels),
+        cmap="magma",
+        vmin=-settings.top_db,
+        vmax=0,
+    )
+    axes.figure.colorbar(image, ax=axes, label="dB relative to the maximum", pad=0.01, aspect=30)
+    axes.set_xlabel("Time (s)")
+    label_mel_bands(axes, rate_hz, settings)
+
+
+def label_mel_bands(
+    axes: Axes, sample_rate_hz: int, settings: MelConfig, height: float | None = None
+) -> None:
+    """Labels the y axis in Hz.
+
+    Args:
+        axes: whose y axis has the mel bands from 0 up.
+        sample_rate_hz: of the recording.
+        settings: of the bands.
+        height: where the last band ends; `None` for one unit a band.
+    """
+    axes.set_ylabel("Frequency (Hz)")
+    # A filterbank of fine bins says where each band's peak lies.
+    bands = settings.n_mels, settings.f_min_hz, settings.f_max_hz
+    centres_hz = slaney_filterbank(sample_rate_hz, _FINE_N_FFT, *bands).argmax(axis=1)
+    centres_hz = centres_hz * sample_rate_hz / _FINE_N_FFT
+    ticks_hz = [x for x in _TICKS_HZ if centres_hz[0] <= x <= centres_hz[-1]]
+    rows = np.interp(ticks_hz, centres_hz, np.arange(settings.n_mels) + 0.5)
+    axes.set_yticks(rows * (height or settings.n_mels) / settings.n_mels, [f"{x:,}" for x in ticks_hz])
+
+
+def _loudest(samples: np.ndarray, transform: MelTransform) -> np.ndarray:
+    """Mel power in dB `[n_mels, columns]`, each column the maximum over as many frames as it stands for."""
+    n_fft, hop_samples = transform.mel.n_fft, transform.mel.hop_samples
+    n_frames = transform.frames_of(len(samples))
+    step = -(-n_frames // _MAX_MEL_COLUMNS)
+    padded = np.pad(samples, transform.context_samples)
+    columns = [
+        transform.decibels(
+            padded[first * hop_samples : (min(first + step, n_frames) - 1) * hop_samples + n_fft], True
+        ).max(axis=1)
+        for first in range(0, n_frames, step)
+    ]
+    return np.stack(columns, axis=1)

@@ -1,20 +1,17 @@
 """Draws one recording and its answer: waveform, mel spectrogram, top labels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.inference.aggregate import Prediction
 from keras_birds.inference.classifier import Classifier
-from keras_birds.plots.figure import COLORS, save_png
-from keras_birds.plots.sound_axes import draw_mel, draw_wave
+from keras_birds.plots.figure import COLORS, draw_mel, draw_wave, save_png
 from keras_birds.results.report import describe_length
 from keras_birds.text import printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _MAX_BARS = 50
 
@@ -37,8 +34,6 @@ def prediction_figure(
         AudioError: if the recording can't be read.
         KerasBirdsError: if the figure can't be written.
     """
-    from matplotlib.figure import Figure
-
     audio = classifier.audio
     with open_stream(prediction.recording.file, audio.sample_rate_hz, audio.decoder, channel) as stream:
         samples = np.concatenate(list(stream.blocks))[:, 0]
@@ -55,7 +50,7 @@ def prediction_figure(
     save_png(figure, path)
 
 
-def _draw_bars(axes: "Axes", prediction: Prediction, model_id: str) -> None:
+def _draw_bars(axes: Axes, prediction: Prediction, model_id: str) -> None:
     names, scores = [], []
     for ranked in prediction.top[:_MAX_BARS]:
         known_as = ranked.label.common_name or ranked.label.scientific_name

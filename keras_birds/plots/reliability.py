@@ -5,14 +5,11 @@ Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from keras_birds.plots.figure import COLORS, tidy
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BINS = 10
 
@@ -64,15 +61,13 @@ def calibration_error(targets: np.ndarray, scores: np.ndarray) -> float:
     return reliability(targets, scores).error
 
 
-def reliability_figure(curves: Mapping[str, Reliability], title: str) -> "Figure":
+def reliability_figure(curves: Mapping[str, Reliability], title: str) -> Figure:
     """Share of positives against score, one line a curve, above the number of decisions in each bin.
 
     Args:
         curves: by name; the legend tells each one's calibration error.
         title: of the figure.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(5.4, 5.8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--", label="perfectly calibrated")

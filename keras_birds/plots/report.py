@@ -1,26 +1,21 @@
 """The figures of the report."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from keras_birds.labels import LabelSet
 from keras_birds.plots.figure import COLORS, tidy
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> "Figure":
+def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> Figure:
     """Loss in training (dashed) and validation, and macro ROC-AUC, by epoch; a dot where weights were kept.
 
     Args:
         histories: by fold, its `history.csv` and the epoch whose weights were kept, from 1.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, (fold, (history, kept_epoch)) in enumerate(histories.items()):
@@ -39,14 +34,12 @@ def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> "Figure"
     return figure
 
 
-def auc_against_count_figure(labels: pd.DataFrame) -> "Figure":
+def auc_against_count_figure(labels: pd.DataFrame) -> Figure:
     """ROC-AUC of each label against its number of recordings; the worst ten are named.
 
     Args:
         labels: from `label_table`.
     """
-    from matplotlib.figure import Figure
-
     shown = labels[labels["auc"].notna()]
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -74,7 +67,7 @@ def auc_against_count_figure(labels: pd.DataFrame) -> "Figure":
     return figure
 
 
-def confusion_figure(targets: np.ndarray, scores: np.ndarray, labels: LabelSet, most: int = 30) -> "Figure":
+def confusion_figure(targets: np.ndarray, scores: np.ndarray, labels: LabelSet, most: int = 30) -> Figure:
     """Which label has the highest score, by the label that is there; shares of each row.
 
     Only recordings with one label count, and the labels with the most recordings.
@@ -85,8 +78,6 @@ def confusion_figure(targets: np.ndarray, scores: np.ndarray, labels: LabelSet, 
         labels: of the columns.
         most: labels to show.
     """
-    from matplotlib.figure import Figure
-
     single = (targets >= 0.5).sum(axis=1) == 1
     truth = targets[single].argmax(axis=1)
     best = np.where(targets[single] >= 0, scores[single], -np.inf).argmax(axis=1)
