@@ -15,8 +15,7 @@ from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
 from keras_birds.data.folds import make_split
 from keras_birds.errors import DataError, ModelError
-from keras_birds.evaluation.evaluate import evaluate
-from keras_birds.evaluation.leaks import find_leaks
+from keras_birds.evaluation.evaluate import evaluate, find_leaks
 from keras_birds.evaluation.metrics import confusions, group_table, label_table, top1_accuracy
 from keras_birds.evaluation.run_scores import read_run
 from keras_birds.models.metadata import ModelMetadata

@@ -27,12 +27,7 @@ class Interval:
 
 
 def interval(value: float, draws: np.ndarray) -> Interval:
-    """The percentile interval of a figure.
-
-    Args:
-        value: the figure itself.
-        draws: float `[samples]`, the figure of each resample; what isn't a number is left out.
-    """
+    """The percentile interval of a figure, from its value in each resample `[samples]`; not-a-numbers are left out."""
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Interval(value, math.nan, math.nan)
@@ -41,12 +36,9 @@ def interval(value: float, draws: np.ndarray) -> Interval:
 
 
 def resamples(n: int, samples: int = SAMPLES) -> np.ndarray:
-    """How often each of `n` recordings is drawn, in each of some samples of `n` with replacement.
+    """How often each of `n` recordings is drawn, in samples of `n` with replacement; int `[samples, n]`.
 
     Equal for equal arguments: figures of two models over the same recordings are paired.
-
-    Returns:
-        int `[samples, n]`.
     """
     rng = np.random.default_rng(SEED)
     return rng.multinomial(n, np.full(n, 1 / n), size=samples) if n else np.zeros((samples, 0), int)

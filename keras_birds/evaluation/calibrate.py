@@ -31,12 +31,10 @@ THRESHOLDS = "thresholds.csv"
 
 @dataclass(frozen=True, eq=False)
 class ReviewedScores:
-    """Scores of detections that people reviewed, beside a run's out-of-fold scores.
+    """Scores of detections that people reviewed, float32 `[review, label]`, beside a run's out-of-fold scores.
 
-    Args:
-        targets: float32 `[review, label]`: 1 right, 0 wrong, -1 for all labels but the one detected.
-        scores: float32 `[review, label]`, of the label detected.
-        skipped: reviews of other models' detections, or of labels that this one hasn't.
+    Targets are 1 right, 0 wrong, -1 for all labels but the one detected; reviews of other models' detections, or of
+    labels that this one hasn't, are skipped.
     """
 
     targets: np.ndarray
@@ -90,25 +88,22 @@ def fit_calibration(
             f"{run.run}: calibration must be measured on folds that it isn't fitted to. Received: one finished fold. "
             "Train more with `keras-birds train --fold all --resume`"
         )
-    targets, scores = _with_reviews(run.targets, run.scores, reviewed)
+    targets, scores = _with_reviews(run, reviewed)
     counts = resamples(len(targets))
     labels = []
-    for i in range(len(run.labels)):
+    for i, (target, score) in enumerate(zip(targets.T, scores.T, strict=True)):
         on_label(i, len(run.labels))
-        fitted = _fit(method, targets[:, i], scores[:, i])
-        labels.append(_with_threshold(method, fitted, targets[:, i], scores[:, i], precision, counts))
+        fitted = _fit(method, target, score)
+        labels.append(_with_threshold(method, fitted, target, score, precision, counts))
     on_label(0, 0)
     before = calibration_error(run.targets, run.scores)
     after = calibration_error(run.targets, cross_calibrated(run, method, reviewed))
     return Calibration(method, precision, before, after, tuple(labels))
 
 
-def _with_reviews(
-    targets: np.ndarray, scores: np.ndarray, reviewed: ReviewedScores | None
-) -> tuple[np.ndarray, np.ndarray]:
-    if reviewed is None:
-        return targets, scores
-    return np.concatenate([targets, reviewed.targets]), np.concatenate([scores, reviewed.scores])
+def _with_reviews(run: RunScores, reviewed: ReviewedScores | None) -> tuple[np.ndarray, np.ndarray]:
+    parts: list[RunScores | ReviewedScores] = [run, reviewed] if reviewed else [run]
+    return np.concatenate([x.targets for x in parts]), np.concatenate([x.scores for x in parts])
 
 
 def cross_calibrated(run: RunScores, method: Method, reviewed: ReviewedScores | None = None) -> np.ndarray:
@@ -116,19 +111,14 @@ def cross_calibrated(run: RunScores, method: Method, reviewed: ReviewedScores | 
     out = []
     for fold in run.folds:
         others = replace(run, folds=tuple(x for x in run.folds if x is not fold))
-        targets, scores = _with_reviews(others.targets, others.scores, reviewed)
+        targets, scores = _with_reviews(others, reviewed)
         labels = tuple(_fit(method, targets[:, i], scores[:, i]) for i in range(targets.shape[1]))
         out.append(Calibration(method, 0.0, 0.0, 0.0, labels).apply(fold.oof.scores))
     return np.concatenate(out)
 
 
 def store_calibration(run: RunScores, calibration: Calibration, out: Path) -> Path:
-    """Writes a calibration into the metadata of all the run's models, and its thresholds as a table.
-
-    Args:
-        run: whose finished folds get it, in `model.onnx` and `model.json`.
-        calibration: what they get, in place of an earlier one.
-        out: folder for the table, made if need be.
+    """Writes a calibration into `model.onnx` and `model.json` of all finished folds, and its thresholds as a table.
 
     Returns:
         `thresholds.csv`, as `keras-birds detect --threshold` takes it: labels without a threshold have 1, which
@@ -196,16 +186,13 @@ def _with_threshold(
 def thresholds_for(
     precision: float, positive: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """The least scores from which on decisions have a precision.
+    """The least scores `[sample]` from which on decisions have a precision; not a number where none has it.
 
     Args:
         precision: wanted.
         positive: bool `[recording]`.
         scores: `[recording]`.
         weights: `[sample, recording]`, how often each recording counts.
-
-    Returns:
-        `[sample]`, not a number where no score has it.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))

@@ -15,14 +15,9 @@ from keras_birds.nn.metrics import macro_auc
 
 @dataclass(frozen=True)
 class FoldDifference:
-    """A fold of both runs.
+    """A fold of both runs, or the mean of all: macro ROC-AUC `a` and `b`.
 
-    Args:
-        fold: its number; `None` for the mean of all.
-        recordings: that both were measured on.
-        a: macro ROC-AUC of the first run.
-        b: that of the second.
-        difference: second less first, with its interval over recordings, the same ones for both.
+    The difference is second less first, with its interval over recordings, the same ones for both.
     """
 
     fold: int | None
@@ -34,13 +29,7 @@ class FoldDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs.
-
-    Args:
-        folds: that both have finished.
-        mean: of these.
-        settings: both values of each setting that differs.
-    """
+    """Two runs: the folds that both have finished, their mean, and both values of each setting that differs."""
 
     folds: tuple[FoldDifference, ...]
     mean: FoldDifference
@@ -57,11 +46,7 @@ class Comparison:
 
 
 def compare_runs(a: Path, b: Path) -> Comparison:
-    """Compares the folds that both runs have finished.
-
-    Args:
-        a: a run directory.
-        b: another.
+    """Compares the folds that both runs, given by their directories, have finished.
 
     Raises:
         ModelError: if one isn't a run.

@@ -12,17 +12,11 @@ import pandas as pd
 
 from keras_birds.data.catalog import Catalog, read_catalog
 from keras_birds.data.folds import Split
+from keras_birds.data.tables import load_table
 from keras_birds.errors import DataError
+from keras_birds.evaluation import metrics
 from keras_birds.evaluation.holdout import HiddenFigures, score_hidden
-from keras_birds.evaluation.leaks import Leaks, find_leaks
-from keras_birds.evaluation.metrics import (
-    Confusion,
-    FoldFigures,
-    confusions,
-    fold_figures,
-    group_table,
-    label_table,
-)
+from keras_birds.evaluation.metrics import Confusion, FoldFigures, fold_figures
 from keras_birds.evaluation.run_scores import RunScores, read_run
 from keras_birds.inference.classifier import load
 from keras_birds.plots.reliability import calibration_error
@@ -32,15 +26,42 @@ from keras_birds.training.run_directory import read_data_dir
 
 
 @dataclass(frozen=True)
-class OtherFolds:
-    """The same recipe under other folds.
+class Leaks:
+    """Sources, as the data set's author column names them, that lie in more than one part of a split.
 
     Args:
-        run: its directory.
-        strategy: how its recordings are divided, for instance `grouped by author`.
-        mean: its mean figures.
-        leaks: of its split.
+        sources: that recordings name.
+        divided: sources of which one part trains a fold and another part measures it.
+        recordings: of the divided sources.
+        named: recordings that name a source at all.
+        example: a divided source; empty without one.
     """
+
+    sources: int
+    divided: int
+    recordings: int
+    named: int
+    example: str
+
+
+def find_leaks(run: Path) -> Leaks:
+    """Whether recordings of one source, cut from one tape or made by one recordist, sit on both sides of a run's split.
+
+    Raises:
+        DataError: if the split can't be read.
+    """
+    split = load_table(run / SPLIT, "a split", ("fold", "author"))
+    named = split[split["author"] != ""]
+    groups = named.groupby("author")["fold"]
+    parts, sizes = groups.nunique(), groups.size()
+    divided = parts[parts > 1].index
+    example = str(sizes[divided].idxmax()) if len(divided) else ""
+    return Leaks(len(parts), len(divided), int(sizes[divided].sum()), len(named), example)
+
+
+@dataclass(frozen=True)
+class OtherFolds:
+    """The same recipe under other folds: its run, how recordings are divided, mean figures, leaks of its split."""
 
     run: Path
     strategy: str
@@ -56,10 +77,8 @@ class Evaluation:
         scores: what it was found from.
         strategy: how recordings are divided, for instance `stratified`.
         threshold: of precision and recall.
-        folds: figures of each.
-        mean: of the folds.
-        labels: from `label_table`.
-        groups: from `group_table`.
+        folds, mean: figures.
+        labels, groups: from `label_table` and `group_table`.
         confusions: from the most often confused pair on.
         leaks: of the split.
         other: the run to compare the folds with.
@@ -84,9 +103,11 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold: what isn't a number is `None`."""
+        scores = self.scores
+        calibration = scores.calibration
         found = {
-            "run": self.scores.run,
-            "model_ids": [x.metadata.model_id for x in self.scores.folds],
+            "run": scores.run,
+            "model_ids": [x.metadata.model_id for x in scores.folds],
             "strategy": self.strategy,
             "threshold": self.threshold,
             "folds": self.folds,
@@ -97,7 +118,10 @@ class Evaluation:
             "leaks": self.leaks,
             "other_folds": self.other,
             "hidden": self.hidden,
-            "calibration_error": _calibration_errors(self.scores),
+            "calibration_error": {
+                "before": calibration_error(scores.targets, scores.scores),
+                "after": None if calibration is None else calibration.error_after,
+            },
             "notes": self.notes,
         }
         return {key: _plain(value) for key, value in found.items()}
@@ -129,7 +153,8 @@ def evaluate(
     reporter = reporter or Reporter()
     scores = read_run(run)
     notes: list[str] = []
-    folds, mean = _figures(scores, threshold, reporter)
+    resampling = partial(reporter.progress, "Resampling folds")
+    folds, mean = fold_figures(scores, threshold, resampling)
     catalog = hidden = other = None
     root = data or read_data_dir(scores.run)
     if root is None:
@@ -142,30 +167,12 @@ def evaluate(
         hidden = _hidden(scores, catalog, out, reporter, notes)
     if against is not None:
         compared = read_run(against)
-        _, other_mean = _figures(compared, threshold, reporter)
+        _, other_mean = fold_figures(compared, threshold, resampling)
         other = OtherFolds(compared.run, _strategy(compared), other_mean, find_leaks(compared.run))
-    labels = label_table(scores, threshold)
-    return Evaluation(
-        scores,
-        _strategy(scores),
-        threshold,
-        folds,
-        mean,
-        labels,
-        group_table(labels),
-        confusions(scores),
-        find_leaks(scores.run),
-        other,
-        hidden,
-        catalog,
-        tuple(notes),
-    )
-
-
-def _figures(
-    scores: RunScores, threshold: float, reporter: Reporter
-) -> tuple[list[FoldFigures], FoldFigures]:
-    return fold_figures(scores, threshold, partial(reporter.progress, "Resampling folds"))
+    labels = metrics.label_table(scores, threshold)
+    tables = labels, metrics.group_table(labels), metrics.confusions(scores)
+    parts = *tables, find_leaks(scores.run), other, hidden, catalog, tuple(notes)
+    return Evaluation(scores, _strategy(scores), threshold, folds, mean, *parts)
 
 
 def _hidden(
@@ -186,20 +193,9 @@ def _hidden(
 
 
 def _strategy(scores: RunScores) -> str:
-    column = scores.config.folds.column
-    texts = {
-        "stratified": "stratified",
-        "grouped": f"grouped by {column}",
-        "column": f"read from column {column}",
-    }
-    return texts[scores.config.folds.strategy]
-
-
-def _calibration_errors(scores: RunScores) -> dict[str, float | None]:
-    """Before, and after by cross-fitting where the run is calibrated."""
-    calibration = scores.calibration
-    before = calibration_error(scores.targets, scores.scores)
-    return {"before": before, "after": None if calibration is None else calibration.error_after}
+    folds = scores.config.folds
+    texts = {"grouped": f"grouped by {folds.column}", "column": f"read from column {folds.column}"}
+    return texts.get(folds.strategy, folds.strategy)
 
 
 def _plain(value: Any) -> Any:

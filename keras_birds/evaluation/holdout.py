@@ -25,12 +25,10 @@ class HiddenFigures:
     """How the ensemble of folds does on recordings that neither training nor the choice of an epoch has seen.
 
     Args:
-        recordings: that have a full window.
-        left_out: recordings that can't be read, or are shorter than a window.
+        recordings, left_out: those that have a full window, and those that can't be read or are shorter.
         windows: rows of the submission.
         labels: that the figure covers: those with a positive window and a negative one.
         macro_auc: macro ROC-AUC over windows, BirdCLEF's metric, with its interval over recordings.
-        submission: the file.
     """
 
     recordings: int
@@ -78,15 +76,13 @@ def score_hidden(
     row_of = {Path(name).stem: row for name, row in zip(names, rows, strict=True)}
     windows = np.array([row_of[x.rpartition("_")[0]] for x in table["row_id"]], int)
     scores = table[list(classifier.labels)].to_numpy(np.float64)
-    recordings = np.unique(windows, return_inverse=True)[1]
+    scored, recordings = np.unique(windows, return_inverse=True)
     areas = label_aucs(targets[windows], scores)
     defined = areas[~np.isnan(areas)]
     value = float(defined.mean()) if len(defined) else float("nan")
     draws = macro_auc_draws(targets[windows], scores, recordings=recordings)
-    n_scored = len(np.unique(windows))
-    return HiddenFigures(
-        n_scored, len(rows) - n_scored, len(windows), len(defined), interval(value, draws), written.path
-    )
+    counts = len(scored), len(rows) - len(scored), len(windows), len(defined)
+    return HiddenFigures(*counts, interval(value, draws), written.path)
 
 
 def _row_names(paths: list[str]) -> list[str]:

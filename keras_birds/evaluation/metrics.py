@@ -17,7 +17,6 @@ RARE, COMMON = 20, 100
 """Labels with fewer recordings than the first are rare, with as many as the second common."""
 
 _NO_CLASS = "class not given"
-OnFold = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,11 @@ class FoldFigures:
 
     Args:
         fold: its number; `None` for the mean.
-        recordings: measured on.
         labels: that the macro figures cover: those with a positive and a negative.
         macro_auc: macro ROC-AUC, with its interval over recordings.
         cmap: class-mean average precision: macro over labels with a positive.
         top1_accuracy: share of recordings whose highest score is a positive's.
-        precision: of all decisions at the threshold together; not a number where nothing is decided.
-        recall: likewise.
+        precision, recall: of all decisions at the threshold together; not a number where nothing is decided.
     """
 
     fold: int | None
@@ -45,7 +42,9 @@ class FoldFigures:
     recall: float
 
 
-def fold_figures(run: RunScores, threshold: float, on_fold: OnFold) -> tuple[list[FoldFigures], FoldFigures]:
+def fold_figures(
+    run: RunScores, threshold: float, on_fold: Callable[[int, int], None]
+) -> tuple[list[FoldFigures], FoldFigures]:
     """Figures of each fold, and their mean.
 
     Args:
@@ -78,8 +77,6 @@ def fold_figures(run: RunScores, threshold: float, on_fold: OnFold) -> tuple[lis
 def _figures(fold: FoldScores, draws: np.ndarray, threshold: float) -> FoldFigures:
     targets, scores = fold.oof.targets, fold.oof.scores
     areas = label_aucs(targets, scores)
-    used = targets >= 0
-    precision, recall = _precision_recall(targets[used] >= 0.5, scores[used] >= threshold)
     return FoldFigures(
         fold.fold,
         len(targets),
@@ -87,8 +84,7 @@ def _figures(fold: FoldScores, draws: np.ndarray, threshold: float) -> FoldFigur
         interval(_mean(areas), draws),
         _mean(label_average_precisions(targets, scores)),
         top1_accuracy(targets, scores),
-        precision,
-        recall,
+        *_precision_recall(targets, scores >= threshold),
     )
 
 
@@ -122,11 +118,8 @@ def label_table(run: RunScores, threshold: float) -> pd.DataFrame:
         `precision` and `recall`, the last four not numbers where undefined.
     """
     targets, decided = run.targets, run.scores >= threshold
-    decisions = []
-    for i in range(len(run.labels)):
-        used = targets[:, i] >= 0
-        decisions.append(_precision_recall(targets[used, i] >= 0.5, decided[used, i]))
     table = pd.DataFrame(run.labels.to_json()).rename(columns={"name": "label"})
+    decisions = [_precision_recall(*columns) for columns in zip(targets.T, decided.T, strict=True)]
     precision, recall = zip(*decisions, strict=True)
     return table[["label", "common_name", "scientific_name", "class_name"]].assign(
         positives=(targets >= 0.5).sum(axis=0),
@@ -153,26 +146,16 @@ def group_table(labels: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for kind, groups in (("class", classes), ("recordings", bands)):
         for name, part in labels.groupby(groups, observed=True, sort=kind == "recordings"):
-            rows.append(
-                {
-                    "by": kind,
-                    "group": name,
-                    "labels": int(part["auc"].notna().sum()),
-                    "positives": int(part["positives"].sum()),
-                    "macro_auc": part["auc"].mean(),
-                    "cmap": part["average_precision"].mean(),
-                }
-            )
-    return pd.DataFrame(rows)
+            counts = int(part["auc"].notna().sum()), int(part["positives"].sum())
+            rows.append((kind, name, *counts, part["auc"].mean(), part["average_precision"].mean()))
+    return pd.DataFrame(rows, columns=["by", "group", "labels", "positives", "macro_auc", "cmap"])
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """A label that is taken for another.
+    """A label that is taken for another, which isn't there and scores higher than all that are.
 
     Args:
-        label: that is there.
-        taken_for: that isn't, and scores higher than all that are.
         count: of recordings.
         positives: recordings of `label`.
         path: of the recording where the difference is largest, below the data set's folder.
@@ -207,9 +190,10 @@ def confusions(run: RunScores, most: int = 20) -> list[Confusion]:
     return sorted(found, key=lambda x: (-x.count, x.label, x.taken_for))[:most]
 
 
-def _precision_recall(positive: np.ndarray, decided: np.ndarray) -> tuple[float, float]:
+def _precision_recall(targets: np.ndarray, decided: np.ndarray) -> tuple[float, float]:
+    used = targets >= 0
     precision, recall, _, _ = precision_recall_fscore_support(
-        positive, decided, average="binary", zero_division=np.nan
+        targets[used] >= 0.5, decided[used], average="binary", zero_division=np.nan
     )
     return float(precision), float(recall)
 

@@ -25,11 +25,7 @@ HTML, JSON, LABELS = "report.html", "report.json", "labels.csv"
 
 
 def write_report(evaluation: Evaluation, out: Path) -> Path:
-    """Writes `report.html`, `report.json` and `labels.csv` into a folder, each whole or not at all.
-
-    Args:
-        evaluation: what to write.
-        out: an existing folder.
+    """Writes `report.html`, `report.json` and `labels.csv` into an existing folder, each whole or not at all.
 
     Returns:
         The HTML file: figures and clips are inside.
@@ -54,31 +50,19 @@ def _html(evaluation: Evaluation) -> str:
     template = environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
     labels = evaluation.labels.to_dict("records")
     return template.render(
+        vars(evaluation),
         name=evaluation.scores.run.resolve().name,
         version=keras_birds.__version__,
         samples=SAMPLES,
-        mean=evaluation.mean,
-        folds=list(evaluation.folds),
-        strategy=evaluation.strategy,
-        threshold=evaluation.threshold,
-        notes=evaluation.notes,
-        leaks=evaluation.leaks,
-        other=evaluation.other,
-        hidden=evaluation.hidden,
         groups=evaluation.groups.to_dict("records"),
         labels=labels,
         names={x["label"]: x["common_name"] or x["scientific_name"] or x["label"] for x in labels},
-        confusions=evaluation.confusions,
         clips=_clips(evaluation),
         figures=_figures(evaluation),
         calibration=evaluation.scores.calibration,
-        number=_number,
+        number=lambda value, digits=4: f"{value:.{digits}f}" if math.isfinite(value) else "–",
         signed=lambda value: f"{value:+.4f}",
     )
-
-
-def _number(value: float, digits: int = 4) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def _figures(evaluation: Evaluation) -> dict[str, str]:

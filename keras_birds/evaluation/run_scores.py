@@ -17,15 +17,7 @@ from keras_birds.training.oof import OutOfFold
 
 @dataclass(frozen=True, eq=False)
 class FoldScores:
-    """A finished fold.
-
-    Args:
-        fold: its number.
-        folder: where its files are.
-        oof: its out-of-fold scores.
-        metadata: of its model.
-        history: a row an epoch.
-    """
+    """A finished fold: its number, folder, out-of-fold scores, its model's metadata, and history, a row an epoch."""
 
     fold: int
     folder: Path
@@ -41,13 +33,7 @@ class FoldScores:
 
 @dataclass(frozen=True, eq=False)
 class RunScores:
-    """A run's finished folds, in order.
-
-    Args:
-        run: its directory.
-        config: its settings.
-        folds: at least one.
-    """
+    """A run directory, its settings and its finished folds in order, at least one."""
 
     run: Path
     config: Config
@@ -81,10 +67,7 @@ class RunScores:
 
 
 def read_run(run: str | Path) -> RunScores:
-    """Reads a run directory.
-
-    Args:
-        run: that `keras-birds train` wrote.
+    """Reads a run directory that `keras-birds train` wrote.
 
     Raises:
         ModelError: if it isn't a run, has no finished fold, or a file is damaged.

@@ -26,9 +26,8 @@ def activity_figure(activity: Activity, path: str | Path) -> None:
     totals = activity.detections.sum(axis=1)
     rows = [int(k) for k in np.argsort(-totals, kind="stable")[:_MAX_LABELS] if totals[k]]
     recorded_h = activity.recorded_s / 3600
-    rate = np.divide(
-        activity.detections[rows], recorded_h, where=recorded_h > 0, out=np.full((len(rows), 24), np.nan)
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.where(recorded_h > 0, activity.detections[rows] / recorded_h, np.nan)
     figure = Figure(figsize=(10, 1.8 + 0.3 * len(rows)), layout="constrained")
     effort, grid = figure.subplots(2, 1, sharex=True, height_ratios=(0.8, 0.3 * len(rows) + 0.3))
     effort.bar(range(24), recorded_h, color="#4d5b6a", width=0.9)

@@ -17,7 +17,6 @@ from keras_birds.plots.figure import label_mel_bands
 _COLUMNS = 3
 _MIXUP_DRAWS = 20
 _Panel = tuple[str, np.ndarray]
-
 _NO_MASKS = (0.0, (1, 1), (1, 1))
 
 
@@ -48,8 +47,7 @@ def augmentation_preview(
     of some, and stretch, pitch and volume an end of their range, so that there is something to see.
 
     Args:
-        image: the clip, float32 `[height, width, 1]` in [0, 1].
-        other: what mixup mixes in, of the same shape.
+        image, other: the clip and what mixup mixes in, float32 `[height, width, 1]` in [0, 1].
         names: what to call the two.
         config: its `augment` section is drawn.
         seed: of the draws, not negative.
@@ -112,21 +110,15 @@ def _masked(image: np.ndarray, settings: AugmentConfig, seed: int) -> list[_Pane
 def _warped(image: np.ndarray, config: Config, seed: int, background: np.ndarray | None) -> list[_Panel]:
     """Stretch and shift; of mel images also background, pitch and volume."""
     augment, mel = config.augment, config.mel
-    ends = np.random.default_rng((seed, 7))
-    panels: list[_Panel] = []
-
-    def end(bounds: tuple[float, float]) -> float:
-        # Somewhere between them the change may be too small to see.
-        return bounds[int(ends.integers(2))]
-
-    def add(text: str, probability: float, layer: ClipAugmentation, number: int) -> None:
-        panels.append((f"{text}   p = {probability:g}", _apply(layer, image, seed, number)))
-
     stretch, pitch, volume = augment.time_stretch, augment.pitch_shift, augment.volume
-    rate, semitones, gain_db = end(stretch.rate), end(pitch.semitones), end(volume.gain_db)
-    text = f"time stretch ×{_range(stretch.rate)}, here {rate:g}"
-    add(text, stretch.probability, TimeStretch((rate, rate), 1.0), 4)
-    add("time shift", augment.time_shift.probability, TimeShift(1.0), 8)
+    # Ends of the ranges: somewhere between them the change may be too small to see.
+    ends = np.random.default_rng((seed, 7))
+    ranges = stretch.rate, pitch.semitones, volume.gain_db
+    rate, semitones, gain_db = (bounds[int(ends.integers(2))] for bounds in ranges)
+    text = f"time stretch ×{_range(stretch.rate)}, here {rate:g}   p = {stretch.probability:g}"
+    panels = [(text, _apply(TimeStretch((rate, rate), 1.0), image, seed, 4))]
+    text = f"time shift   p = {augment.time_shift.probability:g}"
+    panels.append((text, _apply(TimeShift(1.0), image, seed, 8)))
     if mel.feature == "mfcc":
         return panels
     if background is not None:
@@ -134,16 +126,16 @@ def _warped(image: np.ndarray, config: Config, seed: int, background: np.ndarray
         mixed = mix_power(image[None], background[None], np.array([min(snr_db)]), mel.top_db)[0]
         text = f"background {_range(snr_db)} dB below, here {min(snr_db):g}   p = {probability:g}"
         panels.append((text, mixed))
+    text = f"pitch shift {_range(pitch.semitones)} semitones, here {semitones:g}   p = {pitch.probability:g}"
     shift = PitchShift((semitones, semitones), mel.n_mels, mel.f_min_hz, mel.f_max_hz, 1.0)
-    add(f"pitch shift {_range(pitch.semitones)} semitones, here {semitones:g}", pitch.probability, shift, 5)
-    loudness = Volume((gain_db, gain_db), mel.top_db, 1.0)
-    add(f"volume {_range(volume.gain_db)} dB, here {gain_db:g}", volume.probability, loudness, 6)
+    panels.append((text, _apply(shift, image, seed, 5)))
+    text = f"volume {_range(volume.gain_db)} dB, here {gain_db:g}   p = {volume.probability:g}"
+    panels.append((text, _apply(Volume((gain_db, gain_db), mel.top_db, 1.0), image, seed, 6)))
     return panels
 
 
 def _apply(layer: ClipAugmentation, image: np.ndarray, seed: int, number: int) -> np.ndarray:
-    changed: np.ndarray = layer.augment_arrays(image[None], np.random.default_rng((seed, number)))[0]
-    return changed
+    return layer.augment_arrays(image[None], np.random.default_rng((seed, number)))[0]
 
 
 def _range(bounds: tuple[float, float]) -> str:

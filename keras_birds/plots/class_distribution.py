@@ -33,23 +33,22 @@ def class_distribution(catalog: Catalog) -> Figure:
     classes: dict[str, list[int]] = {}
     for item in items:
         classes.setdefault(item.class_name or _NO_CLASS, []).append(counts[item.name])
-    ranked = sorted(classes, key=lambda name: -sum(classes[name]))
-    colors = {name: COLORS[min(i, len(COLORS) - 1)] for i, name in enumerate(ranked)}
+    classes = dict(sorted(classes.items(), key=lambda x: -sum(x[1])))
+    colors = {name: COLORS[min(i, len(COLORS) - 1)] for i, name in enumerate(classes)}
 
     columns = min(_MAX_COLUMNS, math.ceil(len(items) / _ROWS))
     rows = math.ceil(len(items) / columns)
-    top_in, rows_in = 1.0 + 0.32 * len(ranked), min(_MAX_HEIGHT_IN, 0.7 + _ROW_IN * max(rows, 6))
+    top_in, rows_in = 1.0 + 0.32 * len(classes), min(_MAX_HEIGHT_IN, 0.7 + _ROW_IN * max(rows, 6))
     figure = Figure(figsize=(max(8.0, 3.4 * columns), top_in + rows_in), layout="constrained")
     grid = figure.add_gridspec(2, columns, height_ratios=(top_in, rows_in))
-    _draw_classes(figure.add_subplot(grid[0, :]), {name: classes[name] for name in ranked}, colors)
-    largest = max(counts.values())
+    _draw_classes(figure.add_subplot(grid[0, :]), classes, colors)
     is_log = _is_log(list(counts.values()))
     for column in range(columns):
         axes = figure.add_subplot(grid[1, column])
         part = items[column * rows : (column + 1) * rows]
-        _draw_labels(axes, part, counts, colors, rows, with_names=columns == 1)
-        _scale(axes, largest, is_log)
-        axes.set_xlabel("Recordings" + (", log scale" if is_log else ""))
+        _draw_labels(axes, part, [counts[item.name] for item in part], colors, with_names=columns == 1)
+        axes.set_ylim(rows - 0.4, -0.6)
+        _scale(axes, max(counts.values()), is_log, "Recordings")
     title = f"{len(catalog):,} recordings, {len(items):,} labels"
     figure.suptitle(f"{title}: {catalog.root.resolve().name}", parse_math=False)
     return figure
@@ -64,28 +63,24 @@ def _draw_classes(axes: Axes, classes: dict[str, list[int]], colors: dict[str, s
         axes.text(max(total, 0.9), place, text, va="center", fontsize=9)
     axes.set_yticks(places, list(classes), parse_math=False)
     axes.invert_yaxis()
-    is_log = _is_log(totals)
-    _scale(axes, max(totals), is_log)
-    axes.set_xlabel("Recordings in each class" + (", log scale" if is_log else ""))
+    _scale(axes, max(totals), _is_log(totals), "Recordings in each class")
 
 
 def _draw_labels(
-    axes: Axes,
-    items: list[Label],
-    counts: dict[str, int],
-    colors: dict[str, str],
-    rows: int,
-    with_names: bool,
+    axes: Axes, items: list[Label], numbers: list[int], colors: dict[str, str], with_names: bool
 ) -> None:
     places = range(len(items))
-    numbers = [counts[item.name] for item in items]
     axes.barh(places, numbers, color=[colors[item.class_name or _NO_CLASS] for item in items], height=0.78)
     for place, number in zip(places, numbers, strict=True):
         axes.text(max(number, 0.9), place, f" {number:,}", va="center", fontsize=6.5)
-    names = [_name(item) if with_names else item.name for item in items]
+    names = [item.name for item in items]
+    if with_names:
+        known_as = [item.common_name or item.scientific_name for item in items]
+        names = [
+            f"{x} ({name})" if x and x != name else name for x, name in zip(known_as, names, strict=True)
+        ]
     axes.set_yticks(places, names, fontsize=7.5, parse_math=False)
     axes.tick_params(axis="y", length=0, pad=2)
-    axes.set_ylim(rows - 0.4, -0.6)
 
 
 def _is_log(numbers: list[int]) -> bool:
@@ -94,7 +89,8 @@ def _is_log(numbers: list[int]) -> bool:
     return bool(there) and max(there) > _LOG_RATIO * min(there)
 
 
-def _scale(axes: Axes, largest: int, is_log: bool) -> None:
+def _scale(axes: Axes, largest: int, is_log: bool, name: str) -> None:
+    axes.set_xlabel(name + (", log scale" if is_log else ""))
     if is_log:
         axes.set_xscale("log")
         axes.set_xlim(0.7, largest * 4)
@@ -104,8 +100,3 @@ def _scale(axes: Axes, largest: int, is_log: bool) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-
-
-def _name(item: Label) -> str:
-    known_as = item.common_name or item.scientific_name
-    return f"{known_as} ({item.name})" if known_as and known_as != item.name else item.name

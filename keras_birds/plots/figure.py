@@ -17,7 +17,6 @@ _MAX_COLUMNS = 3000
 _MAX_MEL_COLUMNS = 500  # fewer than the axes' pixels beside long names: of more, imshow leaves some out
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000)
 _FINE_N_FFT = 1 << 16
-_WAVE = "#4d5b6a"
 
 
 def png(figure: Figure, dpi: int = 110) -> bytes:
@@ -49,20 +48,12 @@ def tidy(*axes: Axes) -> None:
 
 
 def draw_wave(axes: Axes, samples: np.ndarray, sample_rate_hz: int, begin_s: float = 0.0) -> None:
-    """Draws a waveform: of each column the least and the greatest sample.
-
-    Args:
-        axes: to draw on.
-        samples: `[n]`, at least one.
-        sample_rate_hz: their rate.
-        begin_s: where the first lies on the time axis.
-    """
+    """Draws a waveform of `[n]` samples, the first at `begin_s`: of each column the least and the greatest."""
     step = -(-len(samples) // _MAX_COLUMNS)
     starts = np.arange(0, len(samples), step)
     low, high = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
-    axes.fill_between(
-        begin_s + starts / sample_rate_hz, low, high, color=_WAVE, linewidth=0.6, edgecolor=_WAVE
-    )
+    times_s = begin_s + starts / sample_rate_hz
+    axes.fill_between(times_s, low, high, color=COLORS[-1], linewidth=0.6, edgecolor=COLORS[-1])
     limit = max(1e-3, 1.05 * float(np.abs(samples).max()))
     axes.set_ylim(-limit, limit)
     axes.set_xlim(begin_s, begin_s + len(samples) / sample_rate_hz)
@@ -79,8 +70,7 @@ def draw_mel(
     Args:
         axes: to draw on; a colour bar goes beside them.
         samples: `[n]`, at least one, at the rate of `audio`.
-        audio: the model's settings.
-        settings: the model's settings.
+        audio, settings: the model's.
         begin_s: where the first sample lies on the time axis.
     """
     rate_hz = audio.sample_rate_hz
@@ -107,14 +97,7 @@ def draw_mel(
 def label_mel_bands(
     axes: Axes, sample_rate_hz: int, settings: MelConfig, height: float | None = None
 ) -> None:
-    """Labels the y axis in Hz.
-
-    Args:
-        axes: whose y axis has the mel bands from 0 up.
-        sample_rate_hz: of the recording.
-        settings: of the bands.
-        height: where the last band ends; `None` for one unit a band.
-    """
+    """Labels a y axis that has the mel bands from 0 up to `height` (`None`: one unit a band) in Hz."""
     axes.set_ylabel("Frequency (Hz)")
     # A filterbank of fine bins says where each band's peak lies.
     bands = settings.n_mels, settings.f_min_hz, settings.f_max_hz

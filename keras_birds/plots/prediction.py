@@ -61,15 +61,8 @@ def _draw_bars(axes: Axes, prediction: Prediction, model_id: str) -> None:
     places = range(len(names))
     axes.barh(places, scores, color=COLORS[0], height=0.7)
     for place, score in zip(places, scores, strict=True):
-        is_long = score > 0.88
-        axes.text(
-            score - 0.01 if is_long else score + 0.01,
-            place,
-            f"{score:.3f}",
-            va="center",
-            ha="right" if is_long else "left",
-            color="white" if is_long else "black",
-        )
+        x, side, color = (score - 0.01, "right", "white") if score > 0.88 else (score + 0.01, "left", "black")
+        axes.text(x, place, f"{score:.3f}", va="center", ha=side, color=color)
     axes.set_yticks(places, names, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1)

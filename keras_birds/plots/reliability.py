@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 
 from keras_birds.plots.figure import COLORS, tidy
 
-BINS = 10
-
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
@@ -33,17 +31,16 @@ class Reliability:
         """Expected calibration error: mean distance of score and share, weighted by decisions."""
         if not len(self.score):
             return float("nan")
-        distance = np.abs(self.score - self.positive)
-        return float(np.average(distance, weights=self.count[self.count > 0]))
+        return float(np.average(abs(self.score - self.positive), weights=self.count[self.count > 0]))
 
 
-def reliability(targets: np.ndarray, scores: np.ndarray, bins: int = BINS) -> Reliability:
-    """Sorts decisions into bins.
+def reliability(targets: np.ndarray, scores: np.ndarray, bins: int = 10) -> Reliability:
+    """Sorts decisions into bins between 0 and 1.
 
     Args:
         targets: `[recording, label]` in 0 to 1; from 0.5 up is a positive; -1 is left out.
         scores: probabilities `[recording, label]`.
-        bins: how many, between 0 and 1.
+        bins: how many.
     """
     from sklearn.calibration import calibration_curve
 
@@ -64,9 +61,7 @@ def calibration_error(targets: np.ndarray, scores: np.ndarray) -> float:
 def reliability_figure(curves: Mapping[str, Reliability], title: str) -> Figure:
     """Share of positives against score, one line a curve, above the number of decisions in each bin.
 
-    Args:
-        curves: by name; the legend tells each one's calibration error.
-        title: of the figure.
+    The legend tells the curves' names and calibration errors.
     """
     figure = Figure(figsize=(5.4, 5.8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -74,8 +69,7 @@ def reliability_figure(curves: Mapping[str, Reliability], title: str) -> Figure:
     for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
         label = f"{name}, expected calibration error {curve.error:.4f}"
         above.plot(curve.score, curve.positive, "o-", color=color, label=label)
-        edges = np.linspace(0, 1, len(curve.count) + 1)
-        below.stairs(curve.count, edges, color=color, linewidth=1.5)
+        below.stairs(curve.count, np.linspace(0, 1, len(curve.count) + 1), color=color, linewidth=1.5)
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="Share of positives", title=title)
     above.legend(fontsize=8, loc="upper left")
     below.set(xlabel="Score", ylabel="Decisions", yscale="log")

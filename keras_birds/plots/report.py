@@ -35,29 +35,18 @@ def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> Figure:
 
 
 def auc_against_count_figure(labels: pd.DataFrame) -> Figure:
-    """ROC-AUC of each label against its number of recordings; the worst ten are named.
-
-    Args:
-        labels: from `label_table`.
-    """
+    """ROC-AUC of each label against its number of recordings, from `label_table`; the worst ten are named."""
     shown = labels[labels["auc"].notna()]
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for i, (name, part) in enumerate(shown.groupby("class_name")):
-        color = COLORS[i % len(COLORS)]
+        shown_as = name or "class not given"
         axes.scatter(
-            part["positives"], part["auc"], s=22, color=color, alpha=0.8, label=name or "class not given"
+            part["positives"], part["auc"], s=22, color=COLORS[i % len(COLORS)], alpha=0.8, label=shown_as
         )
     for _, row in shown.nsmallest(10, "auc").iterrows():
-        name = row["common_name"] or row["label"]
-        axes.annotate(
-            name,
-            (row["positives"], row["auc"]),
-            (4, 3),
-            textcoords="offset points",
-            fontsize=7,
-            parse_math=False,
-        )
+        name, place = row["common_name"] or row["label"], (row["positives"], row["auc"])
+        axes.annotate(name, place, (4, 3), textcoords="offset points", fontsize=7, parse_math=False)
     axes.set(xscale="log", xlabel="Recordings with the label, log scale", ylabel="ROC-AUC, mean over folds")
     if shown["positives"].nunique() < 2:
         axes.set_xscale("linear")
