@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from keras_birds.cli.options import ModelType
+from keras_birds.cli.options import model_path
 
 _PAGE = Path(__file__).resolve().parents[1] / "app" / "page.py"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--model", type=ModelType(), metavar="MODEL", help="The first in the page's list of models.")
+@click.option("--model", type=model_path, metavar="MODEL", help="The first in the page's list of models.")
 @click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

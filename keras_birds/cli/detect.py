@@ -85,6 +85,7 @@ Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict),
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
+    show_default=False,
     help="Mean over N neighbouring windows, odd.",
 )
 @click.option("--merge", is_flag=True, help="Windows of a label that touch become one event.")
@@ -94,7 +95,7 @@ Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict),
     type=click.Choice(_FORMATS),
     multiple=True,
     default=("csv",),
-    help="As often as you like. [default: csv]",
+    help="As often as you like.",
 )
 @click.option("--per-recording", is_flag=True, help="One table for each recording instead of one for all.")
 @click.option("--keep-scores", is_flag=True, help="Keep every window's scores as float16.")

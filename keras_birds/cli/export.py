@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
-from keras_birds.cli.options import ModelType
+from keras_birds.cli.options import model_path
 from keras_birds.cli.reporting import make_reporter
 from keras_birds.export.formats import SUFFIX, Format, Input, Precision, check_format
 
@@ -19,7 +19,7 @@ _MAX_CLIPS = 64
 
 
 @click.command()
-@click.argument("model", type=ModelType(), metavar="MODEL")
+@click.argument("model", type=model_path, metavar="MODEL")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_birds.cli.options import ModelType, RulesChoice, calibrated_option, overlap_option, rules_options
+from keras_birds.cli.options import RulesChoice, calibrated_option, model_path, overlap_option, rules_options
 
 if TYPE_CHECKING:
     from keras_birds.inference.aggregate import RankedLabel
@@ -32,16 +32,15 @@ pipe then waits as well, and of a microphone the oldest sound is lost, which is 
 
 @click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
-@click.option("--model", type=ModelType(), metavar="MODEL", help="As for predict.")
+@click.option("--model", type=model_path, metavar="MODEL", help="As for predict.")
 @click.option(
     "--rate", "rate_hz", type=click.IntRange(min=1000), metavar="HZ", help="Of raw samples on stdin."
 )
-@click.option("--channels", type=click.IntRange(min=1), default=1, show_default=True, help="Of raw samples.")
+@click.option("--channels", type=click.IntRange(min=1), default=1, help="Of raw samples.")
 @click.option(
     "--sample-format",
     type=click.Choice(("s16", "s24", "s32", "f32")),
     default="s16",
-    show_default=True,
     help="Of raw samples, little-endian.",
 )
 @click.option("--device", metavar="NAME|NUMBER", help="The microphone. [default: the system's]")
@@ -53,7 +52,6 @@ pipe then waits as well, and of a microphone the oldest sound is lost, which is 
     "fmt",
     type=click.Choice(("text", "json")),
     default="text",
-    show_default=True,
     help="A line a detection, for people or for programs.",
 )
 def listen(

@@ -19,10 +19,7 @@ _COMMANDS = {
     "calibrate": ("calibrate:calibrate", "Fit a run's scores, so that they mean what they say."),
     "compare": ("compare:compare", "Tell whether one run is better than another."),
     "predict": ("predict:predict", "Name what is in recordings: one answer for each."),
-    "detect": (
-        "detect:detect",
-        "Find all detections in a disk of recordings.",
-    ),
+    "detect": ("detect:detect", "Find all detections in a disk of recordings."),
     "models": ("models:models", "List the models that are here."),
     "info": ("models:info", "Tell what a model is: its data, licence, figures and limits."),
     "app": ("app:app", "Hear, see and check recordings in the browser."),
@@ -57,7 +54,10 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in self.lazy.items()])
 
 
-@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings=_SETTINGS)
 @click.version_option(keras_birds.__version__, prog_name="keras-birds")
 def cli() -> None:
     """Wildlife sound recognition on Keras 3.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_birds.cli.options import ModelType, format_option
+from keras_birds.cli.options import format_option, model_path
 
 if TYPE_CHECKING:
     from keras_birds.models.metadata import ModelMetadata
@@ -36,7 +36,7 @@ def models(form: str) -> None:
 
 
 @click.command()
-@click.argument("model", type=ModelType(), metavar="MODEL")
+@click.argument("model", type=model_path, metavar="MODEL")
 @format_option
 def info(model: Path, form: str) -> None:
     """Tell what MODEL is: a shipped model's name, a run, a fold's folder, or an .onnx file.

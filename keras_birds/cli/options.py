@@ -29,7 +29,6 @@ overlap_option = click.option(
     "overlap_s",
     type=click.FloatRange(min=0),
     default=0.0,
-    show_default=True,
     metavar="SECONDS",
     help="How much each window shares with the one before.",
 )
@@ -38,12 +37,24 @@ calibrated_option = click.option(
     is_flag=True,
     help="Scores as `keras-birds calibrate RUN` found them to mean; --threshold RUN/calibration/thresholds.csv fits.",
 )
-strict_option = click.option(
-    "--strict/--no-strict", default=True, show_default=True, help="Exit code 1 if any file fails."
+strict_option = click.option("--strict/--no-strict", default=True, help="Exit code 1 if any file fails.")
+data_option = click.option(
+    "--data",
+    "data_dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Data set: BirdCLEF's layout, a CSV, or a folder per label. [default: data.dir, else this folder]",
+)
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(("table", "json")),
+    default="table",
+    help="For people or for programs.",
 )
 
 
-def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def config_options(command: Command) -> Command:
     """Adds `--config` and `--set`."""
     command = click.option(
         "--set",
@@ -56,36 +67,12 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--config",
         "config_name",
         default="baseline",
-        show_default=True,
         metavar="NAME|FILE",
         help="Settings: a shipped configuration or a TOML file.",
     )(command)
 
 
-def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--data`."""
-    return click.option(
-        "--data",
-        "data_dir",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Data set: BirdCLEF's layout, a CSV, or a folder per label. [default: data.dir, else this folder]",
-    )(command)
-
-
-def format_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--format`, of what a command tells."""
-    return click.option(
-        "--format",
-        "form",
-        type=click.Choice(("table", "json")),
-        default="table",
-        show_default=True,
-        help="For people or for programs.",
-    )(command)
-
-
-def ray_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def ray_option(what: str) -> Callable[[Command], Command]:
     """Adds `--ray`.
 
     Args:
@@ -111,51 +98,32 @@ def resolve_data_dir(data_dir: Path | None, config: Config) -> Path:
     return path
 
 
-class ChannelType(click.ParamType):
-    """`mix`, `all` or a number from 1."""
-
-    name = "channel"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
-        """Reads the option's value."""
-        text = str(value)
-        if text not in ("mix", "all") and not (text.isdecimal() and int(text) >= 1):
-            self.fail(f"must be mix, all or a number from 1. Received: {text}", param, ctx)
-        return int(text) if text.isdecimal() else text
+def channel(value: str) -> str | int:
+    """Reads `mix`, `all` or a number from 1."""
+    if value not in ("mix", "all") and not (value.isdecimal() and int(value) >= 1):
+        raise click.BadParameter(f"must be mix, all or a number from 1. Received: {value}")
+    return int(value) if value.isdecimal() else value
 
 
-class ModelType(click.ParamType):
-    """An existing file or folder, or the name of a shipped model."""
+def model_path(value: str) -> Path:
+    """Reads an existing file or folder, or the name of a shipped model."""
+    from keras_birds.models.find import bundled_models
 
-    name = "model"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Reads the option's value."""
-        from keras_birds.models.find import bundled_models
-
-        path = Path(str(value))
-        if not path.exists() and str(value) not in bundled_models():
-            rule = f"must be an existing file or folder, or one of {', '.join(bundled_models())}"
-            self.fail(f"{rule}. Received: {value}", param, ctx)
-        return path
+    if not Path(value).exists() and value not in bundled_models():
+        rule = f"must be an existing file or folder, or one of {', '.join(bundled_models())}"
+        raise click.BadParameter(f"{rule}. Received: {value}")
+    return Path(value)
 
 
-class ThresholdType(click.ParamType):
-    """A number, or an existing file."""
-
-    name = "threshold"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | Path:
-        """Reads the option's value."""
-        try:
-            return float(str(value))
-        except ValueError:
-            path = Path(str(value))
-        if not path.is_file():
-            self.fail(f"must be a number or an existing CSV file. Received: {value}", param, ctx)
-        return path
+def threshold(value: str) -> float | Path:
+    """Reads a number, or an existing file."""
+    try:
+        return float(value)
+    except ValueError:
+        path = Path(value)
+    if not path.is_file():
+        raise click.BadParameter(f"must be a number or an existing CSV file. Received: {value}")
+    return path
 
 
 def _bundled(command: Command, name: str, make: Command, *options: Command) -> Command:
@@ -223,11 +191,6 @@ class ModelChoice:
             click.echo(f"Scores are calibrated ({classifier.calibration.method})", err=True)
         return classifier
 
-    @property
-    def gives_logits_unasked(self) -> bool:
-        """Whether a model of others is taken to give logits because nobody said otherwise."""
-        return self.labels is not None and self.output == "logits"
-
 
 def model_options(command: Command) -> Command:
     """Adds `--model` and all that says how it is run; the command gets a `ModelChoice` as `model`."""
@@ -239,7 +202,6 @@ def model_options(command: Command) -> Command:
             "--output",
             type=click.Choice(("logits", "probabilities")),
             default="logits",
-            show_default=True,
             help="... what it gives.",
         ),
         click.option(
@@ -273,7 +235,7 @@ def model_options(command: Command) -> Command:
         ),
         click.option(
             "--model",
-            type=ModelType(),
+            type=model_path,
             metavar="PATH|NAME",
             help="A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or a shipped model. "
             "[default: the newest run in runs/, else the shipped model animals]",
@@ -297,9 +259,8 @@ def score_options(command: Command) -> Command:
         ),
         click.option(
             "--channel",
-            type=ChannelType(),
+            type=channel,
             default="mix",
-            show_default=True,
             metavar="mix|all|N",
             help="The mean over channels, each by itself, or channel N from 1.",
         ),
@@ -353,9 +314,8 @@ def rules_options(command: Command) -> Command:
         ),
         click.option(
             "--threshold",
-            type=ThresholdType(),
+            type=threshold,
             default=0.25,
-            show_default=True,
             metavar="P|FILE",
             help="The least probability of a detection, or a CSV with columns label and threshold.",
         ),

@@ -54,15 +54,12 @@ Exit code: 0 all scored, 1 some failed (0 with --no-strict), 2 a wrong call.
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
 @model_options
 @score_options
-@click.option(
-    "--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Labels for each recording."
-)
+@click.option("--top-k", type=click.IntRange(min=1), default=5, help="Labels for each recording.")
 @click.option(
     "--aggregate",
     "method",
     type=click.Choice(("mean", "max")),
     default="mean",
-    show_default=True,
     help="A recording's answer over its windows; max finds a single call in a long recording.",
 )
 @click.option(
@@ -199,12 +196,9 @@ def _output(out: Path | None, fmt: str) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    from keras_birds.atomic import atomic_path
+    from keras_birds.results.writers.files import new_text
 
-    with (
-        atomic_path(out) as temporary,
-        temporary.open("w", encoding="utf-8", errors=errors, newline="") as file,
-    ):
+    with new_text(out, errors) as file:
         yield file
 
 

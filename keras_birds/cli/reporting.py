@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
-from keras_birds.cli.options import ModelChoice
+from keras_birds.cli.options import ModelChoice, warn
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
@@ -24,12 +22,8 @@ def progress_bar() -> Iterator["Progress"]:
 
     # Paths may hold `:bird:`, which isn't meant as an emoji.
     console = Console(stderr=True, highlight=False, emoji=False)
-    columns = (
-        "[progress.description]{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    description = "[progress.description]{task.description}"
+    columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar
 
@@ -58,11 +52,7 @@ def make_reporter() -> Iterator["Reporter"]:
 
 
 class OutputRange:
-    """A sink that warns where a model of others seems to give probabilities, which are read as logits.
-
-    Args:
-        model: how it was asked for.
-    """
+    """A sink that warns where a model of others seems to give probabilities, which are read as logits."""
 
     def __init__(self, model: ModelChoice):
         self._model, self._least, self._most = model, 1.0, 0.0
@@ -75,9 +65,10 @@ class OutputRange:
 
     def close(self) -> None:
         """Warns if all of them are what logits from 0 to 1 become."""
-        if self._model.gives_logits_unasked and 0.5 <= self._least <= self._most <= 0.7311:
-            click.echo(
-                f"Warning: {self._model.model}: all outputs are from 0 to 1, as probabilities are, and were read as "
-                "logits: every score is above 0.5. Pass --output probabilities",
-                err=True,
+        is_unasked = self._model.labels is not None and self._model.output == "logits"
+        if is_unasked and 0.5 <= self._least <= self._most <= 0.7311:
+            reason = (
+                "all outputs are from 0 to 1, as probabilities are, and were read as logits: every score is above "
+                "0.5. Pass --output probabilities"
             )
+            warn(str(self._model.model), reason)

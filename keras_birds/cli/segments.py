@@ -49,21 +49,18 @@ Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
     "--per-label",
     type=click.IntRange(min=1),
     default=20,
-    show_default=True,
     help="Clips of each label, at most.",
 )
 @click.option(
     "--pick",
     type=click.Choice(("best", "random", "balanced")),
     default="best",
-    show_default=True,
     help="Which detections.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 600),
     default=5.0,
-    show_default=True,
     metavar="SECONDS",
     help="Length of a clip, around the middle of the detection.",
 )
@@ -78,7 +75,6 @@ Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
     "--min-score",
     type=click.FloatRange(0, 1),
     default=0.0,
-    show_default=True,
     metavar="P",
     help="Leave out detections with a lower score.",
 )
@@ -86,10 +82,9 @@ Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
     "--seed",
     type=click.IntRange(min=0),
     default=42,
-    show_default=True,
     help="The same seed picks the same clips; with best it decides between equal scores.",
 )
-@click.option("--format", "fmt", type=click.Choice(("flac", "wav")), default="flac", show_default=True)
+@click.option("--format", "fmt", type=click.Choice(("flac", "wav")), default="flac")
 @click.pass_context
 def segments(
     ctx: click.Context,

@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_birds.audio.clips import sliding_windows, window_hop_samples
 from keras_birds.audio.remote import file_fingerprint
-from keras_birds.audio.stream import Channel, RecordingStream, open_stream
+from keras_birds.audio.stream import Channel, open_stream
+from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.ensemble import Ensemble
 from keras_birds.inference.parallel import map_in_order
@@ -98,12 +99,9 @@ def _score(
     ensemble: Ensemble, recordings: "_Recordings", options: ScoreOptions, on_scored: Callable[[float], None]
 ) -> Iterator[RecordingScores]:
     threads = options.workers or available_cpus()
-    producers = [
-        WindowProducer(ensemble, recordings, options).batches()
-        for _ in range(-(-threads // _THREADS_A_PRODUCER))
-    ]
+    producers = [_batches(ensemble, recordings, options) for _ in range(-(-threads // _THREADS_A_PRODUCER))]
 
-    def score(batch: list[WindowTask]) -> np.ndarray | list[np.ndarray]:
+    def score(batch: list[_WindowTask]) -> np.ndarray | list[np.ndarray]:
         return ensemble.score_clips([x.clip for x in batch], options.batch_size) if batch else []
 
     # A producer that waits for room must hear that nobody takes recordings any more.
@@ -166,15 +164,8 @@ class _Recordings:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowTask:
-    """A window that waits for its scores.
-
-    Args:
-        recording: whose it is.
-        index: among the recording's windows.
-        clip: float32 `[clip_samples]`.
-        new_s: seconds of sound that no task before it holds.
-    """
+class _WindowTask:
+    """A window that waits for its scores: the recording's `index`th, with `new_s` seconds that no task before holds."""
 
     recording: _Recording
     index: int
@@ -182,69 +173,60 @@ class WindowTask:
     new_s: float
 
 
-class WindowProducer:
-    """Cuts one recording after the other into windows."""
-
-    def __init__(self, ensemble: Ensemble, recordings: _Recordings, options: ScoreOptions):
-        self._audio, self._recordings, self._options = ensemble.audio, recordings, options
-        self._batch_size = max(options.batch_size or ensemble.batch_size, _CLIPS_A_BATCH)
-
-    def batches(self) -> Iterator[list[WindowTask]]:
-        """Windows of one or several recordings; a batch is smaller only if more recordings can't begin yet."""
-        batch: list[WindowTask] = []
-        while True:
-            if not self._recordings.make_room(wait=False):
-                yield batch  # what the caller waits for may lie in it
+def _batches(
+    ensemble: Ensemble, recordings: _Recordings, options: ScoreOptions
+) -> Iterator[list[_WindowTask]]:
+    """Windows of one or several recordings; a batch is smaller only if more recordings can't begin yet."""
+    batch_size = max(options.batch_size or ensemble.batch_size, _CLIPS_A_BATCH)
+    batch: list[_WindowTask] = []
+    while True:
+        if not recordings.make_room(wait=False):
+            yield batch  # what the caller waits for may lie in it
+            batch = []
+            recordings.make_room(wait=True)
+        recording = recordings.next()
+        if recording is None:
+            break
+        for task in _cut(recording, ensemble.audio, options):
+            batch.append(task)
+            if len(batch) == batch_size:
+                yield batch
                 batch = []
-                self._recordings.make_room(wait=True)
-            recording = self._recordings.next()
-            if recording is None:
-                break
-            for task in self._cut(recording):
-                batch.append(task)
-                if len(batch) == self._batch_size:
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
-
-    def _cut(self, recording: _Recording) -> Iterator[WindowTask]:
-        audio, options = self._audio, self._options
-        size, mtime_ns = file_fingerprint(recording.file)
-        status = RecordingStatus(str(recording.file), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
-        end = 0
-        try:
-            with open_stream(recording.file, audio.sample_rate_hz, audio.decoder, options.channel) as stream:
-                for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.channel_ids):
-                    index, window_end = len(recording.windows), window.start_samples + window.n_samples
-                    recording.windows.append((window.start_samples, window.n_samples, window.channel))
-                    yield WindowTask(
-                        recording, index, window.clip, max(0, window_end - end) / audio.sample_rate_hz
-                    )
-                    end = max(end, window_end)
-                status = _status(status, stream, end / audio.sample_rate_hz)
-        except AudioError as error:
-            status = replace(status, status=error.status, reason=error.reason)
-        except KerasBirdsError:
-            raise
-        except Exception as error:  # whatever a damaged file sets off in a decoder: the others go on
-            detail = " ".join(str(error).split())[:200]
-            kind = "unreadable" if isinstance(error, OSError) else "corrupt"
-            status = replace(status, status=kind, reason=f"{type(error).__name__}: {detail}")
-        recording.status = replace(status, windows=0 if status.failed else len(recording.windows))
+    if batch:
+        yield batch
 
 
-def _status(status: RecordingStatus, stream: RecordingStream, end_s: float) -> RecordingStatus:
-    return replace(
-        status,
-        status=stream.status,
-        reason=stream.reason,
-        seconds=stream.seconds_read,
-        seconds_expected=stream.seconds_expected,
-        sample_rate_hz=stream.sample_rate_hz,
-        channels=stream.channels,
-        unscored_s=max(0.0, stream.seconds_read - end_s),
-    )
+def _cut(recording: _Recording, audio: AudioConfig, options: ScoreOptions) -> Iterator[_WindowTask]:
+    size, mtime_ns = file_fingerprint(recording.file)
+    status = RecordingStatus(str(recording.file), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
+    end = 0
+    try:
+        with open_stream(recording.file, audio.sample_rate_hz, audio.decoder, options.channel) as stream:
+            for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.channel_ids):
+                index, window_end = len(recording.windows), window.start_samples + window.n_samples
+                recording.windows.append((window.start_samples, window.n_samples, window.channel))
+                new_s = max(0, window_end - end) / audio.sample_rate_hz
+                yield _WindowTask(recording, index, window.clip, new_s)
+                end = max(end, window_end)
+            status = replace(
+                status,
+                status=stream.status,
+                reason=stream.reason,
+                seconds=stream.seconds_read,
+                seconds_expected=stream.seconds_expected,
+                sample_rate_hz=stream.sample_rate_hz,
+                channels=stream.channels,
+                unscored_s=max(0.0, stream.seconds_read - end / audio.sample_rate_hz),
+            )
+    except AudioError as error:
+        status = replace(status, status=error.status, reason=error.reason)
+    except KerasBirdsError:
+        raise
+    except Exception as error:  # whatever a damaged file sets off in a decoder: the others go on
+        detail = " ".join(str(error).split())[:200]
+        kind = "unreadable" if isinstance(error, OSError) else "corrupt"
+        status = replace(status, status=kind, reason=f"{type(error).__name__}: {detail}")
+    recording.status = replace(status, windows=0 if status.failed else len(recording.windows))
 
 
 def _result(ensemble: Ensemble, recording: _Recording) -> RecordingScores:
