@@ -74,6 +74,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/predict_memory.py
 	$(BIN)/python benchmarks/kaggle_time.py
 	$(BIN)/python benchmarks/ray_overhead.py
+	$(BIN)/python benchmarks/contention.py
 
 clean:
 	rm -rf $(VENV) .venv-tfio build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
