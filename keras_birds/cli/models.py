@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +57,13 @@ def info(model: Path, form: str) -> None:
         members = [{"file": str(path), **x.to_dict()} for path, x in zip(paths, found, strict=True)]
         click.echo(json.dumps({"card": text, "members": members}, indent=2, ensure_ascii=False))
         return
-    if text:
-        _print_card(text)
+    if text and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console(emoji=False).print(Markdown(text))
+    elif text:
+        click.echo(text)
     click.echo("\n".join(_describe(paths, found)))
 
 
@@ -94,18 +100,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _print_card(text: str) -> None:
-    import sys
-
-    if not sys.stdout.isatty():
-        click.echo(text)
-        return
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    Console(emoji=False).print(Markdown(text))
-
-
 def _describe(paths: Sequence[Path], found: "Sequence[ModelMetadata]") -> Iterator[str]:
     """What each member says of itself, then what the members of a run share."""
     for path, metadata in zip(paths, found, strict=True):
@@ -113,7 +107,13 @@ def _describe(paths: Sequence[Path], found: "Sequence[ModelMetadata]") -> Iterat
         yield f"model id     {metadata.model_id}"
         yield f"file         {path}"
         yield f"metrics      {', '.join(figures) or 'none'}"
-        yield f"calibration  {_describe_calibration(metadata)}"
+        c = metadata.calibration
+        errors = (
+            f"{c.method}, expected error {c.error_before:.4f} before, {c.error_after:.4f} after"
+            if c
+            else "none"
+        )
+        yield f"calibration  {errors}"
     shared = found[0]
     audio, mel = shared.audio, shared.mel
     yield f"licence      {shared.licence or 'not given'}"
@@ -127,10 +127,3 @@ def _describe(paths: Sequence[Path], found: "Sequence[ModelMetadata]") -> Iterat
     for item in shared.labels.items:
         names = ", ".join(x for x in (item.common_name, item.scientific_name, item.class_name) if x)
         yield f"  {item.name}" + (f"  ({names})" if names else "")
-
-
-def _describe_calibration(metadata: "ModelMetadata") -> str:
-    found = metadata.calibration
-    if found is None:
-        return "none"
-    return f"{found.method}, expected error {found.error_before:.4f} before, {found.error_after:.4f} after"

@@ -18,12 +18,7 @@ _STORE_BYTES = 1 << 29  # a model and some groups' results; Ray would take a thi
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster that is alive and has processors.
-
-    Args:
-        cpus: processors that it offers.
-        gpus: GPUs that it offers.
-    """
+    """A machine of the cluster that is alive, and how many processors and GPUs it offers."""
 
     cpus: int
     gpus: int = 0
@@ -53,7 +48,9 @@ def connect(address: str) -> Iterator[None]:
                 own = {"num_cpus": available_cpus(), "object_store_memory": _STORE_BYTES}
                 ray.init("local", include_dashboard=False, **own, **settings)
             else:
-                _check_open(address)
+                if address != "auto":  # Ray itself would try for minutes to connect where nothing listens
+                    host, _, port = address.removeprefix("ray://").rpartition(":")
+                    socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
                 _within(_CONNECT_S, lambda: ray.init(address, **settings))
     except Exception as error:  # OSError, RuntimeError, ConnectionError, ValueError, or those of gRPC
         token = "" if address in ("auto", "local") else "; RAY_AUTH_MODE=token may be missing"
@@ -118,13 +115,6 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else text[:299] + "…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _check_open(address: str) -> None:
-    """Ray itself would try for minutes to connect where nothing listens."""
-    if address != "auto":
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> None:

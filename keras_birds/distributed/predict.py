@@ -20,7 +20,7 @@ import keras_birds
 from keras_birds.audio.clips import window_hop_samples
 from keras_birds.audio.remote import is_url
 from keras_birds.distributed.cluster import Node, cause_of, nodes
-from keras_birds.distributed.worker import GroupScores, PackedModel, renamed, score_group
+from keras_birds.distributed.worker import GroupScores, PackedModel, score_group
 from keras_birds.errors import ConfigError, KerasBirdsError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.recording_status import RecordingStatus
@@ -189,7 +189,8 @@ class ClusterScorer:
                     "Recordings must be where every node sees them under the same name: shared storage or URLs. "
                     f"Received: {place}, which node {found.host} doesn't have"
                 )
-        group.scores = [renamed(x, name) for x, name in zip(found.recordings, group.names, strict=True)]
+        named = zip(found.recordings, group.names, strict=True)
+        group.scores = [replace(x, recording=replace(x.recording, file=name)) for x, name in named]
         return found
 
     def _scores_of(self, task: Any) -> GroupScores:

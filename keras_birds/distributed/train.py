@@ -108,7 +108,15 @@ def _run_tasks(
                 reporter.log(lines.get())
                 tell_at = math.inf
             for ref in done:
-                found[refs[ref]] = _result(ref, refs[ref])
+                try:
+                    found[refs[ref]] = ray.get(ref)
+                except ray.exceptions.RayTaskError as error:
+                    raise cause_of(error) from None
+                except ray.exceptions.RayError:
+                    raise TrainingError(
+                        f"fold {refs[ref]}: its process must live until it is trained. Received: {MAX_RETRIES + 1} "
+                        "that died, perhaps for want of memory; the same command with --resume goes on"
+                    ) from None
             if time.monotonic() > tell_at:
                 tell_at += _TELL_AFTER_S
                 reporter.log("waiting for the cluster's processors; `ray status` tells who holds them")
@@ -116,21 +124,6 @@ def _run_tasks(
         for ref in waiting:
             ray.cancel(ref, force=True)
     return [found[k] for k in folds]
-
-
-def _result(ref: Any, fold: Fold) -> "FoldResult":
-    import ray
-
-    try:
-        result: FoldResult = ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        raise cause_of(error) from None
-    except ray.exceptions.RayError:
-        raise TrainingError(
-            f"fold {fold}: its process must live until it is trained. Received: {MAX_RETRIES + 1} that died, perhaps "
-            "for want of memory; the same command with --resume goes on"
-        ) from None
-    return result
 
 
 @dataclass(frozen=True)

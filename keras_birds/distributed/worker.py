@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -64,15 +64,9 @@ class PackedEngine:
 
 @dataclass(frozen=True)
 class PackedModel:
-    """A loaded model on its way to the workers.
+    """A loaded model on its way to the workers: its members, and what else `Classifier` was made with here.
 
-    Args:
-        engines: the members.
-        decoder: of the recordings.
-        provider: what ONNX Runtime computes on; `None` for CUDA where a node has it.
-        calibrated: whether scores are.
-        backend: of Keras.
-        version: of keras-birds.
+    `backend` is that of Keras, `version` that of keras-birds; `provider` as for `load_engine`.
     """
 
     engines: tuple[PackedEngine, ...]
@@ -108,13 +102,7 @@ class PackedModel:
 
 @dataclass(frozen=True)
 class GroupScores:
-    """What a worker gives back.
-
-    Args:
-        recordings: of the group, in order, each with its place for a name.
-        seconds: that they took.
-        host: where that was.
-    """
+    """What a worker gives back: the group's recordings in order, each with its place for a name, and their time."""
 
     recordings: tuple[RecordingScores, ...]
     seconds: float
@@ -141,8 +129,3 @@ def score_group(model: list[Any], places: tuple[str, ...], options: ScoreOptions
     began = time.monotonic()
     recordings = tuple(score_recordings(_loaded[reference.hex()], places, options))
     return GroupScores(recordings, time.monotonic() - began, socket.gethostname())
-
-
-def renamed(scores: RecordingScores, name: str) -> RecordingScores:
-    """A recording's scores under another name."""
-    return replace(scores, recording=replace(scores.recording, file=name))

@@ -13,7 +13,7 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import KerasBirdsError, ModelError
 from keras_birds.export import other_formats
 from keras_birds.export.end_to_end import end_to_end_graph
-from keras_birds.export.formats import Format, Input, Precision, check_format, keras_paths
+from keras_birds.export.formats import Format, Input, Precision, check_format
 from keras_birds.export.weight_compression import halve_weights, quantize_weights, whole_weights
 from keras_birds.models.engines import Engine, load_engine
 from keras_birds.models.logits import sigmoid
@@ -69,7 +69,7 @@ def export_model(
         KerasBirdsError: if the file can't be written.
     """
     check_format(paths, fmt, precision)
-    engines = [_load_original(x) for x in paths]
+    engines, keras_paths = [_load_original(x) for x in paths], [x.with_suffix(".keras") for x in paths]
     metadata = _common_metadata(engines)
     if input_kind == "mel" and len(paths) > 1:
         raise ModelError(
@@ -86,15 +86,11 @@ def export_model(
             else:
                 other_formats.write_openvino(graph, draft, precision == "float16")
         elif fmt == "litert":
-            other_formats.write_litert(keras_paths(paths), draft, metadata, input_kind, precision)
+            other_formats.write_litert(keras_paths, draft, metadata, input_kind, precision)
         else:
-            other_formats.write_torch(keras_paths(paths), draft, metadata, input_kind)
+            other_formats.write_torch(keras_paths, draft, metadata, input_kind)
         outputs = np.concatenate(_RUN[fmt](draft, _batches(inputs)))
-        found = outputs if input_kind == "waveform" else sigmoid(outputs)
-        members = [np.concatenate([x.probabilities(b) for b in _batches(images)]) for x in engines]
-        expected = np.mean(members, axis=0)
-        difference, same = np.abs(found - expected), found.argmax(axis=1) == expected.argmax(axis=1)
-        parity = Parity(len(found), float(difference.max()), float(difference.mean()), float(same.mean()))
+        parity = _compare(engines, images, outputs if input_kind == "waveform" else sigmoid(outputs))
         if not parity.max_difference <= TOLERANCE[precision]:
             raise ModelError(
                 f"{out}: the export must give the original's probabilities within {TOLERANCE[precision]:g}. Received: "
@@ -133,7 +129,7 @@ def _graph(
 
 def _load_original(path: Path) -> Engine:
     """The Keras model, or the ONNX file where that lies alone."""
-    (keras_path,) = keras_paths([path])
+    keras_path = path.with_suffix(".keras")
     engine = load_engine(keras_path) if keras_path.is_file() else load_engine(path, "cpu")
     if engine.input_kind != "mel":
         raise ModelError(
@@ -153,6 +149,14 @@ def _common_metadata(engines: Sequence[Engine]) -> ModelMetadata:
     return replace(
         first, model_id=joined_id([x.model_id for x in found]), metrics={}, calibration=calibration
     )
+
+
+def _compare(engines: Sequence[Engine], images: np.ndarray, found: np.ndarray) -> Parity:
+    """Probabilities that an export gave with the members' mean."""
+    members = [np.concatenate([x.probabilities(b) for b in _batches(images)]) for x in engines]
+    expected = np.mean(members, axis=0)
+    difference, same = np.abs(found - expected), found.argmax(axis=1) == expected.argmax(axis=1)
+    return Parity(len(found), float(difference.max()), float(difference.mean()), float(same.mean()))
 
 
 def _batches(inputs: np.ndarray) -> list[np.ndarray]:

@@ -17,12 +17,7 @@ _PACKAGES = {"openvino": ("openvino",), "litert": ("ai_edge_litert", "ai_edge_qu
 
 
 def check_format(paths: Sequence[Path], fmt: Format, precision: Precision) -> None:
-    """Checks what can be known before any work.
-
-    Args:
-        paths: `model.onnx` of each member.
-        fmt: to write.
-        precision: of the weights.
+    """Checks what can be known before any work; `paths` are `model.onnx` of each member.
 
     Raises:
         ConfigError: if the format can't be written here, in this precision, or from these.
@@ -32,14 +27,9 @@ def check_format(paths: Sequence[Path], fmt: Format, precision: Precision) -> No
         raise ConfigError(f"--format {fmt} needs {', '.join(missing)}: pip install 'keras-birds[export]'")
     if fmt == "torch" and precision != "float32":
         raise ConfigError(f"--format torch must be of --precision float32. Received: {precision}")
-    without = [x for x in keras_paths(paths) if not x.is_file()]
+    without = [x for x in (y.with_suffix(".keras") for y in paths) if not x.is_file()]
     if fmt in ("litert", "torch") and without:
         raise ConfigError(
             f"--format {fmt} is made from the Keras model. Received: {paths[0]} without {without[0].name} beside it; "
             "--format onnx and openvino need none"
         )
-
-
-def keras_paths(paths: Sequence[Path]) -> list[Path]:
-    """The Keras models beside ONNX files."""
-    return [x.with_suffix(".keras") for x in paths]

@@ -12,7 +12,7 @@ from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import ModelError
 from keras_birds.labels import LabelSet
 from keras_birds.models.calibration import Calibration
-from keras_birds.models.engines import Engine, FrameEngine
+from keras_birds.models.engines import Engine
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import check_members, joined_id
 
@@ -122,22 +122,20 @@ class Ensemble:
             mean: np.ndarray = np.mean([sigmoid(x.frame_logits(inputs)) for x in engines], axis=0)
         return mean.astype(np.float32)
 
-    def frame_engines(self) -> list[FrameEngine]:
+    def frame_engines(self) -> Sequence[Engine]:
         """The members, if all can score the frames of a clip.
 
         Raises:
             ModelError: naming the first that has no attention head, or another number of frames.
         """
-        found: list[FrameEngine] = []
         for engine in self.engines:
-            frames = engine.num_frames if isinstance(engine, FrameEngine) else 0
-            if not isinstance(engine, FrameEngine) or not frames or (found and frames != found[0].num_frames):
+            if not engine.num_frames or engine.num_frames != self.engines[0].num_frames:
                 raise ModelError(
-                    f"{engine.path}: frames need models with an attention head and equally many frames. Received: "
-                    f"{frames or 'no'} frames. Train with --config recommended, or --set model.head=attention"
+                    f"{engine.path}: frames need models with an attention head and equally many frames. "
+                    f"Received: {engine.num_frames or 'no'} frames. Train with --config recommended, or --set "
+                    "model.head=attention"
                 )
-            found.append(engine)
-        return found
+        return self.engines
 
 
 def _shared_calibration(engines: Sequence[Engine]) -> Calibration:

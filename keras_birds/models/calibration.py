@@ -1,7 +1,7 @@
 """What turns a model's scores into shares of right answers, label by label; it travels in the model's metadata."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 from keras_birds.models.logits import logit
 
 Method = Literal["platt", "isotonic"]
-METHODS: tuple[str, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold."""
-        data: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
-        return data
+        return dict(_ADAPTER.dump_python(self, mode="json"))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Calibration":

@@ -3,7 +3,7 @@
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Engine(Protocol):
         input_kind: `"mel"`, images `[n, height, width, 1]` in [0, 1], or `"waveform"`, clips `[n, samples]`.
         batch_size: how many inputs at a time it is fastest with.
         workers: threads that may ask it at the same time; `None` for as many as there are processors.
+        num_frames: parts of equal length that it can score of a clip as well; 0 where it has no attention head.
     """
 
     path: Path
@@ -31,20 +32,10 @@ class Engine(Protocol):
     input_kind: str
     batch_size: int
     workers: int | None
+    num_frames: int
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Float32 inputs to float32 `[n, label]`."""
-
-
-@runtime_checkable
-class FrameEngine(Engine, Protocol):
-    """A model that may score the frames of a clip, its parts of equal length, as well.
-
-    Args:
-        num_frames: how many they are; 0 where it has no attention head.
-    """
-
-    num_frames: int
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Float32 inputs to float32 `[n, frame, label]`, where `num_frames` isn't 0."""
@@ -83,6 +74,11 @@ class SessionEngine:
         is_cpu = chosen == "CPUExecutionProvider"
         self.batch_size = 2 if is_cpu else 64
         self.workers: int | None = None if is_cpu else 1
+        self.num_frames = 0
+
+    def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores the frames of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
+        return np.asarray(self._session.run([FRAME_LOGITS], {"mel": inputs})[0])
 
 
 class OnnxEngine(SessionEngine):
@@ -120,10 +116,6 @@ class OnnxEngine(SessionEngine):
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
         return np.asarray(self._session.run(None, {"mel": images})[0])
-
-    def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores the frames of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
-        return np.asarray(self._session.run([FRAME_LOGITS], {"mel": inputs})[0])
 
 
 class WaveformEngine(SessionEngine):

@@ -76,9 +76,11 @@ def finished_models(runs_dir: Path = RUNS_DIR) -> list[Path]:
 
 def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
     runs = _runs(runs_dir)
-    finished = [x for x in runs if any(_finished(fold, engine) for fold in _folds(x))]
-    if finished:
-        return resolve_model(max(finished, key=lambda x: (_trained_at(x, engine), x.name)), engine)
+    files = [
+        (run, x / f"model{_SUFFIX[engine]}") for run in runs for x in _folds(run) if _finished(x, engine)
+    ]
+    if files:
+        return resolve_model(max(files, key=lambda x: (x[1].stat().st_mtime_ns, x[0].name))[0], engine)
     # A run that was stopped before its first fold has its settings only.
     begun = [x for run in runs for x in _folds(run)] or [x for x in runs if (x / CONFIG).is_file()]
     if not begun and engine == "onnx" and DEFAULT in bundled_models():
@@ -91,12 +93,6 @@ def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
 
 def _runs(runs_dir: Path) -> list[Path]:
     return [x for x in runs_dir.iterdir() if x.is_dir()] if runs_dir.is_dir() else []
-
-
-def _trained_at(run: Path, engine: str) -> int:
-    return max(
-        (x / f"model{_SUFFIX[engine]}").stat().st_mtime_ns for x in _folds(run) if _finished(x, engine)
-    )
 
 
 def _folds(run: Path) -> list[Path]:

@@ -43,7 +43,6 @@ class ModelMetadata:
         licence: of the weights; empty when unknown.
         metrics: for instance `{"macro_auc": 0.95}`; NaN where undefined.
         calibration: of the scores, if `keras-birds calibrate` made one.
-        format_version: of this description.
     """
 
     model_id: str
@@ -53,12 +52,11 @@ class ModelMetadata:
     licence: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration | None = None
-    format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold."""
         return {
-            "format_version": self.format_version,
+            "format_version": FORMAT_VERSION,
             "model_id": self.model_id,
             "licence": self.licence,
             "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
@@ -87,6 +85,10 @@ class ModelMetadata:
             )
         try:
             labels = LabelSet.from_json(data["labels"])
+            stored = data.get("calibration")
+            calibration = None if stored is None else Calibration.from_dict(stored)
+            if calibration is not None and len(calibration.labels) != len(labels):
+                raise ValueError(f"calibration of {len(calibration.labels)} labels for {len(labels)}")
             return cls(
                 model_id=str(data["model_id"]),
                 labels=labels,
@@ -94,7 +96,7 @@ class ModelMetadata:
                 mel=MelConfig.model_validate(data["mel"]),
                 licence=str(data.get("licence", "")),
                 metrics={k: math.nan if v is None else float(v) for k, v in data.get("metrics", {}).items()},
-                calibration=_read_calibration(data.get("calibration"), len(labels)),
+                calibration=calibration,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -133,7 +135,7 @@ class ModelMetadata:
         """
         return {
             _KEY: json.dumps(self.to_dict(), ensure_ascii=False),
-            "format_version": str(self.format_version),
+            "format_version": str(FORMAT_VERSION),
             "model_id": self.model_id,
             "licence": self.licence,
             "labels": "\n".join(self.labels),
@@ -189,35 +191,20 @@ class ModelMetadata:
             )
 
 
-def _read_calibration(data: Mapping[str, Any] | None, num_labels: int) -> Calibration | None:
-    calibration = None if data is None else Calibration.from_dict(data)
-    if calibration is not None and len(calibration.labels) != num_labels:
-        raise ValueError(f"calibration of {len(calibration.labels)} labels for {num_labels}")
-    return calibration
-
-
 def check_labels(
     labels: Iterable[str], other: Iterable[str], name: str = "the model", other_name: str = "the taxonomy"
 ) -> None:
     """Checks that two label sets are equal, order included.
 
-    Args:
-        labels: one list.
-        other: the other.
-        name: what errors call the first.
-        other_name: what errors call the second.
-
     Raises:
-        ModelError: naming what one lacks, or the first position (from 1) where the order differs.
+        ModelError: by the given names, naming what one lacks, or the first position (from 1) where the order differs.
     """
     first, second = list(labels), list(other)
     if first == second:
         return
     if set(first) == set(second):
-        position, (a, b) = next(
-            (i, x) for i, x in enumerate(zip(first, second, strict=True), 1) if x[0] != x[1]
-        )
-        detail = f"labels differ in order at position {position}: {a} / {b}"
+        i = next(i for i, x in enumerate(first) if x != second[i])
+        detail = f"labels differ in order at position {i + 1}: {first[i]} / {second[i]}"
     else:
         missing = [x for x in second if x not in set(first)], [x for x in first if x not in set(second)]
         parts = [f"{len(first)} / {len(second)} labels"] if len(first) != len(second) else []

@@ -48,7 +48,7 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
 def _export(keras_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
     import keras
 
-    from keras_birds.models.keras_engine import with_frames
+    from keras_birds.models.keras_engine import predict_batch, with_frames
 
     # On the CPU: a GPU's reduced-precision convolutions would fail the comparison.
     with keras.device("cpu"):
@@ -60,7 +60,16 @@ def _export(keras_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
         onnx.checker.check_model(graph)
         with atomic_path(onnx_path) as temporary:
             onnx.save(graph, str(temporary))
-            _check_parity(keras_path, model, temporary, example_images(metadata))
+            images, session = example_images(metadata), open_session(temporary)
+            for batch in (1, len(images)):
+                expected = predict_batch(model, images[:batch])
+                for a, b in zip(expected, session.run(None, {"mel": images[:batch]}), strict=True):
+                    if a.shape != b.shape or not np.allclose(b, a, TOLERANCE, TOLERANCE):
+                        gap = np.abs(b - a).max() if a.shape == b.shape else np.inf
+                        raise ModelError(
+                            f"{keras_path}: ONNX Runtime must give the same logits as Keras within {TOLERANCE:g}. "
+                            f"Received: a difference of {gap:.3g} at batch {batch}"
+                        )
 
 
 def replace_metadata(path: str | Path, metadata: ModelMetadata) -> None:
@@ -165,18 +174,3 @@ def example_clips(metadata: ModelMetadata) -> np.ndarray:
     sweep = np.sin(2 * np.pi * (mel.f_min_hz + rise_hz_per_s * t / 2) * t)
     pulses = sweep * (np.sin(2 * np.pi * 4 * t) > 0)
     return np.stack([noise, sweep + 0.1 * noise, pulses + noise]).astype(np.float32)
-
-
-def _check_parity(path: Path, model: "keras.Model", onnx_path: Path, images: np.ndarray) -> None:
-    from keras_birds.models.keras_engine import predict_batch
-
-    session = open_session(onnx_path)
-    for batch in (1, len(images)):
-        expected = predict_batch(model, images[:batch])
-        for a, b in zip(expected, session.run(None, {"mel": images[:batch]}), strict=True):
-            if a.shape != b.shape or not np.allclose(b, a, TOLERANCE, TOLERANCE):
-                gap = np.abs(b - a).max() if a.shape == b.shape else np.inf
-                raise ModelError(
-                    f"{path}: ONNX Runtime must give the same logits as Keras within {TOLERANCE:g}. Received: a "
-                    f"difference of {gap:.3g} at batch {batch}"
-                )
