@@ -337,17 +337,10 @@ def _apply(settings: dict[str, Any], override: str) -> None:
     table[parts[-1]] = value
 
 
-def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    found = []
-    for name, field in section.model_fields.items():
-        found.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += _keys(field.annotation, f"{prefix}{name}.")
-    return found
-
-
 def _explain(error: ValidationError) -> str:
-    known, problems = _keys(Config), []
+    settings = [key.split(".") for key in _flat(Config().model_dump())]
+    known = {".".join(key[:depth]) for key in settings for depth in (1, 2, 3)}
+    problems = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":

@@ -1,9 +1,8 @@
 """The ordered set of labels that a model scores."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 from keras_birds.errors import DataError
@@ -53,23 +52,17 @@ class LabelSet(Sequence[str]):
         for name in names:
             if not isinstance(name, str) or not name:
                 raise DataError(f"A label must be a non-empty string. Received: {name!r}")
-        twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise DataError(f"Labels must be unique. Received twice: {', '.join(twice)}")
         self.names: tuple[str, ...] = tuple(names)
-
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.names)}
+        self._index = {name: i for i, name in enumerate(names)}
+        if len(self._index) < len(names):
+            twice = sorted(name for name in self._index if names.count(name) > 1)
+            raise DataError(f"Labels must be unique. Received twice: {', '.join(twice)}")
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i):  # type: ignore[no-untyped-def]
         return self.names[i]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
 
     def __contains__(self, name: object) -> bool:
         return name in self._index

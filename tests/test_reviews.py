@@ -8,12 +8,13 @@ from placeholder import AUDIO, LABELS, MEL
 from scored_run import write_scored_run
 
 from keras_birds.audio.mel import MelTransform
-from keras_birds.data.review_source import ReviewedSource, read_reviewed
 from keras_birds.data.reviews import (
     COLUMNS,
     Review,
+    ReviewedSource,
     find_reviews,
     now,
+    read_reviewed,
     read_reviews,
     remove_review,
     reviews_path,

@@ -11,8 +11,7 @@ import soundfile
 from keras_birds.audio.decode import decode, decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, Config, MelConfig
-from keras_birds.data.cache import CachedSource
-from keras_birds.data.source import JoinedSource, OnTheFlySource, native_clip
+from keras_birds.data.source import CachedSource, JoinedSource, OnTheFlySource, native_clip
 from keras_birds.errors import AudioError, DataError
 from keras_birds.progress import Reporter
 from keras_birds.training.run import background_paths, background_source
@@ -65,13 +64,6 @@ def test_joined_sources_count_on(paths):
     assert late.reasons[2] == "noise"
 
 
-def test_threads_do_not_change_the_images(paths):
-    rows, positions = np.array([3, 2, 1, 0, 3]), np.array([0.1, 0.9, 0.5, 0.3, 0.8])
-    one = OnTheFlySource(paths, RANDOM, MEL).images(rows, positions)
-    many = OnTheFlySource(paths, RANDOM, MEL, workers=3).images(rows, positions)
-    np.testing.assert_array_equal(one, many)
-
-
 def test_a_random_crop_is_a_slice_of_the_whole_spectrogram(paths):
     transform = MelTransform(RANDOM, MEL)
     whole = transform.decibels(decode(paths[2], 16_000).samples)
@@ -114,9 +106,8 @@ def test_a_manifest_of_other_recordings_is_refused(paths):
 
 def test_a_corrupt_file_raises_and_is_never_an_image(paths):
     paths[1].write_bytes(b"not audio")
-    for workers in (1, 2):
-        with pytest.raises(AudioError, match="is not audio"):
-            OnTheFlySource(paths, AUDIO, MEL, workers=workers).images(np.arange(4))
+    with pytest.raises(AudioError, match="is not audio"):
+        OnTheFlySource(paths, AUDIO, MEL).images(np.arange(4))
 
 
 def test_a_quarter_of_the_memory_that_programs_can_have_is_used(paths):

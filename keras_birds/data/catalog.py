@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import DataConfig
 from keras_birds.data.tables import (
     Problems,
-    Table,
     is_inside,
+    label_of,
     number,
     parse_secondary,
     read_table,
@@ -28,7 +29,6 @@ from keras_birds.text import printable
 
 _LISTED = 20
 _STANDARD = ["path", "label", "secondary", "rating", "collection", "author", "latitude", "longitude", "row"]
-_DETAILS = ("scientific_name", "common_name", "class_name")
 _LIMITS = {"rating": float("inf"), "latitude": 90.0, "longitude": 180.0}
 _DEFAULT = DataConfig()
 
@@ -174,18 +174,16 @@ def data_hash(catalog: Catalog) -> str:
 
 
 def _from_table(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.DataFrame, dict[str, Label]]:
-    table = read_table(root / data.table, data.table, problems)
-    absent = _absent_columns(table, data)
+    header, numbered = read_table(root / data.table, data.table, problems)
+    absent = _absent_columns(header, data)
     for key in absent:
         problems.add(
             f"{data.table} must have the column {getattr(data, key)} (data.{key}). "
-            f"Received: {', '.join(table.header) or 'no columns'}"
+            f"Received: {', '.join(header) or 'no columns'}"
         )
     if "column_path" in absent or "column_label" in absent:
         return _frame([]), {}
-    rows: list[dict[str, Any]] = [
-        {**dict(zip(table.header, cells, strict=True)), "row": line} for cells, line in table.rows
-    ]
+    rows: list[dict[str, Any]] = [{**cells, "row": line} for line, cells in numbered]
     kept = [row for row in rows if _is_kept(row, data)]
     _check_filters(rows, len(kept), data, problems)
     records: list[dict[str, Any]] = []
@@ -205,7 +203,7 @@ def _from_table(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.Da
         first.setdefault(path, cell["row"])
         records.append(record)
         if label and label not in found:
-            found[label] = Label(label, *(cell.get(detail, "") for detail in _DETAILS))
+            found[label] = label_of(label, cell)
     _check_files(root / data.audio_dir, data, records, problems)
     return _frame(records), found
 
@@ -238,7 +236,7 @@ def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
     return frame[_STANDARD + others].astype(kinds)
 
 
-def _absent_columns(table: Table, data: DataConfig) -> list[str]:
+def _absent_columns(header: list[str], data: DataConfig) -> list[str]:
     """The keys whose column isn't there, though it is needed or was asked for by another name than usual."""
     needed = {"column_path", "column_label"}
     needed |= {"column_rating"} if data.min_rating > 0 else set()
@@ -247,7 +245,7 @@ def _absent_columns(table: Table, data: DataConfig) -> list[str]:
     return [
         key
         for key in keys
-        if getattr(data, key) not in table.header
+        if getattr(data, key) not in header
         and (key in needed or getattr(data, key) not in ("", getattr(_DEFAULT, key)))
     ]
 
@@ -289,10 +287,9 @@ def _check_files(base: Path, data: DataConfig, records: list[dict[str, Any]], pr
     for record in records:
         folder, name = os.path.split(record["path"])
         if folder not in listings:
-            try:
+            listings[folder] = set()
+            with suppress(OSError):
                 listings[folder] = set(os.listdir(folder))  # noqa: PTH208
-            except OSError:
-                listings[folder] = set()
         there = listings[folder]
         # Some file systems find a name that differs in case or Unicode form from the listed one.
         if name not in there and not (there and Path(record["path"]).exists()):

@@ -166,12 +166,10 @@ def _divide(labels: np.ndarray, groups: np.ndarray, n_parts: int, seed: int) -> 
     with warnings.catch_warnings():
         # Rare labels are spread as far as they go, as documented.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        if is_grouped:
-            parts = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed).split(
-                labels, labels, groups
-            )
-        else:
-            parts = StratifiedKFold(n_parts, shuffle=True, random_state=seed).split(labels, labels)
+        divider = (StratifiedGroupKFold if is_grouped else StratifiedKFold)(
+            n_parts, shuffle=True, random_state=seed
+        )
+        parts = divider.split(labels, labels, groups if is_grouped else None)
         for k, (_, rows) in enumerate(parts):
             part[rows] = k
     return part
@@ -225,11 +223,8 @@ def _by_column(catalog: Catalog, folds: FoldsConfig) -> Split:
     cells = pd.Series(_column(catalog, folds.column), dtype=str).str.strip()
     is_number = cells.str.fullmatch("[0-9]{1,4}")
     if not is_number.all():
-        wrong = [
-            f"{row} ({cell!r})"
-            for row, cell, is_right in zip(catalog.recordings["row"], cells, is_number, strict=True)
-            if not is_right
-        ]
+        rows = catalog.recordings["row"][~is_number]
+        wrong = [f"{row} ({cell!r})" for row, cell in zip(rows, cells[~is_number], strict=True)]
         more = f" and {len(wrong) - _ROWS_LISTED} more" if len(wrong) > _ROWS_LISTED else ""
         raise DataError(
             f"the column {folds.column} must hold folds as whole numbers from 0. "

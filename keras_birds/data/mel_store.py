@@ -68,12 +68,12 @@ def read_settings(path: Path) -> dict[str, Any] | None:
 class Slots:
     """How one recording's mel is laid out in `data.bin`."""
 
-    def __init__(self, config: Config, transform: MelTransform):
+    def __init__(self, config: Config):
+        self.transform = MelTransform(config.audio, config.mel)
         self.is_random = config.audio.crop == "random"
         self._dtype = np.dtype(np.float16 if self.is_random else np.float32)
-        self._rows = config.mel.n_mels if self.is_random else transform.num_rows
+        self._rows = config.mel.n_mels if self.is_random else self.transform.num_rows
         self.frame_bytes = self._rows * self._dtype.itemsize
-        self._transform = transform
 
     def encode(self, mel: np.ndarray) -> bytes:
         """Bytes of a mel `[rows, frames]`: normalised for centre crops, in dB for whole recordings.
@@ -93,12 +93,12 @@ class Slots:
             start_frame: where the crop begins.
         """
         begin = offset + start_frame * self.frame_bytes
-        frames = self._transform.num_frames if self.is_random else frames
+        frames = self.transform.num_frames if self.is_random else frames
         stored = data[begin : begin + frames * self.frame_bytes].view(self._dtype)
         if not self.is_random:
             return stored.reshape(self._rows, frames)
         db = stored.reshape(frames, self._rows).T
-        return self._transform.normalise(np.ascontiguousarray(db, np.float32))
+        return self.transform.normalise(np.ascontiguousarray(db, np.float32))
 
 
 class MelStore:
@@ -130,8 +130,8 @@ class MelStore:
                 f"{self.path}: the store must be made with this run's settings. Received: {difference}; "
                 f"{_REMEDY}"
             )
-        self.transform = MelTransform(config.audio, config.mel)
-        self._slots = Slots(config, self.transform)
+        self._slots = Slots(config)
+        self.transform = self._slots.transform
         index = pd.read_parquet(self.path / INDEX).set_index("path")
         self._index = _select(self.path, index, [store_name(path) for path in paths])
         self._data = self._map()

@@ -22,9 +22,8 @@ import pandas as pd
 from keras_birds.atomic import DISK_FULL, atomic_path
 from keras_birds.audio.clips import fill
 from keras_birds.audio.decode import decode, decode_clip, probe
-from keras_birds.audio.mel import MelTransform
 from keras_birds.audio.remote import file_fingerprint
-from keras_birds.config import Config
+from keras_birds.config import AudioConfig, Config
 from keras_birds.data.mel_store import (
     DATA,
     INDEX,
@@ -55,15 +54,7 @@ Progress = Callable[[int, int], None]
 class _Entry:
     """One recording in the journal and the index; unusable ones have no frames.
 
-    Args:
-        path: the recording.
-        size_bytes: of the file when it was read.
-        mtime_ns: of the file when it was read.
-        offset: of its data in `data.bin`, in bytes.
-        frames: stored.
-        samples: length at the configured rate, as filled where it is shorter than a clip.
-        status: as in a manifest.
-        reason: why the status isn't ok.
+    `offset` is that of its data in `data.bin`, in bytes; `samples` its length at the configured rate, filled to a clip.
     """
 
     path: str
@@ -145,7 +136,7 @@ def precompute(
     with _locked(store):
         settings, stored = store_settings(config), read_settings(store)
         reason = describe_difference(stored, settings) if stored is not None else ""
-        slots = Slots(config, MelTransform(config.audio, config.mel))
+        slots = Slots(config)
         anew = bool(reason) or stored is None
         data_bytes = _size(store / DATA)
         entries, journal_bytes = ({}, 0) if anew else _read_journal(store, slots.frame_bytes)
@@ -154,7 +145,7 @@ def precompute(
             store=store,
             recordings=len(names),
             reused=len(names) - len(todo),
-            new_bytes=_estimate_bytes(todo, config, slots, workers),
+            new_bytes=_estimate_bytes(todo, config.audio, slots, workers),
             free_bytes=shutil.disk_usage(store).free + (data_bytes if reason else 0),
             rebuild_reason=reason,
         )
@@ -165,7 +156,7 @@ def precompute(
                 _begin(store, settings)
             end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)
             with _open_at(store / DATA, end) as file, _open_at(store / JOURNAL, journal_bytes) as journal:
-                for done, (entry, data) in enumerate(_compute(todo, config, slots, workers), 1):
+                for done, (entry, data) in enumerate(_compute(todo, config.audio, slots, workers), 1):
                     entries[entry.path] = _append(file, journal, entry, data)
                     progress(done, len(todo))
                 os.fsync(file.fileno())
@@ -282,14 +273,15 @@ def _disk_errors(store: Path) -> Iterator[None]:
         ) from None
 
 
-def _compute(paths: list[str], config: Config, slots: Slots, workers: int) -> Iterator[tuple[_Entry, bytes]]:
+def _compute(
+    paths: list[str], audio: AudioConfig, slots: Slots, workers: int
+) -> Iterator[tuple[_Entry, bytes]]:
     """Computes in threads, yields in order; at most two recordings a thread wait: memory stays flat."""
-    transform = MelTransform(config.audio, config.mel)
     waiting: deque[Future[tuple[_Entry, bytes]]] = deque()
     pool = ThreadPoolExecutor(max(1, workers), "precompute")
     try:
         for path in paths:
-            waiting.append(pool.submit(_compute_one, path, config, transform, slots))
+            waiting.append(pool.submit(_compute_one, path, audio, slots))
             if len(waiting) >= 2 * max(1, workers):
                 yield waiting.popleft().result()
         while waiting:
@@ -298,17 +290,16 @@ def _compute(paths: list[str], config: Config, slots: Slots, workers: int) -> It
         pool.shutdown(cancel_futures=True)
 
 
-def _compute_one(path: str, config: Config, transform: MelTransform, slots: Slots) -> tuple[_Entry, bytes]:
+def _compute_one(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, bytes]:
     size_bytes, mtime_ns = file_fingerprint(path)
-    audio = config.audio
     try:
         if audio.crop == "center":
             decoded = decode_clip(path, audio)
-            mel = transform.native(decoded.samples[None])[0]
+            mel = slots.transform.native(decoded.samples[None])[0]
         else:
             decoded = decode(path, audio.sample_rate_hz, audio.decoder)
             decoded = replace(decoded, samples=fill(decoded.samples, audio.clip_samples))
-            mel = transform.decibels(decoded.samples)
+            mel = slots.transform.decibels(decoded.samples)
     except AudioError as error:
         return _Entry(path, size_bytes, mtime_ns, 0, 0, 0, error.status, error.reason), b""
     samples = len(decoded.samples)
@@ -316,9 +307,9 @@ def _compute_one(path: str, config: Config, transform: MelTransform, slots: Slot
     return entry, slots.encode(mel)
 
 
-def _estimate_bytes(paths: list[str], config: Config, slots: Slots, workers: int) -> int:
+def _estimate_bytes(paths: list[str], audio: AudioConfig, slots: Slots, workers: int) -> int:
     """Bytes that recordings will take, from their headers; files without a readable header count as none."""
-    transform, audio = MelTransform(config.audio, config.mel), config.audio
+    transform = slots.transform
     if audio.crop == "center":
         return len(paths) * transform.num_frames * slots.frame_bytes
 

@@ -1,18 +1,24 @@
-"""What people said of detections: a CSV beside each recording, for training and calibration to read."""
+"""What people said of detections: a CSV beside each recording, and the material for training that it makes."""
 
 import csv
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TextIO, get_args
 
+import numpy as np
+
 from keras_birds.atomic import atomic_path
+from keras_birds.audio.clips import center
+from keras_birds.audio.mel import MelTransform
 from keras_birds.audio.segment_reader import read_part
+from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.csv_table import read_records
 from keras_birds.errors import AudioError, DataError
+from keras_birds.labels import LabelSet
 
 Verdict = Literal["right", "wrong", "other"]
 """The label is there; it isn't; it isn't, but `true_label` is."""
@@ -150,17 +156,20 @@ def find_reviews(folder: Path) -> Iterator[tuple[Path, Review]]:
 def _check_end(path: Path, recording: Path, row: int, last: Review) -> None:
     if not recording.is_file():
         raise DataError(f"{path}: the recording must lie beside its reviews. Received: no {recording.name}")
-    try:
-        samples = read_part(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s, _CHECK_HZ)
-    except AudioError as error:
-        raise DataError(
-            f"{recording}: a reviewed recording must be readable. Received: {error.reason}"
-        ) from None
-    if not len(samples):
+    if not len(_samples(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s, _CHECK_HZ)):
         raise DataError(
             f"{path}: row {row}: reviews must lie in the recording. Received: {last.start_s:g} to {last.end_s:g} s, "
             "after its end"
         )
+
+
+def _samples(recording: Path, start_s: float, end_s: float, sample_rate_hz: int) -> np.ndarray:
+    try:
+        return read_part(recording, start_s, end_s, sample_rate_hz)
+    except AudioError as error:
+        raise DataError(
+            f"{recording}: a reviewed recording must be readable. Received: {error.reason}"
+        ) from None
 
 
 def write_reviews(stream: TextIO, reviews: Iterable[Review]) -> None:
@@ -199,3 +208,73 @@ def _review(path: Path, number: int, row: dict[str, str]) -> Review:
         raise refuse("a detection must end after it begins", f"{row['start_s']} to {row['end_s']}")
     texts = {x: row[x] for x in ("file", "label", "model_id", "true_label", "reviewed_at")}
     return Review(**texts, **numbers, verdict=verdict)  # type: ignore[arg-type]
+
+
+class ReviewedSource:
+    """Images of reviewed windows, a `MelSource`. Events longer than a clip show their middle.
+
+    Args:
+        windows: recordings and their reviews.
+        audio: rate and clip length.
+        mel: the transform.
+        labels: of the targets.
+
+    Attributes:
+        targets: float32 `[window, label]`: 1 and 0 where the review says so, -1 for labels of which it says nothing.
+        recordings: of each window.
+
+    Raises:
+        DataError: if a review names a label that isn't known.
+    """
+
+    def __init__(
+        self, windows: Sequence[tuple[Path, Review]], audio: AudioConfig, mel: MelConfig, labels: LabelSet
+    ):
+        self.audio = audio
+        self.transform = MelTransform(audio, mel)
+        self.recordings = [path for path, _ in windows]
+        self.targets = np.full((len(windows), len(labels)), -1, np.float32)
+        for row, (path, review) in enumerate(windows):
+            for label, target in review.targets.items():
+                if label not in labels:
+                    raise DataError(
+                        f"{path}: reviews must name labels of the data set. Received: {label} at {review.start_s:g} s"
+                    )
+                self.targets[row, labels.index(label)] = target
+        self._reviews = [review for _, review in windows]
+        self.usable = np.ones(len(windows), bool)
+        self.reasons = [""] * len(windows)
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """Images of some windows, as `MelSource.images`; there are no other crops than the centre."""
+        clips = [center(self.samples(int(row)), self.audio.clip_samples) for row in rows]
+        return self.transform.images(clips)
+
+    def samples(self, row: int) -> np.ndarray:
+        """A window's sound, float32 `[n]`.
+
+        Raises:
+            DataError: if it doesn't decode.
+        """
+        review = self._reviews[row]
+        return _samples(self.recordings[row], review.start_s, review.end_s, self.audio.sample_rate_hz)
+
+
+def read_reviewed(folder: str, audio: AudioConfig, mel: MelConfig, labels: LabelSet) -> ReviewedSource:
+    """All reviewed windows below a folder.
+
+    Raises:
+        DataError: if there are none, or one can't be used.
+    """
+    found = list(find_reviews(Path(folder)))
+    if not found:
+        raise DataError(
+            f"data.reviews must be a folder with reviews. Received: {folder}, without any *.reviews.csv"
+        )
+    source = ReviewedSource(found, audio, mel, labels)
+    for row in range(len(source)):
+        source.samples(row)  # now, not in the middle of an epoch
+    return source

@@ -1,12 +1,13 @@
-"""Where training reads its images: computed on the fly here, or from a mel store."""
+"""Where training reads its images: computed on the fly and kept in memory here, or from a mel store."""
 
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
@@ -15,6 +16,9 @@ from keras_birds.errors import DataError
 
 USABLE = frozenset({"ok", "partial", "silent"})
 """Manifest statuses of recordings that hold something to learn from."""
+
+MEMORY_FRACTION = 0.25
+"""Of the memory that is available when a run begins; what doesn't fit is computed each time."""
 
 
 class MelSource(Protocol):
@@ -85,7 +89,6 @@ class OnTheFlySource:
         paths: the recordings.
         audio: rate, clip length, crop and decoder.
         mel: the transform.
-        workers: threads to compute a batch with.
         manifest: what `check_recordings` told of the same paths in the same order; without it all count as
             usable.
     """
@@ -95,13 +98,11 @@ class OnTheFlySource:
         paths: Sequence[str | Path],
         audio: AudioConfig,
         mel: MelConfig,
-        workers: int = 1,
         manifest: pd.DataFrame | None = None,
     ):
         self.paths = [Path(path) for path in paths]
         self.audio = audio
         self.transform = MelTransform(audio, mel)
-        self.workers = workers
         self.usable = np.ones(len(self.paths), bool)
         self.reasons = [""] * len(self.paths)
         if manifest is not None:
@@ -110,7 +111,6 @@ class OnTheFlySource:
                     "the manifest must list the catalog's recordings in its order: check the data again"
                 )
             self.usable, self.reasons = usable_of(manifest)
-        self._pool: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -123,19 +123,50 @@ class OnTheFlySource:
             DataError: if a row isn't usable.
         """
         require_usable(self, rows)
-        where = [None] * len(rows) if positions is None else [float(position) for position in positions]
-        chosen = [self.paths[row] for row in rows]
-        if self.workers > 1 and len(chosen) > 1:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.workers, "mel")
-            natives = list(self._pool.map(self._native, chosen, where))
-        else:
-            natives = [self._native(path, position) for path, position in zip(chosen, where, strict=True)]
-        shape = (0, self.transform.num_rows, self.transform.num_frames)
-        return self.transform.resize(np.concatenate(natives) if natives else np.zeros(shape, np.float32))
+        where = [None] * len(rows) if positions is None else positions.tolist()
+        clips = np.empty((len(rows), self.transform.num_rows, self.transform.num_frames), np.float32)
+        for i, (row, position) in enumerate(zip(rows, where, strict=True)):
+            clips[i] = native_clip(self.paths[row], self.audio, self.transform, position)[0]
+        return self.transform.resize(clips)
 
-    def _native(self, path: Path, position: float | None) -> np.ndarray:
-        return native_clip(path, self.audio, self.transform, position)
+
+class CachedSource:
+    """A source whose centre crops are computed once.
+
+    Safe to share between threads: two that ask for the same row at once compute it twice, to the same values.
+
+    Args:
+        source: computes the images.
+        max_bytes: of images to keep; `None` for a quarter of the available memory.
+    """
+
+    def __init__(self, source: MelSource, max_bytes: int | None = None):
+        self.source = source
+        self.max_bytes = (
+            psutil.virtual_memory().available * MEMORY_FRACTION if max_bytes is None else max_bytes
+        )
+        self.usable, self.reasons = source.usable, source.reasons
+        self._images: dict[int, np.ndarray] = {}
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """Images of some recordings, as `MelSource.images`; random crops are passed on."""
+        if positions is not None:
+            return self.source.images(rows, positions)
+        wanted = [int(row) for row in rows]
+        missing = [row for row in dict.fromkeys(wanted) if row not in self._images]
+        images = self.source.images(np.array(missing, np.intp)) if missing else ()
+        computed = dict(zip(missing, images, strict=True))
+        with self._lock:
+            for row, image in computed.items():
+                if row not in self._images and self._kept_bytes + image.nbytes <= self.max_bytes:
+                    self._images[row] = image.copy()
+                    self._kept_bytes += image.nbytes
+        return np.stack([computed[row] if row in computed else self._images[row] for row in wanted])
 
 
 def native_clip(

@@ -27,16 +27,10 @@ _RECORDISTS = 12
 
 @dataclass(frozen=True)
 class _Note:
-    """One sound of a song.
+    """One sound of a song, its start counted in the phrase.
 
-    Args:
-        start_s: within the phrase.
-        duration_s: of the sound.
-        from_hz: pitch at its start.
-        to_hz: pitch at its end.
-        overtones: partials above the fundamental, each half as loud as the one below.
-        vibrato_hz: how fast the pitch swings by a tenth; 0 for not at all.
-        noise: whether it is a band of noise around the pitch instead of a tone.
+    Each overtone is half as loud as the one below; vibrato swings the pitch by a tenth; `noise` is a band around the
+    pitch instead of a tone.
     """
 
     start_s: float
@@ -50,10 +44,6 @@ class _Note:
 
 def _series(count: int, step_s: float, note: _Note) -> list[_Note]:
     return [replace(note, start_s=i * step_s) for i in range(count)]
-
-
-def _rising() -> list[_Note]:
-    return [_Note(i * 0.16, 0.12, hz, hz * 1.05) for i, hz in enumerate(np.geomspace(1500, 4500, 6))]
 
 
 # Some labels look like numbers, as BirdCLEF's do.
@@ -78,7 +68,10 @@ SPECIES: tuple[tuple[Label, list[_Note]], ...] = (
         Label("falwhi1", "Turdus cadens", "Falling Whistler", "Aves"),
         _series(2, 0.5, _Note(0, 0.4, 3600, 2300)),
     ),
-    (Label("risscl1", "Cantor scandens", "Scaleclimber", "Aves"), _rising()),
+    (
+        Label("risscl1", "Cantor scandens", "Scaleclimber", "Aves"),
+        [_Note(i * 0.16, 0.12, hz, hz * 1.05) for i, hz in enumerate(np.geomspace(1500, 4500, 6))],
+    ),
     (
         Label("sewtri1", "Motacilla sartor", "Sewing Trillbird", "Aves"),
         _series(16, 0.07, _Note(0, 0.04, 5200, 5900)),
@@ -116,8 +109,7 @@ def make_synthetic(
     for label in labels:
         (folder / _AUDIO / label.name).mkdir(parents=True, exist_ok=True)
     example.parent.mkdir(exist_ok=True)
-    singer = 5
-    _write_recording(example, singer, None, 10.0, np.random.default_rng((seed, 0)))
+    _write_recording(example, 5, None, 10.0, np.random.default_rng((seed, 0)))
     rows: list[dict[str, object]] = []
     jobs = [(i, k) for i in range(len(labels)) for k in range(per_label)]
     for done, (species, k) in enumerate(jobs, 1):

@@ -5,8 +5,7 @@ import csv
 import math
 import posixpath
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
@@ -14,11 +13,12 @@ import pandas as pd
 
 from keras_birds.atomic import atomic_path
 from keras_birds.config import DataConfig
-from keras_birds.csv_table import Rows, read_csv
+from keras_birds.csv_table import read_csv
 from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet
 
 _ROWS_LISTED = 5
+_MOST_SHOWN = 60
 _ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
 
 
@@ -30,7 +30,9 @@ class Problems:
 
     def add(self, text: str, row: int = 0, table: str = "") -> None:
         """Notes a problem, in a row of a table if there is one."""
-        self._rows.setdefault((table, _one_line(text)), []).append(row)
+        # Line ends and what else can't be seen are written as `\n`.
+        line = "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
+        self._rows.setdefault((table, line), []).append(row)
 
     def lines(self) -> list[str]:
         """One line for each, for instance `train.csv rows 3, 5: ...`."""
@@ -42,11 +44,6 @@ class Problems:
         ]
 
 
-def _one_line(text: str) -> str:
-    """Line ends and what else can't be seen are written as `\\n`."""
-    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
-
-
 def _describe_rows(rows: list[int]) -> str:
     found = [str(row) for row in dict.fromkeys(rows) if row]
     if len(found) < 2:
@@ -55,20 +52,9 @@ def _describe_rows(rows: list[int]) -> str:
     return f"rows {', '.join(found[:_ROWS_LISTED])}" + (f" and {more} more" if more > 0 else "")
 
 
-@dataclass(frozen=True)
-class Table:
-    """A CSV's cells as they are written.
-
-    Args:
-        header: column names.
-        rows: each with as many cells as the header, and the line of the file on which it begins.
-    """
-
-    header: list[str]
-    rows: Rows
-
-
-def read_table(path: Path, name: str, problems: Problems) -> Table:
+def read_table(
+    path: Path, name: str, problems: Problems
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Reads a CSV; rows with more or fewer cells than the header are a problem and left out.
 
     Args:
@@ -76,17 +62,23 @@ def read_table(path: Path, name: str, problems: Problems) -> Table:
         name: what problems call it.
         problems: where they go.
 
+    Returns:
+        The column names, and of each row the line of the file on which it begins and the cells by column.
+
     Raises:
         DataError: if it can't be read as a CSV in UTF-8 with commas.
     """
     header, rows = read_csv(path)
     for column in sorted({x for x in header if x and header.count(x) > 1}):
         problems.add(f"column names must be unique. Received twice: {column}", 1, name)
+    found = []
     for cells, line in rows:
-        if len(cells) != len(header):
+        if len(cells) == len(header):
+            found.append((line, dict(zip(header, cells, strict=True))))
+        else:
             rule = f"a row must have the header's {len(header)} cells"
             problems.add(f"{rule}. Received: {len(cells)}", line, name)
-    return Table(header, [(cells, line) for cells, line in rows if len(cells) == len(header)])
+    return header, found
 
 
 def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet | None:
@@ -102,25 +94,28 @@ def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet 
         if name not in ("", DataConfig().taxonomy):
             problems.add(f"data.taxonomy must name a CSV in the data set's folder. Received: {name}")
         return None
-    table = read_table(root / name, name, problems)
-    column = data.column_label if data.column_label in table.header else "primary_label"
-    if column not in table.header:
-        problems.add(f"{name} must have the column {column}. Received: {', '.join(table.header)}")
+    header, rows = read_table(root / name, name, problems)
+    column = data.column_label if data.column_label in header else "primary_label"
+    if column not in header:
+        problems.add(f"{name} must have the column {column}. Received: {', '.join(header)}")
         return None
     labels: dict[str, Label] = {}
-    for cells, line in table.rows:
-        cell = dict(zip(table.header, cells, strict=True))
+    for line, cell in rows:
         label = cell[column].strip()
         if not label:
             problems.add(f"{column} must not be empty", line, name)
         elif label in labels:
             problems.add(f"a label must be listed once. Received: {label!r} again", line, name)
         else:
-            details = (cell.get(x, "") for x in ("scientific_name", "common_name", "class_name"))
-            labels[label] = Label(label, *details)
+            labels[label] = label_of(label, cell)
     if not labels:
         problems.add(f"{name} must list at least one label. Received: none")
     return LabelSet(labels.values())
+
+
+def label_of(name: str, cell: Mapping[str, str]) -> Label:
+    """A label with what a row's columns `scientific_name`, `common_name` and `class_name` say of it."""
+    return Label(name, *(cell.get(x, "") for x in ("scientific_name", "common_name", "class_name")))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -139,7 +134,7 @@ def parse_secondary(text: str) -> tuple[tuple[str, ...], str]:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = None
     if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
-        return (), shorten(text)
+        return (), repr(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "...")
     return tuple(dict.fromkeys(y for x in value if (y := x.strip()))), ""
 
 
@@ -196,10 +191,9 @@ def number(text: str, limit: float = math.inf) -> tuple[float, bool]:
     try:
         value = float(text)
     except ValueError:
-        return math.nan, True
-    if not math.isfinite(value) or abs(value) > limit:
-        return math.nan, True
-    return value, False
+        value = math.nan
+    is_wrong = not math.isfinite(value) or abs(value) > limit
+    return (math.nan if is_wrong else value), is_wrong
 
 
 def is_inside(path: str) -> bool:
@@ -208,8 +202,3 @@ def is_inside(path: str) -> bool:
     is_absolute = path.startswith(("/", "\\")) or bool(parts.drive)
     is_file = posixpath.normpath(path.replace("\\", "/")) != "."
     return bool(path) and "\0" not in path and not is_absolute and is_file and ".." not in parts.parts
-
-
-def shorten(text: str, length: int = 60) -> str:
-    """A cell as it appears in a message."""
-    return repr(text if len(text) <= length else text[:length] + "...")

@@ -10,14 +10,13 @@ import pandas as pd
 
 from keras_birds.audio.files import recordings_in
 from keras_birds.config import Config
-from keras_birds.data.cache import CachedSource
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
 from keras_birds.data.check import check_recordings
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.folds import Split, make_split
 from keras_birds.data.mel_store import MelStore
-from keras_birds.data.review_source import ReviewedSource, read_reviewed
-from keras_birds.data.source import JoinedSource, MelSource, OnTheFlySource
+from keras_birds.data.reviews import ReviewedSource, read_reviewed
+from keras_birds.data.source import CachedSource, JoinedSource, MelSource, OnTheFlySource
 from keras_birds.data.tables import load_table, write_table
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.nn.augment import Augment, build_augment
