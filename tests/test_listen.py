@@ -15,7 +15,7 @@ from placeholder import AUDIO, LABELS, TONES_HZ
 import keras_birds
 from keras_birds.audio.live_input import LiveBuffer, hear, pipe_blocks, resampled
 from keras_birds.errors import AudioError, ConfigError
-from keras_birds.inference.listen import listen
+from keras_birds.inference.classifier import listen
 
 RATE_HZ = AUDIO.sample_rate_hz
 

@@ -14,7 +14,7 @@ from keras_birds.cli.options import RulesChoice, calibrated_option, model_path, 
 
 if TYPE_CHECKING:
     from keras_birds.inference.aggregate import RankedLabel
-    from keras_birds.inference.listen import LiveWindow
+    from keras_birds.inference.classifier import LiveWindow
 
 
 _HELP = """Name animals as they call: from a microphone, or with - from a stream on stdin.
@@ -70,8 +70,8 @@ def listen(
     import numpy as np
 
     from keras_birds.audio.live_input import LiveBuffer, hear, open_microphone, pipe_blocks, resampled
+    from keras_birds.inference.classifier import listen as heard
     from keras_birds.inference.classifier import load
-    from keras_birds.inference.listen import listen as heard
 
     if source is None and rate_hz is not None:
         raise click.UsageError("--rate is for samples on stdin: pass - as well")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import soxr
@@ -13,6 +13,7 @@ from keras_birds.audio.reader import MIN_SECONDS
 from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.config import Config
 from keras_birds.errors import AudioError, DataError
+from keras_birds.inference.aggregate import RankedLabel, top_labels
 from keras_birds.inference.ensemble import Ensemble
 from keras_birds.inference.parallel import map_in_order
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
@@ -101,16 +102,7 @@ class Classifier(Ensemble):
         return self._frame(np.stack([found.start_s, found.end_s], axis=1), found.scores)
 
     def score_file(self, path: str | Path, overlap_s: float = 0.0) -> RecordingScores:
-        """As `scores`, with what became of the file.
-
-        Args:
-            path: an audio file or its URL.
-            overlap_s: how much each window shares with the one before.
-
-        Raises:
-            AudioError: if the file can't be read.
-            ConfigError: if the overlap is negative or as long as the clip.
-        """
+        """As `scores`, as arrays and with what became of the file."""
         (found,) = score_recordings(self, [path], ScoreOptions(overlap_s))
         if found.recording.failed:
             raise AudioError(path, found.recording.reason, found.recording.status)
@@ -121,16 +113,10 @@ class Classifier(Ensemble):
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """As `scores`, in flat memory: some windows at a time, while the recording is being decoded.
 
-        Args:
-            path: an audio file or its URL.
-            overlap_s: how much each window shares with the one before.
+        Errors come as in `scores`, when what was read before the file broke off has been given.
 
         Yields:
             `start_s [n]`, `end_s [n]` (seconds, float64) and float32 probabilities `[n, label]`, n at most 16.
-
-        Raises:
-            AudioError: if the file can't be read, when what was read before it broke off has been given.
-            ConfigError: if the overlap is negative or as long as the clip.
         """
         rate_hz = self.audio.sample_rate_hz
         for windows, scores in self._map_windows(self.score_clips, path, overlap_s):
@@ -221,6 +207,45 @@ def load(
         ConfigError: if the engine, the decoder or the provider is unknown, or the engine doesn't read such a file.
     """
     return Classifier([load_engine(x, provider) for x in resolve_model(path, engine)], decoder, calibrated)
+
+
+class LiveWindow(NamedTuple):
+    """What was detected from `start_s` to `end_s` of the sound, the most probable first."""
+
+    start_s: float
+    end_s: float
+    detections: tuple[RankedLabel, ...]
+
+
+def listen(
+    ensemble: Ensemble, blocks: Iterable[np.ndarray], overlap_s: float, thresholds: np.ndarray
+) -> Iterator[LiveWindow]:
+    """Scores a sound that goes on, each window as soon as it has ended, in flat memory.
+
+    Times are counted in samples: they don't drift, however long it goes on.
+
+    Args:
+        ensemble: the model.
+        blocks: float32 `[n, 1]` at the model's rate, as they come.
+        overlap_s: how much each window shares with the one before.
+        thresholds: least probability of each label, `[label]`; above 1 for labels that aren't wanted.
+
+    Yields:
+        Every window, with or without detections.
+
+    Raises:
+        AudioError: if samples are no numbers.
+        ConfigError: if the overlap is negative or as long as the clip.
+    """
+    rate_hz = ensemble.audio.sample_rate_hz
+    for window in sliding_windows(blocks, ensemble.audio, overlap_s):
+        if not np.isfinite(window.clip).all():
+            raise AudioError("-", "holds NaN samples")
+        (scores,) = ensemble.score_clips([window.clip])
+        ranked = top_labels(ensemble.labels, np.where(scores >= thresholds, scores, -1), len(scores))
+        start_s = window.start_samples / rate_hz
+        end_s = start_s + window.n_samples / rate_hz
+        yield LiveWindow(start_s, end_s, tuple(x for x in ranked if x.score >= 0))
 
 
 def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:

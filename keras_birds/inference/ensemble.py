@@ -32,9 +32,16 @@ class Ensemble:
         if not engines:
             raise ModelError("A classifier must have at least one model. Received: none")
         for other in engines[1:]:
-            _check_member(engines[0], other)
+            if other.input_kind != engines[0].input_kind:
+                raise ModelError(
+                    "The members of an ensemble must take the same. Received: "
+                    f"{engines[0].input_kind} in {engines[0].path} and {other.input_kind} in {other.path}"
+                )
+            check_members(engines[0].metadata, other.metadata, str(engines[0].path), str(other.path))
         first = engines[0].metadata
         self.engines = tuple(engines)
+        self.batch_size = max(x.batch_size for x in engines)
+        """Windows at a time that the members are fastest with."""
         self.model_id = joined_id([x.metadata.model_id for x in engines])
         self.labels: LabelSet = first.labels
         self.mel: MelConfig = first.mel
@@ -45,11 +52,6 @@ class Ensemble:
         self._slots: AbstractContextManager[object] = (
             threading.Semaphore(at_once) if at_once else nullcontext()
         )
-
-    @property
-    def batch_size(self) -> int:
-        """Windows at a time that the members are fastest with."""
-        return max(x.batch_size for x in self.engines)
 
     def inputs(self, clips: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """What the members take: the mel images of clips, or the clips themselves.
@@ -149,12 +151,3 @@ def _shared_calibration(engines: Sequence[Engine]) -> Calibration:
                 "it with `keras-birds calibrate RUN`"
             )
     return cast(Calibration, first)
-
-
-def _check_member(first: Engine, other: Engine) -> None:
-    if first.input_kind != other.input_kind:
-        raise ModelError(
-            f"The members of an ensemble must take the same. Received: {first.input_kind} in {first.path} and "
-            f"{other.input_kind} in {other.path}"
-        )
-    check_members(first.metadata, other.metadata, str(first.path), str(other.path))

@@ -74,10 +74,10 @@ class Journal(Entries):
     def __init__(self, folder: Path, settings: dict[str, Any]):
         super().__init__()
         self._path = folder / JOURNAL
-        if folder.exists() and not self._path.exists() and _holds_something(folder):
+        if not self._path.exists() and _holds_something(folder):
             raise ConfigError(
                 f"--out must be a new or empty folder, or one of results to go on with. Received: {folder}, which "
-                f"holds other files"
+                "holds other files"
             )
         # Through JSON, as they are read back.
         settings = json.loads(json.dumps(settings))
@@ -122,9 +122,8 @@ class Journal(Entries):
             KerasBirdsError: if the disk is full.
         """
         added = list(entries)
-        lines = [json.dumps(asdict(x)) + "\n" for x in added]
         try:
-            data = memoryview("".join(lines).encode())
+            data = memoryview("".join(json.dumps(asdict(x)) + "\n" for x in added).encode())
             while data:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
@@ -188,14 +187,10 @@ def _check_header(path: Path, stored: dict[str, Any], wanted: dict[str, Any] | N
             f"{path}: format_version must be {FORMAT_VERSION}. Received: {stored.get('format_version')}. Choose "
             "another --out"
         )
-    if wanted is None:
-        return
     had = stored["settings"]
-    differences = [
-        f"{key} is {_short(wanted.get(key))}, was {_short(had.get(key))}"
-        for key in dict.fromkeys([*wanted, *had])
-        if had.get(key) != wanted.get(key)
-    ]
+    wanted = had if wanted is None else wanted
+    pairs = {key: (wanted.get(key), had.get(key)) for key in {**wanted, **had}}
+    differences = [f"{key} is {_short(x)}, was {_short(y)}" for key, (x, y) in pairs.items() if x != y]
     if differences:
         raise ConfigError(
             f"--out {path.parent} holds results of other settings, which aren't mixed. Received: "
@@ -204,7 +199,9 @@ def _check_header(path: Path, stored: dict[str, Any], wanted: dict[str, Any] | N
 
 
 def _holds_something(folder: Path) -> bool:
-    return not folder.is_dir() or any(not x.name.startswith(f".{JOURNAL}.") for x in folder.iterdir())
+    if not folder.is_dir():
+        return folder.exists()
+    return any(not x.name.startswith(f".{JOURNAL}.") for x in folder.iterdir())
 
 
 def _short(value: Any) -> str:

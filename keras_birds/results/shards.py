@@ -17,11 +17,7 @@ _TABLES_AT_ONCE = 1024  # one of a few rows takes kilobytes of its own
 
 
 class ShardWriter:
-    """A shard on its way to the disk; it appears, whole, when it is finished.
-
-    Args:
-        path: where.
-    """
+    """A shard on its way to the disk; it appears, whole, when it is finished."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -38,7 +34,8 @@ class ShardWriter:
         """
         import pyarrow as pa
 
-        self._waiting.append(table.cast(_plain(table.schema)))
+        plain = [x.with_type(pa.string()) if pa.types.is_dictionary(x.type) else x for x in table.schema]
+        self._waiting.append(table.cast(pa.schema(plain)))
         if len(self._waiting) == _TABLES_AT_ONCE:
             self._waiting = [pa.concat_tables(self._waiting).combine_chunks()]
         self._rows += len(table)
@@ -96,9 +93,6 @@ class ShardWriter:
 class ShardReader:
     """Reads a shard from its beginning, a recording at a time.
 
-    Args:
-        path: where it is.
-
     Raises:
         OSError: if it can't be read.
     """
@@ -129,12 +123,7 @@ class ShardReader:
 
 
 class StoredRows:
-    """A recording's rows in a shard, which are read as they are asked for, once.
-
-    Args:
-        batches: of them.
-        schema: of the batches.
-    """
+    """A recording's rows in a shard, which are read as they are asked for, once."""
 
     def __init__(self, batches: "Iterator[pa.RecordBatch]", schema: "pa.Schema"):
         self._batches, self._schema = batches, schema
@@ -154,10 +143,3 @@ class StoredRows:
     def skip(self) -> None:
         """Passes what wasn't asked for."""
         deque(self._batches, maxlen=0)
-
-
-def _plain(schema: "pa.Schema") -> "pa.Schema":
-    """With texts in place of dictionaries."""
-    import pyarrow as pa
-
-    return pa.schema([x.with_type(pa.string()) if pa.types.is_dictionary(x.type) else x for x in schema])
