@@ -13,7 +13,6 @@ from keras_birds.audio.envelope import Envelope, read_envelope
 from keras_birds.errors import AudioError
 from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.results.detections import DetectionRules, detect
 
@@ -24,31 +23,12 @@ class _Stopped(Exception):
     """No one waits for the answer any more."""
 
 
-@dataclass
-class _Progress:
-    """What the thread is at."""
-
-    what: str = "Reading"
-    done_s: float = 0.0
-    of_s: float = 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """A scored recording.
-
-    Args:
-        found: its scores, window by window; its recording has the name that people know it by.
-        envelope: the outline of its waveform.
-    """
+    """A recording's scores, window by window, under the name that people know it by; and its waveform's outline."""
 
     found: RecordingScores
     envelope: Envelope
-
-    @property
-    def recording(self) -> RecordingStatus:
-        """What became of the recording."""
-        return self.found.recording
 
 
 def analyse(
@@ -63,8 +43,7 @@ def analyse(
 
     Args:
         classifier: the model.
-        path: the file.
-        name: what people know it by, for tables and errors.
+        path, name: the file, and what people know it by, for tables and errors.
         overlap_s: how much each window shares with the one before.
         max_s: longer recordings are refused.
         on_progress: is told what is done and how much of it, 0 to 1, some times a second; when it raises, the work
@@ -75,25 +54,20 @@ def analyse(
         KerasBirdsError: if the model or the options can't be used.
     """
     stopped = threading.Event()
-    progress = _Progress()
+    what, done_s, of_s = "Reading", 0.0, 0.0
 
-    def check() -> None:
+    def on_seconds(seconds: float) -> None:
+        nonlocal done_s
         if stopped.is_set():
             raise _Stopped
-
-    def on_block(seconds: float) -> None:
-        check()
-        progress.done_s = seconds
-
-    def on_scored(seconds: float) -> None:
-        check()
-        progress.done_s += seconds
+        done_s += seconds
 
     def work() -> Analysis:
+        nonlocal what, done_s, of_s
         try:
-            envelope = read_envelope(path, classifier.audio.decoder, max_s=max_s, on_block=on_block)
-            progress.what, progress.done_s, progress.of_s = "Listening", 0.0, envelope.seconds
-            (found,) = score_recordings(classifier, [path], ScoreOptions(overlap_s), on_scored)
+            envelope = read_envelope(path, classifier.audio.decoder, max_s=max_s, on_block=on_seconds)
+            what, done_s, of_s = "Listening", 0.0, envelope.seconds
+            (found,) = score_recordings(classifier, [path], ScoreOptions(overlap_s), on_seconds)
         except AudioError as error:
             raise AudioError(name, error.reason, error.status) from None
         if found.recording.failed:
@@ -104,8 +78,7 @@ def analyse(
         future = pool.submit(work)
         try:
             while not wait([future], _POLL_S).done:
-                of_s = progress.of_s
-                on_progress(progress.what, min(1.0, progress.done_s / of_s) if of_s else 0.0)
+                on_progress(what, min(1.0, done_s / of_s) if of_s else 0.0)
         except BaseException:
             stopped.set()
             raise
@@ -120,13 +93,9 @@ def top_table(
     Args:
         classifier: the model.
         scores: `[window, label]`, at least one window.
-        top_k: how many labels.
+        top_k: how many labels, a row each.
         method: `"mean"` or `"max"` over windows.
-        threshold: least probability of a vote.
-
-    Returns:
-        A row a label: rank, label, common_name, scientific_name, class_name, probability, best (its highest window)
-        and votes (windows in which it is the most probable, and probable enough).
+        threshold: least probability of a vote: a window votes for the label that is the most probable in it.
     """
     ranked = top_labels(classifier.labels, aggregate(scores, method), top_k)
     winners = scores.argmax(axis=1)[scores.max(axis=1) >= threshold]
@@ -134,8 +103,7 @@ def top_table(
     best = scores.max(axis=0)
     rows = []
     for x in ranked:
-        column = classifier.labels.index(x.label.name)
-        item = x.label
+        item, column = x.label, classifier.labels.index(x.label.name)
         texts = (item.name, item.common_name, item.scientific_name, item.class_name)
         rows.append((x.rank, *texts, x.score, float(best[column]), int(votes[column])))
     names = ["rank", "label", "common_name", "scientific_name", "class_name", "probability", "best", "votes"]
@@ -145,15 +113,7 @@ def top_table(
 def detections_table(
     classifier: Classifier, analysis: Analysis, threshold: float, labels: set[str], merge: bool
 ) -> pd.DataFrame:
-    """Detections as `keras-birds detect` finds them, columns as in `detection_schema`.
-
-    Args:
-        classifier: the model.
-        analysis: the scored recording.
-        threshold: least probability.
-        labels: which may be detected.
-        merge: whether windows that touch become one.
-    """
+    """Detections of some labels as `keras-birds detect` finds them, columns as in `detection_schema`."""
     import pyarrow as pa
 
     chosen = tuple(x in labels for x in classifier.labels)

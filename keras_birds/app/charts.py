@@ -1,7 +1,7 @@
 """What the page draws: the whole recording's outline and scores, and one part of it closely."""
 
 from collections.abc import Mapping
-from io import BytesIO
+from itertools import cycle, islice
 from typing import Any
 
 import altair as alt
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from keras_birds.audio.envelope import Envelope
 from keras_birds.inference.classifier import Classifier
-from keras_birds.plots.figure import draw_mel, draw_wave
+from keras_birds.plots.figure import draw_mel, draw_wave, png
 
 PICK = "pick"
 """Name of the timeline's selection: the point that was clicked."""
@@ -32,8 +32,7 @@ def outline(envelope: Envelope, part_s: tuple[float, float]) -> alt.LayerChart:
     wave = alt.Chart(table).mark_area(color=_WAVE, line={"color": _WAVE, "strokeWidth": 0.5})
     mark = alt.Chart(pd.DataFrame({"begin_s": [part_s[0]], "end_s": [part_s[1]]}))
     box = mark.mark_rect(color=_COLOURS[4], opacity=0.25).encode(x="begin_s:Q", x2="end_s:Q")
-    chart: alt.LayerChart = (wave.encode(x=x, y=y, y2="high:Q") + box).properties(height=110)
-    return chart
+    return (wave.encode(x=x, y=y, y2="high:Q") + box).properties(height=110)
 
 
 def timeline(times_s: np.ndarray, scores: dict[str, np.ndarray], threshold: float, seconds: float) -> Any:
@@ -47,42 +46,24 @@ def timeline(times_s: np.ndarray, scores: dict[str, np.ndarray], threshold: floa
     """
     parts = [decimated(times_s, values).assign(species=name) for name, values in scores.items()]
     table = pd.concat(parts) if parts else pd.DataFrame({"start_s": [], "probability": [], "species": []})
-    pick = alt.selection_point(
-        name=PICK, fields=["start_s", "species"], nearest=True, on="click", toggle=False
-    )
-    x = alt.X(
-        "start_s:Q",
-        title="Time (s)",
-        scale=alt.Scale(domain=(0, seconds), nice=False),
-        axis=alt.Axis(tickCount=12),
-    )
-    y = alt.Y(
-        "probability:Q",
-        title="Probability",
-        scale=alt.Scale(domain=(0, 1)),
-        axis=alt.Axis(minExtent=_AXIS, maxExtent=_AXIS, tickCount=5),
-    )
-    colour = alt.Color(
-        "species:N",
-        title=None,
-        sort=None,
-        scale=alt.Scale(domain=list(scores), range=[_COLOURS[k % len(_COLOURS)] for k in range(len(scores))]),
-        legend=alt.Legend(orient="top"),
-    )
-    shown = [
-        alt.Tooltip("species:N"),
-        alt.Tooltip("start_s:Q", format=".1f"),
-        alt.Tooltip("probability:Q", format=".3f"),
-    ]
+    fields = ["start_s", "species"]
+    pick = alt.selection_point(name=PICK, fields=fields, nearest=True, on="click", toggle=False)
+    span, unit = alt.Scale(domain=(0, seconds), nice=False), alt.Scale(domain=(0, 1))
+    x = alt.X("start_s:Q", title="Time (s)", scale=span, axis=alt.Axis(tickCount=12))
+    axis = alt.Axis(minExtent=_AXIS, maxExtent=_AXIS, tickCount=5)
+    y = alt.Y("probability:Q", title="Probability", scale=unit, axis=axis)
+    by_species = alt.Scale(domain=list(scores), range=list(islice(cycle(_COLOURS), len(scores))))
+    top = alt.Legend(orient="top")
+    colour = alt.Color("species:N", title=None, sort=None, scale=by_species, legend=top)
+    numbers = {"start_s:Q": ".1f", "probability:Q": ".3f"}
+    shown = [alt.Tooltip("species:N"), *(alt.Tooltip(name, format=form) for name, form in numbers.items())]
     # The last window's step reaches to the end.
     ends = table.groupby("species", sort=False).tail(1).assign(start_s=seconds)
     lines = alt.Chart(pd.concat([table, ends])).mark_line(interpolate="step-after")
     lines = lines.encode(x=x, y=y, color=colour)
     points = alt.Chart(table).mark_point(filled=True, size=45).encode(x=x, y=y, color=colour, tooltip=shown)
-    rule = (
-        alt.Chart(pd.DataFrame({"y": [threshold]})).mark_rule(strokeDash=[4, 4], color="#888").encode(y="y:Q")
-    )
-    return (rule + lines + points.add_params(pick)).properties(height=280)
+    rule = alt.Chart(pd.DataFrame({"y": [threshold]})).mark_rule(strokeDash=[4, 4], color="#888")
+    return (rule.encode(y="y:Q") + lines + points.add_params(pick)).properties(height=280)
 
 
 def decimated(times_s: np.ndarray, values: np.ndarray) -> pd.DataFrame:
@@ -100,8 +81,7 @@ def bars(top: pd.DataFrame) -> alt.LayerChart:
     x = alt.X("probability:Q", scale=alt.Scale(domain=(0, 1)), title="Probability")
     chart = alt.Chart(table).encode(x=x, y=y)
     numbers = chart.mark_text(align="left", dx=4).encode(text=alt.Text("probability:Q", format=".3f"))
-    found: alt.LayerChart = (chart.mark_bar(color=_BAR) + numbers).properties(height=28 * len(table) + 40)
-    return found
+    return (chart.mark_bar(color=_BAR) + numbers).properties(height=28 * len(table) + 40)
 
 
 def species(row: Mapping[Any, Any]) -> str:
@@ -116,7 +96,7 @@ def part_picture(
     detections: pd.DataFrame,
     chosen: tuple[float, str] | None,
 ) -> bytes:
-    """A part of the recording: waveform, and mel spectrogram with the detections over it.
+    """A part of the recording as a PNG: waveform, and mel spectrogram with the detections over it.
 
     Args:
         samples: `[n]` at the model's rate, at least one.
@@ -124,9 +104,6 @@ def part_picture(
         classifier: the model, whose mel is drawn.
         detections: of the recording.
         chosen: start and label of the one that is looked at.
-
-    Returns:
-        A PNG.
     """
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     wave, mel = figure.subplots(2, 1, height_ratios=(1, 3.2), sharex=True)
@@ -136,31 +113,20 @@ def part_picture(
     end_s = begin_s + len(samples) / classifier.audio.sample_rate_hz
     seen = detections[(detections["end_s"] > begin_s) & (detections["start_s"] < end_s)].head(_MAX_BOXES)
     names = sorted({species(x) for x in seen.to_dict("records")})
-    colours = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(names)}
+    colours = dict(zip(names, cycle(_COLOURS), strict=False))
     height, lanes = classifier.mel.n_mels, 0.09 * classifier.mel.n_mels
     for row in seen.to_dict("records"):
         name = species(row)
         is_chosen = chosen == (row["start_s"], row["label"])
         top = height - lanes * names.index(name)
         left, right = max(begin_s, row["start_s"]), min(end_s, row["end_s"])
-        place = {"x": [left, right], "y1": top - 0.85 * lanes, "y2": top}
-        mel.fill_between(
-            **place, color=colours[name], alpha=0.95 if is_chosen else 0.75, edgecolor="white", linewidth=0.8
-        )
-        mel.text(
-            left,
-            top - 0.42 * lanes,
-            f" {name} {row['score']:.2f}",
-            va="center",
-            fontsize=8,
-            color="white",
-            fontweight="bold" if is_chosen else "normal",
-            clip_on=True,
-            parse_math=False,
-        )
+        # The edge's colour must come after the colour of both.
+        style = {"color": colours[name], "edgecolor": "white", "linewidth": 0.8}
+        mel.fill_between([left, right], top - 0.85 * lanes, top, alpha=0.95 if is_chosen else 0.75, **style)
+        style = {"va": "center", "fontsize": 8, "color": "white", "clip_on": True, "parse_math": False}
+        text, weight = f" {name} {row['score']:.2f}", "bold" if is_chosen else "normal"
+        mel.text(left, top - 0.42 * lanes, text, fontweight=weight, **style)
         if is_chosen:
             mel.axvspan(row["start_s"], row["end_s"], fill=False, edgecolor="white", linewidth=1.5)
     mel.set_xlim(begin_s, end_s)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=100)
-    return picture.getvalue()
+    return png(figure, 100)

@@ -24,24 +24,19 @@ class Controls:
     only: tuple[str, ...]
 
 
-def _models(first: str | None) -> list[str]:
-    """The given one first, then runs, then what is shipped."""
-    runs = dict.fromkeys(str(x.parents[1]) for x in reversed(finished_models(RUNS_DIR)))
-    return list(dict.fromkeys([*([first] if first else []), *runs, *bundled_models()]))
-
-
 def sidebar(first: str | None) -> tuple[Classifier, Controls]:
     """Draws the sidebar; all it is set to stands in the page's address.
 
-    Args:
-        first: model in the list; `None` for the newest run, or the shipped one.
+    The list of models begins with the given one, then come runs from the newest on, then what is shipped.
 
     Raises:
         KerasBirdsError: if the chosen model can't be used.
     """
     address: Any = {"bind": "query-params"}
+    runs = [str(x.parents[1]) for x in reversed(finished_models(RUNS_DIR))]
+    models = list(dict.fromkeys([*([first] if first else []), *runs, *bundled_models()]))
     with st.sidebar:
-        model = st.selectbox("Model", _models(first), key="model", **address)
+        model = st.selectbox("Model", models, key="model", **address)
         classifier = _classifier(model, tuple(x.stat().st_mtime_ns for x in resolve_model(model)))
         licence = classifier.engines[0].metadata.licence
         st.caption(f"{len(classifier.labels)} labels{f', licence {licence}' if licence else ''}")
@@ -50,9 +45,8 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
         overlap = st.slider(
             "Overlap (s)", 0.0, 0.9 * clip_s, 0.0, 0.1 * clip_s, key="overlap", help=shared, **address
         )
-        threshold = st.slider(
-            "Threshold", 0.0, 1.0, THRESHOLD, 0.01, key="threshold", help="Of a detection.", **address
-        )
+        of = "Of a detection."
+        threshold = st.slider("Threshold", 0.0, 1.0, THRESHOLD, 0.01, key="threshold", help=of, **address)
         top_k = st.slider("Labels in the answer", 1, 20, 5, key="top", **address)
         method = st.radio(
             "Answer by",
@@ -63,9 +57,8 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
             help="The mean suits clips of one animal; the best window finds a single call in a long recording.",
             **address,
         )
-        merge = st.toggle(
-            "Merge touching windows", key="merge", help="Into one event with the best score.", **address
-        )
+        into = "Into one event with the best score."
+        merge = st.toggle("Merge touching windows", key="merge", help=into, **address)
         names = {x.name: x.display_name for x in classifier.labels.items}
         only = st.multiselect(
             "Only these species",

@@ -23,22 +23,13 @@ def buttons(
     reviews: dict[Any, Review],
     is_kept: bool,
 ) -> None:
-    """Buttons for CSV, Raven and Audacity, and for the reviews.
-
-    Args:
-        classifier: the model.
-        analysis: the recording.
-        detections: as the table shows them.
-        reviews: of the recording.
-        is_kept: whether the reviews stay beside the recording anyway.
-    """
+    """Buttons for CSV, Raven and Audacity, and for the reviews, which may stay beside the recording anyway."""
     import pyarrow as pa
 
     table = pa.Table.from_pandas(detections, preserve_index=False).select(detection_schema().names)
     table = table.cast(detection_schema())
-    found = [(analysis.recording, table)]
-    mel = classifier.mel
-    stem, file_name = Path(analysis.recording.file).stem, Path(analysis.recording.file).name
+    found, file = [(analysis.found.recording, table)], Path(analysis.found.recording.file)
+    bounds_hz = classifier.mel.f_min_hz, classifier.mel.f_max_hz
 
     def text(write: Callable[[TextIO], None]) -> bytes:
         stream = StringIO()
@@ -46,30 +37,21 @@ def buttons(
         return stream.getvalue().encode("utf-8", "surrogateescape")
 
     files = {
-        "CSV": (f"{stem}.detections.csv", text(lambda x: write_csv(found, x))),
-        "Raven": (
-            f"{stem}.selections.txt",
-            text(lambda x: write_raven(found, x, mel.f_min_hz, mel.f_max_hz)),
-        ),
-        "Audacity": (f"{stem}.labels.txt", text(lambda x: write_audacity(found, x))),
+        "as CSV": ("detections.csv", text(lambda x: write_csv(found, x))),
+        "for Raven": ("selections.txt", text(lambda x: write_raven(found, x, *bounds_hz))),
+        "for Audacity": ("labels.txt", text(lambda x: write_audacity(found, x))),
     }
+    style: Any = {"on_click": "ignore", "width": "stretch"}
     places = st.columns(len(files) + 1)
-    for place, (name, (file, data)) in zip(places, files.items(), strict=False):
-        place.download_button(
-            f"Detections for {name}" if name != "CSV" else "Detections as CSV",
-            data,
-            file,
-            key=f"download-{name}",
-            on_click="ignore",
-            width="stretch",
-        )
+    for place, (name, (ending, data)) in zip(places, files.items(), strict=False):
+        key = f"download-{name.split()[1]}"
+        place.download_button(f"Detections {name}", data, f"{file.stem}.{ending}", key=key, **style)
     places[-1].download_button(
         f"Reviews ({len(reviews)})",
-        text(lambda x: write_reviews(x, [replace(y, file=file_name) for y in reviews.values()])),
-        f"{file_name}.reviews.csv",
+        text(lambda x: write_reviews(x, [replace(y, file=file.name) for y in reviews.values()])),
+        f"{file.name}.reviews.csv",
         key="download-reviews",
-        on_click="ignore",
         disabled=not reviews,
         help="They lie beside the recording already." if is_kept else "They go with this session: keep them.",
-        width="stretch",
+        **style,
     )

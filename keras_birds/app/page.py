@@ -26,20 +26,13 @@ from keras_birds.text import printable
 
 PART_S = 30.0
 """Length of what is drawn closely and played; shorter recordings are shown whole."""
-
 _KEPT_ANALYSES = 4
 _LINES = 8
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What is listened to.
-
-    Args:
-        path: the file.
-        name: what people know it by.
-        is_kept: whether it lies in the folder that the app was started with, so that reviews stay beside it.
-    """
+    """What is listened to, and what people know it by; kept: in the app's folder, so that reviews stay beside it."""
 
     path: Path
     name: str
@@ -88,14 +81,8 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
 
 def _choose(options: argparse.Namespace) -> Recording | None:
     sources = [*(["Folder"] if options.folder else []), "Example", "Upload", "Microphone"]
-    source = st.segmented_control(
-        "Recording",
-        sources,
-        default=sources[0],
-        key="from",
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    style: Any = {"bind": "query-params", "label_visibility": "collapsed"}
+    source = st.segmented_control("Recording", sources, default=sources[0], key="from", **style)
     folder = _session_folder()
     if source == "Upload":
         upload = st.file_uploader(
@@ -105,9 +92,8 @@ def _choose(options: argparse.Namespace) -> Recording | None:
         )
         if upload is None:
             return None
-        return Recording(
-            folder.save_upload(upload.file_id, upload.getbuffer()), display_name(upload.name), False
-        )
+        path = folder.save_upload(upload.file_id, upload.getbuffer())
+        return Recording(path, display_name(upload.name), False)
     if source == "Microphone":
         sound = st.audio_input("A few seconds are enough.", sample_rate=48_000, key="microphone")
         if sound is None:
@@ -117,17 +103,12 @@ def _choose(options: argparse.Namespace) -> Recording | None:
         files, notes = _files(options.folder)
         for note in notes:
             st.caption(plain(note))
-        found = {str(x.relative_to(options.folder)): x for x in files}
+        found, place = {str(x.relative_to(options.folder)): x for x in files}, plain(str(options.folder))
         if not found:
-            st.info(f"There are no recordings in {plain(str(options.folder))}.")
+            st.info(f"There are no recordings in {place}.")
             return None
-        name = st.selectbox(
-            f"{len(found)} recordings in {plain(str(options.folder))}",
-            list(found),
-            key="file",
-            bind="query-params",
-            format_func=printable,
-        )
+        style = {"key": "file", "bind": "query-params", "format_func": printable}
+        name = st.selectbox(f"{len(found)} recordings in {place}", list(found), **style)
         return Recording(found[name], str(found[name]), True)
     return Recording(folder.example(), EXAMPLE, False)
 
@@ -139,14 +120,8 @@ def _analysed(classifier: Classifier, recording: Recording, overlap_s: float, ma
     if key not in kept:
         bar = st.progress(0.0, "Reading")
         try:
-            kept[key] = analyse(
-                classifier,
-                recording.path,
-                recording.name,
-                overlap_s,
-                max_s,
-                lambda what, share: bar.progress(share, f"{what} {share:.0%}" if share else what),
-            )
+            arguments = classifier, recording.path, recording.name, overlap_s, max_s
+            kept[key] = analyse(*arguments, lambda x, y: bar.progress(y, f"{x} {y:.0%}" if y else x))
         finally:
             bar.empty()
         while len(kept) > _KEPT_ANALYSES:
@@ -155,16 +130,13 @@ def _analysed(classifier: Classifier, recording: Recording, overlap_s: float, ma
 
 
 def _show(classifier: Classifier, controls: Controls, recording: Recording, analysis: Analysis) -> None:
-    heard = analysis.recording
+    heard = analysis.found.recording
     st.subheader(plain(Path(recording.name).name), anchor=False)
-    st.caption(
-        f"{describe_length(heard)}, {heard.sample_rate_hz:,} Hz, {heard.channels} channel"
-        f"{'s' * (heard.channels != 1)}"
-    )
+    channels = f"{heard.channels} channel{'s' * (heard.channels != 1)}"
+    st.caption(f"{describe_length(heard)}, {heard.sample_rate_hz:,} Hz, {channels}")
     if heard.reason:
-        st.warning(
-            plain(heard.reason if heard.status == "ok" else f"{heard.status}: {heard.reason}"), icon="⚠️"
-        )
+        status = "" if heard.status == "ok" else f"{heard.status}: "
+        st.warning(plain(status + heard.reason), icon="⚠️")
     only = set(controls.only) or set(classifier.labels)
     detections = detections_table(classifier, analysis, controls.threshold, only, controls.merge)
     reviews = review.read(reviews_path(recording.path))
@@ -174,9 +146,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     left, right = st.columns((2, 1))
     with left:
         _show_top(top)
-    with right:
-        st.altair_chart(charts.bars(top), key="bars")
-
+    right.altair_chart(charts.bars(top), key="bars")
     part_s = _part(analysis)
     if analysis.envelope.seconds > PART_S:
         st.altair_chart(charts.outline(analysis.envelope, part_s), key="outline")
@@ -191,19 +161,17 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
 
 def _show_top(top: pd.DataFrame) -> None:
     number = st.column_config.NumberColumn
+    votes = "Windows in which it is the most probable, at or above the threshold."
+    texts = {"common_name": "Common name", "scientific_name": "Scientific name", "class_name": "Class"}
     columns: dict[str, Any] = {
         "rank": number("Rank", width=50),
-        "common_name": st.column_config.TextColumn("Common name"),
-        "scientific_name": st.column_config.TextColumn("Scientific name"),
-        "class_name": st.column_config.TextColumn("Class"),
+        **{name: st.column_config.TextColumn(text) for name, text in texts.items()},
         "probability": number("Probability", format="%.4f", width=80),
         "best": number("Best window", format="%.4f", width=80),
-        "votes": number(
-            "Votes", help="Windows in which it is the most probable, at or above the threshold.", width=50
-        ),
+        "votes": number("Votes", help=votes, width=50),
         "label": st.column_config.TextColumn("Label"),
     }
-    shown = [x for x in columns if x not in ("common_name", "scientific_name", "class_name") or top[x].any()]
+    shown = [x for x in columns if x not in texts or top[x].any()]
     st.dataframe(top, hide_index=True, column_config=columns, column_order=shown, key="top-table")
 
 
@@ -216,9 +184,10 @@ def _show_timeline(
     lines: dict[str, np.ndarray] = {}
     labels: dict[str, str] = {}
     for name in [x for x in wanted if x in only][:_LINES]:
-        item = classifier.labels.items[classifier.labels.index(name)]
-        shown = f"{item.display_name} ({name})" if item.display_name in lines else item.display_name
-        lines[shown], labels[shown] = found.scores[:, classifier.labels.index(name)], name
+        column = classifier.labels.index(name)
+        shown = classifier.labels.items[column].display_name
+        shown = f"{shown} ({name})" if shown in lines else shown
+        lines[shown], labels[shown] = found.scores[:, column], name
     chart = charts.timeline(found.start_s, lines, controls.threshold, analysis.envelope.seconds)
 
     def on_select() -> None:
@@ -291,9 +260,8 @@ def _part(analysis: Analysis) -> tuple[float, float]:
     focus = _focus()
     if focus and st.session_state.pop("moved", False):
         st.session_state["part"] = float(min(last, max(0.0, focus[0] - PART_S / 3)))
-    begin_s = st.slider(
-        f"Look at {PART_S:g} s from (s)", 0.0, float(last), step=1.0, key="part", format="%.0f"
-    )
+    text = f"Look at {PART_S:g} s from (s)"
+    begin_s = st.slider(text, 0.0, float(last), step=1.0, key="part", format="%.0f")
     return begin_s, begin_s + PART_S
 
 
@@ -302,8 +270,7 @@ def _look_at(start_s: float, label: str) -> None:
 
 
 def _focus() -> tuple[float, str] | None:
-    focus: tuple[float, str] | None = st.session_state.get("focus")
-    return focus
+    return st.session_state.get("focus")
 
 
 def _forget_other_focus(recording: Recording) -> None:

@@ -1,6 +1,7 @@
 """Right, wrong, or another species: what the visitor says of a detection, kept in the recording's reviews."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from keras_birds.app.session import plain
-from keras_birds.data.reviews import (
-    Review,
-    Verdict,
-    now,
-    read_reviews,
-    remove_review,
-    reviews_path,
-    save_review,
-)
+from keras_birds.data import reviews as kept
+from keras_birds.data.reviews import Review, Verdict
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
 
@@ -26,7 +20,7 @@ Place = tuple[float, float, str]
 def read(path: Path) -> dict[Place, Review]:
     """A recording's reviews by what they speak of; none, and an error on the page, where they can't be read."""
     try:
-        return {x.place: x for x in read_reviews(path)}
+        return {x.place: x for x in kept.read_reviews(path)}
     except KerasBirdsError as error:
         st.error(plain(str(error)), icon="⚠️")
         return {}
@@ -52,49 +46,33 @@ def panel(
     reviews: dict[Place, Review],
     look_at: Callable[[float, str], None],
 ) -> None:
-    """Buttons for the detection that is looked at; nothing where the focus is on none.
-
-    Args:
-        classifier: the model.
-        recording: the file.
-        focus: start and label of the detection.
-        detections: of the recording.
-        reviews: of the recording.
-        look_at: goes to another detection.
-    """
+    """Buttons for the detection that is looked at, by its start and label; nothing where the focus is on none."""
     is_it = (detections["start_s"] == focus[0]) & (detections["label"] == focus[1])
     if not is_it.any():
         return
     onwards = detections[is_it.cumsum() > 0].to_dict("records")
-    row, path = onwards[0], reviews_path(recording)
+    row, path = onwards[0], kept.reviews_path(recording)
     place = place_of(row)
     left = [x for x in onwards if place_of(x) not in {*reviews, place}]
     so_far = describe(reviews.get(place)) or "not reviewed yet"
     st.markdown(f"**{plain(row['label'])}** at {row['start_s']:.2f} s, {plain(so_far)}")
     right, wrong, species, other, undo, onward = st.columns((1, 1, 2, 1, 1, 1), vertical_alignment="bottom")
-    for column, text, verdict in (
-        (right, "✓ Right", "right"),
-        (wrong, "✗ Wrong", "wrong"),
-        (other, "→ Another", "other"),
-    ):
-        arguments = (path, recording.name, row, verdict)
-        column.button(text, key=verdict, on_click=_say, args=arguments, width="stretch")
+    style: Any = {"width": "stretch"}
+    verdicts = (right, "✓ Right", "right"), (wrong, "✗ Wrong", "wrong"), (other, "→ Another", "other")
+    for column, text, verdict in verdicts:
+        column.button(text, key=verdict, on_click=_say, args=(path, recording.name, row, verdict), **style)
     others = [x for x in classifier.labels if x != row["label"]]
     species.selectbox("It is", others, index=None, key="true_label", accept_new_options=True)
-    undo.button(
-        "Take back",
-        key="undo",
-        on_click=lambda: _keep(lambda: remove_review(path, place)),
-        disabled=place not in reviews,
-        width="stretch",
-    )
+    is_new = place not in reviews
+    take_back = partial(_keep, partial(kept.remove_review, path, place))
+    undo.button("Take back", key="undo", on_click=take_back, disabled=is_new, **style)
     onward.button(
         "Next ▶",
         key="next",
         on_click=lambda: look_at(float(left[0]["start_s"]), str(left[0]["label"])),
         disabled=not left,
         help="The next detection without a review.",
-        width="stretch",
+        **style,
     )
     if problem := st.session_state.pop("review_error", ""):
         st.error(plain(problem), icon="⚠️")
@@ -106,8 +84,8 @@ def _say(path: Path, file: str, row: Mapping[Any, Any], verdict: Verdict) -> Non
         st.session_state["review_error"] = "Choose the species first."
         return
     found = float(row["score"]), str(row["model_id"])
-    said = Review(file, *place_of(row), *found, verdict, true_label, now())
-    _keep(lambda: save_review(path, said))
+    said = Review(file, *place_of(row), *found, verdict, true_label, kept.now())
+    _keep(lambda: kept.save_review(path, said))
 
 
 def _keep(write: Callable[[], None]) -> None:

@@ -11,11 +11,7 @@ from keras_birds.errors import KerasBirdsError
 
 
 def warm_up(model: str | None) -> None:
-    """Does once what the page does: scores the example and draws it.
-
-    Args:
-        model: to begin with; `None` for the newest run, or the shipped one.
-    """
+    """Does once what the page does: scores the example and draws it; `None` is the newest run, or the shipped one."""
     folder = SessionFolder()
     # What is wrong with a model is told on the page, where another can be chosen.
     with closing(folder), suppress(KerasBirdsError):
