@@ -51,28 +51,23 @@ def calibrate(run: Path, method: str, precision: float, reviews: Path | None) ->
     need a fit of their own.
     Reviewed detections count like out-of-fold recordings: review a random choice of them, not the best ones only.
     """
-    from keras_birds.evaluation.calibrate import (
-        cross_calibrated,
-        fit_calibration,
-        reviewed_scores,
-        store_calibration,
-    )
+    from keras_birds.evaluation import calibrate as fitting
     from keras_birds.evaluation.run_scores import read_run
     from keras_birds.plots.reliability import reliability, reliability_figure
 
     scores, chosen = read_run(run), cast("Method", method)
     reviewed = None
     if reviews is not None:
-        reviewed = reviewed_scores(scores, reviews)
+        reviewed = fitting.reviewed_scores(scores, reviews)
         skipped = f"; {reviewed.skipped} skipped, of other models or labels" if reviewed.skipped else ""
         click.echo(f"{len(reviewed.targets)} reviewed detections{skipped}", err=True)
     with make_reporter() as reporter:
         progress = partial(reporter.progress, "Calibrating labels")
-        calibration = fit_calibration(scores, chosen, precision, progress, reviewed)
-    thresholds = store_calibration(scores, calibration, run / "calibration")
+        calibration = fitting.fit_calibration(scores, chosen, precision, progress, reviewed)
+    thresholds = fitting.store_calibration(scores, calibration, run / "calibration")
     curves = {
         "before": reliability(scores.targets, scores.scores),
-        "after": reliability(scores.targets, cross_calibrated(scores, chosen, reviewed)),
+        "after": reliability(scores.targets, fitting.cross_calibrated(scores, chosen, reviewed)),
     }
     figure = thresholds.parent / "reliability.png"
     reliability_figure(curves, "All labels, out of fold").savefig(figure, dpi=120)

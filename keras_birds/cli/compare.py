@@ -29,10 +29,8 @@ def compare(run_a: Path, run_b: Path, form: str) -> None:
     from keras_birds.evaluation.compare import compare_runs
 
     comparison = compare_runs(run_a, run_b)
-    if form == "json":
-        click.echo(json.dumps(comparison.to_dict(), indent=2))
-    else:
-        click.echo(_describe(comparison))
+    as_json = form == "json"
+    click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else _describe(comparison))
 
 
 def _describe(comparison: "Comparison") -> str:
@@ -50,10 +48,7 @@ def _describe(comparison: "Comparison") -> str:
     lines.append("")
     if not comparison.settings:
         lines.append("No setting differs.")
-    for key, (a, b) in comparison.settings.items():
-        lines.append(f"{key}: {_value(a)} in A, {_value(b)} in B")
+    for key, values in comparison.settings.items():
+        a, b = (json.dumps(value, ensure_ascii=False) for value in values)
+        lines.append(f"{key}: {a} in A, {b} in B")
     return "\n".join(lines)
-
-
-def _value(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)

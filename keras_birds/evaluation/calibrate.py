@@ -137,8 +137,8 @@ def store_calibration(run: RunScores, calibration: Calibration, out: Path) -> Pa
 def _fit(method: Method, targets: np.ndarray, scores: np.ndarray) -> LabelCalibration:
     used = targets >= 0
     positive, scores = targets[used] >= 0.5, scores[used].astype(np.float64)
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    for count, what in ((positives, "positives"), (negatives, "negatives")):
+    positives = int(positive.sum())
+    for count, what in ((positives, "positives"), (len(positive) - positives, "negatives")):
         if count < MIN_POSITIVES:
             return LabelCalibration(positives, refused=f"{count} {what}, fewer than {MIN_POSITIVES}")
     parameters = _platt(positive, scores) if method == "platt" else _isotonic(positive, scores)
@@ -151,8 +151,7 @@ def _platt(positive: np.ndarray, scores: np.ndarray) -> tuple[float, ...]:
     """Slope and offset; targets are Platt's, which keep a label that is told apart perfectly from infinite slopes."""
     positives, negatives = positive.sum(), (~positive).sum()
     target = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    x = np.tile(logit(scores), 2)[:, None]
-    answers = np.repeat([1, 0], len(scores))
+    x, answers = np.tile(logit(scores), 2)[:, None], np.repeat([1, 0], len(scores))
     weights = np.concatenate([target, 1 - target])
     model = LogisticRegression(C=np.inf, max_iter=1000).fit(x, answers, sample_weight=weights)
     return float(model.coef_[0, 0]), float(model.intercept_[0])

@@ -140,8 +140,7 @@ def evaluate(
     Args:
         run: its directory.
         out: folder for the hidden recordings' `submission.csv`.
-        data: the data set's folder; `None` for where it lay in training. Without it the hidden recordings aren't
-            scored.
+        data: the data set's folder; `None` for where it lay in training, else hidden recordings aren't scored.
         threshold: from which score on a label counts as there.
         against: a run of the same recipe under other folds.
         reporter: gets progress.

@@ -51,9 +51,8 @@ def score_hidden(
 
     Args:
         classifier: the ensemble.
-        catalog: the data set.
+        catalog, targets: the data set, and float32 `[n, label]` of all of it.
         rows: int, the hidden recordings.
-        targets: float32 `[n, label]` of the whole catalog.
         out: folder for the submission.
         progress: is told how many recordings are done, of how many; 0 of 0 at the end.
     """

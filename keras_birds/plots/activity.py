@@ -41,7 +41,6 @@ def activity_figure(activity: Activity, path: str | Path) -> None:
     grid.set_xticks(range(0, 24, 2), [f"{x:02d}" for x in range(0, 24, 2)])
     grid.set_xlabel("Hour of day")
     figure.colorbar(image, ax=grid, label="Detections per\nrecorded hour", pad=0.01)
-    left_out = int((totals > 0).sum()) - len(rows)
-    if left_out:
+    if left_out := int((totals > 0).sum()) - len(rows):
         figure.suptitle(f"{left_out} labels with fewer detections aren't drawn", fontsize=9)
     save_png(figure, path)
