@@ -29,7 +29,14 @@ def models(form: str) -> None:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     header = ["model", "from", "labels", "macro AUC", "MB", "licence"]
-    cells = [_cells(row) for row in rows]
+    cells = [
+        [
+            *(row["model"], row["from"], str(row["labels"])),
+            "–" if row["macro_auc"] is None else f"{row['macro_auc']:.4f}",
+            *(f"{row['mb']:.1f}", row["licence"] or "–"),
+        ]
+        for row in rows
+    ]
     widths = [max(len(x) for x in column) for column in zip(header, *cells, strict=True)]
     for line in [header, *cells]:
         click.echo("  ".join(x.ljust(w) for x, w in zip(line, widths, strict=True)).rstrip())
@@ -90,14 +97,6 @@ def _rows() -> Iterator[dict[str, Any]]:
             "licence": metadata.licence,
             "file": str(path),
         }
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    macro_auc = "–" if row["macro_auc"] is None else f"{row['macro_auc']:.4f}"
-    return [
-        *(row["model"], row["from"], str(row["labels"]), macro_auc),
-        *(f"{row['mb']:.1f}", row["licence"] or "–"),
-    ]
 
 
 def _describe(paths: Sequence[Path], found: "Sequence[ModelMetadata]") -> Iterator[str]:

@@ -98,7 +98,7 @@ def end_to_end_model(
     Args:
         keras_paths: members, of the same audio and mel settings.
         metadata: of all.
-        input_kind: `"waveform"`, or `"mel"`, of one member, which then gives logits.
+        input_kind: `"waveform"`, or of one member `"mel"`.
 
     Returns:
         From `waveform` `[batch, clip_samples]` to `{"probabilities": [batch, label]}`, or from `mel` `[batch, height,

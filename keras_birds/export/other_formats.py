@@ -26,12 +26,9 @@ TensorFlow Lite's metadata has it: `unzip` shows them."""
 
 
 def write_openvino(model: onnx.ModelProto, out: Path, half: bool) -> None:
-    """Writes both files; the model's runtime information `framework` holds the metadata, by the same names.
+    """Writes `out`, in .xml, and the weights, in float16 if `half`, in .bin beside.
 
-    Args:
-        model: with its metadata.
-        out: in .xml.
-        half: whether weights are stored as float16.
+    The model's runtime information `framework` holds the metadata, by the same names.
 
     Raises:
         ModelError: if OpenVINO can't convert it.
@@ -63,14 +60,7 @@ def write_litert(
     """Writes a model for any batch, whose one signature has the input `input_kind`.
 
     Convolutions hold nearly all weights, and are what the smaller precisions change: they are brought back to float32
-    where they are used.
-
-    Args:
-        keras_paths: of the members.
-        out: in .tflite.
-        metadata: goes inside.
-        input_kind: `"waveform"` or `"mel"`.
-        precision: of `keras-birds export`.
+    where they are used. `input_kind` and `precision` are those of `export_model`; `out` is in .tflite.
 
     Raises:
         ModelError: if it can't be converted.
@@ -151,13 +141,7 @@ def _write_float_litert(
 
 
 def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
-    """Writes a float32 program for any batch.
-
-    Args:
-        keras_paths: of the members.
-        out: in .pt2.
-        metadata: goes inside, as the extra file `keras_birds.json`.
-        input_kind: `"waveform"` or `"mel"`: what its one argument is.
+    """Writes a float32 program for any batch, whose one argument is `input_kind`; `out` is in .pt2.
 
     Raises:
         ModelError: if it can't be exported.

@@ -32,11 +32,6 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
     float32, for any batch; of a model with an attention head also `frame_logits` `[batch, frame, label]`. A model
     of mixed or bfloat16 precision is exported in float32. The file is there whole or not at all.
 
-    Args:
-        keras_path: the model.
-        onnx_path: where to write.
-        metadata: goes inside.
-
     Raises:
         ModelError: if the model can't be exported, isn't what its metadata says, or scores differently in ONNX
             Runtime.
@@ -103,15 +98,10 @@ def load_float32(path: Path) -> "keras.Model":
 
 
 def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.ModelProto:
-    """A Keras model's graph, through torch, for any batch.
-
-    Args:
-        path: what errors name.
-        model: on the torch backend.
-        names: of its input, then of its outputs; those that it doesn't have are left out.
+    """A Keras model's graph for any batch, on the torch backend; `names` are of its input, then of its outputs.
 
     Raises:
-        ModelError: if it can't be exported.
+        ModelError: naming `path`, if it can't be exported.
     """
     talk = io.StringIO()
     try:
