@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from keras_birds.inference.classifier import load as load
     from keras_birds.labels import LabelSet as LabelSet
     from keras_birds.nn.build import build_model as build_model
+    from keras_birds.nn.clip_augmentation import SpecAugment as SpecAugment
     from keras_birds.nn.efficientnet import EfficientNetB0 as EfficientNetB0
     from keras_birds.nn.losses import MaskedBinaryCrossentropy as MaskedBinaryCrossentropy
     from keras_birds.nn.metrics import MaskedMacroAUC as MaskedMacroAUC
-    from keras_birds.nn.mixup import MelMixUp as MelMixUp
-    from keras_birds.nn.spec_augment import SpecAugment as SpecAugment
+    from keras_birds.nn.mixing import MelMixUp as MelMixUp
     from keras_birds.training.train import train as train
 
 __version__ = "0.1.0"
@@ -35,8 +35,8 @@ _NAMES = {
     "LabelSet": "labels",
     "Epochs": "data.dataset",
     "MelDataset": "data.dataset",
-    "MelMixUp": "nn.mixup",
-    "SpecAugment": "nn.spec_augment",
+    "MelMixUp": "nn.mixing",
+    "SpecAugment": "nn.clip_augmentation",
     "MaskedBinaryCrossentropy": "nn.losses",
     "MaskedMacroAUC": "nn.metrics",
     "EfficientNetB0": "nn.efficientnet",
@@ -48,6 +48,7 @@ _NAMES = {
 __all__ = [*_NAMES, "__version__"]
 
 _SERIALIZABLE = {
+    "nn.clip_augmentation": ("PitchShift", "SpecAugment", "TimeShift", "TimeStretch", "Volume"),
     "nn.efficientnet": ("EfficientNetB0",),
     "nn.heads": ("AttentionMean", "FrequencyMean"),
     "nn.layers": (
@@ -57,9 +58,7 @@ _SERIALIZABLE = {
     "nn.log_mel": ("LogMelSpectrogram",),
     "nn.losses": ("MaskedBinaryCrossentropy",),
     "nn.metrics": ("MaskedMacroAUC",),
-    "nn.mixup": ("MelMixUp",),
-    "nn.spec_augment": ("SpecAugment", "Volume"),
-    "nn.warp": ("PitchShift", "TimeShift", "TimeStretch"),
+    "nn.mixing": ("MelMixUp",),
 }
 """Classes that a `.keras` file may name, by module."""
 

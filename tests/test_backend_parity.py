@@ -20,6 +20,7 @@ from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.models.keras_engine import KerasEngine
 from keras_birds.nn.augment import build_augment
 from keras_birds.nn.build import build_model
+from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, attention_logits
 from keras_birds.nn.layers import (
     BatchNorm,
@@ -32,9 +33,7 @@ from keras_birds.nn.layers import (
 from keras_birds.nn.log_mel import LogMelSpectrogram
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
-from keras_birds.nn.mixup import MelMixUp
-from keras_birds.nn.spec_augment import SpecAugment, Volume
-from keras_birds.nn.warp import PitchShift, TimeShift, TimeStretch
+from keras_birds.nn.mixing import MelMixUp
 from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch
 from keras_birds.training.checkpoint import load_checkpoint
 from keras_birds.training.fold import compile_model

@@ -7,10 +7,8 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
 from keras_birds.nn.augment import build_augment
-from keras_birds.nn.background import BackgroundMix, mix_power
-from keras_birds.nn.mixup import MelMixUp
-from keras_birds.nn.spec_augment import SpecAugment, Volume
-from keras_birds.nn.warp import PitchShift, TimeShift, TimeStretch
+from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
+from keras_birds.nn.mixing import BackgroundMix, MelMixUp, mix_power
 
 LAYERS = (SpecAugment, TimeShift, TimeStretch, PitchShift, Volume)
 ALWAYS = {

@@ -6,11 +6,15 @@ import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
-from keras_birds.nn.background import BackgroundMix
-from keras_birds.nn.clip_augmentation import ClipAugmentation
-from keras_birds.nn.mixup import MelMixUp
-from keras_birds.nn.spec_augment import SpecAugment, Volume
-from keras_birds.nn.warp import PitchShift, TimeShift, TimeStretch
+from keras_birds.nn.clip_augmentation import (
+    ClipAugmentation,
+    PitchShift,
+    SpecAugment,
+    TimeShift,
+    TimeStretch,
+    Volume,
+)
+from keras_birds.nn.mixing import BackgroundMix, MelMixUp
 
 Augment = Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]
 
@@ -46,7 +50,22 @@ def build_augment(
             f'augment.{on[0]}.probability must be 0 with mel.feature = "mfcc". '
             f"Received: {getattr(settings, on[0]).probability:g}"
         )
-    layers: list[ClipAugmentation | BackgroundMix] = [*clip_layers(config)]
+    stretch, pitch, volume = settings.time_stretch, settings.pitch_shift, settings.volume
+    times, frequencies, gain = settings.time_mask, settings.frequency_mask, settings.gain
+    layers: list[ClipAugmentation | BackgroundMix] = [
+        TimeStretch(stretch.rate, stretch.probability),
+        PitchShift(pitch.semitones, mel.n_mels, mel.f_min_hz, mel.f_max_hz, pitch.probability),
+        Volume(volume.gain_db, mel.top_db, volume.probability),
+        SpecAugment(
+            settings.probability,
+            (times.probability, times.count, times.size),
+            (frequencies.probability, frequencies.count, frequencies.size),
+            gain.probability,
+            gain.gain,
+            gain.bias,
+        ),
+        TimeShift(settings.time_shift.probability),
+    ]
     if settings.background.probability and backgrounds is not None:
         mix = settings.background
         layers.append(BackgroundMix(backgrounds, num_backgrounds, mix.snr_db, mel.top_db, mix.probability))
@@ -63,32 +82,3 @@ def build_augment(
         return mixup.augment_arrays(images, targets, mixup_stream)
 
     return augment
-
-
-def clip_layers(config: Config) -> list[ClipAugmentation]:
-    """The layers that change one clip at a time, in the order of their application."""
-    settings, mel = config.augment, config.mel
-    return [
-        TimeStretch(settings.time_stretch.rate, settings.time_stretch.probability),
-        PitchShift(
-            settings.pitch_shift.semitones,
-            mel.n_mels,
-            mel.f_min_hz,
-            mel.f_max_hz,
-            settings.pitch_shift.probability,
-        ),
-        Volume(settings.volume.gain_db, mel.top_db, settings.volume.probability),
-        SpecAugment(
-            settings.probability,
-            (settings.time_mask.probability, settings.time_mask.count, settings.time_mask.size),
-            (
-                settings.frequency_mask.probability,
-                settings.frequency_mask.count,
-                settings.frequency_mask.size,
-            ),
-            settings.gain.probability,
-            settings.gain.gain,
-            settings.gain.bias,
-        ),
-        TimeShift(settings.time_shift.probability),
-    ]

@@ -1,5 +1,6 @@
-"""What augmentations of single clips share: they run on tensors as Keras layers and on arrays in threads."""
+"""Augmentations of single clips, of their levels and in time and pitch: Keras layers that also run on arrays."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_birds.audio.mel import LINEAR_HZ_PER_MEL, LOG_START_HZ, LOG_START_MEL, LOG_STEP, mel_to_hz
+
 Range = tuple[float, float]
 Uniform = Callable[..., Any]
+Masks = tuple[float, tuple[int, int], tuple[int, int]]
+"""Probability of masks, least and most of them, least and most of the size of each."""
 
 
 class ClipAugmentation(keras.layers.Layer):
@@ -18,23 +23,25 @@ class ClipAugmentation(keras.layers.Layer):
         probability: that a clip is changed.
         seed: of the draws when called as a layer.
         kwargs: as for `keras.layers.Layer`.
+
+    Input and output `[batch, height, width, channels]` in [0, 1], frequency along the height, time along the width.
+
+    Raises:
+        ValueError: if an argument is out of range.
     """
+
+    _settings: tuple[str, ...] = ()
+    """Attributes that are arguments of the constructor too."""
 
     def __init__(self, probability: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        require_probability("probability", probability)
+        _require_probability("probability", probability)
         self.probability = probability
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
 
     def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
-        """Changes all images.
-
-        Args:
-            xp: `numpy` or `keras.ops`.
-            images: `[batch, height, width, channels]`.
-            uniform: draws float32 in [0, 1) of a shape.
-        """
+        """Changes all images with `xp`, which is `numpy` or `keras.ops`; `uniform(*shape)` draws in [0, 1)."""
         raise NotImplementedError
 
     def build(self, input_shape: Any) -> None:
@@ -78,52 +85,275 @@ class ClipAugmentation(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments to make an equal one with."""
-        return {**super().get_config(), "probability": self.probability, "seed": self.seed}
+        names = ("probability", "seed", *self._settings)
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def num_clips(xp: Any, images: Any) -> Any:
+@keras.saving.register_keras_serializable(package="keras_birds")
+class SpecAugment(ClipAugmentation):
+    """Blanks bands of time and of frequency, then changes gain and bias, each with its own probability.
+
+    Masks are set to 0, the floor. Gain and bias give `image * U(gain) + U(bias)`, kept in [0, 1].
+
+    Args:
+        probability: that a clip is changed; the others apply among those.
+        time_masks: their probability, least and most of them, least and most columns of each.
+        frequency_masks: their probability, least and most of them, least and most rows of each.
+        gain_probability: of gain and bias, together.
+        gain: lowest and highest factor.
+        bias: lowest and highest summand.
+        seed, kwargs: as for `ClipAugmentation`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Source: Park et al. 2019, "SpecAugment", arXiv:1904.08779.
+    """
+
+    _settings = ("time_masks", "frequency_masks", "gain_probability", "gain", "bias")
+
+    def __init__(
+        self,
+        probability: float = 0.5,
+        time_masks: Masks = (0.5, (1, 3), (5, 20)),
+        frequency_masks: Masks = (0.5, (1, 3), (5, 20)),
+        gain_probability: float = 0.5,
+        gain: Range = (0.8, 1.2),
+        bias: Range = (-0.1, 0.1),
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(probability, seed, **kwargs)
+        self.time_masks = _checked("time_masks", time_masks)
+        self.frequency_masks = _checked("frequency_masks", frequency_masks)
+        _require_probability("gain_probability", gain_probability)
+        _require_range("gain", gain, None)
+        _require_range("bias", bias, None)
+        self.gain_probability = gain_probability
+        self.gain: Range = (gain[0], gain[1])
+        self.bias: Range = (bias[0], bias[1])
+
+    def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
+        batch, height, width = _num_clips(xp, images), images.shape[1], images.shape[2]
+        rows = self._keep(xp, uniform, batch, height, self.frequency_masks)
+        columns = self._keep(xp, uniform, batch, width, self.time_masks)
+        keep = _along(xp, rows, 1) & _along(xp, columns, 2)
+        on = _to_float(xp, uniform(batch, 1, 1, 1) < self.gain_probability)
+        gain = 1 + on * (_between(uniform(batch, 1, 1, 1), self.gain) - 1)
+        bias = on * _between(uniform(batch, 1, 1, 1), self.bias)
+        return xp.clip(images * _to_float(xp, keep) * gain + bias, 0.0, 1.0)
+
+    def _keep(self, xp: Any, uniform: Uniform, batch: Any, size: int, masks: Masks) -> Any:
+        """Whether each place of `size` lies outside the masks, bool `[batch, size]`."""
+        probability, count, length = masks
+        lengths = xp.minimum(_whole(xp, uniform(batch, count[1], 1), length), float(size))
+        starts = xp.floor(uniform(batch, count[1], 1) * (size + 1 - lengths))
+        places = xp.array(np.arange(size, dtype=np.float32)[None, None])
+        numbers = xp.array(np.arange(count[1], dtype=np.float32)[None, :, None])
+        hit = (places >= starts) & (places < starts + lengths)
+        hit = hit & (numbers < _whole(xp, uniform(batch, 1, 1), count))
+        return ~(xp.any(hit, axis=1) & (uniform(batch, 1) < probability))
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class Volume(ClipAugmentation):
+    """Changes the level: adds `gain_db / top_db` to images, kept in [0, 1].
+
+    An image spans `top_db` decibels where the clip does, so that a gain of 6 dB raises all of it by 6 / top_db:
+    louder, quiet sound comes nearer to the loudest, which stays at 1; quieter, it sinks into the floor.
+
+    Args:
+        gain_db: lowest and highest gain.
+        top_db: decibels from an image's 0 to its 1.
+        probability, seed, kwargs: as for `ClipAugmentation`.
+    """
+
+    _settings = ("gain_db", "top_db")
+
+    def __init__(
+        self,
+        gain_db: Range = (-12.0, 6.0),
+        top_db: float = 80.0,
+        probability: float = 0.5,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(probability, seed, **kwargs)
+        _require_range("gain_db", gain_db, None)
+        if top_db <= 0:
+            raise ValueError(f"`top_db` must be above 0. Received: top_db={top_db}")
+        self.gain_db: Range = (gain_db[0], gain_db[1])
+        self.top_db = top_db
+
+    def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
+        batch = _num_clips(xp, images)
+        return xp.clip(images + _between(uniform(batch, 1, 1, 1), self.gain_db) / self.top_db, 0.0, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class TimeShift(ClipAugmentation):
+    """Rotates clips in time by any number of columns, all equally likely.
+
+    A sound may lie anywhere in a clip, so a clip that begins elsewhere has the same labels.
+
+    Args:
+        probability, seed, kwargs: as for `ClipAugmentation`.
+    """
+
+    def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
+        batch, width = _num_clips(xp, images), images.shape[2]
+        shift = _whole(xp, uniform(batch, 1), (0, width - 1))
+        places = xp.mod(xp.array(np.arange(width, dtype=np.float32)[None]) + shift, float(width))
+        return _gather(xp, images, places, 2)
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class TimeStretch(ClipAugmentation):
+    """Plays clips faster or slower about their middle, at the same pitch.
+
+    Columns are resampled linearly. A faster clip is repeated to fill its image, as short recordings are.
+
+    Args:
+        rate: lowest and highest speed; above 1 is faster.
+        probability, seed, kwargs: as for `ClipAugmentation`.
+    """
+
+    _settings = ("rate",)
+
+    def __init__(
+        self, rate: Range = (0.8, 1.25), probability: float = 0.5, seed: int | None = None, **kwargs: Any
+    ):
+        super().__init__(probability, seed, **kwargs)
+        _require_range("rate", rate, 1e-3)
+        self.rate: Range = (rate[0], rate[1])
+
+    def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
+        batch, width = _num_clips(xp, images), images.shape[2]
+        rate = _between(uniform(batch, 1), self.rate)
+        middle = (width - 1) / 2
+        offsets = xp.array(np.arange(width, dtype=np.float32)[None] - middle)
+        places = xp.mod(offsets * rate + middle, float(width))
+        return _interpolate(xp, images, places, 2, lambda x: xp.mod(x, float(width)))
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class PitchShift(ClipAugmentation):
+    """Moves sound up or down in frequency by moving the rows of a mel image.
+
+    Each row takes what lay at its centre frequency divided by the interval, by linear interpolation. What
+    comes from beyond the mel range is 0, the floor.
+
+    Args:
+        semitones: lowest and highest interval; above 0 is up.
+        n_mels: bands of the (Slaney) mel scale that the image's rows were resized from, lowest first.
+        f_min_hz: lower end of the lowest band.
+        f_max_hz: upper end of the highest band.
+        probability, seed, kwargs: as for `ClipAugmentation`.
+    """
+
+    _settings = ("semitones", "n_mels", "f_min_hz", "f_max_hz")
+
+    def __init__(
+        self,
+        semitones: Range = (-2.0, 2.0),
+        n_mels: int = 128,
+        f_min_hz: float = 50.0,
+        f_max_hz: float = 14_000.0,
+        probability: float = 0.5,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(probability, seed, **kwargs)
+        _require_range("semitones", semitones, None)
+        if not 0 <= f_min_hz < f_max_hz or n_mels < 1:
+            raise ValueError(
+                "`n_mels` must be at least 1 and 0 <= `f_min_hz` < `f_max_hz`. "
+                f"Received: n_mels={n_mels}, f_min_hz={f_min_hz}, f_max_hz={f_max_hz}"
+            )
+        self.semitones: Range = (semitones[0], semitones[1])
+        self.n_mels = n_mels
+        self.f_min_hz = f_min_hz
+        self.f_max_hz = f_max_hz
+
+    def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
+        batch, height = _num_clips(xp, images), images.shape[1]
+        semitones = _between(uniform(batch, 1), self.semitones)
+        source_hz = xp.array(self.row_hz(height)[None]) * xp.exp(semitones * (-math.log(2) / 12))
+        low_mel, high_mel = (_mel(np, np.float32(hz)) for hz in (self.f_min_hz, self.f_max_hz))
+        bands = (_mel(xp, source_hz) - float(low_mel)) * float((self.n_mels + 1) / (high_mel - low_mel)) - 1
+        rows = (bands + 0.5) * (height / self.n_mels) - 0.5
+        inside = _to_float(xp, (rows >= -0.5) & (rows <= height - 0.5))
+        rows = xp.clip(rows, 0.0, float(height - 1))
+        moved = _interpolate(xp, images, rows, 1, lambda x: xp.minimum(x, float(height - 1)))
+        return moved * _along(xp, inside, 1)
+
+    def row_hz(self, height: int) -> np.ndarray:
+        """Centre frequency of each row in Hz, float32 `[height]`."""
+        low_mel, high_mel = (_mel(np, np.float64(hz)) for hz in (self.f_min_hz, self.f_max_hz))
+        bands = (np.arange(height) + 0.5) * (self.n_mels / height) - 0.5
+        mel = low_mel + (bands + 1) * (high_mel - low_mel) / (self.n_mels + 1)
+        return mel_to_hz(mel).astype(np.float32)
+
+
+def _mel(xp: Any, hz: Any) -> Any:
+    logarithmic = xp.log(xp.maximum(hz, LOG_START_HZ) / LOG_START_HZ) / LOG_STEP + LOG_START_MEL
+    return xp.where(hz < LOG_START_HZ, hz / LINEAR_HZ_PER_MEL, logarithmic)
+
+
+def _checked(name: str, masks: Any) -> Masks:
+    probability, count, size = masks
+    _require_probability(f"{name}[0]", probability)
+    _require_range(f"{name}[1]", count, 0)
+    _require_range(f"{name}[2]", size, 0)
+    return probability, (count[0], count[1]), (size[0], size[1])
+
+
+def _num_clips(xp: Any, images: Any) -> Any:
     """Images in a batch, an int where it is known."""
     return len(images) if xp is np else ops.shape(images)[0]
 
 
-def to_float(xp: Any, values: Any) -> Any:
-    """Casts to float32."""
+def _to_float(xp: Any, values: Any) -> Any:
     return values.astype(np.float32) if xp is np else ops.cast(values, "float32")
 
 
-def between(uniform: Any, bounds: Range) -> Any:
-    """Takes draws from [0, 1) to a range."""
+def _between(uniform: Any, bounds: Range) -> Any:
     return bounds[0] + uniform * (bounds[1] - bounds[0])
 
 
-def whole(xp: Any, uniform: Any, bounds: tuple[int, int]) -> Any:
+def _whole(xp: Any, uniform: Any, bounds: tuple[int, int]) -> Any:
     """Takes draws from [0, 1) to the whole numbers of a closed range, as floats."""
     return xp.minimum(xp.floor(uniform * (bounds[1] - bounds[0] + 1)) + bounds[0], float(bounds[1]))
 
 
-def gather(xp: Any, images: Any, places: Any, axis: int) -> Any:
-    """Takes rows (axis 1) or columns (axis 2) of each image by number.
+def _along(xp: Any, values: Any, axis: int) -> Any:
+    """`[batch, place]` beside images: `[batch, place, 1, 1]` for axis 1, `[batch, 1, place, 1]` for axis 2."""
+    size = values.shape[1]
+    return xp.reshape(values, (-1, size, 1, 1) if axis == 1 else (-1, 1, size, 1))
 
-    Args:
-        xp: `numpy` or `keras.ops`.
-        images: `[batch, height, width, channels]`.
-        places: whole numbers as floats, of size 1 along the other axes but the first.
-        axis: 1 or 2.
-    """
+
+def _gather(xp: Any, images: Any, places: Any, axis: int) -> Any:
+    """Takes rows (axis 1) or columns (axis 2) of each image by `places`, whole numbers as floats `[batch, place]`."""
     if xp is ops:
-        return ops.take_along_axis(images, ops.cast(places, "int32"), axis)
+        return ops.take_along_axis(images, _along(xp, ops.cast(places, "int32"), axis), axis)
     # take_along_axis would look up every pixel by itself.
     chosen = places.astype(np.intp)
-    return np.stack([image.take(p.ravel(), axis - 1) for image, p in zip(images, chosen, strict=True)])
+    return np.stack([image.take(p, axis - 1) for image, p in zip(images, chosen, strict=True)])
 
 
-def require_probability(name: str, value: float) -> None:
-    """Raises ValueError for an argument outside [0, 1]."""
+def _interpolate(xp: Any, images: Any, places: Any, axis: int, existing: Callable[[Any], Any]) -> Any:
+    """As `_gather` at places between two, linearly; `existing` takes a neighbour beyond the end to one there is."""
+    low = xp.floor(places)
+    first, second = (_gather(xp, images, existing(x), axis) for x in (low, low + 1))
+    return first + (second - first) * _along(xp, places - low, axis)
+
+
+def _require_probability(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
 
 
-def require_range(name: str, bounds: Any, least: float | None) -> None:
+def _require_range(name: str, bounds: Any, least: float | None) -> None:
     """Raises ValueError for a range whose ends are swapped, or that starts below `least`."""
     low, high = bounds
     if low > high or (least is not None and low < least):

@@ -10,8 +10,8 @@ from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AugmentConfig, Config, MaskConfig, MixUpConfig
 from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
-from keras_birds.nn.background import mix_power
 from keras_birds.nn.clip_augmentation import ClipAugmentation
+from keras_birds.nn.mixing import mix_power
 from keras_birds.plots.figure import label_mel_bands
 
 _COLUMNS = 3
