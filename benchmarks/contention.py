@@ -58,8 +58,8 @@ def make_training(_: Path):
     import torch
 
     from keras_birds import Config, build_model
-    from keras_birds.training.fold import compile_model
     from keras_birds.training.memory import keep_freed_memory
+    from keras_birds.training.train import compile_model
 
     try:
         from keras_birds.training.callbacks import ShareProcessors

@@ -25,8 +25,8 @@ def ours(steps: int) -> None:
     import numpy as np
 
     from keras_birds import Config, build_model
-    from keras_birds.training.fold import compile_model
     from keras_birds.training.memory import keep_freed_memory
+    from keras_birds.training.train import compile_model
 
     keep_freed_memory()
     rng = np.random.default_rng(0)

@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 
 from keras_birds.config import Config
-from keras_birds.nn.build import build_model
+from keras_birds.nn.build import build_model, prune
 from keras_birds.nn.efficientnet import STAGES
-from keras_birds.nn.prune import prune
 
 CONFIG = Config.parse(
     {"mel": {"height": 32, "width": 64}, "model": {"pretrained": "none", "head": "attention"}}

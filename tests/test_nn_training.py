@@ -49,10 +49,9 @@ from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC
 from keras_birds.training.callbacks import MONITOR, Checkpoint, duration
 from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_best, load_checkpoint
-from keras_birds.training.fold import compile_model
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import open_run, prepare_run
-from keras_birds.training.train import train
+from keras_birds.training.train import compile_model, train
 from keras_birds.training.warm_start import initial_model
 
 pytestmark = pytest.mark.usefixtures("shallow_network")

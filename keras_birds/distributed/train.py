@@ -21,9 +21,8 @@ from keras_birds.progress import Reporter
 from keras_birds.run_layout import Fold
 
 if TYPE_CHECKING:
-    from keras_birds.training.fold import FoldResult
     from keras_birds.training.pretrained import PretrainedWeights
-    from keras_birds.training.train import RunResult
+    from keras_birds.training.train import FoldResult, RunResult
 
 MAX_RETRIES = 10
 """So often a fold's task is started again after its process died."""
@@ -149,9 +148,9 @@ def _train_fold(fold: Fold, work: _Work, lines: Any) -> "FoldResult":
                 "The data set and the run must be on storage that every node sees under the same name. Received: "
                 f"{path}, which {socket.gethostname()} doesn't have"
             )
-    from keras_birds.training.fold import train_fold
     from keras_birds.training.memory import keep_freed_memory
     from keras_birds.training.run import open_run
+    from keras_birds.training.train import train_fold
 
     class Remote(Reporter):
         def log(self, line: str) -> None:

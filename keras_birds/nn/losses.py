@@ -22,10 +22,8 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
         label_smoothing: moves targets to 0.5 by this share (Szegedy et al. 2016, arXiv:1512.00567).
         focal_gamma: above 0, each loss is scaled by `|target - probability| ** focal_gamma`, so that what is
             well told counts less (Lin et al. 2017, arXiv:1708.02002, without its class weight).
-        name: of the loss.
-        reduction: `"sum_over_batch_size"` gives the mean over all unmasked targets of a batch; others are as for
-            `keras.losses.Loss`, on values `[batch]` whose mean is that mean.
-        dtype: of the arithmetic.
+        kwargs: as for `keras.losses.Loss`. The reduction `"sum_over_batch_size"` gives the mean over all unmasked
+            targets of a batch; others work on values `[batch]` whose mean is that mean.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -36,11 +34,9 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
         from_logits: bool = True,
         label_smoothing: float = 0.0,
         focal_gamma: float = 0.0,
-        name: str = "masked_binary_crossentropy",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Any,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(**{"name": "masked_binary_crossentropy", **kwargs})
         if not 0 <= label_smoothing < 1:
             raise ValueError(
                 f"`label_smoothing` must be in [0, 1). Received: label_smoothing={label_smoothing}"

@@ -24,8 +24,7 @@ class MaskedMacroAUC(keras.metrics.Metric):
         num_labels: columns of targets and scores.
         from_logits: whether scores are logits, else probabilities.
         num_thresholds: number of bins.
-        name: of the metric.
-        dtype: of the counts.
+        kwargs: as for `keras.metrics.Metric`.
 
     Raises:
         ValueError: if `num_labels` or `num_thresholds` is out of range.
@@ -36,10 +35,9 @@ class MaskedMacroAUC(keras.metrics.Metric):
         num_labels: int,
         from_logits: bool = False,
         num_thresholds: int = 2000,
-        name: str = "macro_auc",
-        dtype: Any = None,
+        **kwargs: Any,
     ):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(**{"name": "macro_auc", **kwargs})
         if num_labels < 1:
             raise ValueError(f"`num_labels` must be at least 1. Received: num_labels={num_labels}")
         if num_thresholds < 2:
@@ -70,7 +68,10 @@ class MaskedMacroAUC(keras.metrics.Metric):
             weights = weights * sample_weight
         missing = ops.isnan(scores)
         weights = ops.where(missing, float("nan"), weights)
-        logits = ops.where(missing, 0.0, scores if self.from_logits else _logits(scores))
+        if not self.from_logits:
+            likely = ops.clip(scores, 1e-30, 1.0 - 6e-8)
+            scores = ops.log(likely) - ops.log1p(-likely)
+        logits = ops.where(missing, 0.0, scores)
         place = (ops.clip(logits, -_MAX_LOGIT, _MAX_LOGIT) + _MAX_LOGIT) / (2 * _MAX_LOGIT)
         bins = ops.minimum(ops.cast(place * self.num_thresholds, "int32"), self.num_thresholds - 1)
         rows = ops.cast(targets >= 0.5, "int32") * self.num_labels + ops.arange(
@@ -106,11 +107,6 @@ class MaskedMacroAUC(keras.metrics.Metric):
         }
 
 
-def _logits(probabilities: Any) -> Any:
-    likely = ops.clip(probabilities, 1e-30, 1.0 - 6e-8)
-    return ops.log(likely) - ops.log1p(-likely)
-
-
 def label_aucs(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Exact ROC-AUC of each label, by scikit-learn.
 
@@ -132,8 +128,8 @@ def label_aucs(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
             "targets and scores must have one shape [clip, label]. "
             f"Received: {list(targets.shape)} and {list(scores.shape)}"
         )
-    if not np.isfinite(scores).all():
-        count = int((~np.isfinite(scores)).any(axis=1).sum())
+    count = int((~np.isfinite(scores)).any(axis=1).sum())
+    if count:
         raise DataError(
             f"scores must be finite numbers. Received: {count} clips with others; check the model"
         )
@@ -147,14 +143,7 @@ def label_aucs(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def macro_auc(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Exact mean ROC-AUC over the labels that have a positive and a negative.
-
-    Args:
-        targets: as for `label_aucs`.
-        scores: as for `label_aucs`.
-
-    Returns:
-        Not a number if no label qualifies.
+    """Mean of `label_aucs` over the labels that have a positive and a negative; not a number without any.
 
     Raises:
         DataError: as `label_aucs`.

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from keras_birds.errors import ConfigError, ModelError
+from keras_birds.nn.build import dtype_policy
 from keras_birds.nn.efficientnet import STAGES, EfficientNetB0
-from keras_birds.nn.precision import dtype_policy
 from keras_birds.suppress_output import suppress_output
 
 IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
@@ -184,11 +184,8 @@ def _read(folder: Path, preset: str, network: EfficientNetB0) -> dict[str, np.nd
             f"Received: {preset} in {folder} ({_first_line(error)}). {_REMEDY}"
         ) from None
     _require_same_arithmetic(backbone, network, preset)
-    return {
-        f"{layer.name}/{variable.name}": keras.ops.convert_to_numpy(variable)
-        for layer in backbone.layers
-        for variable in layer.weights
-    }
+    layers = backbone.layers
+    return {f"{y.name}/{x.name}": keras.ops.convert_to_numpy(x) for y in layers for x in y.weights}
 
 
 def _require_same_arithmetic(backbone: Any, network: EfficientNetB0, preset: str) -> None:
@@ -231,35 +228,26 @@ def _match(
     backbone: EfficientNetB0, arrays: dict[str, np.ndarray], preset: str
 ) -> list[tuple[Any, np.ndarray]]:
     """Pairs each variable of the network with its array, by name."""
-    variables = {
-        f"{_hub_layer(layer.name)}/{variable.name}": variable
-        for layer in backbone.layers
-        for variable in layer.weights
-    }
+    variables = {f"{_hub_layer(y.name)}/{x.name}": x for y in backbone.layers for x in y.weights}
     arrays = dict(arrays)
     if "stem_conv/kernel" in arrays:
         arrays["stem_conv/kernel"] = arrays["stem_conv/kernel"].sum(axis=2, keepdims=True)
-    shared = [name for name in variables if name in arrays]
-    problems = [
-        ("missing there", [name for name in variables if name not in arrays]),
-        ("left over there", [name for name in arrays if name not in variables]),
-        (
-            "of another shape",
-            [
-                f"{name} {tuple(arrays[name].shape)} for {tuple(variables[name].shape)}"
-                for name in shared
-                if tuple(arrays[name].shape) != tuple(variables[name].shape)
-            ],
-        ),
-    ]
-    found = [f"{len(names)} {what}: {_some(names)}" for what, names in problems if names]
+    shapes = {x: (arrays[x].shape, tuple(variables[x].shape)) for x in variables if x in arrays}
+    problems = {
+        "missing there": [x for x in variables if x not in arrays],
+        "left over there": [x for x in arrays if x not in variables],
+        "of another shape": [
+            f"{x} {got} for {needed}" for x, (got, needed) in shapes.items() if got != needed
+        ],
+    }
+    found = [f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names]
     if found:
         raise ModelError(
             f"Pretrained weights must be those of EfficientNet-B0, name by name. Received: {preset}, "
             f"{'; '.join(found)}. {_REMEDY}"
         )
-    return [(variables[name], arrays[name]) for name in shared]
+    return [(variables[x], arrays[x]) for x in shapes]
 
 
-def _some(names: list[str], limit: int = 4) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -305,11 +305,9 @@ def _open_directory(out: Path | None, config: Config, data: Path, digest: str, r
 
 
 def _describe(run: TrainingRun) -> str:
-    parts = [
-        f"{len(run.catalog.recordings)} recordings",
-        f"{len(run.catalog.labels)} labels",
-        f"{run.split.n_folds} folds",
-    ]
+    catalog = run.catalog
+    parts = [f"{len(catalog.recordings)} recordings", f"{len(catalog.labels)} labels"]
+    parts += [f"{run.split.n_folds} folds"]
     hidden = len(run.split.hidden_rows)
     parts += [f"{hidden} hidden"] if hidden else []
     parts += [f"{run.left_out} left out (see {MANIFEST})"] if run.left_out else []

@@ -1,20 +1,67 @@
-"""Trains folds: prepares the run, then `fit` for each, into one run directory."""
+"""Trains folds: prepares the run, then `compile` and `fit` for each, into one run directory."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
+import pandas as pd
 
+from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
+from keras_birds.data.dataset import MelDataset
+from keras_birds.errors import ConfigError, DataError, TrainingError
+from keras_birds.models.keras_engine import load_keras_model
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.onnx_export import export_onnx
+from keras_birds.nn.build import build_model, dtype_policy
+from keras_birds.nn.efficientnet import BACKBONE
+from keras_birds.nn.losses import MaskedBinaryCrossentropy
+from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.progress import Reporter
-from keras_birds.training.fold import FoldResult, train_fold
+from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
+from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, ShareProcessors
+from keras_birds.training.checkpoint import Progress, load_best, load_checkpoint, remove_checkpoints
 from keras_birds.training.memory import keep_freed_memory
-from keras_birds.training.run import prepare_run
+from keras_birds.training.oof import OutOfFold
+from keras_birds.training.run import TrainingRun, prepare_run
+from keras_birds.training.run_directory import gpu_name, remove_leftovers
+from keras_birds.training.warm_start import initial_model
 
-if TYPE_CHECKING:
-    from keras.callbacks import Callback
+
+@dataclass(frozen=True)
+class FoldResult:
+    """How a fold ended.
+
+    Args:
+        fold: its number, or `"full"`.
+        folder: where its files are.
+        macro_auc: exact macro ROC-AUC of the kept epoch's out-of-fold scores; not a number without any.
+        kept_epoch: from 1; whose weights the model has.
+        epochs: trained in all.
+        seconds: that the epochs took.
+    """
+
+    fold: Fold
+    folder: Path
+    macro_auc: float
+    kept_epoch: int
+    epochs: int
+    seconds: float
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The kept epoch's model, float32 and uncompiled, loaded when first asked for."""
+        return load_keras_model(self.folder / KERAS)
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """What `fit` tells of each epoch, by name, as `keras.callbacks.History` has it, over all resumed parts."""
+        table = pd.read_csv(self.folder / HISTORY)
+        return {str(name): list(table[name]) for name in table}
 
 
 @dataclass(frozen=True)
@@ -44,7 +91,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
-    callbacks: "Sequence[Callback]" = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> RunResult:
     """Trains one fold, several or all, or on all recordings, as `keras-birds train` does.
 
@@ -77,3 +124,187 @@ def train(
     run = prepare_run(config, data, fold, out, resume, reporter)
     results = [train_fold(run, k, reporter, callbacks) for k in run.folds]
     return RunResult(run.out, tuple(results), run.left_out)
+
+
+def train_fold(
+    run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> FoldResult:
+    """Trains a fold, or goes on with it, or finds it finished; writes in its folder only.
+
+    Args:
+        run: its run.
+        fold: its number, or `"full"`, which has no recordings to validate on.
+        reporter: gets lines and progress.
+        callbacks: for `fit`, after the package's own.
+    """
+    config, folder = run.config, fold_folder(run.out, fold)
+    remove_leftovers(folder)
+    if (folder / ONNX).is_file():
+        remove_checkpoints(folder)
+        reporter.log(f"fold {fold}: finished before")
+        return _read_result(folder, fold)
+    folder.mkdir(parents=True, exist_ok=True)
+    _require_batches(run, fold)
+    counts = len(run.train_rows(fold)), len(run.validation_rows(fold)) or "none"
+    reporter.log(f"fold {fold}: {counts[0]} to train on, {counts[1]} to validate")
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(config.training.seed)
+    training, validation = run.training_data(fold), run.validation_data(fold)
+    model = _first_model(run, fold)
+    compile_model(model, config, len(training))
+    progress = load_checkpoint(folder, model)
+    if progress.epochs:
+        reporter.log(f"fold {fold}: goes on after epoch {progress.epochs}")
+    checkpoint = Checkpoint(folder, progress, config.training.epochs, config.training.keep, reporter)
+    if progress.epochs < config.training.epochs:
+        _fit(model, training, validation, config, checkpoint, callbacks)
+    if config.training.ema_momentum:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    with dtype_policy("float32"):
+        kept = build_model(config, len(run.catalog.labels), model.get_layer(BACKBONE).block_widths)
+    if config.training.keep == "best":
+        load_best(folder, kept)
+    else:
+        kept.set_weights(model.get_weights())
+    return _finish(kept, run, fold, validation, checkpoint.progress)
+
+
+def _first_model(run: TrainingRun, fold: Fold) -> keras.Model:
+    config, labels = run.config, list(run.catalog.labels)
+    precision = config.training.precision
+    is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
+    with dtype_policy("mixed_bfloat16" if is_reduced else "float32"):
+        if config.model.initial:
+            return initial_model(config, fold, labels)
+        model = build_model(config, len(labels))
+    if run.pretrained is not None:
+        run.pretrained.apply(model)
+    return model
+
+
+def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> None:
+    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC.
+
+    Args:
+        model: from `build_model`.
+        config: its `training` section.
+        steps_per_epoch: batches in an epoch.
+    """
+    settings = config.training
+    warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup_steps else settings.learning_rate,
+        settings.epochs * steps_per_epoch - warmup_steps,
+        alpha=settings.final_learning_rate / settings.learning_rate,
+        warmup_target=settings.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=settings.weight_decay,
+        use_ema=settings.ema_momentum > 0,
+        ema_momentum=settings.ema_momentum,
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=MaskedBinaryCrossentropy(
+            from_logits=True, label_smoothing=settings.label_smoothing, focal_gamma=settings.focal_gamma
+        ),
+        metrics=[MaskedMacroAUC(model.output_shape[-1], from_logits=True, name="macro_auc")],
+        # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
+        jit_compile=False if keras.config.backend() == "torch" else "auto",
+    )
+    # TensorFlow traces a step anew if the first one makes variables.
+    model.optimizer.build(model.trainable_variables)
+
+
+def _fit(
+    model: keras.Model,
+    training: MelDataset,
+    validation: MelDataset | None,
+    config: Config,
+    checkpoint: Checkpoint,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    settings, begun = config.training, checkpoint.progress.epochs
+    training.epoch = begun
+    # Validation measures the averaged weights, which are what is kept.
+    averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
+    finite = keras.callbacks.TerminateOnNaN(raise_error=True)
+    own = [ShareProcessors(), SeedEachEpoch(settings.seed), finite, *averaging, checkpoint]
+    try:
+        model.fit(
+            training,
+            validation_data=validation,
+            epochs=settings.epochs,
+            initial_epoch=begun,
+            # The data set shuffles by (seed, epoch); Keras would reorder its batches by a global state.
+            shuffle=False,
+            verbose=0,
+            callbacks=[*own, *callbacks],
+        )
+    except RuntimeError as error:
+        if not str(error).startswith("NaN or Inf loss"):
+            raise
+        raise TrainingError(
+            f"The loss must be a number. Received: {str(error).split('.')[0]}, in epoch "
+            f"{checkpoint.progress.epochs + 1}. Lower training.learning_rate, or train in float32 "
+            "(--set training.precision=float32)"
+        ) from None
+
+
+def _finish(
+    model: keras.Model, run: TrainingRun, fold: Fold, validation: MelDataset | None, progress: Progress
+) -> FoldResult:
+    """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
+    folder, labels, exact = fold_folder(run.out, fold), run.catalog.labels, math.nan
+    if validation is not None:
+        rows = run.validation_rows(fold)
+        logits = model.predict(validation, verbose=0, callbacks=[ShareProcessors()]).astype(np.float64)
+        scores, targets = (1 / (1 + np.exp(-logits))).astype(np.float32), run.targets[rows]
+        names = run.catalog.relative_paths
+        OutOfFold(tuple(names[x] for x in rows), labels, scores, targets).write(folder / OOF)
+        exact = macro_auc(targets, scores)
+    seconds = math.fsum(x["seconds"] for x in progress.history)
+    with atomic_path(folder / HISTORY) as temporary:
+        pd.DataFrame(list(progress.history)).astype({"epoch": int}).to_csv(temporary, index=False)
+    with atomic_path(folder / KERAS) as temporary:
+        # Keras insists on its suffix.
+        whole = temporary.with_suffix(".keras")
+        try:
+            model.save(whole)
+            whole.replace(temporary)
+        finally:
+            whole.unlink(missing_ok=True)
+    metadata = ModelMetadata(
+        model_id=f"{folder.resolve().parent.name}/{folder.name}",
+        labels=labels,
+        audio=run.config.audio,
+        mel=run.config.mel,
+        metrics={
+            "macro_auc": exact,
+            "kept_epoch": progress.kept_epoch,
+            "epochs": progress.epochs,
+            "train_seconds": round(seconds, 1),
+        },
+    )
+    metadata.write_json(folder / METADATA)
+    export_onnx(folder / KERAS, folder / ONNX, metadata)
+    remove_checkpoints(folder)
+    return FoldResult(fold, folder, exact, progress.kept_epoch, progress.epochs, seconds)
+
+
+def _read_result(folder: Path, fold: Fold) -> FoldResult:
+    metrics = ModelMetadata.read_onnx(folder / ONNX).metrics
+    kept_epoch, epochs = int(metrics["kept_epoch"]), int(metrics["epochs"])
+    return FoldResult(fold, folder, metrics["macro_auc"], kept_epoch, epochs, metrics["train_seconds"])
+
+
+def _require_batches(run: TrainingRun, fold: Fold) -> None:
+    if fold != FULL and not len(run.validation_rows(fold)):
+        raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
+    size, count = run.config.training.batch_size, len(run.train_rows(fold))
+    if count < size:
+        raise ConfigError(
+            f"training.batch_size must not exceed the {count} recordings that fold {fold} trains on. Received: {size}"
+        )

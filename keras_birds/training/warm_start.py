@@ -64,7 +64,7 @@ def initial_model(config: Config, fold: Fold, labels: list[str]) -> "keras.Model
         ModelError: if it can't be loaded, or has other labels.
     """
     from keras_birds.models.keras_engine import KerasEngine
-    from keras_birds.nn.prune import prune
+    from keras_birds.nn.build import prune
 
     path = _model_path(Path(config.model.initial), fold)
     engine = KerasEngine(path)
