@@ -12,8 +12,6 @@ from keras_birds.cli.reporting import make_reporter
 if TYPE_CHECKING:
     from keras_birds.training.train import RunResult
 
-_FOLD = 0
-
 
 @click.command()
 @click.option(
@@ -48,11 +46,15 @@ def demo(out: Path) -> None:
         reporter.progress("Making recordings", 0, 0)
         from keras_birds.training.train import train
 
-        result = train(Config.load("smoke"), data, _FOLD, run, reporter=reporter)
+        result = train(Config.load("smoke"), data, 0, run, reporter=reporter)
     click.echo(_label_table(result))
-    figure = out / "example.png"
-    _predict(result, example, figure)
-    click.echo(_whereabouts(result, data, figure, time.perf_counter() - started))
+    _predict(result, example, out / "example.png")
+    fold = result.folds[0]
+    seconds = time.perf_counter() - started
+    click.echo(f"macro ROC-AUC {fold.macro_auc:.4f} on unheard recordings, {seconds:.0f} s in all")
+    click.echo(f"Data set: {data}\nRun:      {result.out}\nModel:    {fold.folder / 'model.onnx'}")
+    click.echo(f"Figure:   {out / 'example.png'}")
+    click.echo(f"Next: keras-birds predict CLIP --model {result.out}, or keras-birds train --data DIR")
 
 
 def _label_table(result: "RunResult") -> str:
@@ -78,17 +80,3 @@ def _predict(result: "RunResult", example: Path, figure: Path) -> None:
     prediction = answer(classifier.score_file(example), classifier.labels)
     TableWriter(sys.stdout).add(prediction)
     prediction_figure(classifier, prediction, figure)
-
-
-def _whereabouts(result: "RunResult", data: Path, figure: Path, seconds: float) -> str:
-    fold = result.folds[0]
-    places = {
-        "Data set": data,
-        "Run": result.out,
-        "Model": fold.folder / "model.onnx",
-        "Figure": figure,
-    }
-    lines = [f"macro ROC-AUC {fold.macro_auc:.4f} on unheard recordings, {seconds:.0f} s in all"]
-    lines += [f"{name + ':':<10}{place}" for name, place in places.items()]
-    lines.append(f"Next: keras-birds predict CLIP --model {result.out}, or keras-birds train --data DIR")
-    return "\n".join(lines)

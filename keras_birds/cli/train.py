@@ -95,6 +95,5 @@ def _summary(result: "RunResult") -> str:
         lines.append(f"{x.fold:<6}{auc:>10}{epoch:>12}")
     if len(result.folds) > 1:
         lines.append(f"{'mean':<6}{result.mean_macro_auc:>10.4f}")
-    lines.append(f"Run: {result.out}")
-    lines.append(f"Next: keras-birds predict clip.ogg --model {result.out}")
+    lines += [f"Run: {result.out}", f"Next: keras-birds predict clip.ogg --model {result.out}"]
     return "\n".join(lines)

@@ -66,12 +66,7 @@ class ClipAugmentation(keras.layers.Layer):
         return ops.where(chosen, ops.cast(changed, images.dtype), images)
 
     def augment_arrays(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The same for arrays, without the backend.
-
-        Args:
-            images: float32 `[batch, height, width, channels]` in [0, 1], left as they are.
-            rng: source of the draws.
-        """
+        """The same without the backend, for float32 `[batch, height, width, channels]`, left as they are."""
         chosen = np.flatnonzero(rng.random(len(images)) < self.probability)
         if not len(chosen):
             return images

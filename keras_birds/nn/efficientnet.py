@@ -61,10 +61,6 @@ def _conv(
         kernel_initializer=keras.initializers.VarianceScaling(**_CONV_INITIALIZER),
         name=f"{name}_conv",
     )(x)
-    return _normalise(x, name, activation)
-
-
-def _normalise(x: Any, name: str, activation: bool = True) -> Any:
     return BatchNorm(activation="silu" if activation else None, name=f"{name}_bn")(x)
 
 
@@ -94,7 +90,7 @@ def _mbconv(x: Any, stage: Stage, stride: int, drop_path: float, name: str, widt
         depthwise_initializer=keras.initializers.RandomNormal(stddev=deviation),
         name=f"{name}_depthwise_conv",
     )(x)
-    x = _normalise(x, f"{name}_depthwise")
+    x = BatchNorm(activation="silu", name=f"{name}_depthwise_bn")(x)
     x = _squeeze_excite(x, max(1, int(channels * SQUEEZE_RATIO)), f"{name}_squeeze")
     x = _conv(x, stage.channels, f"{name}_project", activation=False)
     if stride != 1 or channels != stage.channels:

@@ -12,13 +12,8 @@ FRAME_LOGITS = "frame_logits"
 def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
     """Global average pooling, dropout and a dense layer.
 
-    Args:
-        features: `[batch, height, width, channels]`.
-        num_labels: number of outputs.
-        dropout: rate.
-
-    Returns:
-        Logits `[batch, label]`, float32 under every dtype policy: probabilities near 0 and 1 need it.
+    Takes features `[batch, height, width, channels]`, gives logits `[batch, label]`, float32 under every dtype policy:
+    probabilities near 0 and 1 need it.
     """
     x = layers.GlobalAveragePooling2D(name="pool")(features)
     x = layers.Dropout(dropout, name="dropout")(x)
@@ -32,13 +27,8 @@ def attention_logits(features: Any, num_labels: int, dropout: float) -> Any:
     answer is that of `pooled_logits`. The layer `frame_logits` gives the frames' logits `[batch, frame, label]`.
     After Kong et al. 2020, "PANNs", arXiv:1912.10211 (decision-level attention), with the mean taken of logits.
 
-    Args:
-        features: `[batch, height, width, channels]`, time along the width.
-        num_labels: number of outputs.
-        dropout: rate; a channel is dropped in all frames of a clip.
-
-    Returns:
-        Logits `[batch, label]`, float32 under every dtype policy.
+    Takes features `[batch, height, width, channels]`, time along the width; `dropout` drops a channel in all frames of
+    a clip. Gives logits `[batch, label]`, float32 under every dtype policy.
     """
     x = FrequencyMean(name="frames")(features)
     x = layers.Dropout(dropout, noise_shape=(None, 1, None), name="dropout")(x)

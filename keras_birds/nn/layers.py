@@ -72,14 +72,9 @@ class _SymmetricPadding:
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """`[batch, ceil(height / stride), ceil(width / stride), channels]` for odd kernels."""
-        size = [
-            None if n is None else (n + 2 * (k // 2) - k) // s + 1
-            for n, k, s in zip(input_shape[1:3], self.kernel_size, self.strides, strict=True)
-        ]
-        return (input_shape[0], *size, self._output_channels(input_shape))
-
-    def _output_channels(self, input_shape: Any) -> int:
-        raise NotImplementedError
+        sizes = zip(input_shape[1:3], self.kernel_size, strict=True)
+        padded = [None if n is None else n + 2 * (k // 2) for n, k in sizes]
+        return super().compute_output_shape((input_shape[0], *padded, input_shape[3]))  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -107,9 +102,6 @@ class SymmetricConv2D(_SymmetricPadding, keras.layers.Conv2D):
         self._require_symmetric()
         _require(self, groups=1)
 
-    def _output_channels(self, input_shape: Any) -> int:
-        return int(self.filters)
-
     def call(self, inputs: Any) -> Any:
         """Convolves `inputs` `[batch, height, width, channels]`."""
         if not _ON_TORCH or _is_symbolic(inputs):
@@ -136,9 +128,6 @@ class SymmetricDepthwiseConv2D(_SymmetricPadding, keras.layers.DepthwiseConv2D):
         kwargs = {"padding": "valid", "data_format": "channels_last", **kwargs}
         super().__init__(kernel_size, strides, use_bias=use_bias, **kwargs)
         self._require_symmetric()
-
-    def _output_channels(self, input_shape: Any) -> int:
-        return int(input_shape[-1]) * int(self.depth_multiplier)
 
     def call(self, inputs: Any) -> Any:
         """Convolves each channel of `inputs` `[batch, height, width, channels]` by itself."""
@@ -181,10 +170,8 @@ class BatchNorm(keras.layers.BatchNormalization):
         x = _channels_first(inputs)
         scale, offset = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
         if not training or not self.trainable:
-            mean, variance = (
-                ops.convert_to_tensor(self.moving_mean),
-                ops.convert_to_tensor(self.moving_variance),
-            )
+            averages = (self.moving_mean, self.moving_variance)
+            mean, variance = (ops.convert_to_tensor(x) for x in averages)
             outputs = functional.batch_norm(x, mean, variance, scale, offset, False, 0.0, self.epsilon)
             return self.activation(_channels_last(outputs))
         count = x.shape[0] * x.shape[2] * x.shape[3]

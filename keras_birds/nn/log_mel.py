@@ -108,9 +108,8 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments to make an equal one with."""
-        config = super().get_config()
-        config.pop("dtype", None)
-        return {**config, "audio": self.audio.model_dump(), "mel": self.mel.model_dump()}
+        settings = {"audio": self.audio.model_dump(), "mel": self.mel.model_dump()}
+        return {k: v for k, v in super().get_config().items() if k != "dtype"} | settings
 
 
 def _factors(n_fft: int) -> tuple[int, int]:
@@ -120,13 +119,10 @@ def _factors(n_fft: int) -> tuple[int, int]:
 
 
 def _fourier(n1: int, n2: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """The two products and what lies between them.
+    """The products `[2 * k1, n1]` (real, then imaginary) and `[2 * n2, 2 * k2]`; between them, turns `[k1, n2]`.
 
     With sample `n2 * i + j` and bin `k1 + n1 * k2`: the sum over i, a turn by `j * k1 / n_fft`, the sum over j. Of a
     real frame the bins with `k1` up to `n1 / 2` are enough: the others are the conjugates of some of them.
-
-    Returns:
-        `[2 * k1, n1]` (real, then imaginary parts), cosine and sine `[k1, n2]`, `[2 * n2, 2 * k2]`.
     """
     k1 = np.arange(n1 // 2 + 1)
     angle = -2 * np.pi * np.outer(k1, np.arange(n1)) / n1

@@ -70,13 +70,7 @@ class MelMixUp(keras.layers.MixUp):
     def augment_arrays(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same for arrays, without the backend.
-
-        Args:
-            images: float32 `[batch, height, width, 1]`, left as they are.
-            labels: float32 `[batch, label]`, left as they are.
-            rng: source of the draws.
-        """
+        """The same for float32 `images` `[batch, height, width, 1]` and `labels` `[batch, label]`, left as they are."""
         chosen, order = rng.random() < self.probability, rng.permutation(len(images))
         weight = rng.beta(self.alpha, self.alpha, len(images)).astype(np.float32)
         if not chosen:
@@ -128,12 +122,7 @@ class BackgroundMix:
         self.probability = probability
 
     def augment_arrays(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Mixes backgrounds under some clips.
-
-        Args:
-            images: float32 `[batch, height, width, 1]` in [0, 1], left as they are.
-            rng: source of the draws.
-        """
+        """Mixes backgrounds under some clips of float32 `[batch, height, width, 1]` in [0, 1], left as they are."""
         chosen = np.flatnonzero(rng.random(len(images)) < self.probability)
         if not len(chosen):
             return images
@@ -148,8 +137,7 @@ def mix_power(images: np.ndarray, backgrounds: np.ndarray, snr_db: np.ndarray, t
     """Adds powers of images that are in decibels.
 
     Args:
-        images: float32 `[n, height, width, 1]` in [0, 1].
-        backgrounds: of the same shape.
+        images, backgrounds: float32 `[n, height, width, 1]` in [0, 1].
         snr_db: `[n]`, how far the background's maximum lies below the image's.
         top_db: decibels from 0 to 1.
 

@@ -33,8 +33,7 @@ def batch_norm_silu(
 
     Args:
         x: float32 `[batch, channels, height, width]` in channels-last order.
-        scale: `[channels]`.
-        offset: `[channels]`.
+        scale, offset: `[channels]`.
         epsilon: added to the variance.
 
     Returns:

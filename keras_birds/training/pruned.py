@@ -39,15 +39,10 @@ def train_pruned(models: Sequence[Path], ratio: float, reporter: Reporter) -> Ru
             f"--prune needs the recordings that {run} was trained on. Received: they are no longer there"
         )
     out = run.with_name(f"{run.name}-pruned-{ratio:g}")
-    return train(pruned_config(run, ratio), data, numbers or FULL, out, (out / CONFIG).is_file(), reporter)
-
-
-def pruned_config(run: Path, ratio: float) -> Config:
-    """A run's settings for a short training of its pruned folds."""
     config = Config.load(run / CONFIG).model_dump()
     training = config["training"]
     training["epochs"] = max(1, round(EPOCHS * training["epochs"]))
     training["learning_rate"] *= LEARNING_RATE
     training["warmup_epochs"] = 0.0
     config["model"] |= {"initial": str(run.resolve()), "prune": ratio, "pretrained": "none"}
-    return Config.parse(config)
+    return train(Config.parse(config), data, numbers or FULL, out, (out / CONFIG).is_file(), reporter)

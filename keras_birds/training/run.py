@@ -25,8 +25,7 @@ from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, Fold
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import (
     create_run,
-    read_data_hash,
-    remove_leftovers,
+    read_environment,
     reopen_run,
     write_environment,
 )
@@ -174,9 +173,7 @@ def open_run(
     """Opens a run that `prepare_run` made, perhaps in another process; writes nothing, so that several may at once.
 
     Args:
-        directory: the run's.
-        config: the settings that it was made with.
-        data: the data set's folder, by the same name.
+        directory, config, data: of the run, as it was made.
         pretrained: weights to begin with.
 
     Raises:
@@ -223,13 +220,9 @@ def _catalog_source(
 def background_source(
     directory: Path, paths: list[str], config: Config, reporter: Reporter | None = None
 ) -> MelSource | None:
-    """Images of background recordings; `None` where there are no paths.
+    """Images of the recordings of `background_paths`; `None` where there are none.
 
-    Args:
-        directory: the run's.
-        paths: from `background_paths`.
-        config: the settings.
-        reporter: gets progress while the manifest is made; without one it must be there.
+    The manifest is made in the run's `directory`; with no `reporter` it must be there.
 
     Raises:
         DataError: if none of the recordings can be read.
@@ -287,13 +280,8 @@ def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config)
 
 
 def _open_directory(out: Path | None, config: Config, data: Path, digest: str, resume: bool) -> Path:
-    if not resume:
-        directory = create_run(out, config)
-        write_environment(directory, config.training.seed, data, digest)
-        return directory
-    directory = reopen_run(out, config)
-    remove_leftovers(directory)
-    stored = read_data_hash(directory)
+    directory = reopen_run(out, config) if resume else create_run(out, config)
+    stored = read_environment(directory, "data_hash")
     if stored is None:
         write_environment(directory, config.training.seed, data, digest)
     elif stored != digest:

@@ -75,6 +75,7 @@ def reopen_run(out: Path | None, config: Config) -> Path:
             f"--resume must use the settings that {out} began with. Received: {'; '.join(differences)}; pass the "
             "same --config and --set"
         )
+    remove_leftovers(out)
     return out
 
 
@@ -108,18 +109,14 @@ def write_environment(out: Path, seed: int, data: Path, data_hash: str) -> None:
     _write(out / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
 
 
-def read_data_hash(out: Path) -> str | None:
-    """The data hash of a run; `None` where the run hasn't got as far."""
-    return _read_environment(out, "data_hash")
-
-
 def read_data_dir(out: Path) -> Path | None:
     """Where the data set of a run lay when it began; `None` where the run hasn't got as far, or it is there no more."""
-    found = _read_environment(out, "data")
+    found = read_environment(out, "data")
     return Path(found) if found and Path(found).is_dir() else None
 
 
-def _read_environment(out: Path, key: str) -> str | None:
+def read_environment(out: Path, key: str) -> str | None:
+    """An entry of what `write_environment` wrote; `None` where the run hasn't got as far."""
     try:
         return str(json.loads((out / ENVIRONMENT).read_text(encoding="utf-8"))[key])
     except (OSError, ValueError, KeyError):
