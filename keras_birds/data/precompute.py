@@ -243,7 +243,14 @@ def _write(file: io.FileIO, data: bytes) -> None:
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
     """Makes the store's folder, unless it has other files, and keeps other runs out of it."""
-    _require_own_folder(store)
+    own = (SETTINGS, DATA, JOURNAL, INDEX, _LOCK)
+    names = {item.name for item in store.iterdir()} if store.is_dir() else set()
+    # A kill leaves temporary files of the settings or the index.
+    strangers = sorted(x for x in names if x not in own and not x.startswith((f".{SETTINGS}.", f".{INDEX}.")))
+    if strangers:
+        raise DataError(
+            f"--out must be a new or empty folder, or a mel store. Received: {store}, with {strangers[0]}"
+        )
     try:
         store.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -325,14 +332,3 @@ def _estimate_bytes(paths: list[str], audio: AudioConfig, slots: Slots, workers:
 
     with ThreadPoolExecutor(max(1, workers), "probe") as pool:
         return sum(pool.map(frames, paths)) * slots.frame_bytes
-
-
-def _require_own_folder(store: Path) -> None:
-    own = (SETTINGS, DATA, JOURNAL, INDEX, _LOCK)
-    names = {item.name for item in store.iterdir()} if store.is_dir() else set()
-    # A kill leaves temporary files of the settings or the index.
-    strangers = sorted(x for x in names if x not in own and not x.startswith((f".{SETTINGS}.", f".{INDEX}.")))
-    if strangers:
-        raise DataError(
-            f"--out must be a new or empty folder, or a mel store. Received: {store}, with {strangers[0]}"
-        )
