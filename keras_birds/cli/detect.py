@@ -130,10 +130,12 @@ def detect(
     **other_rules: Any,
 ) -> None:
     """Find all detections in a disk of recordings; the same command goes on where it was stopped."""
+    connection: AbstractContextManager[None] = nullcontext()
     if ray_address is not None:
-        from keras_birds.distributed.cluster import check_address
+        from keras_birds.distributed.cluster import check_address, connect
 
         check_address(ray_address)
+        connection = connect(ray_address)
     from keras_birds.results.journal import JOURNAL
     from keras_birds.results.outputs import write_outputs
     from keras_birds.results.results import Results, result_settings
@@ -144,7 +146,7 @@ def detect(
     keep_scores = keep_scores or "birdclef" in formats
     settings = result_settings(classifier, score, read, keep_scores)
     with (
-        _connection(ray_address),
+        connection,  # first of all, so that a cluster out of reach leaves no folder behind
         Results(out, classifier.labels, classifier.model_id, read, settings, keep_scores) as results,
     ):
         counter = _score(results, files, model, classifier, score, ray_address)
@@ -153,15 +155,6 @@ def detect(
     _report(results, manifest, outputs, counter)
     if (counter.failed or counter.gone or gone) and strict:
         ctx.exit(1)
-
-
-def _connection(ray_address: str | None) -> AbstractContextManager[None]:
-    """First of all, so that a cluster out of reach leaves no folder behind."""
-    if ray_address is None:
-        return nullcontext()
-    from keras_birds.distributed.cluster import connect
-
-    return connect(ray_address)
 
 
 def _score(

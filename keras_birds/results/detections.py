@@ -222,7 +222,7 @@ def detect(
         columns = [x[part][window] for x in (found.start_s, found.end_s, found.channel)]
         columns += [label, scores[part][window, label]]
         if rules.merge:
-            columns = _merge(*columns)
+            columns = _merge(columns)
         start_s, _, channel, label, score = columns
         order = np.lexsort((label, -score, channel, start_s))
         yield _as_table(found, [x[order] for x in columns], labels, rules, model_id)
@@ -251,13 +251,12 @@ def _chosen(scores: np.ndarray, rules: DetectionRules) -> np.ndarray:
     return chosen
 
 
-def _merge(
-    start_s: np.ndarray, end_s: np.ndarray, channel: np.ndarray, label: np.ndarray, score: np.ndarray
-) -> list[np.ndarray]:
-    order = np.lexsort((start_s, channel, label))
-    start_s, end_s, channel, label, score = (x[order] for x in (start_s, end_s, channel, label, score))
+def _merge(columns: list[np.ndarray]) -> list[np.ndarray]:
+    start_s, _, channel, label, _ = columns
     if len(label) == 0:
-        return [start_s, end_s, channel, label, score]
+        return columns
+    order = np.lexsort((start_s, channel, label))
+    start_s, end_s, channel, label, score = (x[order] for x in columns)
     # Windows have one length: the one before in time ends last.
     is_new = np.ones(len(label), bool)
     is_other = (label[1:] != label[:-1]) | (channel[1:] != channel[:-1])

@@ -126,23 +126,14 @@ def write_outputs(
     for fmt in formats:
         if fmt == "birdclef":
             unscored = [x.file for x in results.recordings if x.failed]
+            scores, clip_s = results.read("scores"), classifier.audio.clip_s
             submission = write_submission(
-                results.read("scores"),
-                classifier.labels,
-                classifier.audio.clip_s,
-                results.folder,
-                sample_submission,
-                unscored,
+                scores, classifier.labels, clip_s, results.folder, sample_submission, unscored
             )
             files.append(submission.path)
         else:
-            files += write_tables(
-                fmt,
-                results.read("detections"),
-                results.folder,
-                (classifier.mel.f_min_hz, classifier.mel.f_max_hz),
-                per_recording,
-            )
+            band_hz = (classifier.mel.f_min_hz, classifier.mel.f_max_hz)
+            files += write_tables(fmt, results.read("detections"), results.folder, band_hz, per_recording)
     files.append(results.folder / "summary.csv")
     with new_text(files[-1]) as stream:
         table = csv_writer(stream)

@@ -117,11 +117,8 @@ class Results:
         for file in files:
             entry = self._journal.by_file.get(file)
             # On an object store a fingerprint is a request.
-            if (
-                entry is None
-                or entry.recording.failed
-                or entry.recording.fingerprint != file_fingerprint(file)
-            ):
+            known = None if entry is None or entry.recording.failed else entry.recording.fingerprint
+            if known is None or known != file_fingerprint(file):
                 yield file
             else:
                 self._seen.add(file)
@@ -215,7 +212,21 @@ class Results:
             self.flush()
         self._remove_unlisted()
         path = self.folder / MANIFEST
-        _write_manifest(self.recordings, path)
+        with new_text(path) as file:
+            rows = csv_writer(file)
+            rows.writerow(MANIFEST_COLUMNS)
+            for x in self.recordings:
+                expected_s = "" if math.isnan(x.seconds_expected) else f"{x.seconds_expected:.3f}"
+                row = (
+                    x.file,
+                    x.status,
+                    x.reason,
+                    f"{x.seconds:.3f}",
+                    expected_s,
+                    x.sample_rate_hz,
+                    x.channels,
+                )
+                rows.writerow((*row, x.windows, f"{x.unscored_s:.3f}", x.detections, x.not_seen))
         return path
 
 
@@ -255,16 +266,6 @@ def _read(
 
 def _shard(folder: Path, kind: str, number: int) -> Path:
     return folder / kind / f"{number:06d}.parquet"
-
-
-def _write_manifest(recordings: Iterable[RecordingStatus], path: Path) -> None:
-    with new_text(path) as file:
-        rows = csv_writer(file)
-        rows.writerow(MANIFEST_COLUMNS)
-        for x in recordings:
-            expected_s = "" if math.isnan(x.seconds_expected) else f"{x.seconds_expected:.3f}"
-            row = (x.file, x.status, x.reason, f"{x.seconds:.3f}", expected_s, x.sample_rate_hz, x.channels)
-            rows.writerow((*row, x.windows, f"{x.unscored_s:.3f}", x.detections, x.not_seen))
 
 
 def result_settings(

@@ -150,16 +150,9 @@ class SegmentPicker:
                 names = [rows[x][int(places[0])].as_py() for x in _COLUMNS[:3]]
                 self._add_label(recording, names, *(x[places] for x in columns))
 
-    def _add_label(
-        self,
-        recording: RecordingStatus,
-        names: list[str],
-        score: np.ndarray,
-        start_s: np.ndarray,
-        end_s: np.ndarray,
-        channel: np.ndarray,
-    ) -> None:
+    def _add_label(self, recording: RecordingStatus, names: list[str], *columns: np.ndarray) -> None:
         label, scientific, common = names
+        score, start_s, end_s, channel = columns
         matching = {x.casefold() for x in names} & self._wanted.keys()
         if self._wanted and not matching:
             return
