@@ -14,8 +14,7 @@ import soxr
 from keras_birds.audio import ogg
 from keras_birds.audio.clips import center, crop_start, fill
 from keras_birds.audio.decode import decode, decode_clip, probe
-from keras_birds.audio.reader import MIN_SECONDS
-from keras_birds.audio.segment_reader import SegmentReader
+from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
@@ -388,7 +387,7 @@ def test_every_stream_of_an_ogg_is_heard(tmp_path, monkeypatch, encoder):
         part = samples[int(second * RATE) :][: RATE // 2]
         assert np.argmax(np.abs(np.fft.rfft(part))) * 2 == pytest.approx(frequency_hz, abs=4)
         assert np.abs(part).max() == pytest.approx(peak, abs=0.06)
-    with SegmentReader(path) as reader:
+    with Reader(path) as reader:
         rate = reader.rate_hz
         found = reader.segment(round(4.5 * rate), round(6.5 * rate))
         whole = np.concatenate(list(reader.blocks()))
@@ -465,7 +464,7 @@ def test_a_wav_past_4_gib_whose_size_wrapped_around(tmp_path):
         file.seek(-2000, os.SEEK_END)
         file.write(b"\1\2" * 1000)
         file.write(WAMD)
-    with SegmentReader(path) as reader:
+    with Reader(path) as reader:
         assert reader.frames == ((1 << 32) + more) // 2
         assert reader.segment(reader.frames - 1000, reader.frames).all()
         assert reader.problem == ""
@@ -521,7 +520,7 @@ def test_what_libsndfile_refuses_goes_to_ffmpeg_by_its_content(tmp_path, monkeyp
     assert (status, seconds) == ("ok", pytest.approx(6, abs=0.11))
     whole, rate = decode(path, RATE).samples, probe(path).sample_rate_hz
     np.testing.assert_allclose(decode_clip(path, AudioConfig()).samples, center(whole, 5 * RATE), atol=2e-4)
-    with SegmentReader(path) as reader:
+    with Reader(path) as reader:
         native = np.concatenate(
             [reader.segment(k * rate, (k + 2) * rate)[: (k < 3) * rate + rate] for k in (0, 2, 3)]
         )

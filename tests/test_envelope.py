@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from keras_birds.audio.decode import read_part
 from keras_birds.audio.envelope import read_envelope
-from keras_birds.audio.segment_reader import read_part
 from keras_birds.errors import AudioError
 
 RATE_HZ = 8000

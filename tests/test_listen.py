@@ -13,7 +13,8 @@ import soundfile
 from placeholder import AUDIO, LABELS, TONES_HZ
 
 import keras_birds
-from keras_birds.audio.live_input import LiveBuffer, hear, pipe_blocks, resampled
+from keras_birds.audio.chain import resampled
+from keras_birds.audio.live_input import LiveBuffer, hear, pipe_blocks
 from keras_birds.errors import AudioError, ConfigError
 from keras_birds.inference.classifier import listen
 
@@ -133,7 +134,7 @@ def test_the_scores_are_those_of_the_file_and_times_do_not_drift(placeholder_run
     soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
     expected = classifier.scores(tmp_path / "a.wav", overlap_s=1.3)
     blocks = (samples[k : k + 4410, None] for k in range(0, len(samples), 4410))
-    windows = list(listen(classifier, resampled(blocks, 44_100, RATE_HZ), 1.3, np.zeros(len(LABELS))))
+    windows = list(listen(classifier, resampled(blocks, 44_100, RATE_HZ, 1), 1.3, np.zeros(len(LABELS))))
     assert [x.start_s for x in windows] == list(expected["start_s"])
     np.testing.assert_allclose([x.end_s for x in windows], expected["end_s"], atol=1e-3)
     found = [

@@ -17,7 +17,7 @@ from keras_birds.app.analysis import Analysis, analyse, detections_table, top_ta
 from keras_birds.app.controls import Controls, sidebar
 from keras_birds.app.example import NAME as EXAMPLE
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
-from keras_birds.audio.segment_reader import read_part
+from keras_birds.audio.decode import read_part
 from keras_birds.data.reviews import reviews_path
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier

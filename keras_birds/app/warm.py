@@ -6,7 +6,7 @@ import keras_birds
 from keras_birds.app import charts, downloads, review  # noqa: F401
 from keras_birds.app.analysis import analyse, detections_table, top_table
 from keras_birds.app.session import SessionFolder
-from keras_birds.audio.segment_reader import read_part
+from keras_birds.audio.decode import read_part
 from keras_birds.errors import KerasBirdsError
 
 

@@ -1,7 +1,7 @@
 """Several sounds as one, for files that hold one after the other."""
 
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain, count, takewhile
 from typing import Protocol
 
 import numpy as np
@@ -110,16 +110,15 @@ class _Resampled:
         self._start()
 
     def _start(self) -> None:
-        rates_hz = self._sound.samplerate, self.samplerate
-        self._resampler = soxr.ResampleStream(*rates_hz, self.channels, dtype="float32", quality="HQ")
+        reads = (self._sound.read(_BLOCK_FRAMES, "float32", True) for _ in count())
+        native = takewhile(len, reads)
+        self._blocks = resampled(native, self._sound.samplerate, self.samplerate, self.channels)
         self._held = np.zeros((0, self.channels), np.float32)
-        self._is_over, self._place = False, 0
+        self._place = 0
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
-        while len(self._held) < frames and not self._is_over:
-            block = self._sound.read(_BLOCK_FRAMES, dtype, always_2d)
-            self._is_over = not len(block)
-            self._held = np.concatenate([self._held, resample_chunk(self._resampler, block, self._is_over)])
+        while len(self._held) < frames and (block := next(self._blocks, None)) is not None:
+            self._held = np.concatenate([self._held, block])
         taken, self._held = self._held[:frames], self._held[frames:]
         self._place += len(taken)
         return taken
@@ -150,9 +149,18 @@ def resampled_length(frames: int, rate_hz: int, target_hz: int) -> int:
     return (2 * frames * target_hz + rate_hz) // (2 * rate_hz)
 
 
-def resample_chunk(resampler: soxr.ResampleStream, frames: np.ndarray, is_last: bool) -> np.ndarray:
-    """What comes out when `[n, channels]` go in; soxr wants vectors of one channel."""
-    is_mono = frames.shape[1] == 1
-    chunk = np.ascontiguousarray(frames[:, 0] if is_mono else frames)
-    found: np.ndarray = resampler.resample_chunk(chunk, last=is_last)
-    return found[:, None] if is_mono else found
+def resampled(
+    blocks: Iterable[np.ndarray], rate_hz: int, target_hz: int, channels: int
+) -> Iterator[np.ndarray]:
+    """Blocks `[n, channels]` at another rate (soxr HQ), each as soon as it can be."""
+    if rate_hz == target_hz:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(rate_hz, target_hz, channels, dtype="float32", quality="HQ")
+    for block in chain(blocks, [None]):
+        frames = np.zeros((0, channels), np.float32) if block is None else block
+        # soxr wants vectors of one channel.
+        chunk = np.ascontiguousarray(frames[:, 0] if channels == 1 else frames)
+        found = resampler.resample_chunk(chunk, last=block is None)
+        if len(found):
+            yield found.reshape(-1, channels)

@@ -15,14 +15,9 @@ import soxr
 
 from keras_birds.audio.chain import resampled_length
 from keras_birds.audio.clips import crop_start, fill
-from keras_birds.audio.reader import Reader, check_file
+from keras_birds.audio.reader import Reader
 from keras_birds.audio.remote import file_fingerprint
-from keras_birds.audio.stream import (
-    NAN_REASON,
-    SILENT_REASON,
-    open_stream,
-    partial_reason,
-)
+from keras_birds.audio.stream import NAN_REASON, SILENT_REASON, open_stream, partial_reason
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
 
@@ -121,7 +116,6 @@ def decode_clip(
         AudioError: as `decode`.
         ConfigError: as `decode`.
     """
-    path = check_file(path)
     clip_samples, rate_hz = audio.clip_samples, audio.sample_rate_hz
     if audio.decoder == "soundfile":
         with Reader(path) as reader:
@@ -130,7 +124,7 @@ def decode_clip(
             if n_samples >= clip_samples:
                 start = crop_start(n_samples, clip_samples, position, snap_samples)
                 begin, end = max(0, start - context_samples), start + clip_samples + context_samples
-                part = _read_part(reader, rate_hz, begin, min(end, n_samples), n_samples)
+                part = _exact_part(reader, rate_hz, begin, min(end, n_samples), n_samples)
                 pads = (begin - start + context_samples, end - begin - len(part.samples))
                 return replace(part, samples=np.pad(part.samples, pads)) if any(pads) else part
     whole = decode(path, rate_hz, audio.decoder)
@@ -142,6 +136,31 @@ def decode_clip(
     return replace(whole, samples=padded)
 
 
+def read_part(name: str | Path, begin_s: float, end_s: float, sample_rate_hz: int) -> np.ndarray:
+    """One part of a recording, the mean over channels, resampled by soxr (HQ).
+
+    Args:
+        name: a path or a URL.
+        begin_s: where it begins.
+        end_s: where it ends.
+        sample_rate_hz: rate of the samples.
+
+    Returns:
+        float32 `[n]`, shorter where the recording ends before; none where it ends before the part begins.
+
+    Raises:
+        AudioError: if it can't be read.
+        ConfigError: if a package that a URL needs isn't installed.
+    """
+    with Reader(name) as reader:
+        first, last = round(begin_s * reader.rate_hz), round(end_s * reader.rate_hz)
+        samples = reader.read(first, last - first)
+        if reader.rate_hz == sample_rate_hz or not len(samples):
+            return samples
+        resampled: np.ndarray = soxr.resample(samples, reader.rate_hz, sample_rate_hz, quality="HQ")
+        return resampled
+
+
 @lru_cache(maxsize=4096)
 def _count_frames(path: str | Path, *fingerprint: int) -> int:  # noqa: ARG001 - of the cache
     """Frames that decode, of a recording whose header doesn't say, or not the truth."""
@@ -149,7 +168,7 @@ def _count_frames(path: str | Path, *fingerprint: int) -> int:  # noqa: ARG001 -
         return sum(len(x) for x in reader.blocks())
 
 
-def _read_part(reader: Reader, sample_rate_hz: int, start: int, end: int, n_samples: int) -> Decoded:
+def _exact_part(reader: Reader, sample_rate_hz: int, start: int, end: int, n_samples: int) -> Decoded:
     """Reads from `start` to before `end` of `n_samples`, at the asked rate; a part equals that part of the whole."""
     rate_hz, count = reader.rate_hz, end - start
     # Both rates share every `period`-th native frame: parts that begin there fall on the whole's samples.

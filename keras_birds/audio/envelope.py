@@ -72,8 +72,7 @@ class _Cells:
     def __init__(self, max_cells: int):
         self.size = _CELL_SAMPLES
         self._max_cells = max_cells
-        self._low = np.zeros(0, np.float32)
-        self._high = np.zeros(0, np.float32)
+        self._bounds = np.zeros((2, 0), np.float32)
         self._rest = np.zeros(0, np.float32)
 
     def add(self, samples: np.ndarray) -> None:
@@ -82,21 +81,19 @@ class _Cells:
         self._rest = samples[whole:]
         self._append(samples[:whole].reshape(-1, self.size))
 
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+    def finish(self) -> np.ndarray:
+        """Lows and highs, `[2, cell]`."""
         if len(self._rest):
             self._append(self._rest[None])
-            self._rest = self._rest[:0]
-        return self._low, self._high
+        return self._bounds
 
     def _append(self, cells: np.ndarray) -> None:
-        self._low = np.concatenate([self._low, cells.min(axis=1)])
-        self._high = np.concatenate([self._high, cells.max(axis=1)])
-        while len(self._low) > self._max_cells:
-            if len(self._low) % 2:
+        self._bounds = np.concatenate([self._bounds, [cells.min(axis=1), cells.max(axis=1)]], axis=1)
+        while self._bounds.shape[1] > self._max_cells:
+            if self._bounds.shape[1] % 2:
                 # What has no partner is the beginning of the next cell: an outline of it stands for its samples.
-                ends = np.array([self._low[-1], self._high[-1]], np.float32)
-                self._rest = np.concatenate([np.resize(ends, self.size), self._rest])
-                self._low, self._high = self._low[:-1], self._high[:-1]
-            self._low = self._low.reshape(-1, 2).min(axis=1)
-            self._high = self._high.reshape(-1, 2).max(axis=1)
+                self._rest = np.concatenate([np.resize(self._bounds[:, -1], self.size), self._rest])
+                self._bounds = self._bounds[:, :-1]
+            low, high = self._bounds.reshape(2, -1, 2)
+            self._bounds = np.stack([low.min(axis=1), high.max(axis=1)])
             self.size *= 2

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import soxr
 
 from keras_birds.audio import wav
-from keras_birds.audio.chain import mix, resample_chunk
 from keras_birds.errors import AudioError, ConfigError
 
 SampleFormat = Literal["s16", "s24", "s32", "f32"]
@@ -123,21 +121,6 @@ def pipe_blocks(
     return rate_hz, _blocks(stream, head, rate_hz, channels or 1, fmt or "s16", data_bytes)
 
 
-def resampled(blocks: Iterator[np.ndarray], rate_hz: int, target_hz: int) -> Iterator[np.ndarray]:
-    """Mono blocks `[n, 1]` at another rate (soxr HQ), each as soon as it can be."""
-    if rate_hz == target_hz:
-        yield from map(mix, blocks)
-        return
-    resampler = soxr.ResampleStream(rate_hz, target_hz, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        samples = resample_chunk(resampler, mix(block), False)
-        if len(samples):
-            yield samples
-    rest = resample_chunk(resampler, np.zeros((0, 1), np.float32), True)
-    if len(rest):
-        yield rest
-
-
 def hear(blocks: Iterator[np.ndarray], buffer: LiveBuffer) -> threading.Thread:
     """Moves blocks into a buffer in a thread of its own, which ends with them or when no one listens any more."""
 
@@ -222,10 +205,7 @@ def _blocks(
 def _samples(data: bytes, fmt: SampleFormat) -> np.ndarray:
     if fmt == "f32":
         return np.frombuffer(data, "<f4")
-    if fmt == "s24":
-        # The three bytes become the upper ones of 32 bits.
-        padded = np.zeros((len(data) // 3, 4), np.uint8)
-        padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        return (padded.view("<i4")[:, 0] / np.float32(1 << 31)).astype(np.float32)
-    bits = 8 * _BYTES[fmt]
-    return (np.frombuffer(data, f"<i{_BYTES[fmt]}") / np.float32(1 << (bits - 1))).astype(np.float32)
+    # The bytes become the upper ones of 32 bits.
+    padded = np.zeros((len(data) // _BYTES[fmt], 4), np.uint8)
+    padded[:, 4 - _BYTES[fmt] :] = np.frombuffer(data, np.uint8).reshape(-1, _BYTES[fmt])
+    return (padded.view("<i4")[:, 0] / np.float32(1 << 31)).astype(np.float32)

@@ -49,8 +49,7 @@ class _Run:
     frames: int = 0
 
 
-@dataclass(frozen=True)
-class _Table:
+class _Table(NamedTuple):
     """What the first frame says: 0 where it doesn't."""
 
     frames: int

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -75,6 +74,7 @@ class Reader:
                 check_length(self.name, self.frames, self.rate_hz)
             self._problem = self._layout.problem
             self.frames_promised = self._promised()
+            self._first, self._held = 0, np.zeros((0, self.channels), np.float32)
             self._check_readable()
         except BaseException:
             self.close()
@@ -158,9 +158,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -203,10 +201,22 @@ class Reader:
 
     def read(self, start: int, count: int | None) -> np.ndarray:
         """Mono float32 `[n]`, n <= count: all that decodes from frame `start` on."""
-        blocks = [mix(x)[:, 0] for x in self.blocks(start, count)]
-        if len(blocks) == 1:
-            return blocks[0]
-        return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        blocks = [mix(x)[:, 0] for x in self.blocks(start, count)] or [np.zeros(0, np.float32)]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def segment(self, first: int, last: int) -> np.ndarray:
+        """Float32 frames `[n, channels]` from `first` to before `last`, fewer at the end.
+
+        Best asked for from the first to the last: what was read last is kept.
+        """
+        end = self._first + len(self._held)
+        if not self._first <= first <= end:
+            self._first, self._held, end = first, self._held[:0], first
+        if last > end:
+            kept = self._held[first - self._first :]
+            self._held = np.concatenate([kept, *self.blocks(end, last - end)])
+            self._first = first
+        return self._held[first - self._first : last - self._first]
 
     def blocks(self, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         """All that decodes from frame `start` on, at most `count` frames, in blocks.

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 
 from keras_birds.audio import tfio
-from keras_birds.audio.chain import mix, resample_chunk
+from keras_birds.audio.chain import mix, resampled
 from keras_birds.audio.reader import (
     MIN_SECONDS,
     SHORTFALL_S,
@@ -75,8 +74,8 @@ def open_stream(
             are NaN, or a URL breaks off.
         ConfigError: if the decoder or a package that a URL needs can't be loaded.
     """
-    name = check_file(name)
     if decoder == "tfio":
+        name = check_file(name)
         if is_url(name):
             raise AudioError(name, "the decoder tfio reads local files only", "unreadable")
         native, rate_hz = tfio.read(Path(name))
@@ -84,23 +83,18 @@ def open_stream(
         stream = RecordingStream(
             name, rate_hz, 1, _channel_ids(name, channel, 1), len(native) / rate_hz, iter(())
         )
-        stream.blocks = _blocks(stream, iter([native[:, None]]), sample_rate_hz, lambda: layout_problem(name))
+        blocks = _blocks(stream, iter([native[:, None]]), lambda: layout_problem(name))
+        stream.blocks = resampled(blocks, rate_hz, sample_rate_hz, 1)
         yield stream
         return
     with Reader(name) as reader:
-        yield stream_of(reader, sample_rate_hz, channel)
-
-
-def stream_of(reader: Reader, sample_rate_hz: int, channel: Channel = "mix") -> RecordingStream:
-    """As `open_stream`, of a recording that is open."""
-    channel_ids = _channel_ids(reader.name, channel, reader.channels)
-    stream = RecordingStream(
-        reader.name, reader.rate_hz, reader.channels, channel_ids, reader.seconds_promised, iter(())
-    )
-    stream.blocks = _blocks(
-        stream, reader.blocks(), sample_rate_hz, lambda: reader.problem, reader.shortfall_s
-    )
-    return stream
+        channel_ids = _channel_ids(reader.name, channel, reader.channels)
+        stream = RecordingStream(
+            reader.name, reader.rate_hz, reader.channels, channel_ids, reader.seconds_promised, iter(())
+        )
+        blocks = _blocks(stream, reader.blocks(), lambda: reader.problem, reader.shortfall_s)
+        stream.blocks = resampled(blocks, reader.rate_hz, sample_rate_hz, len(channel_ids))
+        yield stream
 
 
 def _channel_ids(name: str | Path, channel: Channel, channels: int) -> tuple[int, ...]:
@@ -116,16 +110,11 @@ def _channel_ids(name: str | Path, channel: Channel, channels: int) -> tuple[int
 def _blocks(
     stream: RecordingStream,
     native: Iterator[np.ndarray],
-    sample_rate_hz: int,
     problem: Callable[[], str],
     shortfall_s: float = SHORTFALL_S,
 ) -> Iterator[np.ndarray]:
+    """Blocks at the recording's rate; fills in what became of it."""
     rate_hz, channel_ids = stream.sample_rate_hz, stream.channel_ids
-    resampler = None
-    if rate_hz != sample_rate_hz:
-        resampler = soxr.ResampleStream(
-            rate_hz, sample_rate_hz, len(channel_ids), dtype="float32", quality="HQ"
-        )
     frames, is_silent, loudness = 0, True, _Loudness()
     for block in native:
         frames += len(block)
@@ -137,14 +126,7 @@ def _blocks(
         if channel_ids == (0,) and stream.channels > 1:
             loudness.add(block, picked)
         stream.seconds_read = frames / rate_hz
-        if resampler is not None:
-            picked = resample_chunk(resampler, picked, False)
-        if len(picked):
-            yield picked
-    if resampler is not None:
-        rest = resample_chunk(resampler, np.zeros((0, len(channel_ids)), np.float32), True)
-        if len(rest):
-            yield rest
+        yield picked
     if frames / rate_hz < MIN_SECONDS:
         expected = "" if math.isnan(stream.seconds_expected) else f" of {stream.seconds_expected:.1f}"
         raise AudioError(stream.name, f"nothing decodes: read {frames / rate_hz:.2f}{expected} s", "corrupt")

@@ -69,7 +69,8 @@ def listen(
     """Name animals as they call."""
     import numpy as np
 
-    from keras_birds.audio.live_input import LiveBuffer, hear, open_microphone, pipe_blocks, resampled
+    from keras_birds.audio.chain import mix, resampled
+    from keras_birds.audio.live_input import LiveBuffer, hear, open_microphone, pipe_blocks
     from keras_birds.inference.classifier import listen as heard
     from keras_birds.inference.classifier import load
 
@@ -93,7 +94,7 @@ def listen(
         click.echo(f"Listening at {rate_hz:,} Hz with {classifier.model_id}; Ctrl-C ends", err=True)
         heard_s, count = 0.0, 0
         with suppress(KeyboardInterrupt):
-            sound = resampled(iter(buffer), rate_hz, classifier.audio.sample_rate_hz)
+            sound = resampled(map(mix, buffer), rate_hz, classifier.audio.sample_rate_hz, 1)
             for window in heard(classifier, sound, overlap_s, thresholds):
                 count += len(window.detections)
                 heard_s = window.end_s

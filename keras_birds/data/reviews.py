@@ -13,8 +13,8 @@ import numpy as np
 
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.clips import center
+from keras_birds.audio.decode import read_part
 from keras_birds.audio.mel import MelTransform
-from keras_birds.audio.segment_reader import read_part
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.csv_table import read_records
 from keras_birds.errors import AudioError, DataError

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from keras_birds.audio.reader import MIN_SECONDS
+from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.remote import file_fingerprint, is_url, url_path
-from keras_birds.audio.segment_reader import SegmentReader
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.writers.files import new_file, new_text, safe_name
@@ -329,7 +328,7 @@ def _cut_recording(
         if file_fingerprint(file) not in ((-1, -1), recording.fingerprint):
             reason = "has changed since it was scored: run the same `keras-birds detect` again"
             raise AudioError(file, reason, "changed")
-        with SegmentReader(file) as source:
+        with Reader(file) as source:
             places = []
             for k, segment in wanted:
                 middle_s = (segment.start_s + segment.end_s) / 2
@@ -352,7 +351,7 @@ def _cut_recording(
         raise AudioError(file, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
 
 
-def _encode(file: str, frames: np.ndarray, source: SegmentReader, fmt: str) -> bytes:
+def _encode(file: str, frames: np.ndarray, source: Reader, fmt: str) -> bytes:
     subtype = "PCM_24" if source.subtype in _DEEP else "PCM_16"
     if fmt == "wav" and source.subtype in _FLOAT:
         subtype, samples = "FLOAT", frames
