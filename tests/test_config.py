@@ -135,3 +135,7 @@ def test_each_shipped_config_loads_and_opens_with_its_run_command(path: Path):
 def test_the_audio_of_a_clip_is_counted_in_samples():
     assert Config().audio.clip_samples == 160_000
     assert Config.parse({"audio": {"sample_rate_hz": 44_100, "clip_s": 0.5}}).audio.clip_samples == 22_050
+
+
+def test_of_two_overrides_of_one_key_the_last_counts():
+    assert Config.load("baseline", ["training.epochs=2", "training.epochs=3"]).training.epochs == 3
