@@ -60,3 +60,8 @@ def test_json_round_trip_keeps_what_the_taxonomy_says():
     assert back == labels
     assert back.items == labels.items
     assert back.items[0].common_name == "Great Kiskadee"
+
+
+def test_a_label_that_is_there_twice_is_refused():
+    with pytest.raises(DataError, match=r"Received twice: a$"):
+        LabelSet(["a", "b", "a"])
