@@ -1,13 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_birds.audio.clips import (
-    center,
-    crop_start,
-    fill,
-    sliding_windows,
-    window_hop_samples,
-)
+from keras_birds.audio.clips import center, crop_start, fill, sliding_windows, window_hop_samples
 from keras_birds.config import AudioConfig
 from keras_birds.errors import ConfigError
 

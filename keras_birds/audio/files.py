@@ -42,10 +42,7 @@ def recordings_in(folder: str | Path, on_problem: OnProblem = log_problem) -> li
 
 
 def find_inputs(
-    arguments: Sequence[str],
-    stdin: BinaryIO | None,
-    on_problem: OnProblem,
-    on_gone: OnProblem | None = None,
+    arguments: Sequence[str], stdin: BinaryIO | None, on_problem: OnProblem, on_gone: OnProblem | None = None
 ) -> Iterator[str]:
     """Names of the recordings that arguments stand for, found as they are asked for, each once.
 
