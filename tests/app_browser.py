@@ -64,13 +64,8 @@ class Visitor:
 
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        for argument in (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-            "--window-size=1400,2300",
-        ):
-            options.add_argument(argument)
+        for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1400,2300"):
+            options.add_argument(f"--{argument}")
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
         self.address = address

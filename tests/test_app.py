@@ -2,6 +2,7 @@
 
 import resource
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +15,11 @@ from keras_birds.app import charts
 from keras_birds.app.analysis import analyse, detections_table, top_table
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
 from keras_birds.app.warm import warm_up
-from keras_birds.data.reviews import read_reviews, reviews_path, save_review
+from keras_birds.data.reviews import Review, read_reviews, reviews_path, save_review
 from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.inference.aggregate import aggregate
 
 PAGE = Path(keras_birds.__file__).parent / "app" / "page.py"
-
-
-def nothing(what, share):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +29,27 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def folder():
-    found = SessionFolder()
-    yield found
-    found.close()
+    with closing(SessionFolder()) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def analysis(classifier, folder):
-    return analyse(classifier, folder.example(), "example", 0.0, 600, nothing)
-
-
-def test_the_example_is_what_it_says(classifier, analysis):
-    top = top_table(classifier, analysis.found.scores, 5, "mean", 0.25)
-    assert list(top["label"][:2]) == ["chirping_birds", "cat"]
-    assert list(top["votes"]) == [4, 2, 0, 0, 0]
-    assert analysis.envelope.seconds == 30
+    return analyse(classifier, folder.example(), "example", 0.0, 600, lambda *_: None)
 
 
 def test_an_analysis_has_the_numbers_of_the_classifier(classifier, folder, analysis):
-    windows = classifier.scores(folder.example())
-    expected = windows[list(classifier.labels)].to_numpy()
+    expected = classifier.scores(folder.example())[list(classifier.labels)].to_numpy()
     np.testing.assert_array_equal(analysis.found.scores, expected)
-    top = top_table(classifier, analysis.found.scores, 3, "max", 0.97)
+    assert analysis.envelope.seconds == 30
+    top = top_table(classifier, expected, 5, "mean", 0.25)
+    assert list(top["label"][:2]) == ["chirping_birds", "cat"]
+    assert list(top["votes"]) == [4, 2, 0, 0, 0]
+    top = top_table(classifier, expected, 3, "max", 0.97)
     np.testing.assert_array_equal(top["probability"], np.sort(aggregate(expected, "max"))[::-1][:3])
     assert dict(zip(top["label"], top["votes"], strict=True)) == {"cat": 2, "chirping_birds": 0, "rooster": 0}
     found = detections_table(classifier, analysis, 0.9, {"cat", "hen"}, merge=True)
-    assert found[["start_s", "end_s", "label"]].to_numpy().tolist() == [[10, 20, "cat"]]
-    assert set(found["file"]) == {"example"}
+    assert found[["file", "start_s", "end_s", "label"]].to_numpy().tolist() == [["example", 10, 20, "cat"]]
 
 
 def test_warming_up_leaves_nothing_and_does_not_mind_a_broken_model(tmp_path, monkeypatch):
@@ -89,10 +80,12 @@ def test_progress_is_told_and_what_it_raises_stops_the_work(classifier, write_to
 
 def test_errors_have_the_name_that_people_know(classifier, tmp_path, write_tone):
     (tmp_path / "x").write_bytes(b"RIFF nothing")
-    with pytest.raises(AudioError, match=r"^my clip\.ogg: is not audio"):
-        analyse(classifier, tmp_path / "x", "my clip.ogg", 0.0, 600, nothing)
-    with pytest.raises(AudioError, match=r"^tone: is longer than 0\.05 min"):
-        analyse(classifier, write_tone("tone.wav", seconds=5), "tone", 0.0, 3, nothing)
+    for path, name, max_s, said in (
+        (tmp_path / "x", "my clip.ogg", 600, r"^my clip\.ogg: is not audio"),
+        (write_tone("tone.wav", seconds=5), "tone", 3, r"^tone: is longer than 0\.05 min"),
+    ):
+        with pytest.raises(AudioError, match=said):
+            analyse(classifier, path, name, 0.0, max_s, lambda *_: None)
 
 
 def test_uploads_lie_under_names_of_our_own_and_go(tmp_path):
@@ -114,22 +107,16 @@ def test_uploads_lie_under_names_of_our_own_and_go(tmp_path):
     assert not folder.path.exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("../../etc/passwd", "passwd"),
-        ("C:\\sounds\\a.wav", "a.wav"),
-        ("a\nb\x00.wav", "a b .wav"),
-        ("", "upload"),
-        ("ы 鳥.ogg", "ы 鳥.ogg"),
-    ],
-)
-def test_a_name_is_text_only(name, shown):
-    assert display_name(name) == shown
+def test_a_name_is_text_only_and_no_markdown():
+    names = {
+        "../../etc/passwd": "passwd",
+        "C:\\sounds\\a.wav": "a.wav",
+        "a\nb\x00.wav": "a b .wav",
+        "": "upload",
+        "ы 鳥.ogg": "ы 鳥.ogg",
+    }
+    assert {x: display_name(x) for x in names} == names
     assert len(display_name("a" * 500 + ".ogg")) == 120
-
-
-def test_names_are_no_markdown():
     assert plain("![x](http://y) *a* $b$ <i>") == r"\!\[x\]\(http\://y\) \*a\* \$b\$ \<i\>"
 
 
@@ -152,14 +139,16 @@ def test_a_long_timeline_keeps_its_peaks():
     assert found[found["probability"] > 0].to_numpy().tolist() == [[8.5, 0.7], [3500.5, 0.9], [4999.5, 0.8]]
 
 
-def test_a_part_is_drawn_with_its_detections(classifier, analysis, folder):
+def test_a_part_is_drawn_with_its_detections(classifier, analysis):
     found = detections_table(classifier, analysis, 0.25, set(classifier.labels), merge=False)
     samples = np.random.default_rng(0).normal(0, 0.1, 64_000).astype(np.float32)
-    plain_picture = charts.part_picture(samples, 9.0, classifier, found.iloc[:0], None)
-    picture = charts.part_picture(samples, 9.0, classifier, found, (10.0, "cat"))
-    assert plain_picture.startswith(b"\x89PNG")
-    assert picture != plain_picture
-    assert charts.part_picture(np.zeros(32_000, np.float32), 0.0, classifier, found, None)
+    pictures = [
+        charts.part_picture(samples, 9.0, classifier, found.iloc[:0], None),
+        charts.part_picture(samples, 9.0, classifier, found, (10.0, "cat")),
+        charts.part_picture(np.zeros(32_000, np.float32), 0.0, classifier, found, None),
+    ]
+    assert all(x.startswith(b"\x89PNG") for x in pictures)
+    assert len(set(pictures)) == 3
 
 
 @pytest.fixture
@@ -179,7 +168,7 @@ def open_page(monkeypatch, tmp_path):
     return run
 
 
-def test_the_page_shows_what_predict_says(open_page, analysis, classifier):
+def test_the_page_shows_what_predict_says_as_the_address_wants_it(open_page, analysis, classifier):
     page = open_page()
     answer = page.dataframe[0].value
     expected = top_table(classifier, analysis.found.scores, 5, "mean", 0.25)
@@ -187,9 +176,6 @@ def test_the_page_shows_what_predict_says(open_page, analysis, classifier):
     np.testing.assert_allclose(answer["probability"], expected["probability"])
     assert len(page.dataframe[1].value) == 6
     assert not page.error
-
-
-def test_controls_stand_in_the_address(open_page):
     page = open_page(threshold="0.97", top="2", by="best window", species="Domestic cat")
     assert page.slider(key="threshold").value == 0.97
     answer, detections = page.dataframe[0].value, page.dataframe[1].value
@@ -211,38 +197,34 @@ def test_a_bad_file_is_named_and_the_page_goes_on(open_page, tmp_path, write_ton
 
 
 def test_marks_lie_beside_the_recording(open_page, folder, tmp_path):
-    sounds = tmp_path / "sounds"
-    sounds.mkdir()
-    recording = sounds / "cat (1).flac"
+    recording = tmp_path / "sounds" / "cat (1).flac"
+    recording.parent.mkdir()
     recording.write_bytes(folder.example().read_bytes())
-    page = open_page("--folder", sounds)
-    page.session_state["focus"] = (10.0, "cat")
-    page.run()
+    page, marks = open_page("--folder", recording.parent), reviews_path(recording)
+
+    def look_at_the_cat():
+        page.session_state["focus"] = (10.0, "cat")
+        page.run()
+
+    look_at_the_cat()
     page.button(key="right").click().run()
-    (said,) = read_reviews(reviews_path(recording))
-    assert (said.file, said.start_s, said.end_s, said.label) == ("cat (1).flac", 10, 15, "cat")
-    assert (said.verdict, said.model_id) == ("right", "animals")
+    (said,) = read_reviews(marks)
+    expected = Review("cat (1).flac", 10, 15, "cat", said.score, "animals", "right", "", said.reviewed_at)
+    assert said == expected
     assert said.score == pytest.approx(0.9918, abs=1e-3)
     assert "✓ right" in list(page.dataframe[1].value["review"])
     page.button(key="other").click().run()
     assert page.error[0].value == r"Choose the species first\."
     page.selectbox(key="true_label").set_value("hen").run()
     page.button(key="other").click().run()
-    assert read_reviews(reviews_path(recording)) == [
-        replace(
-            said,
-            verdict="other",
-            true_label="hen",
-            reviewed_at=read_reviews(reviews_path(recording))[0].reviewed_at,
-        )
-    ]
-    save_review(reviews_path(recording), replace(said, verdict="other", true_label="![x](http://y)"))
+    (other,) = read_reviews(marks)
+    assert other == replace(said, verdict="other", true_label="hen", reviewed_at=other.reviewed_at)
+    save_review(marks, replace(said, verdict="other", true_label="![x](http://y)"))
     page.run()
     assert r"\!\[x\]\(http\://y\)" in "".join(x.value for x in page.markdown)
     page.button(key="next").click().run()
     assert page.session_state["focus"] == (15.0, "cat")
-    page.session_state["focus"] = (10.0, "cat")
-    page.run()
+    look_at_the_cat()
     page.button(key="undo").click().run()
-    assert not reviews_path(recording).exists()
+    assert not marks.exists()
     assert not page.exception

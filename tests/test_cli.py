@@ -1,6 +1,5 @@
 """The command line itself: how it is started, what its exit codes say, and that errors are one line."""
 
-import json
 import os
 import re
 import subprocess
@@ -18,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [*(x for x in cli.lazy if x != "data"), *(f"data {x}" for x in data.commands)]
 # As in a user's shell: where Python doesn't buffer its output, a full disk looks different.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-WRONG_KEYS = "[training]\nepoch = 2\n[mel]\nn_mel = 64\n[augment.mixup]\nalfa = 0.2\n"
 
 
 @pytest.fixture
@@ -31,13 +29,9 @@ def run(run_command, monkeypatch, tmp_path):
 
 def child(*command, **kwargs):
     """A process that ends within a minute."""
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        env=ENVIRONMENT,
-        text=True,
-        timeout=60,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs},
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}
+    words = [sys.executable, *map(str, command)]
+    return subprocess.run(words, env=ENVIRONMENT, text=True, timeout=60, **pipes)
 
 
 @pytest.mark.parametrize("start", [(ROOT / "cli.py",), ("-m", "keras_birds")], ids=["cli.py", "-m"])
@@ -56,50 +50,33 @@ def test_help_lists_every_command_with_its_line(run):
     assert (code, err) == (0, "")
     for name, (_, line) in cli.lazy.items():
         assert re.search(rf"^  {name} +{re.escape(line)}$", out, re.MULTILINE)
-
-
-def test_without_a_command_the_help_is_shown_as_a_wrong_call(run):
     code, _, err = run()
     assert code == 2
     assert err.startswith("Usage: keras-birds [OPTIONS] COMMAND")
     assert "predict" in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--nonsense",), "No such option"),
-        (("predct", "a.wav"), "No such command 'predct'"),
-        (("data", "chek"), "No such command 'chek'"),
-        *(((*command.split(), "--nonsense"), "No such option") for command in COMMANDS),
-    ],
-    ids=str,
-)
-def test_a_wrong_option_or_command_is_a_wrong_call(run, arguments, said):
-    code, out, err = run(*arguments)
-    assert (code, out) == (2, "")
-    assert said in err
+def test_a_wrong_option_or_command_is_a_wrong_call(run):
+    wrong = {"predct a.wav": "No such command 'predct'", "data chek": "No such command 'chek'"}
+    wrong |= {f"{command} --nonsense": "No such option" for command in ("", *COMMANDS)}
+    for words, said in wrong.items():
+        code, out, err = run(*words.split())
+        assert (code, out) == (2, ""), words
+        assert said in err
 
 
-def test_a_wrong_setting_ends_with_2_and_failed_work_with_1_in_one_line(run, write_tone):
-    code, out, err = run("train", "--config", "nonsense")
-    assert (code, out) == (2, "")
-    assert re.fullmatch(r"Error: --config must be [^\n]* Received: nonsense\n", err)
-    code, out, err = run("train", "--set", "training.epochs=0")
-    assert code == 2
-    assert re.fullmatch(r"Error: [^\n]*training\.epochs: [^\n]* Received: 0\n", err)
-    code, out, err = run("predict", write_tone("a.wav", seconds=1), "--engine", "keras")
-    assert (code, out) == (1, "")
-    assert re.fullmatch(r"Error: No model: [^\n]*\n", err)
-
-
-def test_an_error_of_the_system_is_one_line_that_names_the_place(run, write_tone, tmp_path):
-    model = write_constant_model(tmp_path / "model.onnx", [0.0] * 4)
+def test_a_wrong_setting_ends_with_2_and_failed_work_with_1_in_one_line(run, write_tone, tmp_path):
+    clip, model = write_tone("a.wav", seconds=2), write_constant_model(tmp_path / "model.onnx", [0.0] * 4)
     place = tmp_path / ("a" * 300 + ".csv")
-    code, out, err = run("predict", write_tone("a.wav", seconds=2), "--model", model, "--out", place)
-    assert (code, out) == (1, "")
-    assert re.fullmatch(r"Error: [^\n]*File name too long[^\n]*\n", err)
-    assert str(place) in err
+    for words, expected, said in (
+        (("train", "--config", "nonsense"), 2, r"--config must be .* Received: nonsense"),
+        (("train", "--set", "training.epochs=0"), 2, r".*training\.epochs: .* Received: 0"),
+        (("predict", clip, "--engine", "keras"), 1, "No model: .*"),
+        (("predict", clip, "--model", model, "--out", place), 1, f".*{place}.*File name too long.*"),
+    ):
+        code, out, err = run(*words)
+        assert (code, out) == (expected, "")
+        assert re.fullmatch(rf"Error: {said}\n", err)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -120,29 +97,11 @@ def test_closed_streams_are_no_trouble(descriptor):
     assert ("Usage:" in done.stdout) == (descriptor == 2)
 
 
-_MODULES = """
-import json, sys
-sys.argv = ["keras-birds", *json.loads(sys.argv[1])]
-from keras_birds.cli.main import main
-try:
-    main()
-finally:
-    print("MODULES", json.dumps(sorted(sys.modules)))
-"""
-
-
-def test_all_wrong_keys_of_a_configuration_are_told_at_once_and_before_keras_is_imported(tmp_path):
-    (tmp_path / "mine.toml").write_text(WRONG_KEYS)
-    done = child("-c", _MODULES, json.dumps(["train", "--config", str(tmp_path / "mine.toml")]))
+def test_a_wrong_configuration_is_told_before_keras_is_imported():
+    code = "import sys; from keras_birds.cli.main import main\ntry: main()\nfinally: print(*sys.modules)"
+    done = child("-c", code, "train", "--config", "nonsense")
     assert done.returncode == 2
-    modules = set(json.loads(done.stdout.removeprefix("MODULES ")))
-    assert "pydantic" in modules
-    assert not modules & {"keras", "torch", "tensorflow", "jax", "librosa"}
-    assert done.stderr == (
-        f"Error: {tmp_path / 'mine.toml'}: unknown key mel.n_mel (did you mean mel.n_mels?); "
-        "unknown key augment.mixup.alfa (did you mean augment.mixup.alpha?); "
-        "unknown key training.epoch (did you mean training.epochs?)\n"
-    )
+    assert not {"keras", "torch", "tensorflow", "jax", "librosa"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -15,9 +15,7 @@ RATE_HZ = 32_000
 
 
 def python_blocks(document):
-    return re.findall(
-        r"^```python.*?\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+    return re.findall(r"^```python.*?\n(.*?)^```", document.read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -26,11 +24,10 @@ def folder(tmp_path, monkeypatch):
     rng, rows = np.random.default_rng(0), []
     for label, tone_hz in (("wren", 2000.0), ("bat", 5000.0)):
         (tmp_path / "birdclef" / "train_audio" / label).mkdir(parents=True)
+        tone = 0.3 * np.sin(2 * np.pi * tone_hz * np.arange(RATE_HZ) / RATE_HZ)
         for i in range(25):
-            sound = 0.3 * np.sin(2 * np.pi * tone_hz * np.arange(RATE_HZ) / RATE_HZ) + rng.normal(
-                0, 0.05, RATE_HZ
-            )
-            soundfile.write(tmp_path / "birdclef" / "train_audio" / label / f"{i}.ogg", sound, RATE_HZ)
+            path = tmp_path / "birdclef" / "train_audio" / label / f"{i}.ogg"
+            soundfile.write(path, tone + rng.normal(0, 0.05, RATE_HZ), RATE_HZ)
             rows.append([f"{label}/{i}.ogg", label])
     write_csv(tmp_path / "birdclef" / "train.csv", ["filename", "primary_label"], rows)
     for name, seconds in (("clip.ogg", 6), ("day.flac", 20)):

@@ -43,22 +43,9 @@ def environment(wheel, tmp_path_factory):  # noqa: F811
     shutil.rmtree(folder)  # 700 MB
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """One recording for each label, named as recorders do."""
-    (tmp_path / "disk").mkdir()
-    rng = np.random.default_rng(0)
-    for k, frequency_hz in enumerate(TONES_HZ):
-        t = np.arange(6 * 24_000) / 24_000
-        samples = 0.5 * np.sin(2 * np.pi * frequency_hz * t) + rng.normal(0, 0.005, len(t))
-        suffix = ("wav", "flac", "ogg", "mp3")[k]
-        soundfile.write(tmp_path / "disk" / f"P{k}_20250601_0{k}3000.{suffix}", samples, 24_000)
-    return tmp_path / "disk"
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_slim_environment_predicts_and_cuts(environment, placeholder_run, disk, tmp_path):
+def test_a_slim_environment_predicts_and_cuts(environment, placeholder_run, write_tone, tmp_path):
     code = "import json, importlib.metadata as m; print(json.dumps({x.name: x.version for x in m.distributions()}))"
     found = json.loads(run(environment / "python", "-c", code, cwd=tmp_path))
     installed = {name.lower().replace("_", "-"): version for name, version in found.items()}
@@ -67,17 +54,19 @@ def test_a_slim_environment_predicts_and_cuts(environment, placeholder_run, disk
     assert not installed.keys() & set(ABSENT)
     command = environment / "keras-birds"
 
-    clip = sorted(disk.iterdir())[1]
+    rates = {"rate": 24_000, "seconds": 6}
+    for k, suffix in enumerate(("wav", "flac", "ogg", "mp3")):
+        clip = write_tone(f"disk/P{k}_20250601_0{k}3000.{suffix}", TONES_HZ[k], **rates)
     answer = run(
         *(command, "predict", clip, "--model", placeholder_run, "--format", "csv", "--figure", "clip.png"),
         cwd=tmp_path,
     )
-    assert answer.splitlines()[1].split(",")[2] == LABELS[1]
+    assert answer.splitlines()[1].split(",")[2] == LABELS[3]
     assert (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
 
     (tmp_path / "thresholds.csv").write_text("label,threshold\n" + "".join(f"{x},0.05\n" for x in LABELS))
     run(
-        *(command, "detect", disk, "--model", placeholder_run, "--out", "results", "--overlap", 1),
+        *(command, "detect", "disk", "--model", placeholder_run, "--out", "results", "--overlap", 1),
         *("--threshold", "thresholds.csv", "--top-k", 1, "--keep-scores"),
         *(x for form in ("csv", "json", "parquet", "raven", "birdclef") for x in ("--format", form)),
         cwd=tmp_path,

@@ -28,10 +28,7 @@ _MAX_CLIPS = 64
     help="Where it goes: .onnx, .xml (OpenVINO), .tflite (LiteRT) or .pt2 (torch).",
 )
 @click.option(
-    "--format",
-    "fmt",
-    type=click.Choice(get_args(Format)),
-    help="What will run it. [default: as --out ends]",
+    "--format", "fmt", type=click.Choice(get_args(Format)), help="What will run it. [default: as --out ends]"
 )
 @click.option(
     "--input",

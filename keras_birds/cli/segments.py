@@ -45,17 +45,9 @@ Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
     metavar="FOLDER",
     help="Where the clips go: a new or an empty folder.",
 )
+@click.option("--per-label", type=click.IntRange(min=1), default=20, help="Clips of each label, at most.")
 @click.option(
-    "--per-label",
-    type=click.IntRange(min=1),
-    default=20,
-    help="Clips of each label, at most.",
-)
-@click.option(
-    "--pick",
-    type=click.Choice(("best", "random", "balanced")),
-    default="best",
-    help="Which detections.",
+    "--pick", type=click.Choice(("best", "random", "balanced")), default="best", help="Which detections."
 )
 @click.option(
     "--seconds",
