@@ -22,50 +22,46 @@ NUM_VALIDATE = (36, 34)
 EPOCHS, BATCH_SIZE = 4, 4
 FOLD_FILES = {"model.keras", "model.onnx", "model.json", "history.csv", "oof.parquet"}
 RUN_FILES = {"config.toml", "environment.json", "split.csv", "manifest.csv"}
+MEL = {"n_fft": 256, "hop_samples": 128, "n_mels": 16, "n_mfcc": 8, "f_max_hz": 4000}
+TRAINING = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": 5e-3, "seed": 2}
 
 
 def make_config(data=(), model=(), augment=(), **training):
     return Config.parse(
         {
             "audio": {"sample_rate_hz": RATE_HZ, "clip_s": 0.5},
-            "mel": {
-                "n_fft": 256,
-                "hop_samples": 128,
-                "n_mels": 16,
-                "n_mfcc": 8,
-                "f_max_hz": 4000,
-                "height": 32,
-                "width": 32,
-            },
+            "mel": {**MEL, "height": 32, "width": 32},
             "data": {"secondary": "mask", **dict(data)},
             "folds": {"strategy": "column", "column": "fold"},
             "augment": dict(augment),
             "model": {"pretrained": "none", **dict(model)},
-            "training": {
-                "epochs": EPOCHS,
-                "batch_size": BATCH_SIZE,
-                "learning_rate": 5e-3,
-                "seed": 2,
-                **training,
-            },
+            "training": {**TRAINING, **training},
         }
     )
 
 
+def write_tones(folder, labels, tones_hz, count):
+    """A folder a label, with so many noisy tones of half a second, of frequencies within a tenth of the label's."""
+    rng, t = np.random.default_rng(0), np.arange(RATE_HZ // 2) / RATE_HZ
+    for label, tone_hz in zip(labels, tones_hz, strict=True):
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            noise = rng.normal(0, 0.1, len(t))
+            tone = 0.4 * np.sin(2 * np.pi * tone_hz * rng.uniform(0.9, 1.1) * t)
+            soundfile.write(folder / label / f"{i}.wav", tone + noise, RATE_HZ)
+    return folder
+
+
 def make_data(folder):
     """BirdCLEF's layout with a column of folds; two recordings can't be read, a third of them has a second label."""
-    rng, rows = np.random.default_rng(0), []
-    t = np.arange(RATE_HZ // 2) / RATE_HZ
-    for k, (label, tone_hz) in enumerate(zip(LABELS, TONES_HZ, strict=True)):
-        (folder / "train_audio" / label).mkdir(parents=True)
-        for i in range(2 * PER_LABEL_AND_FOLD):
-            name, noise = f"{label}/{i}.wav", rng.normal(0, 0.1, len(t))
-            tone = 0.4 * np.sin(2 * np.pi * tone_hz * rng.uniform(0.9, 1.1) * t)
-            soundfile.write(folder / "train_audio" / name, tone + noise, RATE_HZ)
-            second = [LABELS[(k + 1) % 3]] if i % 3 == 1 else [""]
-            rows.append([name, label, second, i // PER_LABEL_AND_FOLD])
+    write_tones(folder / "train_audio", LABELS, TONES_HZ, 2 * PER_LABEL_AND_FOLD)
     for name, content in BROKEN.items():
         (folder / "train_audio" / name).write_bytes(content)
+    rows = [
+        [f"{label}/{i}.wav", label, [LABELS[(k + 1) % 3]] if i % 3 == 1 else [""], i // PER_LABEL_AND_FOLD]
+        for k, label in enumerate(LABELS)
+        for i in range(2 * PER_LABEL_AND_FOLD)
+    ]
     write_csv(folder / "train.csv", ["filename", "primary_label", "secondary_labels", "fold"], rows)
     write_csv(folder / "taxonomy.csv", ["primary_label"], [[label] for label in LABELS])
     return folder
@@ -100,14 +96,9 @@ class Watcher(Reporter):
             raise KeyboardInterrupt
 
 
-def interrupt(config, data, fold, out, stop, resume=False):
-    """Trains until `stop` holds; the watcher."""
+def interrupt(config, data, fold, out, stop=lambda lines, done: True, resume=False):
+    """Trains until `stop` holds, at first before the first fold; the watcher."""
     watcher = Watcher(stop)
     with pytest.raises(KeyboardInterrupt):
         train(config, data, fold, out, resume=resume, reporter=watcher)
     return watcher
-
-
-def begin(config, data, out):
-    """A run that was interrupted before its first fold."""
-    return interrupt(config, data, 0, out, lambda lines, done: True)

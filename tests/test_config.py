@@ -18,13 +18,12 @@ def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
     path.write_text("[training]\nepoch = 2\nlr = 1e-3\n[mel]\nn_mel = 64\n[modell]\ndropout = 0.1\n")
     with pytest.raises(ConfigError) as caught:
         Config.load(path)
-    message = str(caught.value)
-    assert message.startswith(str(path))
-    assert "unknown key training.epoch (did you mean training.epochs?)" in message
-    assert "unknown key mel.n_mel (did you mean mel.n_mels?)" in message
-    assert "unknown key modell (did you mean model?)" in message
-    assert "unknown key training.lr" in message
-    assert "\n" not in message
+    near = {"mel.n_mel": "mel.n_mels", "training.epoch": "training.epochs", "modell": "model"}
+    expected = {f"unknown key {x} (did you mean {y}?)" for x, y in near.items()}
+    source, _, problems = str(caught.value).partition(": ")
+    assert source == str(path)
+    assert expected < set(problems.split("; "))
+    assert "unknown key training.lr" in problems
 
 
 @pytest.mark.parametrize(
@@ -41,6 +40,8 @@ def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
         ({"mel": {"n_fft": 200_000}}, "n_fft must not exceed the clip's 160000 samples"),
         ({"folds": {"strategy": "column"}}, r'folds\.column must name a column when strategy = "column"'),
         ({"augment": {"time_mask": {"size": [20, 5]}}}, r"augment\.time_mask\.size: must be \[low, high\]"),
+        ({"model": {"initial": "a"}}, 'pretrained must be "none" when initial'),
+        ({"model": {"prune": 0.5}}, "initial must name a trained run when prune"),
         ({"data": {"min_rating": float("nan")}}, "data.min_rating: .*finite"),
     ],
 )
@@ -49,41 +50,39 @@ def test_settings_that_contradict_each_other_are_refused(settings, words):
         Config.parse(settings)
 
 
-def test_overrides_are_toml_values_or_bare_words():
+def test_overrides_are_toml_values_or_bare_words_and_the_last_of_one_key_counts():
     overrides = [
-        "training.epochs=2",
-        "training.learning_rate = 1e-3",
-        "model.pretrained=none",
-        "augment.gain.bias=[0.0, 0.05]",
-        'data.collections=["XC", "iNat"]',
-        "data.dir=/a b/c=d",
-        'data.table="birds.csv"',
+        *("training.epochs=3", "training.epochs=2", "training.learning_rate = 1e-3", "model.pretrained=none"),
+        *("augment.gain.bias=[0.0, 0.05]", 'data.collections=["XC", "iNat"]'),
+        *("data.dir=/a b/c=d", 'data.table="birds.csv"'),
     ]
-    config = Config.load("baseline", overrides)
-    assert config.training.epochs == 2
-    assert config.training.learning_rate == 1e-3
-    assert config.model.pretrained == "none"
-    assert config.augment.gain.bias == (0.0, 0.05)
-    assert config.data.collections == ("XC", "iNat")
-    assert config.data.dir == "/a b/c=d"
-    assert config.data.table == "birds.csv"
-    assert config.mel == Config().mel
+    assert Config.load("baseline", overrides) == Config.parse(
+        {
+            "training": {"epochs": 2, "learning_rate": 1e-3},
+            "model": {"pretrained": "none"},
+            "augment": {"gain": {"bias": (0.0, 0.05)}},
+            "data": {"collections": ("XC", "iNat"), "dir": "/a b/c=d", "table": "birds.csv"},
+        }
+    )
 
 
-@pytest.mark.parametrize("override", ["training.epochs", "=2", "training.=2", ".epochs=2"])
-def test_an_override_without_key_or_value_is_refused(override):
-    with pytest.raises(ConfigError, match=r"--set takes section\.key=value\. Received: "):
-        Config.load("baseline", [override])
-
-
-def test_an_override_below_a_value_and_wrong_ones_are_refused():
-    with pytest.raises(ConfigError, match="epochs is a value, not a section"):
-        Config.load("baseline", ["training.epochs.more=2"])
-    with pytest.raises(ConfigError) as caught:
-        Config.load("baseline", ["training.epoks=2", "training.batch_size=many"])
-    assert "unknown key training.epoks (did you mean training.epochs?)" in str(caught.value)
-    assert "training.batch_size" in str(caught.value)
-    assert "Received: 'many'" in str(caught.value)
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        *(
+            ([x], r"--set takes section\.key=value\. Received: ")
+            for x in ("training.epochs", "training.=2", ".epochs=2")
+        ),
+        (["training.epochs.more=2"], "epochs is a value, not a section"),
+        (
+            ["training.epoks=2", "training.batch_size=many"],
+            r"training.batch_size: .*Received: 'many'; .*epoks \(did you mean training.epochs\?\)",
+        ),
+    ],
+)
+def test_wrong_overrides_are_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.load("baseline", overrides)
 
 
 def test_to_toml_round_trip(tmp_path):
@@ -135,7 +134,3 @@ def test_each_shipped_config_loads_and_opens_with_its_run_command(path: Path):
 def test_the_audio_of_a_clip_is_counted_in_samples():
     assert Config().audio.clip_samples == 160_000
     assert Config.parse({"audio": {"sample_rate_hz": 44_100, "clip_s": 0.5}}).audio.clip_samples == 22_050
-
-
-def test_of_two_overrides_of_one_key_the_last_counts():
-    assert Config.load("baseline", ["training.epochs=2", "training.epochs=3"]).training.epochs == 3

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from small_run import make_config
 
 from keras_birds.config import Config
 from keras_birds.data.dataset import Epochs, MelDataset
@@ -14,20 +15,7 @@ from keras_birds.errors import AudioError, DataError
 from keras_birds.nn.augment import build_augment
 
 NUM = 13
-CONFIG = Config.parse(
-    {
-        "audio": {"sample_rate_hz": 8000, "clip_s": 0.5},
-        "mel": {
-            "n_fft": 256,
-            "hop_samples": 128,
-            "n_mels": 16,
-            "n_mfcc": 8,
-            "f_max_hz": 4000,
-            "height": 32,
-            "width": 32,
-        },
-    }
-)
+CONFIG = make_config()
 TARGETS = np.eye(NUM, dtype="float32")
 
 
@@ -41,10 +29,9 @@ def paths(tmp_path_factory):
     return [folder / f"{i}.wav" for i in range(NUM)]
 
 
-def _dataset(paths, config=CONFIG, rows=None, batch_size=4, augment=None, workers=1, **epochs):
+def _dataset(paths, config=CONFIG, rows=range(NUM), batch_size=4, augment=None, workers=1, **epochs):
     source = OnTheFlySource(paths, config.audio, config.mel)
-    epochs = Epochs(np.arange(NUM) if rows is None else rows, **epochs)
-    return MelDataset(source, TARGETS, epochs, batch_size, augment, workers)
+    return MelDataset(source, TARGETS, Epochs(np.array(rows, int), **epochs), batch_size, augment, workers)
 
 
 def _epochs(dataset, n=1):
@@ -57,6 +44,11 @@ def _epochs(dataset, n=1):
     return found
 
 
+def _order(dataset):
+    """The recordings of an epoch."""
+    return np.concatenate([targets for _, targets in _epochs(dataset)]).argmax(1).tolist()
+
+
 def _assert_same(a, b):
     assert len(a) == len(b)
     for (images, targets), (other_images, other_targets) in zip(a, b, strict=True):
@@ -65,47 +57,43 @@ def _assert_same(a, b):
 
 
 def test_gives_the_sources_images_and_targets_in_order(paths):
-    dataset = _dataset(paths, rows=np.array([5, 2, 9, 0, 7]))
+    rows = [5, 2, 9, 0, 7]
+    dataset = _dataset(paths, rows=rows)
     batches = _epochs(dataset)
     assert [len(images) for images, _ in batches] == [4, 1] == [len(targets) for _, targets in batches]
     images, targets = (np.concatenate(part) for part in zip(*batches, strict=True))
     assert images.shape == (5, 32, 32, 1)
     assert images.dtype == targets.dtype == np.float32
-    np.testing.assert_array_equal(images, dataset.source.images(np.array([5, 2, 9, 0, 7])))
-    np.testing.assert_array_equal(targets.argmax(1), [5, 2, 9, 0, 7])
+    np.testing.assert_array_equal(images, dataset.source.images(np.array(rows)))
+    assert targets.argmax(1).tolist() == rows
 
 
 def test_each_epoch_has_an_order_of_its_own_with_every_recording(paths):
     dataset = _dataset(paths, shuffle=True)
-    per_epoch = [np.concatenate([t for _, t in _epochs(dataset)]).argmax(1) for _ in range(3)]
+    per_epoch = [_order(dataset) for _ in range(3)]
     assert dataset.epoch == 3
-    for order in per_epoch:
-        assert sorted(order) == list(range(NUM))
-    assert len({tuple(order) for order in per_epoch}) == 3
+    assert [sorted(order) for order in per_epoch] == [list(range(NUM))] * 3
+    assert len(set(map(tuple, per_epoch))) == 3
 
 
 def test_negatives_are_a_share_of_every_epoch_and_drawn_anew(paths):
-    rows, negatives = np.arange(6), np.arange(6, NUM)
-    dataset = _dataset(
-        paths, rows=rows, negative_rows=negatives, negative_fraction=0.4, shuffle=True, batch_size=5
-    )
+    negatives = {"negative_rows": np.arange(6, NUM), "negative_fraction": 0.4}
+    dataset = _dataset(paths, rows=range(6), **negatives, shuffle=True, batch_size=5)
     drawn = []
     for _ in range(7):
-        found = np.concatenate([t for _, t in _epochs(dataset)]).argmax(1)
-        assert sorted(x for x in found if x < 6) == list(rows)
-        drawn.append(tuple(sorted(x for x in found if x >= 6)))
-        assert len(set(drawn[-1])) == 4
+        found = sorted(_order(dataset))
+        assert found[:6] == list(range(6))
+        drawn.append(tuple(found[6:]))
+        assert len(set(drawn[-1])) == len(drawn[-1]) == 4
     assert len(dataset) == 2
     assert len(set(drawn)) > 1
-    assert set(sum(drawn, ())) == set(negatives)
+    assert set(sum(drawn, ())) == set(range(6, NUM))
 
 
 def test_few_negatives_are_repeated_evenly_and_none_are_refused(paths):
-    dataset = _dataset(
-        paths, rows=np.arange(9), negative_rows=np.array([10, 11]), negative_fraction=0.5, batch_size=18
-    )
-    found = np.concatenate([t for _, t in _epochs(dataset)]).argmax(1)
-    assert sorted(np.bincount(found)[[10, 11]]) == [4, 5]
+    negatives = {"negative_rows": np.array([10, 11]), "negative_fraction": 0.5}
+    found = _order(_dataset(paths, rows=range(9), **negatives, batch_size=18))
+    assert sorted([found.count(10), found.count(11)]) == [4, 5]
     with pytest.raises(DataError, match="negatives must have at least one usable recording"):
         _dataset(paths, negative_fraction=0.5)
 
@@ -113,19 +101,10 @@ def test_few_negatives_are_repeated_evenly_and_none_are_refused(paths):
 @pytest.mark.parametrize("crop", ["center", "random"])
 def test_repeats_exactly_whatever_the_number_of_threads(paths, crop):
     config = CONFIG.model_copy(update={"audio": CONFIG.audio.model_copy(update={"crop": crop})})
-    augment = build_augment(config)
+    settings = {"shuffle": True, "augment": build_augment(config), "random_crop": crop == "random"}
 
     def epochs(workers, seed=42):
-        dataset = _dataset(
-            paths,
-            config,
-            seed=seed,
-            shuffle=True,
-            augment=augment,
-            random_crop=crop == "random",
-            workers=workers,
-        )
-        return _epochs(dataset, 2)
+        return _epochs(_dataset(paths, config, workers=workers, seed=seed, **settings), 2)
 
     expected = epochs(0)
     for workers in (1, 4):
@@ -134,30 +113,23 @@ def test_repeats_exactly_whatever_the_number_of_threads(paths, crop):
     assert not all(np.array_equal(a[0], b[0]) for a, b in zip(other, expected, strict=True))
 
 
-def test_random_crops_differ_between_epochs_and_stay_in_the_recording(paths):
+def test_random_crops_differ_between_epochs(paths):
     config = CONFIG.model_copy(update={"audio": CONFIG.audio.model_copy(update={"crop": "random"})})
-    dataset = _dataset(paths, config, random_crop=True)
-    first, second = _epochs(dataset), _epochs(dataset)
-    assert not np.array_equal(first[0][0], second[0][0])
-    np.testing.assert_array_equal(first[0][1], second[0][1])
+    first, second = (_epochs(x)[0] for x in [_dataset(paths, config, random_crop=True)] * 2)
+    assert not np.array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
 
 
-def test_a_batch_does_not_depend_on_what_was_asked_before(paths):
-    augment = build_augment(CONFIG)
-    dataset = _dataset(paths, shuffle=True, augment=augment, workers=2)
-    expected = _epochs(_dataset(paths, shuffle=True, augment=augment, workers=0))
+def test_a_batch_depends_on_its_epoch_and_index_only(paths):
+    settings = {"shuffle": True, "augment": build_augment(CONFIG)}
+    expected = _epochs(_dataset(paths, **settings, workers=0), 3)
+    dataset = _dataset(paths, **settings, workers=2)
     for index in (3, 0, 2, 2, 1, 3, 0):
         _assert_same([dataset[index]], [expected[index]])
-
-
-def test_epoch_can_be_set_to_go_on_where_a_run_stopped(paths):
-    augment = build_augment(CONFIG)
-    all_epochs = _epochs(_dataset(paths, shuffle=True, augment=augment), 3)
-    resumed = _dataset(paths, shuffle=True, augment=augment)
-    _ = resumed[0]  # Fetches ahead in epoch 0: none of that may turn up in epoch 2.
-    resumed.epoch = 2
-    _assert_same(_epochs(resumed), all_epochs[-4:])
-    assert resumed.epoch == 3
+    # What it fetched ahead in epoch 0 must not turn up in epoch 2, where a resumed run goes on.
+    dataset.epoch = 2
+    _assert_same(_epochs(dataset), expected[-4:])
+    assert dataset.epoch == 3
 
 
 class Pooled(keras.Model):
@@ -214,23 +186,17 @@ def test_epochs_advance_by_themselves_in_fit(paths, shuffle):
 
 def test_the_baseline_really_mixes_images_and_labels(paths):
     """With the published settings, mixup reaches both what the network sees and what it is asked for."""
-    baseline = Config()
-    assert baseline.augment.mixup.probability == 1.0
-    only_mixup = baseline.augment.model_copy(update={"probability": 0.0})
-    config = CONFIG.model_copy(update={"augment": only_mixup})
+    baseline = Config().augment
+    assert baseline.mixup.probability == 1.0
+    config = CONFIG.model_copy(update={"augment": baseline.model_copy(update={"probability": 0.0})})
     plain = _epochs(_dataset(paths, shuffle=True))
     mixed = _epochs(_dataset(paths, shuffle=True, augment=build_augment(config)))
     num_mixed = 0
     for (images, targets), (seen_images, seen_targets) in zip(plain, mixed, strict=True):
         np.testing.assert_allclose(seen_targets.sum(1), 1, atol=1e-6)
-        for k in range(len(images)):
-            # Labels are one-hot by recording: they say what was mixed with what weight; images must agree.
-            np.testing.assert_allclose(
-                seen_images[k, ..., 0],
-                np.tensordot(seen_targets[k] @ targets.T, images[..., 0], 1),
-                atol=1e-5,
-            )
-            num_mixed += np.count_nonzero(seen_targets[k] > 0.01) == 2
+        # Labels are one-hot by recording: they say what was mixed with what weight; images must agree.
+        np.testing.assert_allclose(seen_images, np.tensordot(seen_targets @ targets.T, images, 1), atol=1e-5)
+        num_mixed += ((seen_targets > 0.01).sum(1) == 2).sum()
     assert num_mixed >= 3
 
 
@@ -262,18 +228,13 @@ def test_what_a_thread_raises_arrives(paths, tmp_path):
 
 def test_the_arguments_are_checked(paths):
     with pytest.raises(DataError, match="at least one usable recording"):
-        _dataset(paths, rows=np.array([], int))
+        _dataset(paths, rows=[])
     with pytest.raises(DataError, match="Received: 13 recordings for batches of 14"):
         _dataset(paths, batch_size=14, drop_remainder=True)
     with pytest.raises(DataError, match="Received: 13"):
-        MelDataset(OnTheFlySource(paths[:12], CONFIG.audio, CONFIG.mel), TARGETS, Epochs(np.arange(2)), 2)
-    manifest = pd.DataFrame(
-        {
-            "path": list(map(str, paths)),
-            "status": ["ok"] * 12 + ["corrupt"],
-            "reason": [""] * 12 + ["truncated"],
-        }
-    )
+        _dataset(paths[:12], rows=range(2))
+    manifest = pd.DataFrame({"path": map(str, paths), "status": "ok", "reason": ""})
+    manifest.loc[12, ["status", "reason"]] = "corrupt", "truncated"
     source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel, manifest=manifest)
     with pytest.raises(DataError, match=r"row 12 \(truncated\)"):
         MelDataset(source, TARGETS, Epochs(np.arange(NUM)), 2)

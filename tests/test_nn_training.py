@@ -16,25 +16,11 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import small_run as small
 import soundfile
 from layer_test import as_array
 from sklearn.metrics import roc_auc_score
-from small_run import (
-    BATCH_SIZE,
-    BROKEN,
-    EPOCHS,
-    FOLD_FILES,
-    LABELS,
-    NUM_VALIDATE,
-    RATE_HZ,
-    RUN_FILES,
-    Watcher,
-    begin,
-    files_below,
-    interrupt,
-    make_config,
-    make_data,
-)
+from small_run import EPOCHS, FOLD_FILES, LABELS, RUN_FILES, Watcher, files_below, interrupt, make_config
 
 import keras_birds
 from keras_birds.config import Config
@@ -57,17 +43,25 @@ from keras_birds.training.warm_start import initial_model
 pytestmark = pytest.mark.usefixtures("shallow_network")
 
 
-def make_dense(steps_per_epoch=5, **training):
+def make_dense(steps_per_epoch=5, features=4, **training):
     """A small network, compiled as training compiles its own."""
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    model = keras.Sequential([keras.Input((features,)), keras.layers.Dense(3)])
     compile_model(model, make_config(**training), steps_per_epoch)
     return model
 
 
+def scores_of(result):
+    return OutOfFold.read(result.folder / "oof.parquet")
+
+
+def batches_of(dataset):
+    """Images and targets of an epoch."""
+    return (np.concatenate(x) for x in zip(*(dataset[k] for k in range(len(dataset))), strict=True))
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data") / "birds")
+    return small.make_data(tmp_path_factory.mktemp("data") / "birds")
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +81,14 @@ def whole(data, killed, tmp_path_factory, shallow_network):
         return False
 
     watcher = Watcher(copy)
-    result = train(make_config(), data, "all", out, reporter=watcher)
-    assert result.out == out
-    return result, watcher.lines
+    return train(make_config(), data, "all", out, reporter=watcher), watcher.lines
 
 
 @pytest.fixture(params=range(2))
 def fold(request, whole):
     """A finished fold of the uninterrupted run: its result, history and out-of-fold scores."""
     result = whole[0].folds[request.param]
-    return result, pd.read_csv(result.folder / "history.csv"), OutOfFold.read(result.folder / "oof.parquet")
+    return result, pd.read_csv(result.folder / "history.csv"), scores_of(result)
 
 
 def test_a_run_directory_holds_what_it_should_and_says_what_it_does(whole, data):
@@ -108,15 +100,22 @@ def test_a_run_directory_holds_what_it_should_and_says_what_it_does(whole, data)
     for epoch, line in enumerate(lines[2 : 2 + EPOCHS], 1):
         assert line.startswith(f"epoch {epoch}/{EPOCHS}  loss ")
         assert ("left" in line) == (epoch < EPOCHS)
+    assert result.left_out == len(small.BROKEN)
+    assert result.mean_macro_auc == pytest.approx(np.mean([x.macro_auc for x in result.folds]))
 
     config = make_config()
     assert Config.load(result.out / "config.toml") == config
     environment = json.loads((result.out / "environment.json").read_text())
-    assert environment["backend"] == keras.config.backend()
-    assert environment["seed"] == config.training.seed
-    assert environment["data_hash"] == data_hash(read_catalog(data, config.data))
+    assert (
+        environment.items()
+        >= {
+            "backend": keras.config.backend(),
+            "seed": 2,
+            "data_hash": data_hash(read_catalog(data, config.data)),
+            "python": sys.version.split()[0],
+        }.items()
+    )
     assert environment["device"]
-    assert environment["python"] == sys.version.split()[0]
     versions = {"keras": keras.__version__, "numpy": np.__version__, "keras-birds": keras_birds.__version__}
     assert versions.items() <= environment["versions"].items()
 
@@ -124,55 +123,40 @@ def test_a_run_directory_holds_what_it_should_and_says_what_it_does(whole, data)
     assert list(split["path"]) == [f"train_audio/{name}" for name in table["filename"]]
     assert list(split["label"]) == list(table["primary_label"])
     assert list(split["fold"]) == list(table["fold"])
-
-
-def test_what_cannot_be_read_is_left_out_with_its_reason(whole, data):
-    manifest = pd.read_csv(whole[0].out / "manifest.csv", keep_default_na=False).set_index("path")
+    manifest, audio = pd.read_csv(result.out / "manifest.csv", keep_default_na=False), data / "train_audio"
     assert len(manifest) == 72
-    assert whole[0].left_out == len(BROKEN)
-    wrong, audio = manifest[manifest["status"] != "ok"], data / "train_audio"
-    found = {path: (row["status"], row["reason"]) for path, row in wrong.iterrows()}
-    assert found == {
-        str(audio / "wren/20.wav"): ("corrupt", "is not audio"),
-        str(audio / "bat/14.wav"): ("empty", "is empty (0 bytes)"),
-    }
+    assert manifest.loc[manifest["status"] != "ok", ["path", "status", "reason"]].to_numpy().tolist() == [
+        [str(audio / "wren/20.wav"), "corrupt", "is not audio"],
+        [str(audio / "bat/14.wav"), "empty", "is empty (0 bytes)"],
+    ]
 
 
 def test_out_of_fold_scores_are_of_the_folds_readable_recordings(fold, data):
     result, _, oof = fold
     table = pd.read_csv(data / "train.csv")
-    wanted = [x for x in table["filename"][table["fold"] == result.fold] if x not in BROKEN]
-    assert list(oof.paths) == [f"train_audio/{x}" for x in wanted]
+    table = table[(table["fold"] == result.fold) & ~table["filename"].isin(small.BROKEN)]
+    assert list(oof.paths) == [f"train_audio/{x}" for x in table["filename"]]
     assert tuple(oof.labels) == LABELS
-    assert oof.scores.shape == oof.targets.shape == (NUM_VALIDATE[result.fold], 3)
+    assert oof.scores.shape == (small.NUM_VALIDATE[result.fold], 3)
     assert oof.scores.dtype == np.float32
     assert ((oof.scores > 0) & (oof.scores < 1)).all()
     # Masked secondary labels are targets of -1.
-    table = table.set_index("filename")
-    for path, targets in zip(oof.paths, oof.targets, strict=True):
-        row = table.loc[path.removeprefix("train_audio/")]
-        expected = [
-            1.0 if label == row["primary_label"] else -1.0 if label in row["secondary_labels"] else 0.0
-            for label in LABELS
-        ]
-        assert targets.tolist() == expected
-    assert (oof.targets == -1).sum() >= 10
+    assert oof.targets.tolist() == [
+        [1.0 if x == row.primary_label else -1.0 if x in row.secondary_labels else 0.0 for x in LABELS]
+        for row in table.itertuples()
+    ]
 
 
 def test_history_has_a_row_an_epoch(fold):
     result, history, _ = fold
     assert list(history["epoch"]) == list(range(1, EPOCHS + 1))
-    for column in ("loss", "val_loss", "val_macro_auc", "learning_rate", "seconds"):
-        assert np.isfinite(history[column]).all()
+    columns = ["loss", "val_loss", "val_macro_auc", "learning_rate", "seconds"]
+    assert np.isfinite(history[columns]).all(axis=None)
     assert (history["seconds"] > 0).all()
     assert result.seconds == pytest.approx(history["seconds"].sum())
     assert len(set(history["loss"])) == len(set(history["val_loss"])) == EPOCHS
-    settings = make_config().training
     cosine = (1 + np.cos(np.pi * history["epoch"] / EPOCHS)) / 2
-    least = settings.final_learning_rate
-    expected = least + (settings.learning_rate - least) * cosine
-    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-4)
-    assert history["learning_rate"].iloc[-1] == pytest.approx(1e-6, rel=1e-3)
+    np.testing.assert_allclose(history["learning_rate"], 1e-6 + (5e-3 - 1e-6) * cosine, rtol=1e-4)
 
 
 @pytest.mark.parametrize("warmup_epochs", [0.0, 0.5])
@@ -203,20 +187,17 @@ def test_the_metric_of_training_is_the_masked_one():
     assert found["macro_auc"] == pytest.approx(float(metric.result()), abs=1e-6)
 
 
-def test_a_model_says_what_it_is_and_how_good(fold, whole):
+def test_a_model_says_what_it_is_and_how_good(fold):
     result, _, oof = fold
-    areas = []
-    for k in range(len(LABELS)):
-        used = oof.targets[:, k] >= 0
-        areas.append(roc_auc_score(oof.targets[used, k], oof.scores[used, k]))
+    areas = [
+        roc_auc_score(target[target >= 0], score[target >= 0])
+        for target, score in zip(oof.targets.T, oof.scores.T, strict=True)
+    ]
     metadata, config = ModelMetadata.read_onnx(result.folder / "model.onnx"), make_config()
-    assert metadata.metrics["macro_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
-    assert result.macro_auc == metadata.metrics["macro_auc"]
-    assert whole[0].mean_macro_auc == pytest.approx(np.mean([x.macro_auc for x in whole[0].folds]))
+    assert result.macro_auc == metadata.metrics["macro_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
     assert metadata == ModelMetadata.read_json(result.folder / "model.json")
     assert metadata.model_id == f"first/fold{result.fold}"
-    assert (metadata.audio, metadata.mel) == (config.audio, config.mel)
-    assert tuple(metadata.labels) == LABELS
+    assert (metadata.audio, metadata.mel, tuple(metadata.labels)) == (config.audio, config.mel, LABELS)
     assert metadata.metrics["kept_epoch"] == result.kept_epoch
     assert metadata.metrics["epochs"] == result.epochs == EPOCHS
 
@@ -224,13 +205,9 @@ def test_a_model_says_what_it_is_and_how_good(fold, whole):
 def validation_loss(oof):
     """As `evaluate` averages it: over batches, each its mean over unmasked targets."""
     scores = oof.scores.astype("float64")
-    losses = -np.where(oof.targets > 0, np.log(scores), np.log1p(-scores))
-    sizes, means = [], []
-    for start in range(0, len(scores), BATCH_SIZE):
-        rows = slice(start, start + BATCH_SIZE)
-        sizes.append(len(scores[rows]))
-        means.append(losses[rows][oof.targets[rows] >= 0].mean())
-    return np.average(means, weights=sizes)
+    losses = np.ma.array(-np.where(oof.targets > 0, np.log(scores), np.log1p(-scores)), mask=oof.targets < 0)
+    batches = np.split(losses, range(small.BATCH_SIZE, len(losses), small.BATCH_SIZE))
+    return np.average([x.mean() for x in batches], weights=[len(x) for x in batches])
 
 
 def test_the_saved_model_is_that_of_the_kept_epoch(fold):
@@ -268,19 +245,21 @@ def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
 
 
 def test_durations_are_told_in_two_units():
-    assert [duration(x) for x in (0.4, 59.4, 61, 3599, 7500)] == [
-        *("0 s", "59 s", "1 min 01 s", "59 min 59 s", "2 h 05 min")
-    ]
+    expected = {0.4: "0 s", 59.4: "59 s", 61: "1 min 01 s", 3599: "59 min 59 s", 7500: "2 h 05 min"}
+    assert {x: duration(x) for x in expected} == expected
 
 
-def test_a_checkpoint_of_another_network_is_told(tmp_path):
+def test_a_checkpoint_of_another_network_and_a_damaged_one_are_told(tmp_path):
     callback = Checkpoint(tmp_path, Progress(), 9, "last", Watcher())
     callback.set_model(make_dense())
     callback.on_epoch_end(0, {"loss": 1.0})
-    other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
-    compile_model(other, make_config(), 5)
     with pytest.raises(TrainingError, match=r"checkpoint\.npz: the checkpoint must be of this network"):
-        load_checkpoint(tmp_path, other)
+        load_checkpoint(tmp_path, make_dense(features=5))
+    (tmp_path / CHECKPOINT).write_bytes(b"PK half a file")
+    with pytest.raises(
+        TrainingError, match=r"checkpoint\.npz: must be a checkpoint that training wrote.*folder"
+    ):
+        load_checkpoint(tmp_path, make_dense())
 
 
 def test_an_average_of_the_weights_is_what_is_measured_and_kept(data, whole, tmp_path):
@@ -290,8 +269,7 @@ def test_an_average_of_the_weights_is_what_is_measured_and_kept(data, whole, tmp
     plain, averaged = (pd.read_csv(x.folder / "history.csv") for x in (whole[0].folds[0], result))
     np.testing.assert_allclose(plain["loss"], averaged["loss"], rtol=1e-4)
     assert abs(plain["val_loss"] - averaged["val_loss"]).max() > 1e-3
-    oof = OutOfFold.read(result.folder / "oof.parquet")
-    assert validation_loss(oof) == pytest.approx(averaged["val_loss"].iloc[-1], rel=1e-4)
+    assert validation_loss(scores_of(result)) == pytest.approx(averaged["val_loss"].iloc[-1], rel=1e-4)
     assert files_below(result.folder) == FOLD_FILES
 
 
@@ -299,7 +277,7 @@ def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
     folder, rng = tmp_path / "background", np.random.default_rng(5)
     (folder / "rain").mkdir(parents=True)
     for i in range(5):
-        soundfile.write(folder / "rain" / f"{i}.wav", rng.normal(0, 0.2, RATE_HZ), RATE_HZ)
+        soundfile.write(folder / "rain" / f"{i}.wav", rng.normal(0, 0.2, small.RATE_HZ), small.RATE_HZ)
     (folder / "rain" / "broken.wav").write_bytes(b"RIFF nothing")
     settings = {"background": str(folder), "background_fraction": 0.3}
     config, plain = (
@@ -309,106 +287,66 @@ def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
     watcher = Watcher()
     run = prepare_run(config, data, 0, tmp_path / "run", False, watcher)
     assert "6 of background, 1 of them left out (see background.csv)" in watcher.lines[0]
-    manifest = pd.read_csv(tmp_path / "run" / "background.csv")
-    assert (manifest["status"] == "ok").sum() == 5
-    assert len(run.validation_data(0).epochs.rows) == NUM_VALIDATE[0]
-    again = open_run(tmp_path / "run", plain, data, None)
-    (images, targets), (unmixed, _) = (
-        (np.concatenate(x) for x in zip(*(training[k] for k in range(len(training))), strict=True))
-        for training in (run.training_data(0), again.training_data(0))
-    )
-    # Three tenths of what it trains on are none of the labels.
+    assert (pd.read_csv(tmp_path / "run" / "background.csv")["status"] == "ok").sum() == 5
+    assert len(run.validation_data(0).epochs.rows) == small.NUM_VALIDATE[0]
+    images, targets = batches_of(run.training_data(0))
+    unmixed, _ = batches_of(open_run(tmp_path / "run", plain, data, None).training_data(0))
+    # Three tenths of what it trains on are none of the labels; half of it has background mixed in.
     assert (targets == 0).all(axis=1).mean() == pytest.approx(0.3, abs=0.05)
-    # Half of it has background mixed in.
     assert (images != unmixed).any(axis=(1, 2, 3)).mean() == pytest.approx(0.5, abs=0.25)
 
 
 def test_reviewed_windows_are_trained_on_unless_the_fold_is_measured_on_them(data, tmp_path):
-    audio = shutil.copytree(data, tmp_path / "birds") / "train_audio"
-    # Both in fold 0's validation set and outside of the data set.
-    folder = tmp_path / "birds"
-    soundfile.write(folder / "noise.wav", np.random.default_rng(5).normal(0, 0.2, 2 * RATE_HZ), RATE_HZ)
-    for recording, label in ((folder / "noise.wav", "bat"), (audio / "wren" / "3.wav", "wren")):
-        for k in range(2 if label == "bat" else 1):
-            said = Review(recording.name, k / 2, k / 2 + 0.5, "wren", 0.5, "run/fold0", "other", label)
-            save_review(reviews_path(recording), said)
+    folder = shutil.copytree(data, tmp_path / "birds")
+    noise = folder / "noise.wav"
+    soundfile.write(noise, np.random.default_rng(5).normal(0, 0.2, 2 * small.RATE_HZ), small.RATE_HZ)
+    # Outside of the data set, and in fold 0's validation set.
+    inside = folder / "train_audio" / "wren" / "3.wav"
+    for recording, start_s, label in ((noise, 0, "bat"), (noise, 0.5, "bat"), (inside, 0, "wren")):
+        said = Review(recording.name, start_s, start_s + 0.5, "wren", 0.5, "run/fold0", "other", label)
+        save_review(reviews_path(recording), said)
     off = {"probability": 0.0}
     config = make_config({"reviews": str(folder)}, augment={**off, "mixup": off})
     watcher = Watcher()
     run = prepare_run(config, folder, "all", tmp_path / "run", False, watcher)
     assert "3 reviewed windows" in watcher.lines[0]
     assert run.folds == (0, 1)
-    inside = [x.name == "3.wav" for x in run.reviewed.recordings]
-    assert run.reviewed_rows(0).tolist() == [k for k in range(3) if not inside[k]]
+    kept = [k for k, x in enumerate(run.reviewed.recordings) if x.name != "3.wav"]
+    assert run.reviewed_rows(0).tolist() == kept
     assert run.reviewed_rows(1).tolist() == [0, 1, 2]
-    training = run.training_data(0)
-    images, targets = (
-        np.concatenate(x) for x in zip(*(training[k] for k in range(len(training))), strict=True)
-    )
-    expected = run.reviewed.images(np.flatnonzero(~np.array(inside)))
-    for image, target in zip(expected, run.reviewed.targets[np.flatnonzero(~np.array(inside))], strict=True):
-        assert target.tolist() == [0, -1, 1]
+    images, targets = batches_of(run.training_data(0))
+    for image in run.reviewed.images(np.array(kept)):
         (found,) = np.flatnonzero((images == image).all(axis=(1, 2, 3)))
-        np.testing.assert_array_equal(targets[found], target)
+        assert targets[found].tolist() == [0, -1, 1]
 
 
-@pytest.fixture(scope="module")
-def full(data, tmp_path_factory, shallow_network):
-    """A model of all recordings with averaged weights: at once, and interrupted in its second epoch and resumed."""
+def test_a_model_of_all_recordings_is_the_same_after_an_interruption(data, tmp_path, run_command):
+    """With averaged weights: at once, and interrupted in its second epoch and resumed."""
     config = make_config(keep="last", epochs=2, ema_momentum=0.8)
-    out, parted, watcher = (
-        tmp_path_factory.mktemp("full") / "run",
-        tmp_path_factory.mktemp("parted") / "run",
-        Watcher(),
-    )
-    result = train(config, data, "full", out, reporter=watcher)
+    run, parted, watcher = tmp_path / "run", tmp_path / "parted", Watcher()
+    (result,) = train(config, data, "full", run, reporter=watcher).folds
     assert watcher.lines[1] == "fold full: 70 to train on, none to validate"
     interrupt(
         config, data, "full", parted, lambda lines, done: lines[-1].startswith("epoch 1/") and done == 2
     )
     assert files_below(parted / "full") == {CHECKPOINT}
     watcher = Watcher()
-    resumed = train(config, data, "full", parted, resume=True, reporter=watcher)
+    (resumed,) = train(config, data, "full", parted, resume=True, reporter=watcher).folds
     assert "fold full: goes on after epoch 1" in watcher.lines
-    return result.folds[0], resumed.folds[0]
-
-
-def test_a_model_of_all_recordings(full, run_command):
-    result, resumed = full
-    run = result.folder.parent
     assert result.folder == run / "full"
     assert files_below(result.folder) == FOLD_FILES - {"oof.parquet"}
-    assert math.isnan(result.macro_auc)
     assert (result.kept_epoch, result.epochs, resumed.epochs) == (2, 2, 2)
     metadata = ModelMetadata.read_onnx(result.folder / "model.onnx")
-    assert metadata.model_id == "run/full"
+    assert math.isnan(result.macro_auc)
     assert math.isnan(metadata.metrics["macro_auc"])
     assert set(result.history) == {"epoch", "loss", "macro_auc", "learning_rate", "seconds"}
-    assert keras_birds.load(run).model_id == "run/full"
+    assert keras_birds.load(run).model_id == metadata.model_id == "run/full"
     images = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype("float32")
-    logits = [OnnxEngine(x.folder / "model.onnx").logits(images) for x in full]
+    logits = [OnnxEngine(x.folder / "model.onnx").logits(images) for x in (result, resumed)]
     np.testing.assert_allclose(*logits, atol=1e-4)
     code, _, err = run_command("evaluate", run)
     assert code == 1
     assert "a model of all recordings, which is measured on none" in err
-
-
-def test_a_model_of_all_recordings_chooses_no_epoch(data, tmp_path):
-    with pytest.raises(ConfigError, match=r"training\.keep must be last\. Received: best"):
-        train(make_config(), data, "full", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("content", ["nothing", "text"])
-def test_a_background_without_recordings_is_refused(data, tmp_path, content):
-    folder = tmp_path / "background"
-    folder.mkdir()
-    if content == "text":
-        (folder / "a.wav").write_text("no sound")
-    config = make_config({"background": str(folder), "background_fraction": 0.3})
-    with pytest.raises(DataError, match=r"data\.background must"):
-        train(config, data, 0, tmp_path / "run")
-    assert (tmp_path / "run").exists() == (content == "text")
 
 
 @pytest.mark.parametrize("engine", ["onnx", "keras"])
@@ -429,10 +367,13 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole, data, killed, tm
     def in_third_epoch_of_fold_1(lines, done):
         return any(x.startswith("fold 1") for x in lines) and lines[-1].startswith("epoch 2/") and done == 2
 
+    def first_fold():
+        return {x: (x.stat().st_mtime_ns, x.stat().st_ino) for x in (killed / "fold0").iterdir()}
+
     interrupt(make_config(workers=3), data, "all", killed, in_third_epoch_of_fold_1, resume=True)
     assert files_below(killed / "fold0") == FOLD_FILES
     assert files_below(killed / "fold1") == {CHECKPOINT, BEST}
-    first_fold = {x: (x.stat().st_mtime_ns, x.stat().st_ino) for x in (killed / "fold0").iterdir()}
+    before = first_fold()
     config = make_config({"store": str(tmp_path / "mels")}, workers=0)
     precompute(list(read_catalog(data, config.data).recordings["path"]), config, tmp_path / "mels")
     watcher = Watcher()
@@ -442,17 +383,15 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole, data, killed, tm
         "fold 1: 36 to train on, 34 to validate",
         "fold 1: goes on after epoch 2",
     ]
-    assert {x: (x.stat().st_mtime_ns, x.stat().st_ino) for x in (killed / "fold0").iterdir()} == first_fold
+    assert first_fold() == before
     assert files_below(killed) == files_below(whole[0].out)
     for a, b in zip(whole[0].folds, resumed.folds, strict=True):
         assert (a.fold, a.kept_epoch, a.epochs) == (b.fold, b.kept_epoch, b.epochs)
         assert a.macro_auc == pytest.approx(b.macro_auc, abs=1e-6)
         histories = [pd.read_csv(x.folder / "history.csv").drop(columns="seconds") for x in (a, b)]
         pd.testing.assert_frame_equal(*histories, rtol=1e-5, atol=1e-6)
-        oofs = [OutOfFold.read(x.folder / "oof.parquet") for x in (a, b)]
-        assert oofs[0].paths == oofs[1].paths
-        np.testing.assert_array_equal(oofs[0].targets, oofs[1].targets)
-        np.testing.assert_allclose(oofs[0].scores, oofs[1].scores, rtol=0, atol=1e-6)
+        oofs = [pd.read_parquet(x.folder / "oof.parquet") for x in (a, b)]
+        pd.testing.assert_frame_equal(*oofs, rtol=0, atol=1e-6)
 
 
 def test_a_finished_run_stays_as_it_is_but_for_what_a_kill_left(whole, data):
@@ -470,74 +409,49 @@ def test_a_finished_run_stays_as_it_is_but_for_what_a_kill_left(whole, data):
         assert (a.kept_epoch, a.epochs) == (b.kept_epoch, b.epochs)
 
 
-def test_a_run_that_was_killed_before_its_settings_were_saved_can_be_begun_again(data, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".config.toml.4711.tmp").write_text("[mod")
-    begin(make_config(), data, tmp_path / "run")
-    assert "config.toml" in files_below(tmp_path / "run")
-    assert ".config.toml.4711.tmp" not in files_below(tmp_path / "run")
+def test_a_run_goes_on_with_its_own_settings_and_data_only(data, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    # What a kill leaves before the settings are saved.
+    (run / ".config.toml.4711.tmp").write_text("[mod")
+    interrupt(make_config(), data, 0, run)
+    assert files_below(run) == RUN_FILES
+    changed = shutil.copytree(data, tmp_path / "moved")
+    watcher = interrupt(make_config({"dir": str(changed)}), changed, 0, run, resume=True)
+    assert watcher.lines == [f"{run}: 72 recordings, 3 labels, 2 folds, 2 left out (see manifest.csv)"]
 
-
-def test_a_data_set_that_was_moved_can_be_gone_on_with(data, tmp_path):
-    begin(make_config(), data, tmp_path / "run")
-    moved = shutil.copytree(data, tmp_path / "moved")
-    config = make_config({"dir": str(moved)})
-    watcher = interrupt(config, moved, 0, tmp_path / "run", lambda lines, done: True, resume=True)
-    assert watcher.lines == [
-        f"{tmp_path / 'run'}: 72 recordings, 3 labels, 2 folds, 2 left out (see manifest.csv)"
-    ]
-
-
-def test_other_settings_and_changed_data_are_refused(data, tmp_path):
-    begin(make_config(), data, tmp_path / "run")
     other = make_config({"secondary": "ignore"}, learning_rate=0.01, workers=7)
-    with pytest.raises(ConfigError, match="--resume must use the settings") as caught:
-        train(other, data, 0, tmp_path / "run", resume=True)
-    message = str(caught.value)
-    assert "training.learning_rate is 0.01, was 0.005" in message
-    assert "data.secondary is 'ignore', was 'mask'" in message
-    assert "workers" not in message
-    assert "\n" not in message
-    changed = shutil.copytree(data, tmp_path / "changed")
+    with pytest.raises(ConfigError) as caught:
+        train(other, data, 0, run, resume=True)
+    assert str(caught.value) == (
+        f"--resume must use the settings that {run} began with. Received: data.secondary is 'ignore', was 'mask'; "
+        "training.learning_rate is 0.01, was 0.005; pass the same --config and --set"
+    )
     table = (changed / "train.csv").read_text()
-    recording = changed / "train_audio/wren/0.wav"
     for text, more in (
         (table.replace("wren/0.wav,wren", "wren/0.wav,bat"), b""),
         ("".join(table.splitlines(keepends=True)[:-1]), b""),
         (table, bytes(100)),
     ):
         (changed / "train.csv").write_text(text)
-        with recording.open("ab") as file:
+        with (changed / "train_audio/wren/0.wav").open("ab") as file:
             file.write(more)
         with pytest.raises(DataError, match=r"--resume must use the data set that .*run began with"):
-            train(make_config(), changed, 0, tmp_path / "run", resume=True)
+            train(make_config(), changed, 0, run, resume=True)
 
 
 def test_a_folder_that_holds_something_is_refused(data, tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("keep")
-    refused = r"--out must be a new or empty folder\. Received: .*mine.*--resume"
-    with pytest.raises(ConfigError, match=refused):
-        train(make_config(), data, 0, tmp_path / "mine")
-    with pytest.raises(ConfigError, match="--out must be a new or empty folder"):
-        train(make_config(), data, 0, tmp_path / "mine" / "thesis.txt")
-    with pytest.raises(ConfigError, match=r"--resume must find a run\. Received: .*mine"):
-        train(make_config(), data, 0, tmp_path / "mine", resume=True)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("keep")
+    for out, resume, message in (
+        (mine, False, r"--out must be a new or empty folder\. Received: .*mine.*--resume"),
+        (mine / "thesis.txt", False, "--out must be a new or empty folder"),
+        (mine, True, r"--resume must find a run\. Received: .*mine"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(make_config(), data, 0, out, resume)
     assert files_below(tmp_path) == {"mine/thesis.txt"}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (-1, r"--fold must be one of 0, 1, all or full\. Received: -1"),
-        ([0, 2], r"--fold must be one of 0, 1, all or full\. Received: 2"),
-        ("every", r"--fold must be a number, all or full\. Received: every"),
-    ],
-)
-def test_an_unknown_fold_is_refused_before_a_run_is_made(data, tmp_path, wrong, message):
-    with pytest.raises(ConfigError, match=message):
-        train(make_config(), data, wrong, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_place_the_run_is_named_after_the_time_and_resume_takes_the_newest(
@@ -546,122 +460,118 @@ def test_without_a_place_the_run_is_named_after_the_time_and_resume_takes_the_ne
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"Received: none in runs/"):
         train(make_config(), data, 0, resume=True)
-    begin(make_config(), data, None)
+    interrupt(make_config(), data, 0, None)
     (run,) = Path("runs").iterdir()
     assert len(run.name) == len("20250601-101500")
     older = Path(shutil.copytree(run, "runs/older"))
     (older / "config.toml").write_text(make_config(epochs=9).to_toml())
     (run / "config.toml").write_text(make_config().to_toml())
-    watcher = interrupt(make_config(), data, 0, None, lambda lines, done: True, resume=True)
-    assert watcher.lines[0].startswith(f"{run}: 72 recordings")
+    assert interrupt(make_config(), data, 0, None, resume=True).lines[0].startswith(f"{run}: 72 recordings")
 
 
-def test_batches_larger_than_the_fold_are_refused(data, tmp_path):
-    message = r"must not exceed the 34 recordings that fold 0 trains on\. Received: 36"
-    with pytest.raises(ConfigError, match=message):
-        train(make_config(batch_size=36), data, 0, tmp_path / "run")
+@pytest.mark.parametrize(
+    ("settings", "fold", "error", "message", "left"),
+    [
+        ("", -1, ConfigError, r"--fold must be one of 0, 1, all or full\. Received: -1", ()),
+        ("", [0, 2], ConfigError, r"--fold must be one of 0, 1, all or full\. Received: 2", ()),
+        ("", "every", ConfigError, r"--fold must be a number, all or full\. Received: every", ()),
+        ("", "full", ConfigError, r"training\.keep must be last\. Received: best", ()),
+        ("training.batch_size=36", 0, ConfigError, "the 34 .* fold 0 trains on. Received: 36", RUN_FILES),
+        ("audio.decoder=tfio", 0, ConfigError, r"tensorflow-io 0\.37\.1", RUN_FILES - {"manifest.csv"}),
+        (
+            "data.background_fraction=0.3 data.background=silent",
+            0,
+            DataError,
+            "background must be a folder",
+            (),
+        ),
+        (
+            "data.background_fraction=0.3 data.background=text",
+            *(0, DataError, "background must hold recordings", RUN_FILES | {"background.csv"}),
+        ),
+        ("model.pretrained=imagenet", 0, ModelError, "no network.*--set model.pretrained=none", ()),
+        ("model.initial=nowhere", 0, ConfigError, "must be a run's folder. Received: nowhere, without", ()),
+        ("model.initial=part", 1, ConfigError, r"must have the folds to train\. Received: .*part", ()),
+        ("model.initial=first mel.n_mels=24", 0, ConfigError, "mel.n_mels must be as in .*: 16. .*: 24", ()),
+        ("model.initial=first model.head=attention", 0, ConfigError, "as in .*: 'pool'. .*: 'attention'", ()),
+        ("model.initial=first folds.strategy=stratified", 0, ConfigError, "folds must be divided as in", ()),
+    ],
+)
+def test_what_can_not_be_trained_is_told_before_anything_is_done(
+    whole, data, tmp_path, monkeypatch, offline, settings, fold, error, message, left
+):
+    monkeypatch.setitem(sys.modules, "tensorflow_io", None)
+    monkeypatch.chdir(tmp_path)
+    Path("first").symlink_to(whole[0].out)
+    shutil.copytree(whole[0].out, "part", ignore=shutil.ignore_patterns("fold1"))
+    Path("silent").mkdir()
+    Path("text").mkdir()
+    Path("text", "a.wav").write_text("no sound")
+    watcher = Watcher()
+    config = Config.load(whole[0].out / "config.toml", settings.split())
+    with pytest.raises(error, match=message):
+        train(config, data, fold, tmp_path / "run", reporter=watcher)
+    assert Path("run").exists() == bool(left)
+    assert files_below(Path("run")) == set(left)
+    assert left or (watcher.lines, watcher.tasks) == ([], set())
 
 
-def test_a_loss_that_is_no_number_ends_training(data, tmp_path):
+def test_a_loss_that_is_no_number_ends_training_and_other_errors_arrive_as_they_are(data, tmp_path):
     message = r"The loss must be a number\. Received: NaN or Inf loss encountered at batch [1-3], in epoch 1\. Lower"
     with pytest.raises(TrainingError, match=message):
         train(make_config(learning_rate=1e30), data, 0, tmp_path / "run")
     assert files_below(tmp_path / "run") == RUN_FILES
 
-
-def test_other_errors_of_a_callback_arrive_as_they_are(data, tmp_path):
     def fail(batch, logs):
         raise RuntimeError("mine")
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=fail)
     with pytest.raises(RuntimeError, match=r"^mine$"):
-        train(make_config(), data, 0, tmp_path / "run", callbacks=[callback])
-
-
-def test_a_damaged_checkpoint_is_told(whole, data, tmp_path):
-    run = tmp_path / "first"
-    shutil.copytree(whole[0].out, run)
-    for name in FOLD_FILES:
-        (run / "fold0" / name).unlink()
-    (run / "fold0" / CHECKPOINT).write_bytes(b"PK half a file")
-    message = r"checkpoint\.npz: must be a checkpoint that training wrote"
-    with pytest.raises(TrainingError, match=message) as caught:
-        train(make_config(), data, 0, run, resume=True)
-    assert "\n" not in str(caught.value)
-
-
-def test_pretrained_weights_out_of_reach_are_told_before_anything_is_done(data, tmp_path, offline):
-    watcher = Watcher()
-    with pytest.raises(ModelError, match=r"no network.*--set model\.pretrained=none"):
-        train(make_config(model={"pretrained": "imagenet"}), data, 0, tmp_path / "run", reporter=watcher)
-    assert (watcher.lines, watcher.tasks) == ([], set())
-    assert not (tmp_path / "run").exists()
-
-
-def test_recordings_are_checked_with_the_decoder_that_training_uses(data, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_io", None)
-    settings = make_config().model_dump(mode="json")
-    settings["audio"]["decoder"] = "tfio"
-    with pytest.raises(ConfigError, match=r"tensorflow-io 0\.37\.1"):
-        train(Config.parse(settings), data, 0, tmp_path / "run")
-    assert not (tmp_path / "run" / "manifest.csv").exists()
+        train(make_config(), data, 0, tmp_path / "other", callbacks=[callback])
 
 
 class Spy(keras.callbacks.Callback):
     """What a user's callback sees, and how it ends a training."""
 
-    def __init__(self):
-        super().__init__()
-        self.epochs, self.dtypes = [], set()
-
     def on_epoch_end(self, epoch, logs=None):
-        self.epochs.append((epoch, set(logs)))
-        self.dtypes |= {x.compute_dtype for x in self.model.get_layer(BACKBONE).layers}
+        self.seen = epoch, set(logs)
+        self.dtypes = {x.compute_dtype for x in self.model.get_layer(BACKBONE).layers}
         self.model.stop_training = True
 
 
 def test_a_bfloat16_run_with_a_callback_trains_and_its_models_are_float32(data, tmp_path):
     spy = Spy()
     result = train(make_config(precision="bfloat16"), data, 0, tmp_path / "run", callbacks=[spy]).folds[0]
-    assert spy.epochs == [(0, {"loss", "macro_auc", "val_loss", "val_macro_auc"})]
-    assert spy.dtypes == {"bfloat16", "float32"} - ({"float32"} if spy.dtypes == {"bfloat16"} else set())
+    assert spy.seen == (0, {"loss", "macro_auc", "val_loss", "val_macro_auc"})
+    assert "bfloat16" in spy.dtypes
     assert result.epochs == result.kept_epoch == 1
     assert keras.config.dtype_policy().name == "float32"
     assert len(result.history["loss"]) == 1
     assert np.isfinite(result.history["loss"]).all()
     types = {x.data_type for x in onnx.load(result.folder / "model.onnx").graph.initializer}
     assert onnx.TensorProto.BFLOAT16 not in types
-    assert onnx.TensorProto.FLOAT in types
     assert result.model is result.model
     assert not result.model.compiled
     assert {x.compute_dtype for x in result.model.get_layer(BACKBONE).layers} == {"float32"}
-    oof = OutOfFold.read(result.folder / "oof.parquet")
+    oof = scores_of(result)
     scores = keras_birds.load(result.folder).scores(data / oof.paths[0])[list(LABELS)].to_numpy()
     np.testing.assert_allclose(scores[0], oof.scores[0], rtol=0, atol=1e-4)
 
 
 def test_a_pruned_fold_is_a_fold_of_a_run_of_its_own(whole, tmp_path, run_command):
-    shutil.copytree(whole[0].out, tmp_path / "first")
-    command = ("export", tmp_path / "first" / "fold0", "--prune", "0.5", "--out", tmp_path / "small.onnx")
+    first, run = shutil.copytree(whole[0].out, tmp_path / "first"), tmp_path / "first-pruned-0.5"
+    command = ("export", first / "fold0", "--prune", "0.5", "--out", tmp_path / "small.onnx")
     code, said, told = run_command(*command)
     assert code == 0
-    run = tmp_path / "first-pruned-0.5"
     assert files_below(run) == RUN_FILES | {f"fold0/{x}" for x in FOLD_FILES}
     assert "epoch 1/1" in told
     assert f"{run / 'fold0'}: macro AUC 0." in said
     config = Config.load(run / "config.toml")
-    assert (config.model.initial, config.model.prune) == (str(tmp_path / "first"), 0.5)
-    folds = [tmp_path / "first" / "fold0", run / "fold0"]
-    widths = [
-        keras.saving.load_model(x / "model.keras")
-        .get_layer(BACKBONE)
-        .get_layer("stage3_block2_depthwise_conv")
-        .get_weights()[0]
-        .shape[2]
-        for x in folds
-    ]
-    assert widths == [144, 72]
-    before, after = (OutOfFold.read(x / "oof.parquet") for x in folds)
+    assert (config.model.initial, config.model.prune) == (str(first), 0.5)
+    models = [keras.saving.load_model(x / "fold0" / "model.keras").get_layer(BACKBONE) for x in (first, run)]
+    layers = [x.get_layer("stage3_block2_depthwise_conv") for x in models]
+    assert [x.get_weights()[0].shape[2] for x in layers] == [144, 72]
+    before, after = (OutOfFold.read(x / "fold0" / "oof.parquet") for x in (first, run))
     assert before.paths == after.paths
     assert ModelMetadata.read_onnx(tmp_path / "small.onnx").model_id == "first-pruned-0.5/fold0"
     weights = [x.dims for x in onnx.load(tmp_path / "small.onnx").graph.initializer]
@@ -682,25 +592,3 @@ def test_a_fold_begins_with_what_the_same_fold_had_learnt(whole, k):
     np.testing.assert_allclose(model.predict(images), before.predict(images), atol=1e-5)
     with pytest.raises(ModelError, match=r"The labels of .* and the data set must be the same"):
         initial_model(config, k, ["wren", "bat"])
-
-
-def test_what_can_not_be_begun_with_is_told(whole, data, tmp_path):
-    def refused(message, fold=0, **changes):
-        config = make_config().model_dump()
-        config["model"] |= {"initial": str(whole[0].out)}
-        for section, values in changes.items():
-            config[section] |= values
-        with pytest.raises(ConfigError, match=message):
-            train(Config.parse(config), data, fold, tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-
-    refused("model.initial must be a run's folder. Received: nowhere, without", model={"initial": "nowhere"})
-    refused(r"mel.n_mels must be as in .*: 16. Received: 24", mel={"n_mels": 24})
-    refused(r"model.head must be as in .*: 'pool'. Received: 'attention'", model={"head": "attention"})
-    refused("folds must be divided as in", folds={"strategy": "stratified", "n_folds": 2})
-    refused(r"pretrained must be \"none\" when initial", model={"pretrained": "imagenet"})
-    refused("initial must name a trained run when prune", model={"initial": "", "prune": 0.5})
-    shutil.copytree(whole[0].out, tmp_path / "part", ignore=shutil.ignore_patterns("fold1"))
-    refused(
-        r"must have the folds to train\. Received: .*part", fold=1, model={"initial": str(tmp_path / "part")}
-    )
