@@ -21,31 +21,31 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path):
     assert [x.name for x in tmp_path.iterdir()] == ["answer.csv"]
 
 
-def fill_disk(path):
+def write_and_fill_disk(path):
+    path.write_text("a")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+FULL = "No space left on device. Free some space or choose another place"
+
+
 @pytest.mark.parametrize(
-    ("name", "write", "told"),
+    ("name", "told"),
     [
-        ("a.csv", fill_disk, "No space left on device. Free some space or choose another place"),
-        ("no/such/a.csv", lambda x: x.write_text("a"), "No such file or directory. Choose another place"),
-        ("file/a.csv", lambda x: x.write_text("a"), "Not a directory. Choose another place"),
-        ("folder", lambda x: x.write_text("a"), "Is a directory. Choose another place"),
-        (
-            "/dev/full",
-            lambda x: x.write_text("a"),
-            "No space left on device. Free some space or choose another place",
-        ),
+        ("a.csv", FULL),
+        ("no/such/a.csv", "No such file or directory. Choose another place"),
+        ("file/a.csv", "Not a directory. Choose another place"),
+        ("folder", "Is a directory. Choose another place"),
+        ("/dev/full", FULL),
     ],
 )
-def test_a_write_that_fails_is_told_for_what_it_is(tmp_path, name, write, told):
+def test_a_write_that_fails_is_told_for_what_it_is(tmp_path, name, told):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     path = tmp_path / name
     expected = re.escape(f"{path} can't be written. Received: {told}") + "$"
     with pytest.raises(KerasBirdsError, match=expected), atomic_path(path) as temporary:
-        write(temporary)
+        write_and_fill_disk(temporary)
     assert sorted(x.name for x in tmp_path.iterdir()) == ["file", "folder"]
 
 

@@ -37,24 +37,12 @@ def test_help_imports_click_and_little_else():
     assert not modules & {*HEAVY, "numpy", "pydantic", "pandas", "scipy"}
 
 
-def test_predict_with_an_onnx_model_imports_no_keras_torch_or_tensorflow(
-    placeholder_run, write_tone, tmp_path
-):
-    clip = write_tone("clip.ogg", 1200.0)
-    modules = imported_by("predict", clip, "--model", placeholder_run, "--figure", tmp_path / "clip.png")
+def test_predict_with_an_onnx_model_imports_no_keras(placeholder_run, write_tone, tmp_path):
+    command = ("predict", write_tone("clip.ogg", 1200.0), "--model", placeholder_run)
+    modules = imported_by(*command, "--figure", tmp_path / "clip.png")
     assert {"onnxruntime", "matplotlib"} <= modules
     assert not modules & {*HEAVY, "librosa", "keras_birds.nn", "keras_birds.training"}
-
-
-def test_the_keras_engine_imports_keras_so_that_the_test_above_can_fail(placeholder_run, write_tone):
-    modules = imported_by("predict", write_tone("clip.wav"), "--model", placeholder_run, "--engine", "keras")
-    assert "keras" in modules
-
-
-def test_importing_the_package_imports_no_keras_torch_or_tensorflow():
-    code = f"import keras_birds, sys; print([x for x in {HEAVY} if x in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert "keras" in imported_by(*command, "--engine", "keras")  # so that this can fail
 
 
 COMMANDS = [(), *((name,) for name in cli.lazy), *(("data", name) for name in data.commands)]
@@ -69,15 +57,22 @@ def test_every_command_has_help_with_an_example(words):
     assert "keras-birds " + " ".join(words) in text
 
 
-def python(code, folder, **variables):
-    """What a program of two lines prints, without `KERAS_BACKEND` unless given."""
+def python(code, folder, keras_json=None, **variables):
+    """What a program of a few lines prints, without `KERAS_BACKEND` unless given."""
     env = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
     env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": str(folder / "keras"), **variables}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=folder, env=env, capture_output=True, text=True
-    )
+    if keras_json is not None:
+        (folder / "keras").mkdir()
+        (folder / "keras" / "keras.json").write_text(keras_json)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_importing_the_package_imports_no_keras_torch_or_tensorflow(tmp_path):
+    code = f"import keras_birds, sys; print([x for x in {HEAVY} if x in sys.modules])"
+    assert python(code, tmp_path) == "[]"
 
 
 def test_keras_finds_the_classes_whichever_is_imported_first(tmp_path):
@@ -99,17 +94,13 @@ def test_keras_finds_the_classes_whichever_is_imported_first(tmp_path):
 def test_every_serializable_class_is_announced_to_keras():
     import keras
 
-    import keras_birds
-    from keras_birds import nn
+    from keras_birds import _SERIALIZABLE, nn
 
     for path in pkgutil.iter_modules(nn.__path__):
         importlib.import_module(f"keras_birds.nn.{path.name}")
-    announced = {
-        (f"keras_birds.{m}", name) for m, names in keras_birds._SERIALIZABLE.items() for name in names
-    }
+    announced = {(f"keras_birds.{module}", x) for module, names in _SERIALIZABLE.items() for x in names}
     registry = keras.saving.get_custom_objects().items()
-    found = {(x.__module__, x.__name__) for name, x in registry if name.startswith("keras_birds>")}
-    assert found == announced
+    assert {(x.__module__, x.__name__) for k, x in registry if k.startswith("keras_birds>")} == announced
 
 
 @pytest.mark.parametrize(
@@ -124,24 +115,21 @@ def test_every_serializable_class_is_announced_to_keras():
     ],
 )
 def test_the_backend_is_the_variables_then_the_files_then_torch(tmp_path, file, variable, wanted):
-    if file is not None:
-        (tmp_path / "keras").mkdir()
-        (tmp_path / "keras" / "keras.json").write_text(file)
     variables = {"KERAS_BACKEND": variable} if variable else {}
-    found = python("import os, keras_birds; print(os.environ['KERAS_BACKEND'])", tmp_path, **variables)
-    assert found == wanted
+    code = "import os, keras_birds; print(os.environ['KERAS_BACKEND'])"
+    assert python(code, tmp_path, file, **variables) == wanted
 
 
 def test_keras_imported_before_keeps_its_backend_and_a_warning_says_so(tmp_path):
-    code = "import keras, os, warnings\nwith warnings.catch_warnings(record=True) as said:\n"
-    code += (
-        "    warnings.simplefilter('always'); import keras_birds\nprint(os.environ['KERAS_BACKEND'], *said)"
-    )
-    (tmp_path / "keras").mkdir()
-    (tmp_path / "keras" / "keras.json").write_text('{"backend": "jax"}')
-    assert python(code, tmp_path) == "jax"
-    # Keras reads the file once; the variable that is set later asks for another backend.
+    code = """if True:
+    import keras, os, warnings
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        import keras_birds
+    print(os.environ['KERAS_BACKEND'], *(x.message for x in said))
+    """
+    assert python(code, tmp_path, '{"backend": "jax"}') == "jax"
+    # Keras reads its file once; a variable that is set later asks for another backend.
     late = code.replace("warnings\n", "warnings; os.environ['KERAS_BACKEND'] = 'torch'\n", 1)
-    found = python(late, tmp_path)
-    assert found.startswith("jax ")
-    assert "keras was imported before keras_birds, on the jax backend; the default here is torch" in found
+    told = "jax keras was imported before keras_birds, on the jax backend; the default here is torch"
+    assert python(late, tmp_path).startswith(told)

@@ -50,21 +50,11 @@ def test_a_wav_on_a_pipe_is_what_libsndfile_reads(subtype, channels, form):
 def test_a_wav_on_a_pipe_ends_with_its_samples_where_it_says_how_many(size):
     """What follows them, as a Song Meter's `wamd`, is no sound; without a length all that comes is."""
     samples = (tone(1) * 32767).astype("<i2")
-    told, after = (
-        len(samples) * 2 if size is None else size,
-        struct.pack("<4sI", b"wamd", 2000) + b"\7" * 2000,
-    )
-    header = struct.pack(
-        "<4sI4s4sIHHIIHH", b"RIFF", told, b"WAVE", b"fmt ", 16, 1, 1, RATE_HZ, 2 * RATE_HZ, 2, 16
-    )
-    content = (
-        header
-        + struct.pack("<4sI", b"LIST", 3)
-        + b"abc\0"
-        + struct.pack("<4sI", b"data", told)
-        + samples.tobytes()
-    )
-    pipe = io.BytesIO(content + (after if size is None else b""))
+    told = len(samples) * 2 if size is None else size
+    form = struct.pack("<IHHIIHH", 16, 1, 1, RATE_HZ, 2 * RATE_HZ, 2, 16)
+    content = b"RIFF" + struct.pack("<I", told) + b"WAVEfmt " + form
+    content += b"LIST\3\0\0\0abc\0data" + struct.pack("<I", told) + samples.tobytes()
+    pipe = io.BytesIO(content + (b"wamd\xd0\7\0\0" + b"\7" * 2000 if size is None else b""))
     _, blocks = pipe_blocks(pipe, None, None, None)
     np.testing.assert_array_equal(np.concatenate(list(blocks))[:, 0], samples / np.float32(32768))
     assert not pipe.read()
@@ -79,17 +69,22 @@ def test_raw_samples_are_what_the_options_say(form, scale):
     np.testing.assert_allclose(found, stereo, atol=1e-2)
 
 
-def test_what_cannot_be_heard_is_told():
-    with pytest.raises(AudioError, match="nothing came"):
-        read_all(b"", 16_000, 1, "s16")
-    with pytest.raises(ConfigError, match="--rate must tell"):
-        read_all(b"\0" * 100, None, None, None)
-    with pytest.raises(AudioError, match="WAV header is invalid"):
-        read_all(b"RIFF\0\0\0\0WAVEdata\0\0\0\0", None, None, None)
-    mulaw = io.BytesIO()
-    soundfile.write(mulaw, tone(1), 8000, "ULAW", format="WAV")
-    with pytest.raises(AudioError, match="format 7 with 8 bits"):
-        read_all(mulaw.getvalue(), None, None, None)
+MULAW = io.BytesIO()
+soundfile.write(MULAW, tone(1), 8000, "ULAW", format="WAV")
+
+
+@pytest.mark.parametrize(
+    ("content", "rate_hz", "error", "message"),
+    [
+        (b"", 16_000, AudioError, "nothing came"),
+        (b"\0" * 100, None, ConfigError, "--rate must tell"),
+        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", None, AudioError, "WAV header is invalid"),
+        (MULAW.getvalue(), None, AudioError, "format 7 with 8 bits"),
+    ],
+)
+def test_what_cannot_be_heard_is_told(content, rate_hz, error, message):
+    with pytest.raises(error, match=message):
+        read_all(content, rate_hz, None, None)
 
 
 def test_a_pipe_waits_for_a_full_buffer_and_loses_nothing():
@@ -137,39 +132,30 @@ def test_the_scores_are_those_of_the_file_and_times_do_not_drift(placeholder_run
     windows = list(listen(classifier, resampled(blocks, 44_100, RATE_HZ, 1), 1.3, np.zeros(len(LABELS))))
     assert [x.start_s for x in windows] == list(expected["start_s"])
     np.testing.assert_allclose([x.end_s for x in windows], expected["end_s"], atol=1e-3)
-    found = [
-        [x.score for x in sorted(w.detections, key=lambda d: LABELS.index(d.label.name))] for w in windows
-    ]
-    np.testing.assert_allclose(found, expected[list(LABELS)], atol=1e-3)
-
-
-def test_samples_that_are_no_numbers_are_refused(placeholder_run):
+    for window, row in zip(windows, expected[list(LABELS)].to_dict("records"), strict=True):
+        assert {x.label.name: x.score for x in window.detections} == pytest.approx(row, abs=1e-3)
     blocks = [np.full((2 * RATE_HZ, 1), np.nan, np.float32)]
     with pytest.raises(AudioError, match="holds NaN samples"):
-        list(listen(keras_birds.load(placeholder_run), blocks, 0.0, np.zeros(len(LABELS))))
+        list(listen(classifier, blocks, 0.0, np.zeros(len(LABELS))))
 
 
-def start(run, *arguments, **options):
-    command = [sys.executable, "-m", "keras_birds", "listen", "-", "--model", str(run), *arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, **pipes, **options)
+def start(run, *arguments):
+    command = [sys.executable, "-m", "keras_birds", "listen", "-", "--model", run, *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 def test_the_command_says_what_it_hears_as_it_comes(placeholder_run, tmp_path):
     (tmp_path / "species.txt").write_text("White-tipped Dove\n")
-    process = start(
-        placeholder_run, "--rate", str(RATE_HZ), "--format", "json", "--species", tmp_path / "species.txt"
-    )
+    options = ("--rate", str(RATE_HZ), "--format", "json", "--species", tmp_path / "species.txt")
+    process = start(placeholder_run, *options)
     try:
-        raw = (tone(2) * 32767).astype("<i2").tobytes()
-        lines = []
-        for _ in range(2):
-            process.stdin.write(raw)
+        for start_s in (0, 2):
+            process.stdin.write((tone(2) * 32767).astype("<i2").tobytes())
             process.stdin.flush()
             # The line is here while the pipe is still open.
-            lines.append(json.loads(process.stdout.readline()))
-        assert [x["start_s"] for x in lines] == [0, 2]
-        assert {x["label"] for x in lines} == {"whtdov"}
+            line = json.loads(process.stdout.readline())
+            assert (line["start_s"], line["label"]) == (start_s, "whtdov")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     finally:
