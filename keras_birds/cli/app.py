@@ -5,33 +5,16 @@ from pathlib import Path
 
 import click
 
-from keras_birds.cli.options import model_path
+from keras_birds.cli.options import COUNT, EXISTING_FOLDER, LENGTH, model_path
 
 _PAGE = Path(__file__).resolve().parents[1] / "app" / "page.py"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--model", type=model_path, metavar="MODEL", help="The first in the page's list of models.")
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Recordings to choose from; reviews are kept beside them.",
-)
-@click.option(
-    "--max-upload-mb",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    help="Larger uploads are refused.",
-)
-@click.option(
-    "--max-minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    default=180.0,
-    show_default=True,
-    help="Longer recordings are refused.",
-)
+@click.option("--folder", type=EXISTING_FOLDER, help="Recordings to choose from; reviews stay beside them.")
+@click.option("--max-upload-mb", type=COUNT, default=200, help="Larger uploads are refused.")
+@click.option("--max-minutes", type=LENGTH, default=180.0, help="Longer recordings are refused.")
 @click.argument("streamlit_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- STREAMLIT OPTIONS]")
 def app(
     model: Path | None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from keras_birds.cli.options import ANY_PATH, EXISTING_FOLDER
 from keras_birds.cli.reporting import make_reporter
 
 if TYPE_CHECKING:
@@ -14,26 +15,21 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("run", type=ANY_PATH, metavar="RUN")
 @click.option(
     "--method",
     type=click.Choice(("platt", "isotonic")),
     default="platt",
-    show_default=True,
-    help="A slope and an offset of the logit, or any rising curve (for hundreds of positives a label).",
+    help="Slope and offset of the logit, or any rising curve (for many positives).",
 )
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.9,
-    show_default=True,
-    help="Share of right detections that the thresholds are chosen for.",
+    help="Share of right detections that thresholds are for.",
 )
 @click.option(
-    "--reviews",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Fit to reviews below this folder too (keras-birds app), of this run's detections.",
+    "--reviews", type=EXISTING_FOLDER, help="Fit to reviews of this run's detections (keras-birds app) too."
 )
 def calibrate(run: Path, method: str, precision: float, reviews: Path | None) -> None:
     """Fit a run's scores to its out-of-fold recordings, so that 0.8 means right eight times in ten.
@@ -41,7 +37,7 @@ def calibrate(run: Path, method: str, precision: float, reviews: Path | None) ->
     \b
     keras-birds calibrate runs/all --precision 0.95
     keras-birds calibrate runs/all --reviews recordings
-    keras-birds predict /mnt/disk --model runs/all --calibrated \\
+    keras-birds detect /mnt/disk --model runs/all --calibrated \\
         --threshold runs/all/calibration/thresholds.csv --out results
 
     Each label is fitted by itself and gets the least calibrated score from which on decisions have the wanted

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.cli.options import format_option
+from keras_birds.cli.options import ANY_PATH, format_option
 
 if TYPE_CHECKING:
     from keras_birds.evaluation.compare import Comparison
 
 
 @click.command()
-@click.argument("run_a", type=click.Path(path_type=Path), metavar="RUN_A")
-@click.argument("run_b", type=click.Path(path_type=Path), metavar="RUN_B")
+@click.argument("run_a", type=ANY_PATH, metavar="RUN_A")
+@click.argument("run_b", type=ANY_PATH, metavar="RUN_B")
 @format_option
 def compare(run_a: Path, run_b: Path, form: str) -> None:
     """Tell whether RUN_B is better than RUN_A, on the same recordings.

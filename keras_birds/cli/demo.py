@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keras_birds.cli.options import NEW_FOLDER
 from keras_birds.cli.reporting import make_reporter
 
 if TYPE_CHECKING:
@@ -14,14 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("demo"),
-    show_default=True,
-    metavar="DIR",
-    help="Where the data set, the run and the figure go. The data set is made once.",
-)
+@click.option("--out", type=NEW_FOLDER, default=Path("demo"), help="Where data set, run and figure go.")
 def demo(out: Path) -> None:
     """Train and predict on a small data set made on the spot.
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_birds.cli.options import (
+    COUNT,
     EXISTING_FILE,
+    NEW_FOLDER,
     ModelChoice,
     RulesChoice,
     find_files,
+    inputs_argument,
     model_options,
     ray_option,
     rules_options,
@@ -36,53 +39,19 @@ _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "bird
 _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
 
 
-_HELP = """Find all detections in a disk of recordings; the same command goes on where it was stopped.
-
-\b
-keras-birds detect /mnt/disk --overlap 2.5 --out results
-keras-birds detect 'plots/*/2025*.wav' --out results --format raven --format csv
-keras-birds detect /mnt/disk --out results --threshold 0.5 --species birds.txt --merge
-find . -name '*.flac' -print0 | keras-birds detect - --out results
-keras-birds detect s3://bucket/season1/ --out results
-keras-birds detect /shared/season1 --out results --ray auto   # on a cluster
-
-One answer for each recording: keras-birds predict.
-
-INPUTS are files, folders (searched at any depth), globs, a .csv list with a column file, path or filename,
-URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled by
-repeating what it holds. A file that can't be read is named on stderr with its reason, never scored, and the
-others go on. What was found in recordings that are out of reach when the command runs again stays.
-
-\b
-manifest.csv   a row for every recording: status, reason, seconds read, ...
-detections.*   file,channel,start_s,end_s,start_time,label,scientific_name,
-               common_name,score,model_id; or as Raven, Audacity, Kaleidoscope,
-               BirdNET and BirdCLEF write them
-summary.csv    each recording's labels: max, mean of the top 2, windows
-activity.csv   detections by label and hour of day, and activity.png
-detections/    the same rows as Parquet shards; scores/ with --keep-scores
-
-Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict), 2 a wrong call.
-"""
-
-
-@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
+@click.command()
+@inputs_argument
 @click.option(
-    "--out",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="A new or empty folder, or one that the same command left: it goes on.",
+    "--out", required=True, type=NEW_FOLDER, help="New or empty, or left by the same command, which goes on."
 )
 @model_options
 @score_options
 @rules_options
-@click.option("--top-k", type=click.IntRange(min=1), help="Labels for each window, at most. [default: all]")
+@click.option("--top-k", type=COUNT, help="Labels for each window, at most. [default: all]")
 @click.option(
     "--smooth",
     "smooth_windows",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=1,
     metavar="N",
     show_default=False,
@@ -102,14 +71,12 @@ Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict),
 @click.option(
     "--time-pattern",
     metavar="PATTERN",
-    help="How names tell when a recording began, for instance REC_%Y%m%d_%H%M%S. "
-    "[default: the patterns of common recorders]",
+    help="When names say a recording began, as REC_%Y%m%d_%H%M%S. [default: common ones]",
 )
 @click.option(
     "--sample-submission",
     type=EXISTING_FILE,
-    metavar="FILE",
-    help="For --format birdclef: the competition's file, for the order of columns and rows that have no scores.",
+    help="For birdclef: the competition's file, for columns and missing rows.",
 )
 @ray_option("recordings")
 @strict_option
@@ -129,7 +96,34 @@ def detect(
     strict: bool,
     **other_rules: Any,
 ) -> None:
-    """Find all detections in a disk of recordings; the same command goes on where it was stopped."""
+    """Find all detections in a disk of recordings; the same command goes on where it was stopped.
+
+    \b
+    keras-birds detect /mnt/disk --overlap 2.5 --out results
+    keras-birds detect 'plots/*/2025*.wav' --out results --format raven --format csv
+    keras-birds detect /mnt/disk --out results --threshold 0.5 --species birds.txt --merge
+    find . -name '*.flac' -print0 | keras-birds detect - --out results
+    keras-birds detect s3://bucket/season1/ --out results
+    keras-birds detect /shared/season1 --out results --ray auto   # on a cluster
+
+    One answer for each recording: keras-birds predict.
+
+    INPUTS are files, folders (searched at any depth), globs, a .csv list with a column file, path or filename,
+    URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled by
+    repeating what it holds. A file that can't be read is named on stderr with its reason, never scored, and the
+    others go on. What was found in recordings that are out of reach when the command runs again stays.
+
+    \b
+    manifest.csv   a row for every recording: status, reason, seconds read, ...
+    detections.*   file,channel,start_s,end_s,start_time,label,scientific_name,
+                   common_name,score,model_id; or as Raven, Audacity, Kaleidoscope,
+                   BirdNET and BirdCLEF write them
+    summary.csv    each recording's labels: max, mean of the top 2, windows
+    activity.csv   detections by label and hour of day, and activity.png
+    detections/    the same rows as Parquet shards; scores/ with --keep-scores
+
+    Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict), 2 a wrong call.
+    """
     connection: AbstractContextManager[None] = nullcontext()
     if ray_address is not None:
         from keras_birds.distributed.cluster import check_address, connect

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keras_birds.cli.options import ANY_PATH, EXISTING_FOLDER, NEW_FOLDER, SHARE
 from keras_birds.cli.reporting import make_reporter
 
 if TYPE_CHECKING:
@@ -12,33 +13,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
-@click.option(
-    "--data",
-    "data_dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="The data set. [default: where it lay in training]",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder for the report. [default: RUN/evaluation]",
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    default=0.25,
-    show_default=True,
-    help="Score from which precision and recall count a label as there.",
-)
-@click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="A run of the same recipe under other folds, for instance grouped by author.",
-)
+@click.argument("run", type=ANY_PATH, metavar="RUN")
+@click.option("--data", "data_dir", type=EXISTING_FOLDER, help="The data set. [default: as in training]")
+@click.option("--out", type=NEW_FOLDER, help="Folder for the report. [default: RUN/evaluation]")
+@click.option("--threshold", type=SHARE, default=0.25, help="Score from which a label counts as there.")
+@click.option("--against", type=ANY_PATH, metavar="RUN", help="A run of the same recipe under other folds.")
 def evaluate(
     run: Path, data_dir: Path | None, out: Path | None, threshold: float, against: Path | None
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
-from keras_birds.cli.options import model_path
+from keras_birds.cli.options import NEW_FILE, model_path
 from keras_birds.cli.reporting import make_reporter
 from keras_birds.export.formats import SUFFIX, Format, Input, Precision, check_format
 
@@ -22,9 +22,8 @@ _MAX_CLIPS = 64
 @click.argument("model", type=model_path, metavar="MODEL")
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     required=True,
-    metavar="FILE",
     help="Where it goes: .onnx, .xml (OpenVINO), .tflite (LiteRT) or .pt2 (torch).",
 )
 @click.option(
@@ -35,14 +34,12 @@ _MAX_CLIPS = 64
     "input_kind",
     type=click.Choice(get_args(Input)),
     default="waveform",
-    show_default=True,
-    help="What the file takes: sound, and gives probabilities; or mel images, and gives logits.",
+    help="Sound to probabilities, or mel images to logits.",
 )
 @click.option(
     "--precision",
     type=click.Choice(get_args(Precision)),
     default="float32",
-    show_default=True,
     help="Of the stored weights: float16 takes half the room, int8-weights a quarter. Arithmetic is float32.",
 )
 @click.option(
@@ -56,7 +53,7 @@ _MAX_CLIPS = 64
     "--clips",
     type=click.Path(exists=True, path_type=Path),
     metavar="DIR",
-    help="Recordings to compare on. [default: the run's own, else test sounds]",
+    help="To compare on. [default: the run's own, else test sounds]",
 )
 def export(
     model: Path,

@@ -10,33 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_birds.cli.options import RulesChoice, calibrated_option, model_path, overlap_option, rules_options
+from keras_birds.cli.options import (
+    COUNT,
+    RulesChoice,
+    calibrated_option,
+    model_path,
+    overlap_option,
+    rules_options,
+)
 
 if TYPE_CHECKING:
     from keras_birds.inference.aggregate import RankedLabel
     from keras_birds.inference.classifier import LiveWindow
 
 
-_HELP = """Name animals as they call: from a microphone, or with - from a stream on stdin.
-
-\b
-keras-birds listen                                             # the microphone; Ctrl-C ends
-arecord -f S16_LE -r 48000 -c 1 -t raw | keras-birds listen - --rate 48000
-ffmpeg -i rtsp://... -f wav - | keras-birds listen - --overlap 2.5
-keras-birds listen - --format json < recording.wav             # any WAV, as fast as it can be scored
-
-A line comes as soon as its window has ended. Up to a minute of sound waits in memory when the machine is busy; a
-pipe then waits as well, and of a microphone the oldest sound is lost, which is told at the end.
-"""
-
-
-@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
 @click.option("--model", type=model_path, metavar="MODEL", help="As for predict.")
 @click.option(
     "--rate", "rate_hz", type=click.IntRange(min=1000), metavar="HZ", help="Of raw samples on stdin."
 )
-@click.option("--channels", type=click.IntRange(min=1), default=1, help="Of raw samples.")
+@click.option("--channels", type=COUNT, default=1, help="Of raw samples.")
 @click.option(
     "--sample-format",
     type=click.Choice(("s16", "s24", "s32", "f32")),
@@ -66,7 +60,17 @@ def listen(
     calibrated: bool,
     fmt: str,
 ) -> None:
-    """Name animals as they call."""
+    """Name animals as they call: from a microphone, or with - from a stream on stdin.
+
+    \b
+    keras-birds listen                                             # the microphone; Ctrl-C ends
+    arecord -f S16_LE -r 48000 -c 1 -t raw | keras-birds listen - --rate 48000
+    ffmpeg -i rtsp://... -f wav - | keras-birds listen - --overlap 2.5
+    keras-birds listen - --format json < recording.wav             # any WAV, as fast as it can be scored
+
+    A line comes as soon as its window has ended. Up to a minute of sound waits in memory when the machine is busy; a
+    pipe then waits as well, and of a microphone the oldest sound is lost, which is told at the end.
+    """
     import numpy as np
 
     from keras_birds.audio.chain import mix, resampled

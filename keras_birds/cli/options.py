@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+NEW_FOLDER = click.Path(file_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+LENGTH = click.FloatRange(min=0, min_open=True)
+SHARE = click.FloatRange(0, 1)
 
-
+inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
 overlap_option = click.option(
-    "--overlap",
-    "overlap_s",
+    *("--overlap", "overlap_s"),
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="SECONDS",
@@ -39,15 +45,13 @@ calibrated_option = click.option(
 )
 strict_option = click.option("--strict/--no-strict", default=True, help="Exit code 1 if any file fails.")
 data_option = click.option(
-    "--data",
-    "data_dir",
-    type=click.Path(path_type=Path),
+    *("--data", "data_dir"),
+    type=ANY_PATH,
     metavar="DIR",
     help="Data set: BirdCLEF's layout, a CSV, or a folder per label. [default: data.dir, else this folder]",
 )
 format_option = click.option(
-    "--format",
-    "form",
+    *("--format", "form"),
     type=click.Choice(("table", "json")),
     default="table",
     help="For people or for programs.",
@@ -56,34 +60,17 @@ format_option = click.option(
 
 def config_options(command: Command) -> Command:
     """Adds `--config` and `--set`."""
-    command = click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="SECTION.KEY=VALUE",
-        help="Change one setting, e.g. training.epochs=2. May be repeated.",
-    )(command)
-    return click.option(
-        "--config",
-        "config_name",
-        default="baseline",
-        metavar="NAME|FILE",
-        help="Settings: a shipped configuration or a TOML file.",
-    )(command)
+    config = "Settings: a shipped configuration or a TOML file."
+    change = "Change one setting, e.g. training.epochs=2. May be repeated."
+    setting = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help=change)
+    name = click.option("--config", "config_name", default="baseline", metavar="NAME|FILE", help=config)
+    return name(setting(command))
 
 
 def ray_option(what: str) -> Callable[[Command], Command]:
-    """Adds `--ray`.
-
-    Args:
-        what: spreads over the cluster.
-    """
-    return click.option(
-        "--ray",
-        "ray_address",
-        metavar="ADDRESS",
-        help=f"Spread {what} over a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT.",
-    )
+    """Adds `--ray`, which spreads `what` over the cluster."""
+    said = f"Spread {what} over a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT."
+    return click.option("--ray", "ray_address", metavar="ADDRESS", help=said)
 
 
 def resolve_data_dir(data_dir: Path | None, config: Config) -> Path:
@@ -127,7 +114,7 @@ def threshold(value: str) -> float | Path:
 
 
 def _bundled(command: Command, name: str, make: Command, *options: Command) -> Command:
-    """Adds options, the last one first; the command gets what `make` makes of them as one argument."""
+    """Adds options; the command gets what `make` makes of them as one argument."""
 
     @wraps(command)
     def call(**values: Any) -> Any:
@@ -135,16 +122,10 @@ def _bundled(command: Command, name: str, make: Command, *options: Command) -> C
         return command(**{name: bundle}, **values)
 
     before = len(getattr(call, "__click_params__", ()))
-    for option in options:
+    for option in reversed(options):
         call = option(call)
     names = [x.name for x in call.__click_params__[before:]]  # type: ignore[attr-defined]
     return call
-
-
-def _make_score_options(**values: Any) -> "ScoreOptions":
-    from keras_birds.inference.scorer import ScoreOptions
-
-    return ScoreOptions(**values)
 
 
 @dataclass(frozen=True)
@@ -171,20 +152,16 @@ class ModelChoice:
         from keras_birds.inference.classifier import Classifier, load
         from keras_birds.models.engines import WaveformEngine, read_label_lines
 
-        described = (self.labels, self.sample_rate_hz, self.window_s)
-        if self.labels is None or self.sample_rate_hz is None or self.window_s is None or self.model is None:
-            if any(described) and not all(described):
-                raise click.UsageError(
-                    "--labels, --sample-rate and --window-s must be given together, for a model of others"
-                )
-            if any(described):
-                raise click.UsageError("--labels, --sample-rate and --window-s need --model FILE.onnx")
-            classifier = load(self.model, self.engine, self.decoder, self.provider, self.calibrated)
-        else:
+        if self.model and self.labels and self.sample_rate_hz and self.window_s:
             audio = self.sample_rate_hz, self.window_s
             labels = read_label_lines(self.labels)
             foreign = WaveformEngine(self.model, labels, *audio, self.output, self.provider)
             classifier = Classifier([foreign], self.decoder, self.calibrated)
+        elif self.labels or self.sample_rate_hz or self.window_s:
+            rule = "--labels, --sample-rate and --window-s must be given together, for a model of others"
+            raise click.UsageError(f"{rule} that --model FILE.onnx says")
+        else:
+            classifier = load(self.model, self.engine, self.decoder, self.provider, self.calibrated)
         if self.model is None:
             click.echo(_describe_choice(classifier), err=True)
         if classifier.calibration is not None:
@@ -194,77 +171,46 @@ class ModelChoice:
 
 def model_options(command: Command) -> Command:
     """Adds `--model` and all that says how it is run; the command gets a `ModelChoice` as `model`."""
+    trained = "A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or a shipped model. "
+    default = "[default: the newest run in runs/, else the shipped model animals]"
+    engine = "[default: onnx, unless --model is a .keras file]"
+    provider = "ONNX Runtime on cpu, cuda, ... [default: cuda where it is]"
+    decoder = "What reads the files. [default: as the model was trained]"
+    labels = "Another's ONNX model that takes sound: its labels, one a line."
+    output = click.Choice(("logits", "probabilities"))
     return _bundled(
         command,
         "model",
         ModelChoice,
-        click.option(
-            "--output",
-            type=click.Choice(("logits", "probabilities")),
-            default="logits",
-            help="... what it gives.",
-        ),
-        click.option(
-            "--window-s",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="SECONDS",
-            help="... its window.",
-        ),
-        click.option(
-            "--sample-rate", "sample_rate_hz", type=click.IntRange(min=1), metavar="HZ", help="... its rate."
-        ),
-        click.option(
-            "--labels",
-            type=EXISTING_FILE,
-            metavar="FILE",
-            help="Another's ONNX model that takes sound: its labels, one a line.",
-        ),
-        click.option(
-            "--decoder",
-            type=click.Choice(("soundfile", "tfio")),
-            help="What reads the files. [default: as the model was trained]",
-        ),
-        click.option(
-            "--provider", metavar="NAME", help="ONNX Runtime on cpu, cuda, ... [default: cuda where it is]"
-        ),
+        click.option("--model", type=model_path, metavar="PATH|NAME", help=trained + default),
+        click.option("--engine", type=click.Choice(("onnx", "keras")), help=engine),
         calibrated_option,
-        click.option(
-            "--engine",
-            type=click.Choice(("onnx", "keras")),
-            help="[default: onnx, unless --model is a .keras file]",
-        ),
-        click.option(
-            "--model",
-            type=model_path,
-            metavar="PATH|NAME",
-            help="A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or a shipped model. "
-            "[default: the newest run in runs/, else the shipped model animals]",
-        ),
+        click.option("--provider", metavar="NAME", help=provider),
+        click.option("--decoder", type=click.Choice(("soundfile", "tfio")), help=decoder),
+        click.option("--labels", type=EXISTING_FILE, help=labels),
+        click.option("--sample-rate", "sample_rate_hz", type=COUNT, metavar="HZ", help="... its rate."),
+        click.option("--window-s", type=LENGTH, metavar="SECONDS", help="... its window."),
+        click.option("--output", type=output, default="logits", help="... what it gives."),
     )
 
 
 def score_options(command: Command) -> Command:
     """Adds how recordings are cut and scored; the command gets `ScoreOptions` as `score`."""
+
+    def make(**values: Any) -> "ScoreOptions":
+        from keras_birds.inference.scorer import ScoreOptions
+
+        return ScoreOptions(**values)
+
+    channels = "The mean over channels, each by itself, or channel N from 1."
     return _bundled(
         command,
         "score",
-        _make_score_options,
-        click.option(
-            "--batch-size",
-            type=click.IntRange(min=1),
-            help="Windows at a time. [default: the model's fastest]",
-        ),
-        click.option(
-            "--workers", type=click.IntRange(min=1), help="Threads that compute. [default: all processors]"
-        ),
-        click.option(
-            "--channel",
-            type=channel,
-            default="mix",
-            metavar="mix|all|N",
-            help="The mean over channels, each by itself, or channel N from 1.",
-        ),
+        make,
         overlap_option,
+        click.option("--channel", type=channel, default="mix", metavar="mix|all|N", help=channels),
+        click.option("--workers", type=COUNT, help="Threads that compute. [default: all processors]"),
+        click.option("--batch-size", type=COUNT, help="Windows at a time. [default: the model's fastest]"),
     )
 
 
@@ -299,26 +245,16 @@ class RulesChoice:
 
 def rules_options(command: Command) -> Command:
     """Adds `--threshold`, `--species` and `--strict-species`; the command gets a `RulesChoice` as `rules`."""
+    least = "The least probability of a detection, or a CSV with columns label and threshold."
+    names = "Detect only these: a label, a scientific or common name, or Scientific_Common, one a line."
+    strict = "Refuse a --species list with a name that isn't known."
     return _bundled(
         command,
         "rules",
         RulesChoice,
-        click.option(
-            "--strict-species", is_flag=True, help="Refuse a --species list with a name that isn't known."
-        ),
-        click.option(
-            "--species",
-            type=EXISTING_FILE,
-            metavar="FILE",
-            help="Detect only these: a label, a scientific or common name, or Scientific_Common, one a line.",
-        ),
-        click.option(
-            "--threshold",
-            type=threshold,
-            default=0.25,
-            metavar="P|FILE",
-            help="The least probability of a detection, or a CSV with columns label and threshold.",
-        ),
+        click.option("--threshold", type=threshold, default=0.25, metavar="P|FILE", help=least),
+        click.option("--species", type=EXISTING_FILE, help=names),
+        click.option("--strict-species", is_flag=True, help=strict),
     )
 
 

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from keras_birds.cli.options import (
+    ANY_PATH,
+    COUNT,
+    NEW_FILE,
     ModelChoice,
     check_folder_of,
     find_files,
+    inputs_argument,
     model_options,
     score_options,
     strict_option,
@@ -25,36 +29,11 @@ if TYPE_CHECKING:
 _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
 
 
-_HELP = """Name what is in recordings: one answer for each.
-
-\b
-keras-birds predict clip.ogg                               # a table of the top 5 labels
-keras-birds predict clip.wav --model runs/all --figure clip.png
-keras-birds predict recordings/ --aggregate max --out answers.csv
-keras-birds predict 'plots/*/2025*.wav' --format json
-keras-birds predict stereo.wav --channel 2 --frames where.csv
-
-All detections, with their times, of a disk of recordings: keras-birds detect.
-
-INPUTS are files, folders (searched at any depth), globs, a .csv list with a column file, path or filename,
-URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled by
-repeating what it holds. A file that can't be read is named on stderr with its reason, never scored, and the
-others go on.
-
-\b
-csv   a row for each file and rank:
-      file,rank,label,scientific_name,common_name,class_name,score
-json  a list of files with status, reason, seconds, model_id and top
-
-Exit code: 0 all scored, 1 some failed (0 with --no-strict), 2 a wrong call.
-"""
-
-
-@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
+@click.command()
+@inputs_argument
 @model_options
 @score_options
-@click.option("--top-k", type=click.IntRange(min=1), default=5, help="Labels for each recording.")
+@click.option("--top-k", type=COUNT, default=5, help="Labels for each recording.")
 @click.option(
     "--aggregate",
     "method",
@@ -64,19 +43,17 @@ Exit code: 0 all scored, 1 some failed (0 with --no-strict), 2 a wrong call.
 )
 @click.option(
     "--figure",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     metavar="FILE.png",
     help="Draw waveform, mel spectrogram and top labels of one recording.",
 )
 @click.option(
     "--frames",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     metavar="FILE.csv",
     help="Score the frames of each clip too, for the top labels: where in it they are. Needs an attention head.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write answers to a file, not to stdout."
-)
+@click.option("--out", type=ANY_PATH, metavar="FILE", help="Write answers to a file, not to stdout.")
 @click.option(
     "--format",
     "fmt",
@@ -98,7 +75,29 @@ def predict(
     fmt: str | None,
     strict: bool,
 ) -> None:
-    """Name what is in recordings: one answer for each."""
+    """Name what is in recordings: one answer for each.
+
+    \b
+    keras-birds predict clip.ogg                               # a table of the top 5 labels
+    keras-birds predict clip.wav --model runs/all --figure clip.png
+    keras-birds predict recordings/ --aggregate max --out answers.csv
+    keras-birds predict 'plots/*/2025*.wav' --format json
+    keras-birds predict stereo.wav --channel 2 --frames where.csv
+
+    All detections, with their times, of a disk of recordings: keras-birds detect.
+
+    INPUTS are files, folders (searched at any depth), globs, a .csv list with a column file, path or filename,
+    URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled by
+    repeating what it holds. A file that can't be read is named on stderr with its reason, never scored, and the
+    others go on.
+
+    \b
+    csv   a row for each file and rank:
+          file,rank,label,scientific_name,common_name,class_name,score
+    json  a list of files with status, reason, seconds, model_id and top
+
+    Exit code: 0 all scored, 1 some failed (0 with --no-strict), 2 a wrong call.
+    """
     fmt = _check(out, fmt, figure, frames, model, score)
     files, _ = find_files(inputs)
     if figure is not None and len(files) > 1:

@@ -4,48 +4,19 @@ from pathlib import Path
 
 import click
 
-_HELP = """Cut detections to clips, for people to listen to.
-
-\b
-keras-birds detect recordings/ --out results
-keras-birds segments results --out clips                     # the 20 best of each label
-keras-birds segments results --out frogs --label 1139490 --label "White-tipped Dove"
-keras-birds segments results --out check --pick balanced --per-label 50 --seconds 3
-keras-birds segments results --out sure --pick random --min-score 0.9 --format wav
-
-RESULTS is a folder that `keras-birds detect --out FOLDER` left; the recordings must still be where they were.
-
-\b
-best      the highest scores: is the label there at all?
-random    any, whatever their scores: how many of the detections are right?
-balanced  as many of each tenth of the scores (0.2 to 0.3, 0.3 to 0.4, ...), random
-          within it: where does a threshold belong, what is a score worth?
-
-Detections of a label that overlap, or whose clips would, give one clip. After `detect --merge` the clip is the
-middle of the event, which may be long.
-
-\b
-clips/<label>/<score>_<recording>_<start>s.flac   with the recording's rate and channels
-clips/segments.csv   clip,label,scientific_name,common_name,score,file,channel,
-                     start_s,end_s,clip_start_s,clip_end_s,review
-                     (a row for each clip; review is empty, for you)
-
-A recording that is gone, has changed or can't be read is named on stderr with its reason, and the others go on.
-
-Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
-"""
+from keras_birds.cli.options import ANY_PATH, COUNT, EXISTING_FOLDER, SHARE
 
 
-@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.command()
+@click.argument("results", type=EXISTING_FOLDER)
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=ANY_PATH,
     metavar="FOLDER",
     help="Where the clips go: a new or an empty folder.",
 )
-@click.option("--per-label", type=click.IntRange(min=1), default=20, help="Clips of each label, at most.")
+@click.option("--per-label", type=COUNT, default=20, help="Clips of each label, at most.")
 @click.option(
     "--pick", type=click.Choice(("best", "random", "balanced")), default="best", help="Which detections."
 )
@@ -64,11 +35,7 @@ Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
     help="Only this label, scientific or common name. May be repeated.",
 )
 @click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    metavar="P",
-    help="Leave out detections with a lower score.",
+    "--min-score", type=SHARE, default=0.0, metavar="P", help="Leave out detections with a lower score."
 )
 @click.option(
     "--seed",
@@ -90,7 +57,36 @@ def segments(
     seed: int,
     fmt: str,
 ) -> None:
-    """Cut detections to clips, for people to listen to."""
+    """Cut detections to clips, for people to listen to.
+
+    \b
+    keras-birds detect recordings/ --out results
+    keras-birds segments results --out clips                     # the 20 best of each label
+    keras-birds segments results --out frogs --label 1139490 --label "White-tipped Dove"
+    keras-birds segments results --out check --pick balanced --per-label 50 --seconds 3
+    keras-birds segments results --out sure --pick random --min-score 0.9 --format wav
+
+    RESULTS is a folder that `keras-birds detect --out FOLDER` left; the recordings must still be where they were.
+
+    \b
+    best      the highest scores: is the label there at all?
+    random    any, whatever their scores: how many of the detections are right?
+    balanced  as many of each tenth of the scores (0.2 to 0.3, 0.3 to 0.4, ...), random
+              within it: where does a threshold belong, what is a score worth?
+
+    Detections of a label that overlap, or whose clips would, give one clip. After `detect --merge` the clip is the
+    middle of the event, which may be long.
+
+    \b
+    clips/<label>/<score>_<recording>_<start>s.flac   with the recording's rate and channels
+    clips/segments.csv   clip,label,scientific_name,common_name,score,file,channel,
+                         start_s,end_s,clip_start_s,clip_end_s,review
+                         (a row for each clip; review is empty, for you)
+
+    A recording that is gone, has changed or can't be read is named on stderr with its reason, and the others go on.
+
+    Exit code: 0 all cut, 1 some failed or there was nothing to cut, 2 a wrong call.
+    """
     from keras_birds.cli.reporting import progress_bar
     from keras_birds.errors import DataError
     from keras_birds.results.results import read_detections

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.cli.options import config_options, data_option, ray_option, resolve_data_dir
+from keras_birds.cli.options import ANY_PATH, config_options, data_option, ray_option, resolve_data_dir
 from keras_birds.cli.reporting import make_reporter
 
 if TYPE_CHECKING:
@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @data_option
-@click.option("--fold", default="0", show_default=True, metavar="N|all|full", help="Which fold to train.")
+@click.option("--fold", default="0", metavar="N|all|full", help="Which fold to train.")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Run directory, new or empty. [default: runs/<time>]",
+    "--out", type=ANY_PATH, metavar="RUN", help="Run directory, new or empty. [default: runs/<time>]"
 )
 @click.option(
     "--resume",
