@@ -1,30 +1,22 @@
 """`keras-birds data precompute`, as a user runs it and as a user kills it."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from keras_birds.cli.data import _size
 from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
-from keras_birds.data.mel_store import INDEX, MelStore
+from keras_birds.data.mel_store import MelStore
 from keras_birds.data.source import OnTheFlySource
 
-CLI = Path(__file__).resolve().parents[1] / "cli.py"
-SMALL = [
-    f"--set={setting}"
-    for setting in (
-        "audio.sample_rate_hz=16000",
-        "audio.clip_s=1.0",
-        "mel.n_fft=512",
-        "mel.n_mels=40",
-        "mel.f_max_hz=8000",
-        "mel.height=40",
-        "mel.width=48",
-    )
-]
+SETTINGS = (
+    *("audio.sample_rate_hz=16000", "audio.clip_s=1.0", "mel.n_fft=512", "mel.n_mels=40"),
+    *("mel.f_max_hz=8000", "mel.height=40", "mel.width=48"),
+)
+SMALL = [f"--set={x}" for x in SETTINGS]
 
 
 @pytest.fixture
@@ -39,58 +31,51 @@ def data_dir(tmp_path):
 
 
 @pytest.fixture
-def run(run_command):
-    """Runs `data precompute`."""
-    return partial(run_command, "data", "precompute")
-
-
-def config_of(*overrides):
-    return Config.load("baseline", [x.removeprefix("--set=") for x in (*SMALL, *overrides)])
-
-
-def test_help_shows_how_to_use_the_store(run):
-    code, out, _ = run("--help")
-    assert code == 0
-    for word in ("--data", "--out", "--workers", "data.store=birdclef-mel", "audio.crop"):
-        assert word in out
+def run(run_command, data_dir):
+    return partial(run_command, "data", "precompute", "--data", data_dir)
 
 
 def test_writes_a_store_and_tells_its_size_beforehand(run, data_dir, tmp_path):
     store = tmp_path / "store"
-    code, out, err = run("--data", data_dir, "--out", store, "--workers", 2, *SMALL)
-    assert code == 0
-    assert f"{store}: 5 recordings; will write 26 kB," in err
-    assert out == f"{store}: 5 recordings, 26 kB\n"
-    config = config_of()
+    code, out, err = run("--out", store, "--workers", 2, *SMALL)
+    assert (code, out) == (0, f"{store}: 5 recordings, 26 kB\n")
+    assert f"{store}: 5 recordings; will write 26 kB, " in err
+    assert err.endswith("B are free\n")
+    config = Config.load("baseline", SETTINGS)
     paths = list(read_catalog(data_dir, config.data).recordings["path"])
     live = OnTheFlySource(paths, config.audio, config.mel)
     found = MelStore(store, config, paths)
     np.testing.assert_array_equal(found.images(np.arange(5)), live.images(np.arange(5)))
 
-    _, _, err = run("--data", data_dir, "--out", store, *SMALL)
-    assert "5 recordings, 5 of them there already; will write 0 kB" in err
-    _, _, err = run("--data", data_dir, "--out", store, *SMALL, "--set=mel.n_mels=48")
-    assert "made anew (mel.n_mels is 40, not 48)" in err
-
-
-def test_the_store_of_the_settings_is_the_default(run, data_dir, tmp_path):
-    code, _, _ = run("--data", data_dir, *SMALL, f"--set=data.store={tmp_path / 'store'}")
-    assert code == 0
-    assert (tmp_path / "store" / INDEX).is_file()
+    soundfile.write(data_dir / "wren/0.wav", np.zeros(24_000), 16_000)
+    _, out, err = run(*SMALL, f"--set=data.store={store}")
+    assert "5 recordings, 4 of them there already; will write 5 kB" in err
+    assert out.splitlines()[1] == "5 kB of it are unused; delete the store to make it anew without them"
+    _, _, err = run("--out", store, *SMALL, "--set=mel.n_mels=48")
+    assert "5 recordings, made anew (mel.n_mels is 40, not 48); will" in err
 
 
 def test_what_was_left_out_is_listed_with_its_reason(run, data_dir, tmp_path):
-    bad, stray = data_dir / "wren" / "1.wav", data_dir / "stray.wav"
-    bad.write_bytes(b"no audio")
-    stray.touch()
-    code, out, err = run("--data", data_dir, "--out", tmp_path / "store", *SMALL)
-    assert code == 0
-    assert "4 recordings" in out
-    assert f"1 left out:\n  {bad}: is not audio" in out
+    bad, stray = [data_dir / f"wren/{i:02}.wav" for i in range(21)], data_dir / "stray.wav"
+    for path in (*bad, stray):
+        path.touch()
+    code, out, err = run("--out", tmp_path / "store", *SMALL)
+    listed = [f"  {path}: is empty (0 bytes)" for path in bad[:20]]
+    more = "  and 1 more; `keras-birds data check` lists all"
+    assert (code, out.splitlines()[1:]) == (0, ["21 left out:", *listed, more])
+    assert out.startswith(f"{tmp_path / 'store'}: 5 recordings, ")
     assert f"{stray} lies in no label's folder, left out\n" in err
 
 
-def test_a_call_without_a_place_is_wrong(run, data_dir):
-    code, _, err = run("--data", data_dir, *SMALL)
+def test_a_call_without_a_place_is_wrong(run):
+    code, _, err = run(*SMALL)
     assert code == 2
     assert "--out must name the store's folder" in err
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "told"),
+    [(999_999, "1000 kB"), (1e6, "1.00 MB"), (1.5e9, "1.50 GB"), (499, "0 kB")],
+)
+def test_sizes_are_told_in_units(n_bytes, told):
+    assert _size(n_bytes) == told

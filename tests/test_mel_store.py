@@ -13,87 +13,64 @@ import soundfile
 
 from keras_birds.config import Config
 from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, MelStore
-from keras_birds.data.precompute import _locked, precompute
+from keras_birds.data.precompute import precompute
 from keras_birds.data.source import OnTheFlySource
 from keras_birds.errors import DataError, KerasBirdsError
 
 
 def small_config(crop="center", **mel):
-    return Config.parse(
-        {
-            "audio": {"sample_rate_hz": 16_000, "clip_s": 1.0, "crop": crop},
-            "mel": {
-                "n_fft": 512,
-                "hop_samples": 256,
-                "n_mels": 32,
-                "n_mfcc": 20,
-                "f_max_hz": 8000,
-                "height": 40,
-                "width": 48,
-            }
-            | mel,
-        }
-    )
+    mel = {"n_mels": 32, "n_mfcc": 20, "f_max_hz": 8000, "height": 40, "width": 48} | mel
+    audio = {"sample_rate_hz": 16_000, "clip_s": 1.0, "crop": crop}
+    return Config.parse({"audio": audio, "mel": {"n_fft": 512, "hop_samples": 256, **mel}})
 
 
-def write_recordings(folder, n, rate=16_000):
+def write_recordings(folder, n):
     """Recordings of 0.3 to 4 s: noise that swells, a tone in every other one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    folder.mkdir()
     for i in range(n):
         rng = np.random.default_rng(i)
-        t = np.arange(round((0.3 + 3.7 * (i % 7) / 6) * rate)) / rate
+        t = np.arange(round((0.3 + 3.7 * (i % 7) / 6) * 16_000)) / 16_000
         samples = rng.normal(0, 10 ** rng.uniform(-4, -1), len(t)) * np.linspace(0.1, 1, len(t))
         samples += 0.3 * (i % 2) * np.sin(2 * np.pi * 300 * (1 + i) * t)
-        paths.append(folder / f"{i:04}.wav")
-        soundfile.write(paths[-1], samples, rate, subtype="FLOAT")
-    return paths
+        soundfile.write(folder / f"{i:04}.wav", samples, 16_000, subtype="FLOAT")
+    return sorted(folder.iterdir())
 
 
-def contents(store):
-    return (store / DATA).read_bytes(), pd.read_parquet(store / INDEX)
+@pytest.fixture
+def some(tmp_path):
+    """Eight recordings, settings, and a folder for their store."""
+    return write_recordings(tmp_path / "audio", 8), small_config(), tmp_path / "store"
 
 
 def assert_same_store(store, other):
-    data, index = contents(store)
-    other_data, other_index = contents(other)
-    assert data == other_data
-    pd.testing.assert_frame_equal(index, other_index)
+    assert (store / DATA).read_bytes() == (other / DATA).read_bytes()
+    pd.testing.assert_frame_equal(pd.read_parquet(store / INDEX), pd.read_parquet(other / INDEX))
 
 
-@pytest.mark.parametrize("feature", ["mel", "mfcc"])
-def test_centre_crops_are_identical_to_computing_on_the_fly(tmp_path, feature):
-    config = small_config(feature=feature)
-    paths = write_recordings(tmp_path / "audio", 9)
-    precompute(paths, config, tmp_path / "store", workers=2)
-    store, live = MelStore(tmp_path / "store", config, paths), OnTheFlySource(paths, config.audio, config.mel)
-    rows = np.array([8, 0, 3, 3, 5])
-    np.testing.assert_array_equal(store.images(rows), live.images(rows))
-    assert len(store) == len(paths)
-    assert store.usable.all()
-    assert store.images(np.array([], int)).shape == (0, 40, 48, 1)
-
-
-@pytest.mark.parametrize("feature", ["mel", "mfcc"])
-def test_random_crops_are_within_a_hundredth(tmp_path, feature):
-    config = small_config("random", feature=feature)
-    paths = write_recordings(tmp_path / "audio", 14)
-    precompute(paths, config, tmp_path / "store")
-    store, live = MelStore(tmp_path / "store", config, paths), OnTheFlySource(paths, config.audio, config.mel)
-    rows = np.arange(14)
-    for positions in (None, *np.random.default_rng(0).random((4, 14)), np.ones(14), np.zeros(14)):
-        np.testing.assert_allclose(store.images(rows, positions), live.images(rows, positions), atol=0.01)
+def assert_as_computed(paths, config, store):
+    rows = np.arange(len(paths))[::-1]
+    live = OnTheFlySource(paths, config.audio, config.mel)
+    np.testing.assert_array_equal(MelStore(store, config, paths).images(rows), live.images(rows))
 
 
 @pytest.mark.parametrize("crop", ["center", "random"])
-def test_the_size_is_told_beforehand(tmp_path, crop):
-    paths = write_recordings(tmp_path / "audio", 8)
-    plans = []
-    store = tmp_path / "store"
-    summary = precompute(paths, small_config(crop), store, announce=plans.append)
+@pytest.mark.parametrize("feature", ["mel", "mfcc"])
+def test_images_are_those_computed_on_the_fly_and_the_size_is_told_beforehand(tmp_path, crop, feature):
+    config, store = small_config(crop, feature=feature), tmp_path / "store"
+    paths, plans = write_recordings(tmp_path / "audio", 14), []
+    summary = precompute(paths, config, store, workers=2, announce=plans.append)
     assert plans == [summary.plan]
     assert plans[0].new_bytes == summary.data_bytes == (store / DATA).stat().st_size
-    assert (plans[0].recordings, plans[0].reused, summary.unused_bytes) == (8, 0, 0)
+    assert (plans[0].recordings, plans[0].reused, summary.unused_bytes) == (14, 0, 0)
+    found, live = MelStore(store, config, paths), OnTheFlySource(paths, config.audio, config.mel)
+    assert len(found) == found.usable.sum() == 14
+    assert found.images(np.array([], int)).shape == (0, 40, 48, 1)
+    rows = np.array([8, 0, 3, 3, 5, *range(14)])
+    if crop == "center":
+        np.testing.assert_array_equal(found.images(rows), live.images(rows))
+        return
+    for positions in (None, *np.random.default_rng(0).random((4, 19)), np.ones(19), np.zeros(19)):
+        np.testing.assert_allclose(found.images(rows, positions), live.images(rows, positions), atol=0.01)
 
 
 class Stop(Exception):
@@ -109,158 +86,114 @@ def stop_at(n):
 
 
 @pytest.mark.parametrize("crop", ["center", "random"])
-def test_an_interrupted_run_goes_on(tmp_path, crop):
-    paths, config, store = write_recordings(tmp_path / "audio", 20), small_config(crop), tmp_path / "store"
+def test_an_interrupted_run_goes_on(tmp_path, some, crop):
+    paths, _, store = some
+    config = small_config(crop)
     precompute(paths, config, tmp_path / "whole")
-    for n, reused in ((7, 0), (5, 7)):
+    for n, reused in ((4, 0), (2, 4)):
         plans = []
         with pytest.raises(Stop):
             precompute(paths, config, store, progress=stop_at(n), announce=plans.append)
         assert plans[0].reused == reused
         with pytest.raises(DataError, match=r"unfinished store.*data precompute"):
             MelStore(store, config, paths)
-    assert precompute(paths, config, store).plan.reused == 12
+    assert precompute(paths, config, store).plan.reused == 6
     assert_same_store(store, tmp_path / "whole")
 
 
-@pytest.mark.parametrize("torn", ["journal", "journal's middle", "data", "tail"])
-def test_what_a_crash_left_torn_is_computed_again(tmp_path, torn):
-    paths, config, store = (
-        write_recordings(tmp_path / "audio", 10),
-        small_config("random"),
-        tmp_path / "store",
-    )
-    precompute(paths, config, tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("name", "tear", "reused"),
+    [
+        (JOURNAL, lambda x: x[:-20], 6),
+        (JOURNAL, lambda x: x[:-1], 6),
+        (JOURNAL, lambda x: x.replace(b'"path"', b'"name"', 1), 0),
+        (JOURNAL, lambda x: x.replace(x.splitlines()[4], bytes(100)), 4),
+        (DATA, lambda x: x[:-1], 6),
+        (DATA, lambda x: x + bytes(5000), 7),
+    ],
+)
+def test_what_a_crash_left_torn_is_computed_again(tmp_path, some, name, tear, reused):
+    paths, _, store = some
+    precompute(paths, small_config("random"), tmp_path / "whole")
     with pytest.raises(Stop):
-        precompute(paths, config, store, progress=stop_at(8))
-    journal, data = store / JOURNAL, store / DATA
-    if torn == "journal":
-        journal.write_bytes(journal.read_bytes()[:-20])
-    elif torn == "journal's middle":
-        lines = journal.read_bytes().splitlines(keepends=True)
-        journal.write_bytes(b"".join([*lines[:4], b"\0" * 100 + b"\n", *lines[5:]]))
-    elif torn == "data":
-        data.write_bytes(data.read_bytes()[:-1000])
-    else:
-        data.write_bytes(data.read_bytes() + bytes(5000))
-    assert 0 < precompute(paths, config, store).plan.reused <= 8
+        precompute(paths, small_config("random"), store, progress=stop_at(7))
+    (store / name).write_bytes(tear((store / name).read_bytes()))
+    assert precompute(paths, small_config("random"), store).plan.reused == reused
     assert_same_store(store, tmp_path / "whole")
 
 
-def test_other_settings_make_the_store_anew(tmp_path):
-    paths, store = write_recordings(tmp_path / "audio", 5), tmp_path / "store"
-    precompute(paths, small_config(), store)
-    other = small_config(n_mels=24)
+def test_other_settings_make_the_store_anew_but_not_another_image_size(tmp_path, some):
+    paths, config, store = some
+    precompute(paths, config, store)
+    wider, other = small_config(width=64), small_config(n_mels=24)
+    assert MelStore(store, wider, paths).images(np.array([0])).shape == (1, 40, 64, 1)
+    assert precompute(paths, wider, store).plan.reused == 8
     with pytest.raises(DataError, match=r"mel\.n_mels is 32, not 24"):
         MelStore(store, other, paths)
-    plan = precompute(paths, other, store).plan
-    assert plan.rebuild_reason == "mel.n_mels is 32, not 24"
-    assert plan.reused == 0
-    precompute(paths, other, tmp_path / "fresh")
+    with pytest.raises(Stop):
+        precompute(paths, other, store, progress=stop_at(1))
+    for unfinished in (config, other):
+        with pytest.raises(DataError, match="unfinished"):
+            MelStore(store, unfinished, paths)
+    plan = precompute(paths, config, store).plan
+    assert (plan.rebuild_reason, plan.reused) == ("mel.n_mels is 24, not 32", 0)
+    precompute(paths, config, tmp_path / "fresh")
     assert_same_store(store, tmp_path / "fresh")
 
 
-def test_the_image_size_may_change(tmp_path):
-    paths, store = write_recordings(tmp_path / "audio", 3), tmp_path / "store"
-    precompute(paths, small_config(), store)
-    wider = small_config(width=64)
-    assert MelStore(store, wider, paths).images(np.array([0])).shape == (1, 40, 64, 1)
-    assert precompute(paths, wider, store).plan.reused == 3
-
-
-def test_a_rebuild_killed_at_once_leaves_no_store_of_the_old_settings(tmp_path):
-    paths, store = write_recordings(tmp_path / "audio", 5), tmp_path / "store"
-    precompute(paths, small_config(), store)
-    with pytest.raises(Stop):
-        precompute(paths, small_config(n_mels=24), store, progress=stop_at(1))
-    for config in (small_config(), small_config(n_mels=24)):
-        with pytest.raises(DataError):
-            MelStore(store, config, paths)
-
-
-def test_a_changed_file_is_computed_anew_and_no_other(tmp_path):
-    paths, config, store = write_recordings(tmp_path / "audio", 6), small_config(), tmp_path / "store"
-    precompute(paths, config, store)
+def test_new_and_changed_recordings_are_computed_and_no_others(some):
+    paths, config, store = some
+    precompute(paths[:5], config, store)
+    with pytest.raises(DataError, match=r"3 that it lacks, first .*0005\.wav.*data precompute"):
+        MelStore(store, config, paths)
+    assert precompute(paths, config, store).plan.reused == 5
+    assert_as_computed([paths[6], paths[1]], config, store)
     soundfile.write(paths[2], np.random.default_rng(9).normal(0, 0.1, 30_000), 16_000)
     with pytest.raises(DataError, match=r"1 that changed, first .*0002\.wav.*data precompute"):
         MelStore(store, config, paths)
     summary = precompute(paths, config, store)
-    assert summary.plan.reused == 5
-    assert summary.unused_bytes == summary.data_bytes / 7
-    live = OnTheFlySource(paths, config.audio, config.mel)
-    np.testing.assert_array_equal(
-        MelStore(store, config, paths).images(np.arange(6)), live.images(np.arange(6))
-    )
+    assert summary.plan.reused == 7
+    assert summary.unused_bytes == summary.data_bytes / 9
+    assert_as_computed(paths, config, store)
 
 
-def test_new_recordings_are_added_and_a_part_of_them_can_be_read(tmp_path):
-    paths, config, store = write_recordings(tmp_path / "audio", 8), small_config(), tmp_path / "store"
-    precompute(paths[:5], config, store)
-    with pytest.raises(DataError, match=r"3 that it lacks, first .*0005\.wav"):
-        MelStore(store, config, paths)
-    assert precompute(paths, config, store).plan.reused == 5
-    part = [paths[6], paths[1]]
-    live = OnTheFlySource(part, config.audio, config.mel)
-    np.testing.assert_array_equal(
-        MelStore(store, config, part).images(np.arange(2)), live.images(np.arange(2))
-    )
-
-
-def test_unreadable_files_are_left_out_with_their_reason(tmp_path):
-    paths, config, store = write_recordings(tmp_path / "audio", 5), small_config(), tmp_path / "store"
+def test_unreadable_files_are_left_out_with_their_reason_and_read_when_they_come_back(some):
+    paths, config, store = some
+    away = paths[4].rename(paths[4].with_suffix(".away"))
     paths[1].write_bytes(b"not audio")
     paths[2].write_bytes(b"")
-    paths[4].unlink()
     soundfile.write(paths[3], np.zeros(16_000), 16_000)
+    reasons = ["", "is not audio", "is empty (0 bytes)", "", "no such file", "", "", ""]
     summary = precompute(paths, config, store)
-    assert dict(summary.left_out) == {
-        str(paths[1]): "is not audio",
-        str(paths[2]): "is empty (0 bytes)",
-        str(paths[4]): "no such file",
-    }
+    assert summary.left_out == tuple((str(paths[i]), reasons[i]) for i in (1, 2, 4))
     found = MelStore(store, config, paths)
-    np.testing.assert_array_equal(found.usable, [True, False, False, True, False])
-    assert found.reasons == ["", "is not audio", "is empty (0 bytes)", "", "no such file"]
+    assert found.usable.tolist() == [not x for x in reasons]
+    assert found.reasons == reasons
     with pytest.raises(DataError, match="is not audio"):
         found.images(np.array([0, 1]))
-    assert (store / DATA).stat().st_size == 2 * 32 * 63 * 4
-
-
-def test_a_missing_file_that_came_back_is_read(tmp_path):
-    paths, config, store = write_recordings(tmp_path / "audio", 3), small_config(), tmp_path / "store"
-    away = paths[1].with_suffix(".away")
-    paths[1].rename(away)
-    assert len(precompute(paths, config, store).left_out) == 1
-    away.rename(paths[1])
+    assert (store / DATA).stat().st_size == 5 * 32 * 63 * 4
+    away.rename(paths[4])
     summary = precompute(paths, config, store)
-    assert (summary.plan.reused, summary.left_out) == (2, ())
+    assert (summary.plan.reused, len(summary.left_out)) == (7, 2)
 
 
-def test_the_same_store_from_another_folder(tmp_path, monkeypatch):
-    paths, config, store = write_recordings(tmp_path / "audio", 3), small_config(), tmp_path / "store"
+def test_the_same_store_from_another_folder(tmp_path, some, monkeypatch):
+    paths, config, store = some
     monkeypatch.chdir(tmp_path / "audio")
     precompute([path.name for path in paths], config, store)
     monkeypatch.chdir(tmp_path)
-    assert len(MelStore(store, config, paths)) == 3
-    assert precompute([f"audio/{path.name}" for path in paths], config, store).plan.reused == 3
+    assert precompute([*paths, f"audio/{paths[0].name}"], config, store).plan.reused == 8
 
 
-def test_no_store_is_told(tmp_path):
-    with pytest.raises(DataError, match=r"finished mel store.*no store.*data precompute"):
-        MelStore(tmp_path / "none", small_config(), [])
-
-
-def test_data_cut_short_is_told(tmp_path):
-    paths, config, store = write_recordings(tmp_path / "audio", 3), small_config(), tmp_path / "store"
+def test_data_cut_short_is_told(some):
+    paths, config, store = some
     precompute(paths, config, store)
-    os.truncate(store / DATA, 1000)
-    with pytest.raises(DataError, match=r"must hold \d+ bytes\. Received: 1000"):
+    size = (store / DATA).stat().st_size
+    os.truncate(store / DATA, size - 1)
+    with pytest.raises(DataError, match=rf"must hold {size} bytes\. Received: {size - 1}"):
         MelStore(store, config, paths)
     precompute(paths, config, store)
-    live = OnTheFlySource(paths, config.audio, config.mel)
-    np.testing.assert_array_equal(
-        MelStore(store, config, paths).images(np.arange(3)), live.images(np.arange(3))
-    )
+    assert_as_computed(paths, config, store)
 
 
 def test_a_folder_with_other_files_is_not_touched(tmp_path):
@@ -274,21 +207,27 @@ def test_a_folder_with_other_files_is_not_touched(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
 
 
-def test_settings_that_are_none_are_told(tmp_path):
+def test_what_is_no_store_is_told(tmp_path):
     store = tmp_path / "store"
-    store.mkdir()
-    (store / "settings.json").write_text("[1]")
-    with pytest.raises(DataError, match=r"settings\.json: must be a mel store's settings"):
+    with pytest.raises(DataError, match=r"finished mel store.*no store.*data precompute"):
         MelStore(store, small_config(), [])
-    with pytest.raises(DataError, match=r"settings\.json: must be a mel store's settings"):
-        precompute([], small_config(), store)
+    store.mkdir()
+    for content in ("[1]", "{"):
+        (store / "settings.json").write_text(content)
+        for use in (MelStore, lambda store, config, paths: precompute(paths, config, store)):
+            with pytest.raises(DataError, match=r"settings\.json: must be a mel store's settings"):
+                use(store, small_config(), [])
 
 
-def test_one_writer_at_a_time(tmp_path):
-    store = tmp_path / "store"
-    with _locked(store), pytest.raises(DataError, match="one run at a time"):
-        precompute([], small_config(), store)
-    assert precompute([], small_config(), store).plan.recordings == 0
+def test_one_writer_at_a_time(some):
+    paths, config, store = some
+
+    def second(plan):
+        with pytest.raises(DataError, match="one run at a time"):
+            precompute(paths, config, store)
+
+    precompute(paths, config, store, announce=second)
+    assert precompute(paths, config, store).plan.reused == 8
 
 
 @contextmanager
@@ -303,11 +242,10 @@ def small_disk(folder, size):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_too_small_is_told_before_any_work(tmp_path):
-    paths = write_recordings(tmp_path / "audio", 10)
-    with small_disk(tmp_path / "disk", "64k") as disk:
+def test_a_disk_too_small_is_told_before_any_work(tmp_path, some):
+    with small_disk(tmp_path / "disk", "32k") as disk:
         with pytest.raises(DataError, match="must have room for the store"):
-            precompute(paths, small_config(), disk / "store", progress=stop_at(1))
+            precompute(*some[:2], disk / "store", progress=stop_at(1))
         assert not (disk / "store" / DATA).exists()
 
 
@@ -335,7 +273,7 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from keras_birds.config import Config
-from keras_birds.data.precompute import _locked, precompute
+from keras_birds.data.precompute import precompute
 folder, store, n = sys.argv[1:]
 paths = sorted(Path(folder).iterdir())[: int(n)]
 config = Config.parse({"audio": {"crop": "random", "sample_rate_hz": 16000}, "mel": {"f_max_hz": 8000}})

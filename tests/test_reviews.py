@@ -1,5 +1,6 @@
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -38,25 +39,26 @@ def test_reviews_survive_their_file_in_order_and_one_detection_has_one(tmp_path)
     for review in (RIGHT, OTHER, WRONG):
         save_review(path, review)
     assert read_reviews(path) == [WRONG, RIGHT, OTHER]
-    save_review(path, replace(RIGHT, verdict="wrong"))
-    assert read_reviews(path) == [WRONG, replace(RIGHT, verdict="wrong"), OTHER]
-    assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
-    remove_review(path, OTHER.place)
-    remove_review(path, OTHER.place)
-    assert len(read_reviews(path)) == 2
-    remove_review(path, RIGHT.place)
+    changed = replace(RIGHT, start_s=2.5004, verdict="wrong", score=1 / 3)
+    save_review(path, changed)
+    assert path.read_text().splitlines()[:3:2] == [
+        "file,start_s,end_s,label,score,model_id,verdict,true_label,reviewed_at",
+        '"a, ""b"".wav",2.500,7.500,1139490,0.333333,run/fold0+fold1,wrong,,2025-06-01T05:30:00Z',
+    ]
+    for place in (OTHER.place, OTHER.place, RIGHT.place):
+        remove_review(path, place)
+    assert read_reviews(path) == [WRONG]
     remove_review(path, WRONG.place)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KerasBirdsError, match="can't be written"):
+        save_review(tmp_path / "gone" / "a.wav.reviews.csv", RIGHT)
 
 
 def test_threads_lose_no_review(tmp_path):
     path = tmp_path / "a.wav.reviews.csv"
     reviews = [replace(RIGHT, start_s=float(k), end_s=k + 5.0, reviewed_at=now()) for k in range(40)]
-    threads = [threading.Thread(target=save_review, args=(path, x)) for x in reviews]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(partial(save_review, path), reviews))
     assert read_reviews(path) == reviews
 
 
@@ -83,37 +85,29 @@ def test_a_damaged_row_is_named_and_nothing_is_written_over_it(tmp_path, changed
     assert path.read_bytes() == before
 
 
-def test_reviews_that_contradict_each_other_are_refused_and_repeated_ones_count_once(tmp_path):
-    path, wrong = tmp_path / "a.wav.reviews.csv", tmp_path / "b.wav.reviews.csv"
+def test_tables_that_contradict_themselves_or_are_none_are_refused_and_repeated_rows_count_once(tmp_path):
+    path = tmp_path / "a.wav.reviews.csv"
     save_review(path, RIGHT)
     header, row = path.read_text().splitlines()
     path.write_text(f"{header}\n{row}\n{row.replace('05:30', '06:30')}\n")
     assert read_reviews(path) == [RIGHT]
-    wrong.write_text(f"{header}\n\n{row}\n{row.replace(',right,', ',wrong,')}\n")
-    with pytest.raises(DataError, match=r"Received: rows 3 and 4 contradict each other on 1139490 at 2.5 s"):
-        read_reviews(wrong)
-
-
-def test_a_table_without_the_columns_or_not_text_is_refused(tmp_path):
-    path = tmp_path / "a.wav.reviews.csv"
-    path.write_text("file,start_s\na.wav,1\n")
-    with pytest.raises(DataError, match=r"must have the columns file, start_s, .*Received: file, start_s"):
-        read_reviews(path)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="must be a CSV in UTF-8"):
-        read_reviews(path)
-
-
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
-    with pytest.raises(KerasBirdsError, match="can't be written"):
-        save_review(tmp_path / "gone" / "a.wav.reviews.csv", RIGHT)
+    contradiction = f"{header}\n\n{row}\n{row.replace(',right,', ',wrong,')}\n".encode()
+    for content, said in (
+        (
+            contradiction,
+            r"Received: rows 3 and 4 contradict each other on 1139490 at 2.5 s; keep the right one",
+        ),
+        (b"file,start_s\na.wav,1\n", r"must have the columns file, start_s, .*Received: file, start_s"),
+        (b"\xff\xfe\x00", "must be a CSV in UTF-8"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=said):
+            read_reviews(path)
 
 
 def write_sounds(folder, seconds=8.0):
     folder.mkdir(parents=True, exist_ok=True)
-    samples = (
-        np.random.default_rng(0).normal(0, 0.1, round(seconds * AUDIO.sample_rate_hz)).astype(np.float32)
-    )
+    samples = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16_000)).astype(np.float32)
     soundfile.write(folder / "a.wav", samples, AUDIO.sample_rate_hz, subtype="FLOAT")
     return samples
 
@@ -138,34 +132,30 @@ def test_reviewed_windows_have_their_place_and_say_only_what_was_said(tmp_path):
     reviews.append(replace(reviews[0], start_s=1.0, end_s=7.0))  # an event longer than a clip
     source = ReviewedSource([(recording, x) for x in reviews], AUDIO, MEL, LABELS)
     assert source.targets.tolist() == [[1, -1, -1, -1], [0, -1, -1, -1], [-1, 0, 1, -1], [1, -1, -1, -1]]
-    rate_hz = AUDIO.sample_rate_hz
-    first_s = (2.5, 0.0, 2.5, 3.0)
-    clips = [samples[round(x * rate_hz) : round((x + 2) * rate_hz)] for x in first_s]
+    clips = [samples[round(x * 16_000) : round((x + 2) * 16_000)] for x in (2.5, 0.0, 2.5, 3.0)]
     np.testing.assert_array_equal(source.images(np.arange(4)), MelTransform(AUDIO, MEL).images(clips))
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"label": "bat"}, "labels of the data set. Received: bat"),
+        ({"label": "bat"}, "labels of the data set. Received: bat at 2.5 s"),
         ({"start_s": 9.0, "end_s": 11.0}, r"row 2: .*must lie in.*9 to 11 s, after its end"),
         ({"start_s": 5.0, "end_s": 8.1}, r"row 2: .*must lie in.*5 to 8\.1 s, after its end"),
+        ({"start_s": 3.0, "end_s": 8.0}, "a reviewed recording must be readable. Received: is not audio"),
     ],
 )
 def test_a_review_that_cannot_be_used_is_named(tmp_path, changed, said):
     write_sounds(tmp_path)
+    read = partial(read_reviewed, str(tmp_path), AUDIO, MEL, LABELS)
+    with pytest.raises(DataError, match=rf"Received: {tmp_path}, without any \*\.reviews\.csv"):
+        read()
     save_review(tmp_path / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", **changed))
+    if "readable" in said:
+        assert len(read()) == 1
+        (tmp_path / "a.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=said):
-        read_reviewed(str(tmp_path), AUDIO, MEL, LABELS)
-
-
-def test_a_review_up_to_the_end_is_taken_and_a_broken_recording_is_named(tmp_path):
-    write_sounds(tmp_path)
-    save_review(tmp_path / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", start_s=3.0, end_s=8.0))
-    assert len(read_reviewed(str(tmp_path), AUDIO, MEL, LABELS)) == 1
-    (tmp_path / "a.wav").write_bytes(b"no sound")
-    with pytest.raises(DataError, match="a reviewed recording must be readable"):
-        list(find_reviews(tmp_path))
+        read()
 
 
 def test_calibration_hears_the_reviews_of_its_own_run(tmp_path):
@@ -176,9 +166,7 @@ def test_calibration_hears_the_reviews_of_its_own_run(tmp_path):
     for k in range(60):
         said = Review("a.wav", 5.0 * k, 5.0 * k + 5, LABELS[1], 0.4, "run/fold0+fold1+fold2", "wrong")
         save_review(folder / "a.wav.reviews.csv", said)
-    save_review(
-        folder / "a.wav.reviews.csv", Review("a.wav", 399, 400, LABELS[1], 0.4, "other/fold0", "wrong")
-    )
+    save_review(folder / "a.wav.reviews.csv", replace(said, start_s=399, end_s=400, model_id="other/fold0"))
     reviewed = reviewed_scores(run, folder)
     assert (len(reviewed.targets), reviewed.skipped) == (60, 1)
     plain = fit_calibration(run, "platt", 0.8, lambda *_: None)
