@@ -7,7 +7,7 @@ import onnx
 import pandas as pd
 import pytest
 from placeholder import LABELS
-from scored_run import NUM_FOLDS, PER_FOLD, write_scored_run
+from scored_run import NUM_FOLDS, PER_FOLD, use_placeholder, write_scored_run
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import precision_recall_curve
 
@@ -26,10 +26,6 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.plots.reliability import calibration_error
 
 
-def _nothing(done, total):
-    pass
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Read-only. Its scores are far too low: their logits lie 2 below what they should."""
@@ -39,7 +35,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_calibrated_scores_mean_what_they_say(run, method):
     scores = read_run(run)
-    found = fit_calibration(scores, method, 0.8, _nothing)
+    found = fit_calibration(scores, method, 0.8, lambda done, total: None)
     assert found.error_before == calibration_error(scores.targets, scores.scores)
     assert found.error_after == calibration_error(scores.targets, cross_calibrated(scores, method))
     assert found.error_after < 0.6 * found.error_before
@@ -55,7 +51,7 @@ def test_calibrated_scores_mean_what_they_say(run, method):
 
 def test_isotonic_is_scikit_learns(run):
     scores = read_run(run)
-    found = fit_calibration(scores, "isotonic", 0.8, _nothing).labels[2]
+    found = fit_calibration(scores, "isotonic", 0.8, lambda done, total: None).labels[2]
     used = scores.targets[:, 2] >= 0
     model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     model.fit(scores.scores[used, 2].astype(float), scores.targets[used, 2] > 0.5)
@@ -66,7 +62,7 @@ def test_isotonic_is_scikit_learns(run):
 def test_thresholds_have_the_wanted_precision(run):
     scores = read_run(run)
     for precision in (0.5, 0.8):
-        found = fit_calibration(scores, "platt", precision, _nothing)
+        found = fit_calibration(scores, "platt", precision, lambda done, total: None)
         for i, label in enumerate(found.labels):
             used = scores.targets[:, i] >= 0
             calibrated = calibrate("platt", label.parameters, scores.scores[used, i])
@@ -95,7 +91,7 @@ def test_what_cannot_be_calibrated_is_left_as_it_is_and_named(tmp_path):
         table["score/bkcdon"] = np.float32(0.9) - np.float32(0.8) * table["target/bkcdon"].clip(lower=0)
         table.to_parquet(path)
     scores = read_run(run)
-    found = fit_calibration(scores, "platt", 0.8, _nothing)
+    found = fit_calibration(scores, "platt", 0.8, lambda done, total: None)
     refused = [x.refused for x in found.labels]
     assert refused[0] == refused[3] == ""
     assert refused[1] == f"9 positives, fewer than {MIN_POSITIVES}"
@@ -110,7 +106,7 @@ def test_what_cannot_be_calibrated_is_left_as_it_is_and_named(tmp_path):
 def test_one_fold_is_too_few(tmp_path):
     run = write_scored_run(tmp_path / "run", num_folds=1)
     with pytest.raises(ModelError, match="folds that it isn't fitted to"):
-        fit_calibration(read_run(run), "platt", 0.9, _nothing)
+        fit_calibration(read_run(run), "platt", 0.9, lambda done, total: None)
 
 
 def test_a_calibration_survives_json_and_old_metadata_have_none():
@@ -128,12 +124,7 @@ def test_a_calibration_survives_json_and_old_metadata_have_none():
 def calibrated(placeholder_run, tmp_path, run_command):
     """A run of the placeholder with out-of-fold scores, after `keras-birds calibrate`."""
     run = write_scored_run(tmp_path / "run", skill=2.5, num_folds=2)
-    for fold in range(2):
-        folder = run / f"fold{fold}"
-        model = onnx.load(placeholder_run / f"fold{fold}" / "model.onnx")
-        onnx.helper.set_model_props(model, ModelMetadata.read_json(folder / "model.json").onnx_props())
-        onnx.save(model, folder / "model.onnx")
-        shutil.copy(placeholder_run / f"fold{fold}" / "model.keras", folder)
+    use_placeholder(run, placeholder_run)
     code, printed, err = run_command("calibrate", run, "--precision", "0.7")
     assert (code, err) == (0, "")
     return run, printed

@@ -3,12 +3,11 @@ import re
 import shutil
 
 import numpy as np
-import onnx
 import pandas as pd
 import pytest
 import soundfile
 from placeholder import LABELS, TONES_HZ
-from scored_run import NUM_FOLDS, PER_FOLD, make_scores, write_scored_run
+from scored_run import NUM_FOLDS, PER_FOLD, make_scores, use_placeholder, write_scored_run
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from keras_birds.config import Config
@@ -18,7 +17,6 @@ from keras_birds.errors import DataError, ModelError
 from keras_birds.evaluation.evaluate import evaluate, find_leaks
 from keras_birds.evaluation.metrics import confusions, group_table, label_table, top1_accuracy
 from keras_birds.evaluation.run_scores import read_run
-from keras_birds.models.metadata import ModelMetadata
 from keras_birds.plots.report import auc_against_count_figure, confusion_figure, curves_figure
 
 
@@ -28,16 +26,24 @@ def run(tmp_path_factory):
     return write_scored_run(tmp_path_factory.mktemp("runs") / "birds")
 
 
-def test_a_runs_scores_are_read_in_fold_order(run):
-    found = read_run(run)
-    assert [x.fold for x in found.folds] == list(range(NUM_FOLDS))
-    assert [x.kept_epoch for x in found.folds] == [2, 3, 4]
-    assert found.labels == LABELS
-    assert found.labels.items[0].common_name == "Amazon River Frog"
-    targets, scores = make_scores(1)
-    np.testing.assert_array_equal(found.targets[PER_FOLD : 2 * PER_FOLD], targets)
-    np.testing.assert_array_equal(found.scores[PER_FOLD : 2 * PER_FOLD], scores)
-    assert found.paths[PER_FOLD] == "train_audio/1/0.wav"
+@pytest.fixture(scope="module")
+def scores(run):
+    return read_run(run)
+
+
+def decided_well(targets, scores, threshold):
+    """Scikit-learn's precision and recall."""
+    used = targets >= 0
+    return precision_recall_fscore_support(targets[used], scores[used] >= threshold, average="binary")[:2]
+
+
+def test_a_runs_scores_are_read_in_fold_order(scores):
+    assert [(x.fold, x.kept_epoch) for x in scores.folds] == [(0, 2), (1, 3), (2, 4)]
+    assert scores.labels == LABELS
+    assert scores.labels.items[0].common_name == "Amazon River Frog"
+    for found, expected in zip((scores.targets, scores.scores), make_scores(1), strict=True):
+        np.testing.assert_array_equal(found[PER_FOLD : 2 * PER_FOLD], expected)
+    assert scores.paths[PER_FOLD] == "train_audio/1/0.wav"
 
 
 def test_figures_of_folds_are_scikit_learns(run, tmp_path):
@@ -49,24 +55,20 @@ def test_figures_of_folds_are_scikit_learns(run, tmp_path):
         assert figures.macro_auc.value == pytest.approx(np.mean([roc_auc_score(t, s) for t, s in columns]))
         assert figures.macro_auc.low < figures.macro_auc.value < figures.macro_auc.high
         assert figures.cmap == pytest.approx(np.mean([average_precision_score(t, s) for t, s in columns]))
-        precision, recall, _, _ = precision_recall_fscore_support(
-            targets[used], scores[used] >= 0.3, average="binary"
-        )
-        assert (figures.precision, figures.recall) == pytest.approx((precision, recall))
+        assert (figures.precision, figures.recall) == pytest.approx(decided_well(targets, scores, 0.3))
         right = targets[np.arange(PER_FOLD), np.where(used, scores, -1).argmax(axis=1)] == 1
         assert figures.top1_accuracy == right.mean()
-        assert (figures.recordings, figures.labels) == (PER_FOLD, 4)
+        assert (figures.fold, figures.recordings, figures.labels) == (fold, PER_FOLD, 4)
     mean = found.mean
-    assert mean.fold is None
-    assert mean.recordings == NUM_FOLDS * PER_FOLD
+    assert (mean.fold, mean.recordings) == (None, NUM_FOLDS * PER_FOLD)
     assert mean.macro_auc.value == pytest.approx(np.mean([x.macro_auc.value for x in found.folds]))
+    assert mean.recall == pytest.approx(np.mean([x.recall for x in found.folds]))
     # A mean of independent folds varies less than any of them.
     widths = [x.macro_auc.high - x.macro_auc.low for x in [mean, *found.folds]]
     assert widths[0] < min(widths[1:])
 
 
-def test_labels_and_groups(run):
-    scores = read_run(run)
+def test_labels_and_groups(scores):
     table = label_table(scores, 0.3)
     assert list(table["label"]) == list(LABELS)
     assert list(table["positives"]) == [30] * 4
@@ -76,11 +78,8 @@ def test_labels_and_groups(run):
         used = targets[:, 2] >= 0
         per_fold.append(roc_auc_score(targets[used, 2], probabilities[used, 2]))
     assert table["auc"][2] == pytest.approx(np.mean(per_fold))
-    used = scores.targets[:, 2] >= 0
-    precision, recall, _, _ = precision_recall_fscore_support(
-        scores.targets[used, 2], scores.scores[used, 2] >= 0.3, average="binary"
-    )
-    assert (table["precision"][2], table["recall"][2]) == pytest.approx((precision, recall))
+    expected = decided_well(scores.targets[:, 2], scores.scores[:, 2], 0.3)
+    assert (table["precision"][2], table["recall"][2]) == pytest.approx(expected)
     groups = group_table(table.assign(positives=[19, 20, 99, 100])).set_index("group")
     assert groups.loc["Aves", "labels"] == 3
     assert groups.loc["Aves", "macro_auc"] == pytest.approx(table["auc"][1:].mean())
@@ -106,23 +105,20 @@ def test_labels_without_positives_have_no_figures(tmp_path):
     assert found.folds[0].top1_accuracy == top1_accuracy(targets[has_positive], scores[has_positive])
 
 
-def test_the_most_confused_pairs_come_first_with_their_clearest_recording(run):
-    scores = read_run(run)
-    found = confusions(scores)
-    counts = {}
+def test_the_most_confused_pairs_come_first_with_their_clearest_recording(scores):
+    found, counts = confusions(scores), {}
     for targets, row in zip(scores.targets, scores.scores, strict=True):
         truth, other = int(targets.argmax()), int(np.where(targets == 0, row, -1).argmax())
         if row[other] > row[truth]:
-            counts[LABELS[truth], LABELS[other]] = counts.get((LABELS[truth], LABELS[other]), 0) + 1
-    assert {(x.label, x.taken_for): x.count for x in found} == counts
-    assert [x.count for x in found] == sorted(counts.values(), reverse=True)
+            counts.setdefault((LABELS[truth], LABELS[other]), []).append(row[other] - row[truth])
+    assert {(x.label, x.taken_for): x.count for x in found} == {pair: len(x) for pair, x in counts.items()}
+    assert [x.count for x in found] == sorted(map(len, counts.values()), reverse=True)
     for x in found:
-        row = scores.paths.index(x.path)
-        pair = tuple(float(scores.scores[row, LABELS.index(name)]) for name in (x.label, x.taken_for))
-        assert x.scores == pair
-        assert pair[0] < pair[1]
+        row = scores.scores[scores.paths.index(x.path)]
+        assert x.scores == tuple(row[LABELS.index(name)] for name in (x.label, x.taken_for))
+        assert x.scores[1] - x.scores[0] == pytest.approx(max(counts[x.label, x.taken_for]))
         assert x.positives == 30
-    assert len(confusions(scores, most=2)) == 2
+    assert confusions(scores, most=2) == found[:2]
 
 
 def test_a_source_on_both_sides_is_found(run, tmp_path):
@@ -139,13 +135,11 @@ def test_a_source_on_both_sides_is_found(run, tmp_path):
     assert find_leaks(tmp_path).sources == 0
 
 
-def test_figures_show_what_they_say(run):
-    scores = read_run(run)
+def test_figures_show_what_they_say(scores):
     loss, area = curves_figure({x.fold: (x.history, x.kept_epoch) for x in scores.folds}).axes
-    assert len(area.lines) == 2 * NUM_FOLDS
+    assert (len(loss.lines), len(area.lines)) == (3 * NUM_FOLDS, 2 * NUM_FOLDS)
     # The dot of the second fold lies at its third epoch.
     assert list(area.lines[3].get_xdata()) == [3]
-    assert len(loss.lines) == 3 * NUM_FOLDS
     axes = auc_against_count_figure(label_table(scores, 0.25)).axes[0]
     assert sum(len(x.get_offsets()) for x in axes.collections) == 4
     matrix = confusion_figure(scores.targets, scores.scores, scores.labels).axes[0].images[0].get_array()
@@ -184,11 +178,7 @@ def hidden_run(placeholder_run, tmp_path_factory):
     (data / "train.csv").write_text("\n".join(["filename,primary_label,secondary_labels", *rows]))
     (data / "taxonomy.csv").write_text("\n".join(["primary_label", *LABELS]))
     run = write_scored_run(tmp_path_factory.mktemp("runs") / "hiding", num_folds=2, folds={"n_folds": 2})
-    for fold in range(2):
-        model = onnx.load(placeholder_run / f"fold{fold}" / "model.onnx")
-        metadata = ModelMetadata.read_json(run / f"fold{fold}" / "model.json")
-        onnx.helper.set_model_props(model, metadata.onnx_props())
-        onnx.save(model, run / f"fold{fold}" / "model.onnx")
+    use_placeholder(run, placeholder_run)
     config = Config.load(run / "config.toml")
     catalog = read_catalog(data, config.data)
     make_split(catalog, config.folds).save(run / "split.csv", catalog)
