@@ -93,14 +93,6 @@ class DataConfig(_Section):
     background: str = ""
     background_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    @model_validator(mode="after")
-    def _negatives(self) -> "DataConfig":
-        if self.background_fraction and not self.background:
-            raise ValueError(
-                "background must name a folder of recordings when background_fraction is above 0"
-            )
-        return self
-
 
 class FoldsConfig(_Section):
     """How recordings are divided."""
@@ -110,12 +102,6 @@ class FoldsConfig(_Section):
     column: str = ""
     hidden_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
     seed: int = 42
-
-    @model_validator(mode="after")
-    def _column(self) -> "FoldsConfig":
-        if self.strategy != "stratified" and not self.column:
-            raise ValueError(f'folds.column must name a column when strategy = "{self.strategy}"')
-        return self
 
 
 class ModelConfig(_Section):
@@ -127,14 +113,6 @@ class ModelConfig(_Section):
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
-
-    @model_validator(mode="after")
-    def _beginning(self) -> "ModelConfig":
-        if self.prune and not self.initial:
-            raise ValueError("initial must name a trained run when prune is above 0")
-        if self.initial and self.pretrained != "none":
-            raise ValueError('pretrained must be "none" when initial names a run')
-        return self
 
 
 class MixUpConfig(_Section):
@@ -226,14 +204,6 @@ class TrainingConfig(_Section):
     workers: Annotated[int, Field(ge=0)] = 2
     seed: int = 42
 
-    @model_validator(mode="after")
-    def _together(self) -> "TrainingConfig":
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs must be below epochs ({self.epochs})")
-        if self.ema_momentum and self.keep != "last":
-            raise ValueError('keep must be "last" with ema_momentum: the average is worth most at the end')
-        return self
-
 
 class Config(_Section):
     """Every setting of a run.
@@ -251,17 +221,36 @@ class Config(_Section):
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
-    def _nyquist(self) -> "Config":
-        if self.mel.f_max_hz > self.audio.sample_rate_hz / 2:
-            raise ValueError(
-                f"mel.f_max_hz must not exceed half of audio.sample_rate_hz ({self.audio.sample_rate_hz / 2:g})"
-            )
-        if self.mel.n_fft > self.audio.clip_samples:
-            raise ValueError(f"mel.n_fft must not exceed the clip's {self.audio.clip_samples} samples")
-        if self.augment.background.probability and not self.data.background:
-            raise ValueError(
-                "data.background must name a folder of recordings when augment.background.probability is above 0"
-            )
+    def _together(self) -> "Config":
+        audio, mel, data = self.audio, self.mel, self.data
+        folds, model, training = self.folds, self.model, self.training
+        a_folder = "data.background must name a folder of recordings when"
+        wrong = {
+            f"mel.f_max_hz must not exceed half of audio.sample_rate_hz ({audio.sample_rate_hz / 2:g})": (
+                mel.f_max_hz > audio.sample_rate_hz / 2
+            ),
+            f"mel.n_fft must not exceed the clip's {audio.clip_samples} samples": mel.n_fft
+            > audio.clip_samples,
+            f"{a_folder} data.background_fraction is above 0": data.background_fraction
+            and not data.background,
+            f"{a_folder} augment.background.probability is above 0": (
+                self.augment.background.probability and not data.background
+            ),
+            f'folds.column must name a column when strategy = "{folds.strategy}"': (
+                folds.strategy != "stratified" and not folds.column
+            ),
+            "model.initial must name a trained run when prune is above 0": model.prune and not model.initial,
+            'model.pretrained must be "none" when initial names a run': model.initial
+            and model.pretrained != "none",
+            f"training.warmup_epochs must be below epochs ({training.epochs})": (
+                training.warmup_epochs >= training.epochs
+            ),
+            'training.keep must be "last" with ema_momentum: the average is worth most at the end': (
+                training.ema_momentum and training.keep != "last"
+            ),
+        }
+        if any(wrong.values()):
+            raise ValueError("; ".join(message for message, is_so in wrong.items() if is_so))
         return self
 
     @classmethod

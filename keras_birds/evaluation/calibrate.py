@@ -43,11 +43,7 @@ class ReviewedScores:
 
 
 def reviewed_scores(run: RunScores, folder: Path) -> ReviewedScores:
-    """Reads the reviews below a folder, of detections by this run's models.
-
-    Raises:
-        DataError: if a table can't be used.
-    """
+    """Reads the reviews below a folder, of detections by this run's models; a `DataError` if a table can't be used."""
     rows, skipped = [], 0
     for _, review in find_reviews(folder):
         if review.label in run.labels and review.model_id.partition("/")[0] == run.run.resolve().name:
@@ -75,8 +71,7 @@ def fit_calibration(
 
     Args:
         run: at least two folds.
-        method: `"platt"` or `"isotonic"`.
-        precision: wanted, of the decisions from a threshold on.
+        method, precision: how, and the precision wanted of the decisions from a threshold on.
         on_label: is told how many labels are done, of how many; 0 of 0 at the end.
         reviewed: to fit to as well; the errors are of the out-of-fold scores alone.
 
@@ -102,8 +97,9 @@ def fit_calibration(
 
 
 def _with_reviews(run: RunScores, reviewed: ReviewedScores | None) -> tuple[np.ndarray, np.ndarray]:
-    parts: list[RunScores | ReviewedScores] = [run, reviewed] if reviewed else [run]
-    return np.concatenate([x.targets for x in parts]), np.concatenate([x.scores for x in parts])
+    if reviewed is None:
+        return run.targets, run.scores
+    return np.concatenate([run.targets, reviewed.targets]), np.concatenate([run.scores, reviewed.scores])
 
 
 def cross_calibrated(run: RunScores, method: Method, reviewed: ReviewedScores | None = None) -> np.ndarray:
@@ -187,11 +183,7 @@ def thresholds_for(
 ) -> np.ndarray:
     """The least scores `[sample]` from which on decisions have a precision; not a number where none has it.
 
-    Args:
-        precision: wanted.
-        positive: bool `[recording]`.
-        scores: `[recording]`.
-        weights: `[sample, recording]`, how often each recording counts.
+    `positive` and `scores` are of recordings; `weights` `[sample, recording]` tells how often each counts.
     """
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))

@@ -1,14 +1,13 @@
 """Everything that a run's own files tell of how good it is, as one object; `report.py` writes it down."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from pydantic_core import to_jsonable_python
 
 from keras_birds.data.catalog import Catalog, read_catalog
 from keras_birds.data.folds import Split
@@ -27,14 +26,9 @@ from keras_birds.training.run_directory import read_data_dir
 
 @dataclass(frozen=True)
 class Leaks:
-    """Sources, as the data set's author column names them, that lie in more than one part of a split.
+    """How many sources, as the data set's author column names them, lie in more than one part of a split (`divided`).
 
-    Args:
-        sources: that recordings name.
-        divided: sources of which one part trains a fold and another part measures it.
-        recordings: of the divided sources.
-        named: recordings that name a source at all.
-        example: a divided source; empty without one.
+    `recordings` are those of divided sources, `named` all that name a source; `example` is empty without a divided one.
     """
 
     sources: int
@@ -71,20 +65,10 @@ class OtherFolds:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What was found out.
+    """What was found out: how recordings are divided (`strategy`), figures, and what couldn't be done (`notes`).
 
-    Args:
-        scores: what it was found from.
-        strategy: how recordings are divided, for instance `stratified`.
-        threshold: of precision and recall.
-        folds, mean: figures.
-        labels, groups: from `label_table` and `group_table`.
-        confusions: from the most often confused pair on.
-        leaks: of the split.
-        other: the run to compare the folds with.
-        hidden: figures of the hidden recordings.
-        catalog: the data set, where it could be read.
-        notes: what couldn't be done, and why.
+    `labels` and `groups` are from `label_table` and `group_table`; `confusions` begin with the most frequent pair;
+    `catalog` is the data set, where it could be read.
     """
 
     scores: RunScores
@@ -103,8 +87,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold: what isn't a number is `None`."""
-        scores = self.scores
-        calibration = scores.calibration
+        scores, calibration = self.scores, self.scores.calibration
         found = {
             "run": scores.run,
             "model_ids": [x.metadata.model_id for x in scores.folds],
@@ -124,7 +107,8 @@ class Evaluation:
             },
             "notes": self.notes,
         }
-        return {key: _plain(value) for key, value in found.items()}
+        plain: dict[str, Any] = to_jsonable_python(found, inf_nan_mode="null", fallback=lambda x: x.item())
+        return plain
 
 
 def evaluate(
@@ -135,10 +119,9 @@ def evaluate(
     against: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Evaluates a run.
+    """Evaluates a run, given by its directory.
 
     Args:
-        run: its directory.
         out: folder for the hidden recordings' `submission.csv`.
         data: the data set's folder; `None` for where it lay in training, else hidden recordings aren't scored.
         threshold: from which score on a label counts as there.
@@ -195,17 +178,3 @@ def _strategy(scores: RunScores) -> str:
     folds = scores.config.folds
     texts = {"grouped": f"grouped by {folds.column}", "column": f"read from column {folds.column}"}
     return texts.get(folds.strategy, folds.strategy)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {key: _plain(x) for key, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(x) for x in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return str(value) if isinstance(value, Path) else value

@@ -27,8 +27,7 @@ class HiddenFigures:
     Args:
         recordings, left_out: those that have a full window, and those that can't be read or are shorter.
         windows: rows of the submission.
-        labels: that the figure covers: those with a positive window and a negative one.
-        macro_auc: macro ROC-AUC over windows, BirdCLEF's metric, with its interval over recordings.
+        labels: with a positive window and a negative one, which the macro ROC-AUC over windows covers.
     """
 
     recordings: int

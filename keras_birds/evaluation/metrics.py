@@ -10,21 +10,18 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
-from keras_birds.evaluation.run_scores import FoldScores, RunScores
+from keras_birds.evaluation.run_scores import RunScores
 from keras_birds.nn.metrics import label_aucs
 
 RARE, COMMON = 20, 100
 """Labels with fewer recordings than the first are rare, with as many as the second common."""
 
-_NO_CLASS = "class not given"
-
 
 @dataclass(frozen=True)
 class FoldFigures:
-    """How good a fold's model is, or the mean of all.
+    """How good a fold's model is, or with a `fold` of `None` the mean of all.
 
     Args:
-        fold: its number; `None` for the mean.
         labels: that the macro figures cover: those with a positive and a negative.
         macro_auc: macro ROC-AUC, with its interval over recordings.
         cmap: class-mean average precision: macro over labels with a positive.
@@ -45,21 +42,30 @@ class FoldFigures:
 def fold_figures(
     run: RunScores, threshold: float, on_fold: Callable[[int, int], None]
 ) -> tuple[list[FoldFigures], FoldFigures]:
-    """Figures of each fold, and their mean.
+    """Figures of each fold, and their mean, whose interval is that of a mean of resampled folds.
 
     Args:
         run: its scores.
         threshold: from which score on a label counts as there.
         on_fold: is told how many folds are done, of how many.
-
-    Returns:
-        The folds, and the mean, whose interval is that of a mean of resampled folds.
     """
     found, draws = [], []
     for done, fold in enumerate(run.folds):
         on_fold(done, len(run.folds))
         draws.append(macro_auc_draws(fold.oof.targets, fold.oof.scores))
-        found.append(_figures(fold, draws[-1], threshold))
+        targets, scores = fold.oof.targets, fold.oof.scores
+        areas = label_aucs(targets, scores)
+        found.append(
+            FoldFigures(
+                fold.fold,
+                len(targets),
+                int((~np.isnan(areas)).sum()),
+                interval(_mean(areas), draws[-1]),
+                _mean(label_average_precisions(targets, scores)),
+                top1_accuracy(targets, scores),
+                *_precision_recall(targets, scores >= threshold),
+            )
+        )
     on_fold(0, 0)
     mean = FoldFigures(
         None,
@@ -74,28 +80,12 @@ def fold_figures(
     return found, mean
 
 
-def _figures(fold: FoldScores, draws: np.ndarray, threshold: float) -> FoldFigures:
-    targets, scores = fold.oof.targets, fold.oof.scores
-    areas = label_aucs(targets, scores)
-    return FoldFigures(
-        fold.fold,
-        len(targets),
-        int((~np.isnan(areas)).sum()),
-        interval(_mean(areas), draws),
-        _mean(label_average_precisions(targets, scores)),
-        top1_accuracy(targets, scores),
-        *_precision_recall(targets, scores >= threshold),
-    )
-
-
 def label_average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Average precision of each label, float64 `[label]`; not a number where it has no positive."""
     found = np.full(targets.shape[1], np.nan)
-    for label in range(targets.shape[1]):
-        used = targets[:, label] >= 0
-        positive = targets[used, label] >= 0.5
-        if positive.any():
-            found[label] = average_precision_score(positive, scores[used, label])
+    for label, (target, score) in enumerate(zip(targets.T, scores.T, strict=True)):
+        if (target >= 0.5).any():
+            found[label] = average_precision_score(target[target >= 0] >= 0.5, score[target >= 0])
     return found
 
 
@@ -136,7 +126,7 @@ def group_table(labels: pd.DataFrame) -> pd.DataFrame:
     Returns:
         `group`, `labels` (with a defined ROC-AUC), `positives`, `macro_auc` and `cmap`.
     """
-    classes = labels["class_name"].replace("", _NO_CLASS)
+    classes = labels["class_name"].replace("", "class not given")
     bands = pd.cut(
         labels["positives"],
         [0, RARE, COMMON, math.inf],
@@ -155,11 +145,8 @@ def group_table(labels: pd.DataFrame) -> pd.DataFrame:
 class Confusion:
     """A label that is taken for another, which isn't there and scores higher than all that are.
 
-    Args:
-        count: of recordings.
-        positives: recordings of `label`.
-        path: of the recording where the difference is largest, below the data set's folder.
-        scores: of `label` and of `taken_for` there.
+    `count` is of recordings, `positives` of all those of `label`; `path`, below the data set's folder, is of the one
+    where the difference is largest, `scores` of `label` and `taken_for` there.
     """
 
     label: str
@@ -204,5 +191,4 @@ def _mean_of_folds(run: RunScores, figure: Callable[[np.ndarray, np.ndarray], np
 
 
 def _mean(values: "list[float] | np.ndarray") -> float:
-    """Of the numbers among them."""
     return float(pd.Series(values, dtype=float).mean())

@@ -74,18 +74,14 @@ def read_run(run: str | Path) -> RunScores:
     """
     run = Path(run)
     config = read_config(run)
-    folds = tuple(_read_fold(k, folder) for k, folder in finished_folds(run))
+    folds = tuple(_read_fold(k, folder) for k, folder in _finished_folds(run))
     for other in folds[1:]:
         check_labels(folds[0].metadata.labels, other.metadata.labels, str(folds[0].folder), str(other.folder))
     return RunScores(run, config, folds)
 
 
 def read_config(run: Path) -> Config:
-    """The settings of a run.
-
-    Raises:
-        ModelError: if the folder isn't a run.
-    """
+    """The settings of a run; a `ModelError` if the folder isn't one."""
     if not (run / CONFIG).is_file():
         raise ModelError(
             f"{run}: must be a run directory that `keras-birds train` wrote. Received: no {CONFIG} in it"
@@ -93,25 +89,19 @@ def read_config(run: Path) -> Config:
     return Config.load(run / CONFIG)
 
 
-def finished_folds(run: Path) -> list[tuple[int, Path]]:
-    """Number and folder of each fold whose model is there, in order.
-
-    Raises:
-        ModelError: if there is none.
-    """
+def _finished_folds(run: Path) -> list[tuple[int, Path]]:
+    """Number and folder of each fold whose model is there, in order, at least one."""
     found = [(k, x) for x in run.iterdir() if isinstance(k := fold_of(x), int)]
     finished = sorted((k, x) for k, x in found if (x / "model.onnx").is_file() and (x / OOF).is_file())
-    if not finished and (run / FULL / "model.onnx").is_file():
-        raise ModelError(
-            f"{run}: a run must have a finished fold. Received: a model of all recordings, which is measured on none. "
-            "Train folds with `keras-birds train --fold all`"
+    if finished:
+        return finished
+    if (run / FULL / "model.onnx").is_file():
+        received = (
+            "a model of all recordings, which is measured on none. Train with `keras-birds train --fold all`"
         )
-    if not finished:
-        raise ModelError(
-            f"{run}: a run must have a finished fold. Received: {len(found)} unfinished ones. Go on with "
-            f"`keras-birds train --resume --out {run}`"
-        )
-    return finished
+    else:
+        received = f"{len(found)} unfinished ones. Go on with `keras-birds train --resume --out {run}`"
+    raise ModelError(f"{run}: a run must have a finished fold. Received: {received}")
 
 
 def _read_fold(k: int, folder: Path) -> FoldScores:

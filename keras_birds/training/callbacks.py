@@ -19,9 +19,6 @@ class SeedEachEpoch(keras.callbacks.Callback):
     """Sets the state of every random layer from (seed, epoch), so that a resumed run draws what it would have.
 
     The global states are set too: on torch, Keras' dropout draws from torch's own.
-
-    Args:
-        seed: of the run.
     """
 
     def __init__(self, seed: int):
@@ -74,7 +71,7 @@ class Checkpoint(keras.callbacks.Callback):
         progress: what a checkpoint held, to go on from.
         epochs: of the whole training.
         keep: `"best"` or `"last"` epoch.
-        reporter: gets the lines, and how much of the running epoch is done.
+        reporter: gets a line an epoch, and how much of the running one is done.
     """
 
     def __init__(self, folder: Path, progress: Progress, epochs: int, keep: str, reporter: Reporter):
@@ -124,9 +121,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 def duration(seconds: float) -> str:
     """For instance `8 s`, `3 min 20 s` or `2 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes, rest_s = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest_s:02d} s" if minutes else f"{rest_s} s"

@@ -14,16 +14,12 @@ from keras_birds.atomic import atomic_path
 from keras_birds.errors import TrainingError
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
+_ANEW = "Delete the fold's folder to train it from the start"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a fold's training stands.
-
-    Args:
-        history: one row an epoch, in order.
-        kept_epoch: whose weights are kept, from 1; 0 before the first.
-    """
+    """Where a fold's training stands: a row an epoch, and from 1 whose weights are kept; 0 before the first."""
 
     history: tuple[dict[str, float], ...] = ()
     kept_epoch: int = 0
@@ -41,11 +37,7 @@ def save_checkpoint(folder: Path, model: keras.Model, progress: Progress) -> Non
 
 
 def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
-    """Restores a compiled model; without a checkpoint nothing changes.
-
-    Raises:
-        TrainingError: if the checkpoint is damaged or of another network.
-    """
+    """Restores a compiled model, if there is a checkpoint; a `TrainingError` if it is damaged or of another network."""
     if not (folder / CHECKPOINT).is_file():
         return Progress()
     state = json.loads(_load(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables]))
@@ -58,11 +50,7 @@ def save_best(folder: Path, model: keras.Model) -> None:
 
 
 def load_best(folder: Path, model: keras.Model) -> None:
-    """Restores the weights of the best epoch.
-
-    Raises:
-        TrainingError: if they are missing or damaged.
-    """
+    """Restores the weights of the best epoch; a `TrainingError` if they are missing or damaged."""
     _load(folder / BEST, model.weights)
 
 
@@ -84,13 +72,11 @@ def _load(path: Path, variables: Sequence[Any]) -> str:
             state, arrays = str(saved["state"]), [saved[str(i)] for i in range(len(saved) - 1)]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise TrainingError(
-            f"{path}: must be a checkpoint that training wrote. Received: {error}. Delete the fold's folder to train "
-            "it from the start"
+            f"{path}: must be a checkpoint that training wrote. Received: {error}. {_ANEW}"
         ) from None
     if [x.shape for x in arrays] != [tuple(x.shape) for x in variables]:
         raise TrainingError(
-            f"{path}: the checkpoint must be of this network. Received: {len(arrays)} arrays, of other shapes. Delete "
-            "the fold's folder to train it from the start"
+            f"{path}: the checkpoint must be of this network. Received: {len(arrays)} arrays, of other shapes. {_ANEW}"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

@@ -16,13 +16,9 @@ _SCORE, _TARGET = "score/", "target/"
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """One row a validation recording.
+    """A row a validation recording, by its path below the data set's folder; a column a label.
 
-    Args:
-        paths: of the recordings, below the data set's folder.
-        labels: of the columns.
-        scores: float32 probabilities `[recording, label]`.
-        targets: float32 `[recording, label]`, 0 to 1, or -1 for ignored.
+    Scores are float32 probabilities `[recording, label]`, targets as many, 0 to 1, or -1 for ignored.
     """
 
     paths: tuple[str, ...]
@@ -40,11 +36,7 @@ class OutOfFold:
 
     @classmethod
     def read(cls, path: str | Path) -> "OutOfFold":
-        """Reads what `write` wrote.
-
-        Raises:
-            ModelError: if the file can't be read.
-        """
+        """Reads what `write` wrote; a `ModelError` if it can't."""
         try:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:

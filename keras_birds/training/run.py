@@ -23,12 +23,7 @@ from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, Fold
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
-from keras_birds.training.run_directory import (
-    create_run,
-    read_environment,
-    reopen_run,
-    write_environment,
-)
+from keras_birds.training.run_directory import create_run, read_environment, reopen_run, write_environment
 from keras_birds.training.warm_start import check_initial
 
 
@@ -37,11 +32,8 @@ class TrainingRun:
     """What the folds of a run learn from and are measured on.
 
     Args:
-        out: the run directory.
-        config: its settings.
-        catalog: the recordings.
-        split: their folds.
-        source: their images.
+        out, config: the run directory and its settings.
+        catalog, split, source: the recordings, their folds and their images.
         background: images of recordings without any of the labels; `None` where the settings need none.
         reviewed: windows that people marked; `None` where the settings name none.
         pretrained: weights to begin with; `None` from scratch.
@@ -91,8 +83,7 @@ class TrainingRun:
         """Shuffled, augmented batches of a fold's recordings, reviewed windows and background."""
         config, settings = self.config, self.config.training
         sources, targets, rows = [self.source], [self.targets], [self.train_rows(fold)]
-        negative_rows = None
-        reviewed_rows = self.reviewed_rows(fold)
+        reviewed_rows, negative_rows = self.reviewed_rows(fold), None
         if self.reviewed is not None and len(reviewed_rows):
             rows.append(len(self.source) + reviewed_rows)
             sources.append(CachedSource(self.reviewed))
@@ -159,7 +150,7 @@ def prepare_run(
     else:
         split.save(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config, reporter)
-    background = background_source(directory, backgrounds, config, reporter)
+    background = _background_source(directory, backgrounds, config, reporter)
     run = TrainingRun(
         directory, config, catalog, split, source, background, reviewed, pretrained, tuple(folds)
     )
@@ -172,27 +163,19 @@ def open_run(
 ) -> TrainingRun:
     """Opens a run that `prepare_run` made, perhaps in another process; writes nothing, so that several may at once.
 
-    Args:
-        directory, config, data: of the run, as it was made.
-        pretrained: weights to begin with.
-
     Raises:
         DataError: if the run or the data set isn't there, or not as it was.
     """
     catalog = read_catalog(Path(data), config.data)
     split = Split.load(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config)
-    background = background_source(directory, background_paths(config), config)
+    background = _background_source(directory, background_paths(config), config)
     reviewed = _read_reviewed(catalog, config)
     return TrainingRun(directory, config, catalog, split, source, background, reviewed, pretrained)
 
 
 def background_paths(config: Config) -> list[str]:
-    """Audio files below `data.background`, sorted; none where the settings don't use them.
-
-    Raises:
-        DataError: if there are none.
-    """
+    """Audio files below `data.background`, sorted, at least one; none where the settings don't use them."""
     if not config.data.background_fraction and not config.augment.background.probability:
         return []
     folder = Path(config.data.background)
@@ -217,16 +200,10 @@ def _catalog_source(
     return store
 
 
-def background_source(
+def _background_source(
     directory: Path, paths: list[str], config: Config, reporter: Reporter | None = None
 ) -> MelSource | None:
-    """Images of the recordings of `background_paths`; `None` where there are none.
-
-    The manifest is made in the run's `directory`; with no `reporter` it must be there.
-
-    Raises:
-        DataError: if none of the recordings can be read.
-    """
+    """Images of the recordings of `background_paths`; `None` where there are none."""
     if not paths:
         return None
     source = _computed_source(directory / BACKGROUND, paths, config, reporter)
@@ -246,9 +223,7 @@ def _read_reviewed(catalog: Catalog, config: Config) -> ReviewedSource | None:
 
 def _computed_source(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> MelSource:
     """Images of recordings whose manifest an earlier part of the run saved, else is made and saved now."""
-    manifest = None
-    if path.is_file():
-        manifest = load_table(path, "a manifest", ("path", "status", "reason"))
+    manifest = load_table(path, "a manifest", ("path", "status", "reason")) if path.is_file() else None
     if manifest is None or list(manifest["path"]) != paths:
         if reporter is None:
             raise DataError(f"{path} must list the data set's recordings. Received: none, or others")
@@ -294,15 +269,13 @@ def _open_directory(out: Path | None, config: Config, data: Path, digest: str, r
 
 def _describe(run: TrainingRun) -> str:
     catalog = run.catalog
-    parts = [f"{len(catalog.recordings)} recordings", f"{len(catalog.labels)} labels"]
-    parts += [f"{run.split.n_folds} folds"]
-    hidden = len(run.split.hidden_rows)
-    parts += [f"{hidden} hidden"] if hidden else []
-    parts += [f"{run.left_out} left out (see {MANIFEST})"] if run.left_out else []
-    if run.reviewed is not None:
-        parts += [f"{len(run.reviewed)} reviewed windows"]
-    if run.background is not None:
-        unusable = int((~run.background.usable).sum())
-        parts += [f"{len(run.background)} of background"]
-        parts += [f"{unusable} of them left out (see {BACKGROUND})"] if unusable else []
-    return f"{run.out}: {', '.join(parts)}"
+    unusable = 0 if run.background is None else int((~run.background.usable).sum())
+    parts = {
+        f"{len(catalog.recordings)} recordings, {len(catalog.labels)} labels, {run.split.n_folds} folds": True,
+        f"{len(run.split.hidden_rows)} hidden": len(run.split.hidden_rows),
+        f"{run.left_out} left out (see {MANIFEST})": run.left_out,
+        f"{len(run.reviewed or ())} reviewed windows": run.reviewed is not None,
+        f"{len(run.background or ())} of background": run.background is not None,
+        f"{unusable} of them left out (see {BACKGROUND})": unusable,
+    }
+    return f"{run.out}: {', '.join(part for part, is_told in parts.items() if is_told)}"

@@ -27,11 +27,7 @@ _PACKAGES = (
 
 
 def create_run(out: Path | None, config: Config) -> Path:
-    """Makes the folder of a new run and saves the settings in it.
-
-    Args:
-        out: where; `None` for a folder below `runs/` that is named after the time.
-        config: the run's settings.
+    """Makes the folder of a new run, below `runs/` and named after the time by default, and saves the settings in it.
 
     Raises:
         ConfigError: if the folder holds something already.
@@ -48,14 +44,10 @@ def create_run(out: Path | None, config: Config) -> Path:
 
 
 def reopen_run(out: Path | None, config: Config) -> Path:
-    """Finds the run to go on with.
-
-    Args:
-        out: its folder; `None` for the newest below `runs/`.
-        config: must equal the run's own settings.
+    """Finds the run to go on with, by default the newest below `runs/`.
 
     Raises:
-        ConfigError: if there is no run, or its settings differ; it names each setting that does.
+        ConfigError: if there is no run, or its settings aren't those given; it names each that differs.
     """
     if out is None:
         runs = [x.parent for x in RUNS_DIR.glob(f"*/{CONFIG}")]

@@ -34,15 +34,12 @@ from keras_birds.training.warm_start import initial_model
 
 @dataclass(frozen=True)
 class FoldResult:
-    """How a fold ended.
+    """How a fold, by its number or `"full"`, ended; its files are in `folder`.
 
     Args:
-        fold: its number, or `"full"`.
-        folder: where its files are.
         macro_auc: exact macro ROC-AUC of the kept epoch's out-of-fold scores; not a number without any.
         kept_epoch: from 1; whose weights the model has.
-        epochs: trained in all.
-        seconds: that the epochs took.
+        epochs, seconds: trained in all, and what they took.
     """
 
     fold: Fold
@@ -66,13 +63,7 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run and the folds that it trained.
-
-    Args:
-        out: the run directory.
-        folds: in the order asked for; each has its `model` and `history`.
-        left_out: recordings that couldn't be read.
-    """
+    """A run directory, the folds trained in the order asked for, and how many recordings couldn't be read."""
 
     out: Path
     folds: tuple[FoldResult, ...]
@@ -129,14 +120,7 @@ def train(
 def train_fold(
     run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> FoldResult:
-    """Trains a fold, or goes on with it, or finds it finished; writes in its folder only.
-
-    Args:
-        run: its run.
-        fold: its number, or `"full"`, which has no recordings to validate on.
-        reporter: gets lines and progress.
-        callbacks: for `fit`, after the package's own.
-    """
+    """Trains a fold of a run, or goes on with it, or finds it finished; writes in its folder only."""
     config, folder = run.config, fold_folder(run.out, fold)
     remove_leftovers(folder)
     if (folder / ONNX).is_file():
@@ -183,13 +167,7 @@ def _first_model(run: TrainingRun, fold: Fold) -> keras.Model:
 
 
 def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> None:
-    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC.
-
-    Args:
-        model: from `build_model`.
-        config: its `training` section.
-        steps_per_epoch: batches in an epoch.
-    """
+    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC."""
     settings = config.training
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -199,11 +177,9 @@ def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> N
         warmup_target=settings.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,
     )
+    decay, momentum = settings.weight_decay, settings.ema_momentum
     optimizer = keras.optimizers.AdamW(
-        schedule,
-        weight_decay=settings.weight_decay,
-        use_ema=settings.ema_momentum > 0,
-        ema_momentum=settings.ema_momentum,
+        schedule, weight_decay=decay, use_ema=momentum > 0, ema_momentum=momentum
     )
     model.compile(
         optimizer=optimizer,
