@@ -150,7 +150,7 @@ def prepare_run(
     else:
         split.save(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config, reporter)
-    background = _background_source(directory, backgrounds, config, reporter)
+    background = background_source(directory, backgrounds, config, reporter)
     run = TrainingRun(
         directory, config, catalog, split, source, background, reviewed, pretrained, tuple(folds)
     )
@@ -169,7 +169,7 @@ def open_run(
     catalog = read_catalog(Path(data), config.data)
     split = Split.load(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config)
-    background = _background_source(directory, background_paths(config), config)
+    background = background_source(directory, background_paths(config), config)
     reviewed = _read_reviewed(catalog, config)
     return TrainingRun(directory, config, catalog, split, source, background, reviewed, pretrained)
 
@@ -200,7 +200,7 @@ def _catalog_source(
     return store
 
 
-def _background_source(
+def background_source(
     directory: Path, paths: list[str], config: Config, reporter: Reporter | None = None
 ) -> MelSource | None:
     """Images of the recordings of `background_paths`; `None` where there are none."""
