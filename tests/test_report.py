@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-from pathlib import Path
 
 import pytest
 from odd_names import ODD_NAMES
@@ -12,14 +11,7 @@ from odd_names import ODD_NAMES
 from keras_birds.inference.aggregate import Prediction, RankedLabel
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.labels import Label
-from keras_birds.results.report import (
-    CSV_COLUMNS,
-    CsvWriter,
-    JsonWriter,
-    TableWriter,
-    describe_length,
-    printable,
-)
+from keras_birds.results.report import CSV_COLUMNS, answer_writer, describe_length, describe_problem
 
 FROG = Label("1139490", "Lithobates palmipes", "Amazon River Frog", "Amphibia")
 ODD = Label("odd,1", 'Avis "rara"', "Ñandú, 鳥\nof two lines", "")
@@ -35,114 +27,44 @@ def failed(path="bad.wav"):
     return Prediction(RecordingStatus(str(path), "corrupt", "holds NaN samples"))
 
 
-def write(path, errors, make_writer, *predictions):
-    """Through a file, as the command does."""
-    with path.open("w", encoding="utf-8", errors=errors, newline="") as file:
-        writer = make_writer(file)
-        for x in predictions:
-            writer.add(x)
-        writer.close()
-
-
-def read_csv(path):
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
-def test_csv_parses_back_whatever_the_file_is_called(tmp_path, name):
-    path = tmp_path / "answers.csv"
-    write(path, "surrogateescape", CsvWriter, prediction(os.fsdecode(name)), prediction("next.wav"))
-    rows = read_csv(path)
-    assert [os.fsencode(x["file"]) for x in rows] == [name] * 2 + [b"next.wav"] * 2
-    assert tuple(rows[0]) == CSV_COLUMNS
-    assert rows[0] | {"file": ""} == {
-        "file": "",
-        "rank": "1",
-        "label": "1139490",
-        "scientific_name": "Lithobates palmipes",
-        "common_name": "Amazon River Frog",
-        "class_name": "Amphibia",
-        "score": "0.876543",
-    }
-    assert [rows[1][x] for x in CSV_COLUMNS[1:]] == [
-        "2",
-        "odd,1",
-        'Avis "rara"',
-        "Ñandú, 鳥\nof two lines",
-        "",
-        "1.25e-07",
-    ]
-
-
-def test_csv_has_its_header_without_rows_and_no_row_of_a_failed_file(tmp_path):
-    path = tmp_path / "answers.csv"
-    write(path, "surrogateescape", CsvWriter)
-    assert path.read_text() == "file,rank,label,scientific_name,common_name,class_name,score\n"
-    write(path, "surrogateescape", CsvWriter, failed(), prediction("good.wav"))
-    assert [x["file"] for x in read_csv(path)] == ["good.wav", "good.wav"]
-
-
-@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
-def test_json_parses_back_whatever_the_file_is_called(tmp_path, name):
-    path = tmp_path / "answers.json"
-    answers = prediction(os.fsdecode(name)), failed(os.fsdecode(name)), prediction()
-    write(path, "backslashreplace", lambda x: JsonWriter(x, "run/fold0"), *answers)
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    assert [os.fsencode(x["file"]) for x in rows] == [name, name, b"a.wav"]
-    assert rows[0] | {"file": ""} == {
-        "file": "",
-        "status": "ok",
-        "reason": "",
-        "seconds": 5.4,
-        "unscored_s": 0.4,
-        "windows": 1,
-        "model_id": "run/fold0",
-        "top": [
-            {
-                "rank": 1,
-                "label": "1139490",
-                "scientific_name": "Lithobates palmipes",
-                "common_name": "Amazon River Frog",
-                "class_name": "Amphibia",
-                "score": 0.876543,
-            },
-            {
-                "rank": 2,
-                "label": "odd,1",
-                "scientific_name": 'Avis "rara"',
-                "common_name": "Ñandú, 鳥\nof two lines",
-                "class_name": "",
-                "score": 1.25e-7,
-            },
-        ],
-    }
-
-
-def test_json_holds_failed_files_with_their_reason_and_an_empty_top():
+def written(fmt, *predictions):
     stream = io.StringIO()
-    writer = JsonWriter(stream, "m")
-    writer.add(failed())
+    writer = answer_writer(fmt, stream, "run/fold0")
+    for x in predictions:
+        writer.add(x)
     writer.close()
-    (row,) = json.loads(stream.getvalue())
-    assert (row["file"], row["status"], row["reason"]) == ("bad.wav", "corrupt", "holds NaN samples")
-    assert (row["top"], row["windows"], row["seconds"]) == ([], 0, 0)
+    return stream.getvalue()
 
 
-def test_json_of_nothing_is_an_empty_list():
-    stream = io.StringIO()
-    JsonWriter(stream, "m").close()
-    assert json.loads(stream.getvalue()) == []
+@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+def test_answers_parse_back_whatever_the_file_is_called(name):
+    file = os.fsdecode(name)
+    text = written("csv", failed(), prediction(file), prediction("next.wav"))
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    frog = ["1", "1139490", "Lithobates palmipes", "Amazon River Frog", "Amphibia", "0.876543"]
+    odd = ["2", "odd,1", 'Avis "rara"', "Ñandú, 鳥\nof two lines", "", "1.25e-07"]
+    assert rows == [list(CSV_COLUMNS), *([x, *y] for x in (file, "next.wav") for y in (frog, odd))]
+
+    text = written("json", prediction(file), failed(file), prediction())
+    found, bad, last = json.loads(text.encode("utf-8", "backslashreplace"))
+    known = {"status": "ok", "reason": "", "seconds": 5.4, "unscored_s": 0.4, "windows": 1}
+    names = ("rank", "label", "scientific_name", "common_name", "class_name", "score")
+    top = [dict(zip(names, x, strict=True)) for x in ((1, *frog[1:5], 0.876543), (2, *odd[1:5], 1.25e-7))]
+    assert found == {"file": file, **known, "model_id": "run/fold0", "top": top}
+    assert last == found | {"file": "a.wav"}
+    nothing = {"seconds": 0, "unscored_s": 0, "windows": 0, "top": []}
+    assert bad == found | nothing | {"status": "corrupt", "reason": "holds NaN samples"}
+
+
+def test_nothing_is_a_header_or_an_empty_list():
+    assert written("csv") == "file,rank,label,scientific_name,common_name,class_name,score\n"
+    assert json.loads(written("json")) == []
 
 
 def test_the_table_is_aligned_text_without_rows_of_failed_files():
-    stream = io.StringIO()
-    writer = TableWriter(stream)
     whtdov = RankedLabel(2, Label("whtdov", "Leptotila verreauxi", "White-tipped Dove"), 0.05)
-    for x in (prediction("a/b.wav", (TOP[0], whtdov)), failed(), prediction("c.wav", TOP[:1], unscored_s=0)):
-        writer.add(x)
-    writer.close()
-    assert stream.getvalue() == (
+    answers = prediction("a/b.wav", (TOP[0], whtdov)), failed(), prediction("c.wav", TOP[:1], unscored_s=0)
+    assert written("table", *answers) == (
         "a/b.wav  5.4 s, 1 window, the last 0.4 s not scored\n"
         "  Rank  Label    Common name        Scientific name      Probability\n"
         "     1  1139490  Amazon River Frog  Lithobates palmipes       0.8765\n"
@@ -155,32 +77,29 @@ def test_the_table_is_aligned_text_without_rows_of_failed_files():
     )
 
 
-def test_names_that_no_label_has_get_no_column():
-    stream = io.StringIO()
-    TableWriter(stream).add(
-        prediction(top=(RankedLabel(1, Label("a"), 0.5), RankedLabel(2, Label("b"), 0.25)))
-    )
-    assert stream.getvalue().splitlines()[1:4] == [
+def test_names_that_no_label_has_get_no_column_and_any_terminal_can_show_the_file_s():
+    top = (RankedLabel(1, Label("a"), 0.5), RankedLabel(2, Label("b"), 0.25))
+    assert written("table", prediction(os.fsdecode(b"caf\xe9.wav"), top)).splitlines()[:4] == [
+        "caf\N{REPLACEMENT CHARACTER}.wav  5.4 s, 1 window, the last 0.4 s not scored",
         "  Rank  Label  Probability",
         "     1  a           0.5000",
         "     2  b           0.2500",
     ]
 
 
-def test_any_terminal_can_show_a_name_that_is_not_utf_8():
-    path = os.fsdecode(b"caf\xe9.wav")
-    assert printable(Path(path)) == "caf\N{REPLACEMENT CHARACTER}.wav"
-    out = io.StringIO()
-    TableWriter(out).add(prediction(path))
-    assert "caf\N{REPLACEMENT CHARACTER}.wav" in out.getvalue()
-    out.getvalue().encode("utf-8")
-
-
-def test_the_length_is_told_in_words():
-    assert describe_length(prediction(seconds=5.0, unscored_s=0.0).recording) == "5.0 s, 1 window"
-    assert (
-        describe_length(prediction(seconds=60.0, windows=12, unscored_s=0.04).recording)
-        == "60.0 s, 12 windows"
-    )
-    told = describe_length(prediction(seconds=10.46, windows=2, unscored_s=0.46).recording)
-    assert told == "10.5 s, 2 windows, the last 0.5 s not scored"
+def test_length_and_problems_are_told_in_words():
+    for seconds, windows, unscored_s, told in (
+        (5.0, 1, 0.0, "5.0 s, 1 window"),
+        (60.0, 12, 0.04, "60.0 s, 12 windows"),
+        (10.46, 2, 0.46, "10.5 s, 2 windows, the last 0.5 s not scored"),
+        (10.05, 2, 0.05, "10.1 s, 2 windows, the last 0.1 s not scored"),
+    ):
+        recording = prediction(seconds=seconds, windows=windows, unscored_s=unscored_s).recording
+        assert describe_length(recording) == told
+    for x, told in (
+        (prediction(), ""),
+        (failed(), "Failed: bad.wav: holds NaN samples (corrupt)"),
+        (prediction(status="partial", reason="cut"), "Warning: a.wav: cut (partial)"),
+        (prediction(not_seen="gone"), "Not seen: a.wav: gone; what was found in it before stays"),
+    ):
+        assert describe_problem(x.recording) == told
