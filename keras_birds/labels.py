@@ -1,6 +1,7 @@
 """The ordered set of labels that a model scores."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,11 +25,7 @@ class Label:
 
 
 def near_duplicates(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that people would take for one: they differ in case, white space or Unicode form only, as `Dog` and `dog`.
-
-    Returns:
-        Each group of two or more, in the order of the names.
-    """
+    """Groups of names that differ in case, white space or Unicode form only, as `Dog` and `dog`; in their order."""
     groups: dict[str, dict[str, None]] = {}
     for name in names:
         folded = unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
@@ -48,14 +45,12 @@ class LabelSet(Sequence[str]):
 
     def __init__(self, labels: Iterable[Label | str]):
         self.items: tuple[Label, ...] = tuple(x if isinstance(x, Label) else Label(x) for x in labels)
-        names = [x.name for x in self.items]
-        for name in names:
+        self.names: tuple[str, ...] = tuple(x.name for x in self.items)
+        for name in self.names:
             if not isinstance(name, str) or not name:
                 raise DataError(f"A label must be a non-empty string. Received: {name!r}")
-        self.names: tuple[str, ...] = tuple(names)
-        self._index = {name: i for i, name in enumerate(names)}
-        if len(self._index) < len(names):
-            twice = sorted(name for name in self._index if names.count(name) > 1)
+        self._index = {name: i for i, name in enumerate(self.names)}
+        if twice := sorted(name for name, count in Counter(self.names).items() if count > 1):
             raise DataError(f"Labels must be unique. Received twice: {', '.join(twice)}")
 
     def __len__(self) -> int:
@@ -77,11 +72,7 @@ class LabelSet(Sequence[str]):
         return f"LabelSet({list(self.names)!r})"
 
     def index(self, value: str, *args: Any) -> int:
-        """Column of a label in `scores[clip, label]`.
-
-        Raises:
-            DataError: if the label is unknown.
-        """
+        """Column of a label in `scores[clip, label]`; raises `DataError` if it is unknown."""
         try:
             return self._index[value]
         except KeyError:

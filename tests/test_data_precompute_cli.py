@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from keras_birds.cli.data import _size
 from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
 from keras_birds.data.mel_store import MelStore
@@ -38,8 +37,8 @@ def run(run_command, data_dir):
 def test_writes_a_store_and_tells_its_size_beforehand(run, data_dir, tmp_path):
     store = tmp_path / "store"
     code, out, err = run("--out", store, "--workers", 2, *SMALL)
-    assert (code, out) == (0, f"{store}: 5 recordings, 26 kB\n")
-    assert f"{store}: 5 recordings; will write 26 kB, " in err
+    assert (code, out) == (0, f"{store}: 5 recordings, 25.6 kB\n")
+    assert f"{store}: 5 recordings; will write 25.6 kB, " in err
     assert err.endswith("B are free\n")
     config = Config.load("baseline", SETTINGS)
     paths = list(read_catalog(data_dir, config.data).recordings["path"])
@@ -49,8 +48,8 @@ def test_writes_a_store_and_tells_its_size_beforehand(run, data_dir, tmp_path):
 
     soundfile.write(data_dir / "wren/0.wav", np.zeros(24_000), 16_000)
     _, out, err = run(*SMALL, f"--set=data.store={store}")
-    assert "5 recordings, 4 of them there already; will write 5 kB" in err
-    assert out.splitlines()[1] == "5 kB of it are unused; delete the store to make it anew without them"
+    assert "5 recordings, 4 of them there already; will write 5.1 kB" in err
+    assert out.splitlines()[1] == "5.1 kB of it are unused; delete the store to make it anew without them"
     _, _, err = run("--out", store, *SMALL, "--set=mel.n_mels=48")
     assert "5 recordings, made anew (mel.n_mels is 40, not 48); will" in err
 
@@ -71,11 +70,3 @@ def test_a_call_without_a_place_is_wrong(run):
     code, _, err = run(*SMALL)
     assert code == 2
     assert "--out must name the store's folder" in err
-
-
-@pytest.mark.parametrize(
-    ("n_bytes", "told"),
-    [(999_999, "1000 kB"), (1e6, "1.00 MB"), (1.5e9, "1.50 GB"), (499, "0 kB")],
-)
-def test_sizes_are_told_in_units(n_bytes, told):
-    assert _size(n_bytes) == told

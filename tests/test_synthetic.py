@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
@@ -48,8 +49,7 @@ def test_it_is_a_clean_birdclef_set(made, catalog):
     assert {x.class_name for x in catalog.labels.items} == {"Amphibia", "Aves", "Insecta", "Mammalia"}
     assert all(x.scientific_name and x.common_name for x in catalog.labels.items)
     assert (catalog.recordings["label"].value_counts() == PER_LABEL).all()
-    header = (made / "train.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert header == (
+    assert ",".join(pd.read_csv(made / "train.csv")) == (
         "primary_label,secondary_labels,type,filename,collection,rating,url,latitude,longitude,"
         "scientific_name,common_name,author,license"
     )

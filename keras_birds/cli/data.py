@@ -87,7 +87,13 @@ def check(
     with make_reporter() as reporter:
         progress = partial(reporter.progress, "Decoding")
         manifest = check_recordings(paths, rate_hz, threads, progress, config.audio.decoder)
-    problems = catalog.problems + _file_problems(manifest, root)
+    # Missing files are among the tables' problems, with their rows.
+    wrong = manifest[~manifest["status"].isin(["ok", "missing"])]
+    columns = (wrong[x] for x in ("path", "status", "reason"))
+    problems = list(catalog.problems)
+    problems += [
+        f"{os.path.relpath(x, root)}: {why} ({status})" for x, status, why in zip(*columns, strict=True)
+    ]
     problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
     write_table(manifest, out / MANIFEST)
     if catalog.labels:
@@ -103,15 +109,6 @@ def check(
         click.get_current_context().exit(1)
 
 
-def _file_problems(manifest: "pd.DataFrame", root: Path) -> list[str]:
-    """What the tables' problems don't name already: missing files are there with their rows."""
-    wrong = manifest[~manifest["status"].isin(["ok", "missing"])]
-    return [
-        f"{os.path.relpath(path, root)}: {reason} ({status})"
-        for path, status, reason in zip(wrong["path"], wrong["status"], wrong["reason"], strict=True)
-    ]
-
-
 def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: Path) -> str:
     counts = manifest["status"].value_counts()
     of_each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
@@ -121,13 +118,16 @@ def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: 
     ]
     if problems:
         lines.append(f"{len(problems):,} problem{'s' * (len(problems) > 1)}:")
-        lines += [f"  {problem}" for problem in problems[:_LISTED]]
-        if len(problems) > _LISTED:
-            lines.append(f"  and {len(problems) - _LISTED:,} more in {out / PROBLEMS}")
+        lines += _first(problems, f" in {out / PROBLEMS}")
     else:
         lines.append("No problems.")
     lines += [f"Manifest: {out / MANIFEST}", f"Figure:   {out / FIGURE}"]
     return "\n".join(lines).encode("utf-8", "replace").decode()
+
+
+def _first(lines: list[str], where: str) -> list[str]:
+    shown = [f"  {line}" for line in lines[:_LISTED]]
+    return shown + ([f"  and {len(lines) - _LISTED:,} more{where}"] if len(lines) > _LISTED else [])
 
 
 @data.command(short_help="Write the mel store that training can read.")
@@ -190,35 +190,28 @@ def _read_clean(data_dir: Path | None, config: "Config") -> "Catalog":
     return catalog
 
 
-def _size(n_bytes: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if n_bytes >= size:
-            return f"{n_bytes / size:.2f} {unit}"
-    return f"{n_bytes / 1e3:.0f} kB"
-
-
 def _describe_plan(plan: "StorePlan") -> str:
+    from rich.filesize import decimal
+
     text = f"{plan.store}: {plan.recordings} recordings"
     if plan.rebuild_reason:
         text += f", made anew ({plan.rebuild_reason})"
     elif plan.reused:
         text += f", {plan.reused} of them there already"
-    return f"{text}; will write {_size(plan.new_bytes)}, {_size(plan.free_bytes)} are free"
+    return f"{text}; will write {decimal(plan.new_bytes)}, {decimal(plan.free_bytes)} are free"
 
 
 def _describe_summary(summary: "StoreSummary") -> str:
-    plan = summary.plan
-    kept = plan.recordings - len(summary.left_out)
-    lines = [f"{plan.store}: {kept} recordings, {_size(summary.data_bytes)}"]
+    from rich.filesize import decimal
+
+    plan, left_out = summary.plan, [f"{path}: {reason}" for path, reason in summary.left_out]
+    lines = [f"{plan.store}: {plan.recordings - len(left_out)} recordings, {decimal(summary.data_bytes)}"]
     if summary.unused_bytes:
-        lines.append(
-            f"{_size(summary.unused_bytes)} of it are unused; delete the store to make it anew without them"
-        )
-    if summary.left_out:
-        lines.append(f"{len(summary.left_out)} left out:")
-        lines += [f"  {path}: {reason}" for path, reason in summary.left_out[:_LISTED]]
-        if len(summary.left_out) > _LISTED:
-            lines.append(f"  and {len(summary.left_out) - _LISTED} more; `keras-birds data check` lists all")
+        size = decimal(summary.unused_bytes)
+        lines.append(f"{size} of it are unused; delete the store to make it anew without them")
+    if left_out:
+        lines.append(f"{len(left_out)} left out:")
+        lines += _first(left_out, "; `keras-birds data check` lists all")
     return "\n".join(lines)
 
 

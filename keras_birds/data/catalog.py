@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,13 @@ class Catalog:
 
     Args:
         root: the data set's folder.
-        recordings: one row a recording, index 0 to n-1, with the columns `path` (str: the file), `label`
-            (str), `secondary` (tuple of str), `rating`, `latitude`, `longitude` (float, NaN where absent),
-            `collection`, `author` (str, empty where absent) and `row` (line of the CSV in an editor, whose
-            header is line 1; 0 without a CSV). Every other column of the CSV is there as str under its own
-            name.
+        recordings: one row a recording, index 0 to n-1, with the columns `path` (str: the file), `label` (str),
+            `secondary` (tuple of str), `rating`, `latitude`, `longitude` (float, NaN where absent), `collection`,
+            `author` (str, empty where absent), `row` (the CSV's line, whose header is line 1; 0 without a CSV) and
+            every other column of the CSV (str).
         labels: in taxonomy order.
         problems: all that is wrong, one line each, with the numbers of the rows.
-        left_out: what lies among folders of labels and isn't learned from, each a name and why: recordings in no
-            label's folder, and files of unknown kind.
+        left_out: name and reason of what lies among folders of labels and isn't learned from.
     """
 
     root: Path
@@ -65,31 +63,23 @@ class Catalog:
         return [os.path.relpath(path, self.root).replace(os.sep, "/") for path in self.recordings["path"]]
 
     def require_clean(self) -> None:
-        """Refuses a data set with problems.
-
-        Raises:
-            DataError: naming all of them, or the first 20 and how many more there are.
-        """
-        if not self.problems:
-            return
-        more = len(self.problems) - _LISTED
-        rest = f"; and {more} more, which `keras-birds data check` lists" if more > 0 else ""
-        count = f"{len(self.problems)} problem{'s' * (len(self.problems) != 1)}"
-        raise DataError(
-            f"{self.root}: a data set must have no problems. Received {count}: "
-            f"{'; '.join(self.problems[:_LISTED])}{rest}"
-        )
+        """Raises `DataError` if there are problems, naming the first 20 and how many more there are."""
+        if n := len(self.problems):
+            rest = f"; and {n - _LISTED} more, which `keras-birds data check` lists" if n > _LISTED else ""
+            raise DataError(
+                f"{self.root}: a data set must have no problems. Received {n} problem{'s' * (n != 1)}: "
+                f"{'; '.join(self.problems[:_LISTED])}{rest}"
+            )
 
     def targets(self, data: DataConfig) -> np.ndarray:
         """What a model should answer.
 
         Args:
             data: `secondary` says whether secondary labels count (`"positive"`: as `secondary_weight`), are
-                taken out of loss and metric (`"mask"`: -1) or are left out (`"ignore"`: 0). The primary label
-                is always 1.
+                taken out of loss and metric (`"mask"`: -1) or are left out (`"ignore"`: 0).
 
         Returns:
-            float32 `[n, num_labels]`, 0 to 1, or -1 for masked.
+            float32 `[n, num_labels]`, 0 to 1, or -1 for masked; the primary label is always 1.
 
         Raises:
             DataError: if a label is unknown.
@@ -108,20 +98,16 @@ class Catalog:
 def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
     """Reads a data set: BirdCLEF's layout, any CSV through `data.column_*`, or a folder per label.
 
-    With a CSV (`data.table`), paths are relative to `data.audio_dir` (`""` or `"."` for the data set's folder
-    itself). Labels come from `data.taxonomy` in its order; where that file is missing they are the sorted
-    primary labels. A label is a string, whatever it looks like; white space around it doesn't count, and two that
-    differ in case alone are a problem.
+    With a CSV (`data.table`), paths are relative to `data.audio_dir` (`""` or `"."` for the data set's folder itself);
+    rows whose path leaves it aren't among the recordings. Labels come from `data.taxonomy` in its order, or else are
+    the sorted primary labels. A label is a string, whatever it looks like, without the white space around it.
 
-    Without a CSV, each folder below `data.audio_dir` (or, where that is missing, below `root`) that holds
-    audio at any depth is a label; recordings come as `audio.files.recordings_in` finds them.
+    Without a CSV, each folder below `data.audio_dir` (or, where that is missing, below `root`) that holds audio at any
+    depth is a label.
 
-    `data.min_rating` leaves out recordings that are rated lower. Unrated ones (rating 0, as BirdCLEF has it,
-    or an empty cell) stay: whole collections, and with them whole labels, come without ratings.
-    `data.collections`, unless empty, names the collections that stay. Rows that are left out aren't checked.
-
-    What is wrong with the tables ends up in `Catalog.problems`. Rows whose path is empty, absolute or leaves
-    the folder aren't among the recordings.
+    `data.min_rating` leaves out recordings that are rated lower. Unrated ones (rating 0 or an empty cell) stay: whole
+    collections, and with them whole labels, come without ratings. `data.collections`, unless empty, names those that
+    stay. Rows that are left out aren't checked.
 
     Raises:
         DataError: if there is nothing to read as a data set, or a table isn't a CSV in UTF-8.
@@ -145,11 +131,10 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
         taxonomy = LabelSet(found[name] for name in sorted(found))
     else:
         where = data.taxonomy
+    rule = "labels must differ by more than case, spaces or Unicode form. Received: {}; spell them alike"
     for names in near_duplicates(taxonomy):
-        rule = "labels must differ by more than case, spaces or Unicode form"
         for row in recordings["row"][recordings["label"].isin(names[1:])]:
-            received = f"Received: {' and '.join(map(repr, names))}"
-            problems.add(f"{rule}. {received}; spell them alike", row, data.table if row else "")
+            problems.add(rule.format(" and ".join(map(repr, names))), row, data.table)
     _check_labels(recordings, taxonomy, data, where, problems)
     return Catalog(root, recordings, taxonomy, problems.lines(), left_out)
 
@@ -157,11 +142,7 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
 def data_hash(catalog: Catalog) -> str:
     """SHA-256 over the labels, and each recording's path from the root, size and labels.
 
-    It depends neither on where the data set lies nor on the order of its rows. A missing file counts as one of
-    size -1.
-
-    Returns:
-        64 hexadecimal digits.
+    It depends neither on where the data set lies nor on the order of its rows. A missing file's size is -1.
     """
     table = catalog.recordings
     columns = catalog.relative_paths, table["path"], table["label"], table["secondary"]
@@ -190,20 +171,19 @@ def _from_table(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.Da
     found: dict[str, Label] = {}
     first: dict[str, int] = {}
     for cell in kept:
-        name, label = cell[data.column_path], cell[data.column_label].strip()
+        name, row = cell[data.column_path], cell["row"]
         record = _read_row(cell, data, problems)
         if not is_inside(name):
             rule = f"{data.column_path} must be a path below {data.audio_dir or 'the data set'}"
-            problems.add(f"{rule}. Received: {name!r}", cell["row"], data.table)
+            problems.add(f"{rule}. Received: {name!r}", row, data.table)
             continue
         record["path"] = path = os.path.normpath(root / data.audio_dir / name)
-        if path in first:
-            rule = f"a recording must be listed once. Received: {name}, which row {first[path]} has"
-            problems.add(rule, cell["row"], data.table)
-        first.setdefault(path, cell["row"])
+        if first.setdefault(path, row) != row:
+            rule = "a recording must be listed once"
+            problems.add(f"{rule}. Received: {name}, which row {first[path]} has", row, data.table)
         records.append(record)
-        if label and label not in found:
-            found[label] = label_of(label, cell)
+        if label := record["label"]:
+            found.setdefault(label, label_of(label, cell))
     _check_files(root / data.audio_dir, data, records, problems)
     return _frame(records), found
 
@@ -241,13 +221,9 @@ def _absent_columns(header: list[str], data: DataConfig) -> list[str]:
     needed = {"column_path", "column_label"}
     needed |= {"column_rating"} if data.min_rating > 0 else set()
     needed |= {"column_collection"} if data.collections else set()
-    keys = [key for key in DataConfig.model_fields if key.startswith("column_")]
-    return [
-        key
-        for key in keys
-        if getattr(data, key) not in header
-        and (key in needed or getattr(data, key) not in ("", getattr(_DEFAULT, key)))
-    ]
+    columns = {key: getattr(data, key) for key in DataConfig.model_fields if key.startswith("column_")}
+    wanted = {key for key, column in columns.items() if column not in ("", getattr(_DEFAULT, key))} | needed
+    return [key for key, column in columns.items() if key in wanted and column not in header]
 
 
 def _is_kept(cell: dict[str, Any], data: DataConfig) -> bool:
@@ -262,10 +238,9 @@ def _check_filters(rows: list[dict[str, Any]], n_kept: int, data: DataConfig, pr
         problems.add(f"{data.table} must list at least one recording. Received: none")
         return
     there = {row[data.column_collection] for row in rows if data.column_collection in row}
-    for name in data.collections:
-        if there and name not in there:
-            known = ", ".join(sorted(repr(x) for x in there))
-            problems.add(f"data.collections must be among {known}. Received: {name!r}")
+    known = ", ".join(sorted(map(repr, there)))
+    for name in (x for x in data.collections if there and x not in there):
+        problems.add(f"data.collections must be among {known}. Received: {name!r}")
     if not n_kept:
         problems.add(
             f"data.min_rating and data.collections must leave some of the {len(rows)} recordings of {data.table}. "
@@ -283,18 +258,22 @@ def _check_files(base: Path, data: DataConfig, records: list[dict[str, Any]], pr
             f"{data.table} is there"
         )
         return
-    listings: dict[str, set[str]] = {}
+
+    @cache
+    def names_in(folder: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(folder))  # noqa: PTH208
+        except OSError:
+            return frozenset()
+
     for record in records:
         folder, name = os.path.split(record["path"])
-        if folder not in listings:
-            listings[folder] = set()
-            with suppress(OSError):
-                listings[folder] = set(os.listdir(folder))  # noqa: PTH208
-        there = listings[folder]
+        there = names_in(folder)
         # Some file systems find a name that differs in case or Unicode form from the listed one.
         if name not in there and not (there and Path(record["path"]).exists()):
-            shown = record[data.column_path]
-            problems.add(f"the file must exist. Received: {shown}", record["row"], data.table)
+            problems.add(
+                f"the file must exist. Received: {record[data.column_path]}", record["row"], data.table
+            )
 
 
 def _from_folders(
@@ -333,11 +312,9 @@ def _check_labels(
 ) -> None:
     columns = (recordings[x].tolist() for x in ("label", "secondary", "row"))
     for label, secondary, row in zip(*columns, strict=True):
-        # Folders have no rows.
-        table = data.table if row else ""
         if label and label not in labels:
-            problems.add(f"the primary label must be in {where}. Received: {label!r}", row, table)
+            problems.add(f"the primary label must be in {where}. Received: {label!r}", row, data.table)
         for name in secondary if data.secondary != "ignore" else ():
             if name not in labels:
                 rule = f"a secondary label must be in {where}. Received: {name!r}"
-                problems.add(f"{rule}; add it or set data.secondary=ignore", row, table)
+                problems.add(f"{rule}; add it or set data.secondary=ignore", row, data.table)

@@ -1,7 +1,8 @@
 """Decodes every recording once and tells what each holds."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ def check_recordings(
     paths: Sequence[str | Path],
     sample_rate_hz: int,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
     decoder: str = "soundfile",
 ) -> pd.DataFrame:
     """Decodes recordings in threads, each from its first to its last sample.
@@ -38,14 +39,12 @@ def check_recordings(
     Raises:
         ConfigError: if the decoder can't be loaded.
     """
-    rows: list[Row | None] = [None] * len(paths)
+    rows: list[Row] = []
     pool = ThreadPoolExecutor(max(1, workers), "check")
     try:
-        futures = {pool.submit(_check, str(path), sample_rate_hz, decoder): i for i, path in enumerate(paths)}
-        for done, future in enumerate(as_completed(futures), 1):
-            rows[futures[future]] = future.result()
-            if progress is not None:
-                progress(done, len(paths))
+        for row in pool.map(partial(_check, sample_rate_hz=sample_rate_hz, decoder=decoder), map(str, paths)):
+            rows.append(row)
+            progress(len(rows), len(paths))
     finally:
         pool.shutdown(cancel_futures=True)
     kinds = {"seconds": float, "sample_rate_hz": int, "channels": int}

@@ -121,10 +121,8 @@ class MelDataset(keras.utils.PyDataset):
     ):
         super().__init__()
         if len(targets) != len(source):
-            raise DataError(
-                f"targets must have a row for each of the source's {len(source)} recordings. "
-                f"Received: {len(targets)}"
-            )
+            rule = f"targets must have a row for each of the source's {len(source)} recordings"
+            raise DataError(f"{rule}. Received: {len(targets)}")
         require_usable(source, np.concatenate([epochs.rows, epochs.negatives]).astype(np.intp))
         if not epochs.num_batches(batch_size):
             raise DataError(
@@ -185,8 +183,7 @@ class MelDataset(keras.utils.PyDataset):
     def _set_epoch(self, epoch: int) -> None:
         for future in self._ahead.values():
             future.cancel()
-        self._ahead.clear()
-        self._asked.clear()
+        self._ahead, self._asked = {}, set()
         self._epoch = epoch
         self._order = self.epochs.order(epoch)
 

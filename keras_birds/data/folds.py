@@ -18,9 +18,6 @@ HIDDEN = -1
 MIN_FOR_HIDDEN = 3
 """Labels with fewer recordings have none in the hidden set: the folds need what there is."""
 
-LOCATION_DIGITS = 2
-"""Latitude and longitude are rounded to so many digits of a degree, about 1 km."""
-
 _COLUMNS = ["path", "label", "fold"]
 _DETAILS = ["author", "latitude", "longitude", "collection"]
 _ROWS_LISTED = 5
@@ -39,21 +36,11 @@ class Split:
     n_folds: int
 
     def train_rows(self, k: Fold) -> np.ndarray:
-        """Int rows `[m]` of the catalog that fold `k` trains on: all but fold `k` and the hidden ones.
-
-        Raises:
-            ConfigError: if there is no such fold.
-        """
-        self.require_fold(k)
-        measured = np.zeros(len(self.fold), bool) if k == FULL else self.fold == k
-        return np.flatnonzero(~measured & (self.fold != HIDDEN))
+        """Int rows `[m]` of the catalog that fold `k` trains on: all but fold `k` and the hidden ones."""
+        return np.setdiff1d(np.flatnonzero(self.fold != HIDDEN), self.validation_rows(k))
 
     def validation_rows(self, k: Fold) -> np.ndarray:
-        """Int rows `[m]` of the catalog that fold `k` validates on; none of `FULL`.
-
-        Raises:
-            ConfigError: if there is no such fold.
-        """
+        """Int rows `[m]` of the catalog that fold `k` validates on; none of `FULL`."""
         self.require_fold(k)
         return np.zeros(0, np.intp) if k == FULL else np.flatnonzero(self.fold == k)
 
@@ -63,11 +50,7 @@ class Split:
         return np.flatnonzero(self.fold == HIDDEN)
 
     def require_fold(self, k: Fold) -> None:
-        """Refuses a fold that doesn't exist.
-
-        Raises:
-            ConfigError: naming those that do.
-        """
+        """Raises `ConfigError` for a fold that doesn't exist, naming those that do."""
         if k not in (FULL, *range(self.n_folds)):
             known = ", ".join(map(str, range(self.n_folds)))
             raise ConfigError(f"--fold must be one of {known}, all or full. Received: {k}")
@@ -81,19 +64,14 @@ class Split:
         Raises:
             KerasBirdsError: if it can't be written.
         """
-        columns = catalog.relative_paths, catalog.recordings["label"], self.fold
+        table = catalog.recordings[["path", "label", *_DETAILS]].assign(fold=self.fold)
         # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
-        table = pd.DataFrame(dict(zip(_COLUMNS, columns, strict=True)), dtype=object)
-        table[_DETAILS] = catalog.recordings[_DETAILS]
-        write_table(table, Path(path))
+        table["path"] = pd.Series(catalog.relative_paths, dtype=object)
+        write_table(table[_COLUMNS + _DETAILS], Path(path))
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog) -> "Split":
-        """Reads what `save` wrote: the path, the label and the fold. Other columns don't count.
-
-        Raises:
-            DataError: if it isn't a split, or one of other recordings.
-        """
+        """Reads what `save` wrote; raises `DataError` if it isn't a split, or one of other recordings."""
         path = Path(path)
         table = load_table(path, "a split", _COLUMNS)
         try:
@@ -139,14 +117,14 @@ def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
     if folds.strategy == "column":
         return _by_column(catalog, folds)
     labels, groups = _codes(catalog.recordings["label"].tolist()), np.arange(len(catalog))
+    what = "recordings"
     if folds.strategy == "grouped":
-        groups = _codes(_group_names(catalog, folds.column))
+        groups, what = _codes(_group_names(catalog, folds.column)), f"groups by {folds.column}"
     fold = np.zeros(len(labels), int)
     fold[_choose_hidden(labels, groups, folds)] = HIDDEN
     rows = np.flatnonzero(fold != HIDDEN)
     n_groups = len(np.unique(groups[rows]))
     if n_groups < folds.n_folds:
-        what = f"groups by {folds.column}" if folds.strategy == "grouped" else "recordings"
         raise ConfigError(
             f"folds.n_folds must not exceed the number of {what}. Received: {folds.n_folds} folds, {n_groups} {what}"
         )
@@ -166,11 +144,9 @@ def _divide(labels: np.ndarray, groups: np.ndarray, n_parts: int, seed: int) -> 
     with warnings.catch_warnings():
         # Rare labels are spread as far as they go, as documented.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        divider = (StratifiedGroupKFold if is_grouped else StratifiedKFold)(
-            n_parts, shuffle=True, random_state=seed
-        )
-        parts = divider.split(labels, labels, groups if is_grouped else None)
-        for k, (_, rows) in enumerate(parts):
+        kind = StratifiedGroupKFold if is_grouped else StratifiedKFold
+        divider = kind(n_parts, shuffle=True, random_state=seed)
+        for k, (_, rows) in enumerate(divider.split(labels, labels, groups if is_grouped else None)):
             part[rows] = k
     return part
 
@@ -188,9 +164,8 @@ def _choose_hidden(labels: np.ndarray, groups: np.ndarray, folds: FoldsConfig) -
     counts = np.bincount(labels)
     left = counts.copy()
     wanted = np.where(counts >= MIN_FOR_HIDDEN, folds.hidden_fraction * counts, 0.0)
-    order = np.random.default_rng(folds.seed).permutation(len(labels))
     members: dict[int, list[int]] = {}
-    for row in order.tolist():
+    for row in np.random.default_rng(folds.seed).permutation(len(labels)).tolist():
         members.setdefault(int(groups[row]), []).append(row)
     hidden: list[int] = []
     # Big groups first: small ones then fill what is left.
@@ -207,8 +182,9 @@ def _choose_hidden(labels: np.ndarray, groups: np.ndarray, folds: FoldsConfig) -
 
 def _group_names(catalog: Catalog, column: str) -> list[str]:
     if column == "location":
-        places = catalog.recordings[["latitude", "longitude"]].round(LOCATION_DIGITS) + 0.0
-        names = ["" if np.isnan(place).any() else f"{place[0]} {place[1]}" for place in places.to_numpy()]
+        # To 0.01 degrees, about 1 km; adding 0 makes -0.0 positive.
+        places = catalog.recordings[["latitude", "longitude"]].round(2).to_numpy() + 0.0
+        names = ["" if np.isnan(place).any() else f"{place[0]} {place[1]}" for place in places]
     else:
         names = [str(x) for x in _column(catalog, column)]
     if not any(names):

@@ -84,14 +84,7 @@ class Slots:
         return np.ascontiguousarray(stored, self._dtype).tobytes()
 
     def clip(self, data: np.ndarray, offset: int, frames: int, start_frame: int) -> np.ndarray:
-        """One recording's crop as the transform's `native` gives it, float32 `[rows, frames]` in [0, 1].
-
-        Args:
-            data: uint8, all of `data.bin`.
-            offset: where the recording begins in it.
-            frames: how many frames it has.
-            start_frame: where the crop begins.
-        """
+        """The crop of the recording at `offset` in the uint8 `data` as `native` gives it: float32 `[rows, frames]`."""
         begin = offset + start_frame * self.frame_bytes
         frames = self.transform.num_frames if self.is_random else frames
         stored = data[begin : begin + frames * self.frame_bytes].view(self._dtype)
@@ -133,24 +126,21 @@ class MelStore:
         self._slots = Slots(config)
         self.transform = self._slots.transform
         index = pd.read_parquet(self.path / INDEX).set_index("path")
-        self._index = _select(self.path, index, [store_name(path) for path in paths])
-        self._data = self._map()
-        self.usable, self.reasons = usable_of(self._index)
+        index = _select(self.path, index, [store_name(path) for path in paths])
+        self.usable, self.reasons = usable_of(index)
         columns = ("offset", "frames", "samples")
-        self._offsets, self._frames, self._samples = (self._index[x].to_numpy() for x in columns)
-
-    def _map(self) -> np.ndarray:
+        self._offsets, self._frames, self._samples = (index[x].to_numpy() for x in columns)
         file = self.path / DATA
         size = file.stat().st_size if file.is_file() else 0
-        ends = self._index["offset"] + self._index["frames"] * self._slots.frame_bytes
-        if len(ends) and size < ends.max():
+        end = max(self._offsets + self._frames * self._slots.frame_bytes, default=0)
+        if size < end:
             raise DataError(
-                f"{file}: must hold {ends.max()} bytes. Received: {size}; delete the store and {_REMEDY}"
+                f"{file}: must hold {end} bytes. Received: {size}; delete the store and {_REMEDY}"
             )
-        return np.memmap(file, np.uint8, "r") if size else np.zeros(0, np.uint8)
+        self._data = np.memmap(file, np.uint8, "r") if size else np.zeros(0, np.uint8)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.reasons)
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
         """Images of some recordings, as `MelSource.images`.

@@ -60,11 +60,11 @@ class _Entry:
     path: str
     size_bytes: int
     mtime_ns: int
-    offset: int
-    frames: int
-    samples: int
     status: str
     reason: str
+    frames: int = 0
+    samples: int = 0
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class StorePlan:
         store: the folder.
         recordings: asked for.
         reused: of them already in the store.
-        new_bytes: estimate of what will be written, from the files' headers.
+        new_bytes: to be written, estimated from the files' headers.
         free_bytes: on the store's disk, with what a rebuilt store gives back.
         rebuild_reason: why what the folder holds is thrown away; empty where it isn't.
     """
@@ -90,13 +90,8 @@ class StorePlan:
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What a run did.
-
-    Args:
-        plan: what it set out to do.
-        data_bytes: size of the store's data now.
-        unused_bytes: of them data of recordings that changed or left the data set.
-        left_out: path and reason of each recording that isn't usable.
+    """What a run did: its plan, the size of the store's data, how much of it is of recordings that changed or left
+    the data set, and path and reason of each recording that isn't usable.
     """
 
     plan: StorePlan
@@ -122,13 +117,12 @@ def precompute(
         paths: the recordings.
         config: `audio` and `mel` count.
         store: a folder: new, empty or a store.
-        workers: threads; each holds one recording at a time.
+        workers: threads, at least one; each holds one recording at a time.
         progress: called with the recordings done and to do.
         announce: called with the plan before the first recording is read.
 
     Raises:
-        DataError: if the folder isn't a store's, another run writes to it, or the disk is or would become
-            full.
+        DataError: if the folder isn't a store's, another run writes to it, or the disk is or would become full.
         ConfigError: if the decoder can't be loaded.
     """
     names = list(dict.fromkeys(store_name(path) for path in paths))
@@ -150,43 +144,30 @@ def precompute(
             rebuild_reason=reason,
         )
         announce(plan)
-        _require_room(plan)
+        if plan.new_bytes > plan.free_bytes:
+            raise DataError(
+                f"{store}: the disk must have room for the store. Received: {plan.free_bytes / 1e9:.2f} GB "
+                f"free of {plan.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
+            )
         with _disk_errors(store):
             if anew:
                 _begin(store, settings)
             end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)
             with _open_at(store / DATA, end) as file, _open_at(store / JOURNAL, journal_bytes) as journal:
                 for done, (entry, data) in enumerate(_compute(todo, config.audio, slots, workers), 1):
-                    entries[entry.path] = _append(file, journal, entry, data)
+                    entries[entry.path] = entry = replace(entry, offset=file.tell() if data else 0)
+                    _write(file, data)
+                    _write(journal, json.dumps(asdict(entry)).encode() + b"\n")
                     progress(done, len(todo))
                 os.fsync(file.fileno())
             chosen = [entries[name] for name in names]
             columns = [x.name for x in fields(_Entry)]
             with atomic_path(store / INDEX) as temporary:
                 pd.DataFrame([asdict(entry) for entry in chosen], columns=columns).to_parquet(temporary)
-    return _summary(plan, chosen, slots.frame_bytes)
-
-
-def _summary(plan: StorePlan, chosen: list[_Entry], frame_bytes: int) -> StoreSummary:
-    data_bytes = _size(plan.store / DATA)
-    unused_bytes = data_bytes - sum(x.frames for x in chosen) * frame_bytes
+        data_bytes = _size(store / DATA)
+    unused_bytes = data_bytes - sum(x.frames for x in chosen) * slots.frame_bytes
     left_out = tuple((entry.path, entry.reason) for entry in chosen if entry.status not in USABLE)
     return StoreSummary(plan, data_bytes, unused_bytes, left_out)
-
-
-def _require_room(plan: StorePlan) -> None:
-    if plan.new_bytes > plan.free_bytes:
-        raise DataError(
-            f"{plan.store}: the disk must have room for the store. Received: {plan.free_bytes / 1e9:.2f} GB "
-            f"free of {plan.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
-        )
-
-
-def _append(file: io.FileIO, journal: io.FileIO, entry: _Entry, data: bytes) -> _Entry:
-    entry = replace(entry, offset=file.tell() if data else 0)
-    _write(file, data)
-    _write(journal, json.dumps(asdict(entry)).encode() + b"\n")
-    return entry
 
 
 def _is_current(entry: _Entry | None) -> bool:
@@ -227,10 +208,8 @@ def _size(path: Path) -> int:
 def _open_at(path: Path, size: int) -> io.FileIO:
     """Opens a file to write on behind its first `size` bytes; what follows them is cut off."""
     path.touch()
-    file = io.FileIO(path, "r+")
-    file.truncate(size)
-    file.seek(size)
-    return file
+    os.truncate(path, size)
+    return io.FileIO(path, "a")
 
 
 def _write(file: io.FileIO, data: bytes) -> None:
@@ -244,10 +223,9 @@ def _write(file: io.FileIO, data: bytes) -> None:
 def _locked(store: Path) -> Iterator[None]:
     """Makes the store's folder, unless it has other files, and keeps other runs out of it."""
     own = (SETTINGS, DATA, JOURNAL, INDEX, _LOCK)
-    names = {item.name for item in store.iterdir()} if store.is_dir() else set()
+    names = sorted(x.name for x in store.iterdir()) if store.is_dir() else []
     # A kill leaves temporary files of the settings or the index.
-    strangers = sorted(x for x in names if x not in own and not x.startswith((f".{SETTINGS}.", f".{INDEX}.")))
-    if strangers:
+    if strangers := [x for x in names if x not in own and not x.startswith((f".{SETTINGS}.", f".{INDEX}."))]:
         raise DataError(
             f"--out must be a new or empty folder, or a mel store. Received: {store}, with {strangers[0]}"
         )
@@ -285,11 +263,11 @@ def _compute(
 ) -> Iterator[tuple[_Entry, bytes]]:
     """Computes in threads, yields in order; at most two recordings a thread wait: memory stays flat."""
     waiting: deque[Future[tuple[_Entry, bytes]]] = deque()
-    pool = ThreadPoolExecutor(max(1, workers), "precompute")
+    pool = ThreadPoolExecutor(workers, "precompute")
     try:
         for path in paths:
             waiting.append(pool.submit(_compute_one, path, audio, slots))
-            if len(waiting) >= 2 * max(1, workers):
+            if len(waiting) == 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -298,7 +276,7 @@ def _compute(
 
 
 def _compute_one(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, bytes]:
-    size_bytes, mtime_ns = file_fingerprint(path)
+    stamp = file_fingerprint(path)
     try:
         if audio.crop == "center":
             decoded = decode_clip(path, audio)
@@ -308,10 +286,9 @@ def _compute_one(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, b
             decoded = replace(decoded, samples=fill(decoded.samples, audio.clip_samples))
             mel = slots.transform.decibels(decoded.samples)
     except AudioError as error:
-        return _Entry(path, size_bytes, mtime_ns, 0, 0, 0, error.status, error.reason), b""
-    samples = len(decoded.samples)
-    entry = _Entry(path, size_bytes, mtime_ns, 0, mel.shape[1], samples, decoded.status, decoded.reason)
-    return entry, slots.encode(mel)
+        return _Entry(path, *stamp, error.status, error.reason), b""
+    sizes = mel.shape[1], len(decoded.samples)
+    return _Entry(path, *stamp, decoded.status, decoded.reason, *sizes), slots.encode(mel)
 
 
 def _estimate_bytes(paths: list[str], audio: AudioConfig, slots: Slots, workers: int) -> int:
@@ -327,8 +304,7 @@ def _estimate_bytes(paths: list[str], audio: AudioConfig, slots: Slots, workers:
             return 0
         if math.isnan(info.seconds):
             return transform.num_frames
-        samples = round(info.seconds * audio.sample_rate_hz)
-        return transform.frames_of(max(samples, audio.clip_samples))
+        return transform.frames_of(max(round(info.seconds * audio.sample_rate_hz), audio.clip_samples))
 
-    with ThreadPoolExecutor(max(1, workers), "probe") as pool:
+    with ThreadPoolExecutor(workers, "probe") as pool:
         return sum(pool.map(frames, paths)) * slots.frame_bytes

@@ -17,6 +17,7 @@ from keras_birds.audio.decode import read_part
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.csv_table import read_records
+from keras_birds.data.tables import number
 from keras_birds.errors import AudioError, DataError
 from keras_birds.labels import LabelSet
 
@@ -38,8 +39,7 @@ class Review:
 
     Args:
         file: the recording's name, without folders.
-        start_s: of the detection in the recording.
-        end_s: of the detection in the recording.
+        start_s, end_s: of the detection in the recording.
         label: detected.
         score: its probability, not calibrated.
         model_id: of the model that detected it.
@@ -113,8 +113,7 @@ def save_review(path: Path, review: Review) -> None:
     """Adds a review, in place of one of the same detection. Several threads may, not several processes.
 
     Raises:
-        DataError: if what is there can't be read.
-        KerasBirdsError: if it can't be written; what was there stays.
+        KerasBirdsError: if what is there can't be read, or it can't be written; what was there stays.
     """
     with _saving:
         found = {x.place: x for x in read_reviews(path)}
@@ -122,12 +121,7 @@ def save_review(path: Path, review: Review) -> None:
 
 
 def remove_review(path: Path, place: tuple[float, float, str]) -> None:
-    """Takes a review back; with the last one the file goes.
-
-    Raises:
-        DataError: if what is there can't be read.
-        KerasBirdsError: if it can't be written; what was there stays.
-    """
+    """Takes a review back; with the last one the file goes. Errors are those of `save_review`."""
     with _saving:
         left = [x for x in read_reviews(path) if x.place != place]
         if left:
@@ -167,9 +161,8 @@ def _samples(recording: Path, start_s: float, end_s: float, sample_rate_hz: int)
     try:
         return read_part(recording, start_s, end_s, sample_rate_hz)
     except AudioError as error:
-        raise DataError(
-            f"{recording}: a reviewed recording must be readable. Received: {error.reason}"
-        ) from None
+        rule = f"{recording}: a reviewed recording must be readable"
+        raise DataError(f"{rule}. Received: {error.reason}") from None
 
 
 def write_reviews(stream: TextIO, reviews: Iterable[Review]) -> None:
@@ -186,17 +179,14 @@ def _write(path: Path, reviews: Iterable[Review]) -> None:
         write_reviews(stream, reviews)
 
 
-def _review(path: Path, number: int, row: dict[str, str]) -> Review:
+def _review(path: Path, line: int, row: dict[str, str]) -> Review:
     def refuse(rule: str, received: object) -> DataError:
-        return DataError(f"{path}: row {number}: {rule}. Received: {received}")
+        return DataError(f"{path}: row {line}: {rule}. Received: {received}")
 
     numbers = {}
     for name in ("start_s", "end_s", "score"):
-        try:
-            numbers[name] = float(row[name])
-        except ValueError:
-            numbers[name] = math.nan
-        if not math.isfinite(numbers[name]):
+        numbers[name], _ = number(row[name])
+        if math.isnan(numbers[name]):
             raise refuse(f"{name} must be a number", repr(row[name]))
     verdict = row["verdict"]
     if verdict not in get_args(Verdict):
@@ -212,12 +202,6 @@ def _review(path: Path, number: int, row: dict[str, str]) -> Review:
 
 class ReviewedSource:
     """Images of reviewed windows, a `MelSource`. Events longer than a clip show their middle.
-
-    Args:
-        windows: recordings and their reviews.
-        audio: rate and clip length.
-        mel: the transform.
-        labels: of the targets.
 
     Attributes:
         targets: float32 `[window, label]`: 1 and 0 where the review says so, -1 for labels of which it says nothing.
@@ -254,21 +238,13 @@ class ReviewedSource:
         return self.transform.images(clips)
 
     def samples(self, row: int) -> np.ndarray:
-        """A window's sound, float32 `[n]`.
-
-        Raises:
-            DataError: if it doesn't decode.
-        """
+        """A window's sound, float32 `[n]`; raises `DataError` if it doesn't decode."""
         review = self._reviews[row]
         return _samples(self.recordings[row], review.start_s, review.end_s, self.audio.sample_rate_hz)
 
 
 def read_reviewed(folder: str, audio: AudioConfig, mel: MelConfig, labels: LabelSet) -> ReviewedSource:
-    """All reviewed windows below a folder.
-
-    Raises:
-        DataError: if there are none, or one can't be used.
-    """
+    """All reviewed windows below a folder; raises `DataError` if there are none, or one can't be used."""
     found = list(find_reviews(Path(folder)))
     if not found:
         raise DataError(

@@ -17,9 +17,6 @@ from keras_birds.errors import DataError
 USABLE = frozenset({"ok", "partial", "silent"})
 """Manifest statuses of recordings that hold something to learn from."""
 
-MEMORY_FRACTION = 0.25
-"""Of the memory that is available when a run begins; what doesn't fit is computed each time."""
-
 
 class MelSource(Protocol):
     """Images of a catalog's recordings, by row.
@@ -49,11 +46,7 @@ class MelSource(Protocol):
 
 
 class JoinedSource:
-    """Several sources as one: the rows of each follow those of the one before.
-
-    Args:
-        sources: at least one.
-    """
+    """Several sources as one: the rows of each follow those of the one before."""
 
     def __init__(self, *sources: MelSource):
         self.sources = sources
@@ -80,10 +73,9 @@ class JoinedSource:
 class OnTheFlySource:
     """Decodes and transforms at every call.
 
-    With `audio.crop = "center"` an image is that of the recording's middle clip, exactly as prediction
-    computes it. With `"random"` clips begin at multiples of the mel hop and their first and last frame see
-    what lies beside the clip in the recording, so that a crop equals a slice of the whole recording's
-    spectrogram.
+    With `audio.crop = "center"` an image is that of the recording's middle clip, exactly as prediction computes it.
+    With `"random"` a crop equals a slice of the whole recording's spectrogram: clips begin at multiples of the mel hop,
+    and their first and last frame see what lies beside the clip.
 
     Args:
         paths: the recordings.
@@ -106,7 +98,7 @@ class OnTheFlySource:
         self.usable = np.ones(len(self.paths), bool)
         self.reasons = [""] * len(self.paths)
         if manifest is not None:
-            if [str(path) for path in manifest["path"]] != [str(path) for path in self.paths]:
+            if list(map(str, manifest["path"])) != list(map(str, self.paths)):
                 raise DataError(
                     "the manifest must list the catalog's recordings in its order: check the data again"
                 )
@@ -137,14 +129,13 @@ class CachedSource:
 
     Args:
         source: computes the images.
-        max_bytes: of images to keep; `None` for a quarter of the available memory.
+        max_bytes: of images to keep, what doesn't fit is computed each time; `None` for a quarter of the memory that
+            is available now.
     """
 
     def __init__(self, source: MelSource, max_bytes: int | None = None):
         self.source = source
-        self.max_bytes = (
-            psutil.virtual_memory().available * MEMORY_FRACTION if max_bytes is None else max_bytes
-        )
+        self.max_bytes = psutil.virtual_memory().available // 4 if max_bytes is None else max_bytes
         self.usable, self.reasons = source.usable, source.reasons
         self._images: dict[int, np.ndarray] = {}
         self._kept_bytes = 0
@@ -172,14 +163,7 @@ class CachedSource:
 def native_clip(
     path: Path, audio: AudioConfig, transform: MelTransform, position: float | None
 ) -> np.ndarray:
-    """One recording's crop at the transform's own resolution.
-
-    Returns:
-        float32 `[1, rows, frames]`.
-
-    Raises:
-        AudioError: if the recording doesn't decode.
-    """
+    """One recording's crop at the transform's own resolution, float32 `[1, rows, frames]`."""
     if audio.crop == "center":
         return transform.native(decode_clip(path, audio).samples[None])
     clip = decode_clip(path, audio, position, transform.mel.hop_samples, transform.context_samples)
@@ -193,11 +177,7 @@ def usable_of(manifest: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
 
 
 def require_usable(source: MelSource, rows: np.ndarray) -> None:
-    """Refuses rows that must not be asked for.
-
-    Raises:
-        DataError: naming the first of them and its reason.
-    """
+    """Raises `DataError` for rows that aren't usable, naming the first of them and its reason."""
     wrong = [int(row) for row in rows if not source.usable[row]]
     if wrong:
         raise DataError(

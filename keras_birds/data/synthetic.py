@@ -6,7 +6,7 @@ sings too, which is listed as a secondary label.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import scipy.signal
 import soundfile
 
 from keras_birds.atomic import atomic_path
+from keras_birds.data.tables import write_table
 from keras_birds.labels import Label
 
 RATE_HZ = 32_000
@@ -84,7 +85,7 @@ SPECIES: tuple[tuple[Label, list[_Note]], ...] = (
 
 
 def make_synthetic(
-    folder: Path, per_label: int = 40, seed: int = 42, progress: Callable[[int, int], None] | None = None
+    folder: Path, per_label: int = 40, seed: int = 42, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Path:
     """Writes the data set, once: where its table is already, nothing changes.
 
@@ -114,21 +115,17 @@ def make_synthetic(
     jobs = [(i, k) for i in range(len(labels)) for k in range(per_label)]
     for done, (species, k) in enumerate(jobs, 1):
         rng = np.random.default_rng((seed, 1, species, k))
-        guest = None
-        if rng.random() < _OVERLAP_SHARE:
-            guest = (species + int(rng.integers(1, len(labels)))) % len(labels)
+        has_guest = rng.random() < _OVERLAP_SHARE
+        guest = (species + int(rng.integers(1, len(labels)))) % len(labels) if has_guest else None
         name = f"{labels[species].name}/SYN{species * per_label + k:05d}.ogg"
         _write_recording(folder / _AUDIO / name, species, guest, float(rng.uniform(3, 9)), rng)
         rows.append(_row(labels[species], None if guest is None else labels[guest], name, rng))
-        if progress is not None:
-            progress(done, len(jobs))
-    taxonomy: list[dict[str, object]] = [
-        {"primary_label": details.pop("name"), "inat_taxon_id": number, **details}
-        for number, details in enumerate((asdict(label) for label in labels), 1)
-    ]
-    _write_csv(folder / _TAXONOMY, taxonomy)
+        progress(done, len(jobs))
+    taxonomy = pd.DataFrame(labels).rename(columns={"name": "primary_label"})
+    taxonomy.insert(1, "inat_taxon_id", range(1, len(labels) + 1))
+    write_table(taxonomy, folder / _TAXONOMY)
     # Last: the table says that the recordings are all there.
-    _write_csv(folder / _TABLE, rows)
+    write_table(pd.DataFrame(rows), folder / _TABLE)
     return example
 
 
@@ -139,11 +136,9 @@ def _write_recording(
     for singer, level in ((species, 1.0), (guest, _GUEST_LEVEL)):
         if singer is not None:
             samples += level * _song(SPECIES[singer][1], len(samples), rng)
-    peak = rng.uniform(0.2, 0.9)
+    samples *= rng.uniform(0.2, 0.9) / np.abs(samples).max()
     with atomic_path(path) as temporary:
-        soundfile.write(
-            temporary, samples * (peak / np.abs(samples).max()), RATE_HZ, format="OGG", subtype="VORBIS"
-        )
+        soundfile.write(temporary, samples, RATE_HZ, format="OGG", subtype="VORBIS")
 
 
 def _noise(n_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -153,11 +148,8 @@ def _noise(n_samples: int, rng: np.random.Generator) -> np.ndarray:
         scipy.signal.butter(2, 600, "lowpass", fs=RATE_HZ, output="sos"),
         scipy.signal.butter(2, (1500, 12_000), "bandpass", fs=RATE_HZ, output="sos"),
     )
-    mixed = np.zeros(n_samples)
-    for band, source in zip(bands, white, strict=True):
-        filtered = scipy.signal.sosfilt(band, source)
-        mixed += filtered / filtered.std() * 10 ** (-rng.uniform(6, 26) / 20) / 2
-    return mixed
+    filtered = [scipy.signal.sosfilt(band, source) for band, source in zip(bands, white, strict=True)]
+    return np.sum([x / x.std() * 10 ** (-rng.uniform(6, 26) / 20) / 2 for x in filtered], axis=0)
 
 
 def _song(phrase: list[_Note], n_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -209,8 +201,3 @@ def _row(label: Label, guest: Label | None, name: str, rng: np.random.Generator)
         "author": f"Recordist {recordist + 1}",
         "license": "cc0 1.0",
     }
-
-
-def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
-    with atomic_path(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")

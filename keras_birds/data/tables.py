@@ -29,38 +29,26 @@ class Problems:
         self._rows: dict[tuple[str, str], list[int]] = {}
 
     def add(self, text: str, row: int = 0, table: str = "") -> None:
-        """Notes a problem, in a row of a table if there is one."""
+        """Notes a problem, in a row of a table if there is one; folders have no rows."""
         # Line ends and what else can't be seen are written as `\n`.
         line = "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
-        self._rows.setdefault((table, line), []).append(row)
+        self._rows.setdefault((table if row else "", line), []).append(row)
 
     def lines(self) -> list[str]:
         """One line for each, for instance `train.csv rows 3, 5: ...`."""
-        return [
-            " ".join(x for x in (table, _describe_rows(rows)) if x)
-            + (": " if table or any(rows) else "")
-            + text
-            for (table, text), rows in self._rows.items()
-        ]
-
-
-def _describe_rows(rows: list[int]) -> str:
-    found = [str(row) for row in dict.fromkeys(rows) if row]
-    if len(found) < 2:
-        return f"row {found[0]}" if found else ""
-    more = len(found) - _ROWS_LISTED
-    return f"rows {', '.join(found[:_ROWS_LISTED])}" + (f" and {more} more" if more > 0 else "")
+        lines = []
+        for (table, text), rows in self._rows.items():
+            found = [str(row) for row in dict.fromkeys(rows)]
+            more = f" and {len(found) - _ROWS_LISTED} more" if len(found) > _ROWS_LISTED else ""
+            place = f"{table} row{'s' * (len(found) > 1)} {', '.join(found[:_ROWS_LISTED])}{more}: "
+            lines.append((place if table else "") + text)
+        return lines
 
 
 def read_table(
     path: Path, name: str, problems: Problems
 ) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Reads a CSV; rows with more or fewer cells than the header are a problem and left out.
-
-    Args:
-        path: the file.
-        name: what problems call it.
-        problems: where they go.
+    """Reads a CSV, which problems call `name`; rows with more or fewer cells than the header are one, and left out.
 
     Returns:
         The column names, and of each row the line of the file on which it begins and the cells by column.
@@ -120,11 +108,7 @@ def label_of(name: str, cell: Mapping[str, str]) -> Label:
 
 @lru_cache(maxsize=1 << 16)
 def parse_secondary(text: str) -> tuple[tuple[str, ...], str]:
-    """Reads a cell such as `['a', 'b']` as a literal; nothing is evaluated.
-
-    Returns:
-        The labels, empty strings left out, and what is wrong with the cell (empty if nothing is).
-    """
+    """The labels of a cell such as `['a', 'b']`, which is never evaluated, and what is wrong with it (or nothing)."""
     if text.strip().lower() in _ABSENT:
         return (), ""
     try:
@@ -156,12 +140,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def load_table(path: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Reads what `write_table` wrote, every cell as a string.
-
-    Args:
-        path: the file.
-        what: it is, for messages: for instance `a split`.
-        columns: that it must have.
+    """Reads what `write_table` wrote, every cell as a string; messages call it `what`, for instance `a split`.
 
     Raises:
         DataError: if it can't be read, or lacks a column.
@@ -180,12 +159,7 @@ def load_table(path: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def number(text: str, limit: float = math.inf) -> tuple[float, bool]:
-    """Reads a cell as a number.
-
-    Returns:
-        The number, NaN where the cell is empty or wrong, and whether it is wrong: not a finite number, or
-        beyond plus or minus `limit`.
-    """
+    """A cell's number, NaN where it is empty or wrong; and whether it is wrong: not finite, or beyond +-`limit`."""
     if text.strip().lower() in _ABSENT:
         return math.nan, False
     try:
