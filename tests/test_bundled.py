@@ -15,7 +15,6 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.resources import resource
 
 MODEL = resource("assets", "animals.onnx")
-CLIPS = {"rooster": "rooster", "dog": "dog", "cow": "cow"}
 
 
 @pytest.fixture
@@ -23,37 +22,26 @@ def metadata():
     return ModelMetadata.read_onnx(MODEL)
 
 
-def test_the_shipped_model_is_small_and_says_what_it_is(metadata):
+def test_the_shipped_model_is_small_and_says_what_it_is(metadata, animals_dir):
     assert bundled_models() == {DEFAULT: MODEL}
-    assert bundled_name(MODEL) == "animals"
-    assert bundled_name(MODEL.with_name("other.onnx")) == ""
+    assert [bundled_name(x) for x in (MODEL, MODEL.with_name("other.onnx"))] == ["animals", ""]
     assert MODEL.stat().st_size < 10e6
     assert metadata.model_id == "animals"
-    assert "non-commercial" in metadata.licence
     assert (metadata.mel.height, metadata.mel.width) == (128, 256)
-    assert len(metadata.labels) == 11
     assert OnnxEngine(MODEL).num_frames == 8
-
-
-def test_the_card_tells_the_models_figures(metadata):
-    card = card_of(MODEL).read_text(encoding="utf-8")
-    for heading in ("What it is", "Data", "Licence", "Figures", "Limits", "Use"):
-        assert f"\n## {heading}\n" in card
-    for figure in (f"{metadata.metrics['macro_auc']:.4f}", f"{metadata.metrics['top1_accuracy']:.3f}"):
-        assert figure in card
-    assert f"{metadata.calibration.error_after:.4f}" in card
-    assert "FIGURES" not in card
-
-
-def test_its_labels_are_the_taxonomys(metadata, animals_dir):
     taxonomy = pd.read_csv(animals_dir / "taxonomy.csv")
     assert list(metadata.labels) == list(taxonomy["primary_label"])
     assert [x.common_name for x in metadata.labels.items] == list(taxonomy["common_name"])
+    card = card_of(MODEL).read_text(encoding="utf-8")
+    headings = ("What it is", "Data", "Licence", "Figures", "Limits", "Use")
+    metrics, error = metadata.metrics, metadata.calibration.error_after
+    figures = (f"{metrics['macro_auc']:.4f}", f"{metrics['top1_accuracy']:.3f}", f"{error:.4f}")
+    assert not [x for x in (*(f"\n## {x}\n" for x in headings), *figures) if x not in card]
 
 
 def test_a_fresh_install_predicts_with_it_and_says_so(animals_dir, tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
-    for label in CLIPS:
+    for label in ("rooster", "dog", "cow"):
         clip = sorted((animals_dir / "train_audio" / label).iterdir())[0]
         code, printed, err = run_command("predict", clip, "--format", "csv")
         assert code == 0
@@ -106,9 +94,8 @@ def test_models_lists_what_is_here(placeholder_run, tmp_path, monkeypatch, run_c
     monkeypatch.chdir(tmp_path)
     code, printed, _ = run_command("models")
     assert code == 0
-    assert re.search(
-        r"^animals +keras-birds +11 +0\.\d{4} +8\.\d +CC BY-NC 3\.0 \(non-commercial\)$", printed, re.M
-    )
+    licence = r"CC BY-NC 3\.0 \(non-commercial\)"
+    assert re.search(rf"^animals +keras-birds +11 +0\.\d{{4}} +8\.\d +{licence}$", printed, re.M)
     shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
     shutil.copytree(placeholder_run / "fold0", tmp_path / "runs" / "mine" / "full")
     (tmp_path / "runs" / "mine" / "fold0" / "model.onnx").write_bytes(b"nothing")
@@ -118,8 +105,8 @@ def test_models_lists_what_is_here(placeholder_run, tmp_path, monkeypatch, run_c
     assert code == 0
     found = json.loads(printed)
     assert [x["model"] for x in found] == ["animals", "runs/mine/fold1", "runs/mine/full"]
-    assert (found[1]["labels"], found[1]["macro_auc"], found[1]["from"]) == (4, 0.9, "training")
-    assert found[1]["file"] == "runs/mine/fold1/model.onnx"
+    mine = {"labels": 4, "macro_auc": 0.9, "from": "training", "file": "runs/mine/fold1/model.onnx"}
+    assert mine.items() <= found[1].items()
     # A damaged model hides no other.
     assert err.startswith("Warning: runs/mine/fold0/model.onnx: must be a whole ONNX file. Received: 7 bytes")
     assert err.count("\n") == 1
@@ -135,15 +122,12 @@ def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_c
     assert "  frog  (Frog, Anura, Amphibia)" in printed
     code, printed, _ = run_command("info", placeholder_run)
     assert code == 0
-    assert printed.count("model id") == 2
     # The members of a run share their labels.
-    assert printed.count("Amazon Kingfisher") == 1
-    assert "16,000 Hz, clips of 2 s" in printed
-    assert "calibration  none" in printed
+    said = ("model id", "Amazon Kingfisher", "16,000 Hz, clips of 2 s", "calibration  none")
+    assert [printed.count(x) for x in said] == [2, 1, 1, 2]
     code, printed, _ = run_command("info", "animals", "--format", "json")
     found = json.loads(printed)
     assert found["card"].startswith("# animals")
     assert found["members"][0]["model_id"] == metadata.model_id
     code, _, err = run_command("info", tmp_path / "none")
-    assert code == 2
-    assert "or one of animals" in err
+    assert (code, "or one of animals" in err) == (2, True)

@@ -4,22 +4,12 @@ import math
 import numpy as np
 import onnx
 import pytest
-from placeholder import AUDIO, LABELS, MEL, make_metadata
+from placeholder import LABELS, make_metadata
 
 from keras_birds.errors import ModelError
-from keras_birds.labels import LabelSet
 from keras_birds.models.calibration import Calibration
 from keras_birds.models.logits import logit, sigmoid
-from keras_birds.models.metadata import ModelMetadata, check_labels, check_members, joined_id
-
-
-def test_what_is_written_as_json_is_read_back_equal(tmp_path):
-    metadata = make_metadata()
-    metadata.write_json(tmp_path / "model.json")
-    read = ModelMetadata.read_json(tmp_path / "model.json")
-    assert read == metadata
-    assert read.labels.items == LABELS.items
-    assert list(tmp_path.iterdir()) == [tmp_path / "model.json"]
+from keras_birds.models.metadata import ModelMetadata, check_labels, joined_id
 
 
 def test_undefined_metrics_are_null_in_json_and_nan_in_python():
@@ -31,13 +21,19 @@ def test_undefined_metrics_are_null_in_json_and_nan_in_python():
 
 def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(placeholder_run):
     path = placeholder_run / "fold0" / "model.onnx"
-    metadata = ModelMetadata.read_onnx(path)
-    assert metadata == ModelMetadata.read_json(path.with_name("model.json"))
-    assert (metadata.audio, metadata.mel, metadata.labels.names) == (AUDIO, MEL, LABELS.names)
+    metadata = make_metadata("20250601-101500/fold0")
+    assert ModelMetadata.read_onnx(path) == ModelMetadata.read_json(path.with_name("model.json")) == metadata
+    assert metadata.labels.items == ModelMetadata.read_onnx(path).labels.items
     props = {x.key: x.value for x in onnx.load(path).metadata_props}
-    assert props["labels"].splitlines() == list(LABELS)
-    assert (props["format_version"], props["sample_rate_hz"], props["clip_s"]) == ("1", "16000", "2")
-    assert (props["model_id"], props["licence"]) == ("20250601-101500/fold0", "Apache-2.0")
+    assert json.loads(props.pop("keras_birds")) == metadata.to_dict()
+    assert props == {
+        "format_version": "1",
+        "model_id": "20250601-101500/fold0",
+        "licence": "Apache-2.0",
+        "labels": "\n".join(LABELS),
+        "sample_rate_hz": "16000",
+        "clip_s": "2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -55,18 +51,15 @@ def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(plac
 )
 def test_wrong_metadata_is_named(change, said):
     data = {k: v for k, v in {**make_metadata().to_dict(), **change}.items() if v is not ...}
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=rf"^x/model\.json: .*{said}.*$"):
         ModelMetadata.from_dict(data, "x/model.json")
-    assert str(caught.value).startswith("x/model.json: ")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])
 def test_json_that_is_none_is_one_line(tmp_path, content):
     (tmp_path / "model.json").write_bytes(content)
-    with pytest.raises(ModelError, match=r"model\.json: model metadata must") as caught:
+    with pytest.raises(ModelError, match=r"model\.json: model metadata must.*$"):
         ModelMetadata.read_json(tmp_path / "model.json")
-    assert "\n" not in str(caught.value)
 
 
 def test_an_onnx_file_that_is_none_is_one_line(placeholder_run, tmp_path):
@@ -76,11 +69,8 @@ def test_an_onnx_file_that_is_none_is_one_line(placeholder_run, tmp_path):
     whole = (placeholder_run / "fold0" / "model.onnx").read_bytes()
     for keep in (0, 1, 100, -1):
         path.write_bytes(whole[:keep])
-        with pytest.raises(
-            ModelError, match=rf"model\.onnx: .*Received: {path.stat().st_size} bytes"
-        ) as caught:
+        with pytest.raises(ModelError, match=rf"model\.onnx: .*Received: {path.stat().st_size} bytes .*$"):
             ModelMetadata.read_onnx(path)
-        assert "\n" not in str(caught.value)
     model = onnx.load_from_string(whole)
     del model.metadata_props[:]
     onnx.save(model, path)
@@ -92,12 +82,13 @@ def test_check_shapes_names_both():
     metadata = make_metadata()
     metadata.check_shapes("m", (None, 32, 32, 1), ("batch", 4))
     metadata.check_shapes("m", ("batch", 32_000), ("batch", 4))
-    for shapes in [
+    for shapes in (
         ((None, 32, 64, 1), (None, 4)),
         ((None, 32, 32, 1), (None, 5)),
         ((None, 32, 32), (None, 4)),
-    ]:
-        with pytest.raises(ModelError, match=r"m: .*\[batch, 32, 32, 1\] -> \[batch, 4\]\. Received: \["):
+        ((None, 31_999), (None, 4)),
+    ):
+        with pytest.raises(ModelError, match=r"m: .*\[batch, 32.*\] -> \[batch, 4\]\. Received: \["):
             metadata.check_shapes("m", *shapes)
 
 
@@ -105,26 +96,9 @@ def test_label_sets_are_equal_or_the_difference_is_told():
     check_labels(LABELS, list(LABELS), "M", "T")
     with pytest.raises(ModelError, match=r"of M and T .*order at position 2: b / c"):
         check_labels(["a", "b", "c"], ["a", "c", "b"], "M", "T")
-    with pytest.raises(ModelError) as caught:
+    lacking = r"2 / 11 labels; only in T: c, 0, 1, 2, 3 and 5 more; only in M: b$"
+    with pytest.raises(ModelError, match=lacking):
         check_labels(["a", "b"], ["a", "c", *map(str, range(9))], "M", "T")
-    assert "2 / 11 labels" in str(caught.value)
-    assert "only in T: c, 0, 1, 2, 3 and 5 more" in str(caught.value)
-    assert "only in M: b" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("other", "said"),
-    [
-        ({"labels": LabelSet([*LABELS][::-1])}, "order at position 1"),
-        ({"audio": AUDIO.model_copy(update={"clip_s": 3.0})}, r"audio\.clip_s is 2\.0 in A and 3\.0 in B"),
-        ({"mel": MEL.model_copy(update={"top_db": 60.0})}, r"mel\.top_db is 80\.0 in A and 60\.0 in B"),
-    ],
-)
-def test_members_must_agree_but_for_where_crops_were_taken(other, said):
-    first = make_metadata()
-    check_members(first, make_metadata(audio=AUDIO.model_copy(update={"crop": "random"})), "A", "B")
-    with pytest.raises(ModelError, match=said):
-        check_members(first, make_metadata(**other), "A", "B")
 
 
 def test_an_ensemble_is_called_by_its_run_and_folds():
