@@ -2,26 +2,29 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
-from io import BytesIO
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 import soundfile
 import streamlit as st
 
-from keras_birds.app import charts, downloads, review
+from keras_birds.app import charts, review
 from keras_birds.app.analysis import Analysis, analyse, detections_table, top_table
 from keras_birds.app.controls import Controls, sidebar
 from keras_birds.app.example import NAME as EXAMPLE
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
 from keras_birds.audio.decode import read_part
-from keras_birds.data.reviews import reviews_path
+from keras_birds.data.reviews import Review, reviews_path, write_reviews
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
+from keras_birds.results.detections import detection_schema
 from keras_birds.results.report import describe_length
+from keras_birds.results.writers.tables import write_audacity, write_csv, write_raven
 from keras_birds.text import printable
 
 PART_S = 30.0
@@ -156,7 +159,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     focus = _focus()
     if focus is not None:
         review.panel(classifier, recording.path, focus, detections, reviews, _look_at)
-    downloads.buttons(classifier, analysis, detections, reviews, recording.is_kept)
+    _show_downloads(classifier, analysis, detections, reviews, recording.is_kept)
 
 
 def _show_top(top: pd.DataFrame) -> None:
@@ -248,6 +251,47 @@ def _show_detections(detections: pd.DataFrame, reviews: dict[Any, Any]) -> None:
             "score": st.column_config.ProgressColumn("Probability", format="%.3f", min_value=0, max_value=1),
             "review": "Review",
         },
+    )
+
+
+def _show_downloads(
+    classifier: Classifier,
+    analysis: Analysis,
+    detections: pd.DataFrame,
+    reviews: dict[Any, Review],
+    is_kept: bool,
+) -> None:
+    """Buttons for CSV, Raven and Audacity, and for the reviews, which may stay beside the recording anyway."""
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(detections, preserve_index=False).select(detection_schema().names)
+    table = table.cast(detection_schema())
+    found, file = [(analysis.found.recording, table)], Path(analysis.found.recording.file)
+    bounds_hz = classifier.mel.f_min_hz, classifier.mel.f_max_hz
+
+    def text(write: Callable[[TextIO], None]) -> bytes:
+        stream = StringIO()
+        write(stream)
+        return stream.getvalue().encode("utf-8", "surrogateescape")
+
+    files = {
+        "as CSV": ("detections.csv", text(lambda x: write_csv(found, x))),
+        "for Raven": ("selections.txt", text(lambda x: write_raven(found, x, *bounds_hz))),
+        "for Audacity": ("labels.txt", text(lambda x: write_audacity(found, x))),
+    }
+    style: Any = {"on_click": "ignore", "width": "stretch"}
+    places = st.columns(len(files) + 1)
+    for place, (name, (ending, data)) in zip(places, files.items(), strict=False):
+        key = f"download-{name.split()[1]}"
+        place.download_button(f"Detections {name}", data, f"{file.stem}.{ending}", key=key, **style)
+    places[-1].download_button(
+        f"Reviews ({len(reviews)})",
+        text(lambda x: write_reviews(x, [replace(y, file=file.name) for y in reviews.values()])),
+        f"{file.name}.reviews.csv",
+        key="download-reviews",
+        disabled=not reviews,
+        help="They lie beside the recording already." if is_kept else "They go with this session: keep them.",
+        **style,
     )
 
 

@@ -3,11 +3,12 @@
 from contextlib import closing, suppress
 
 import keras_birds
-from keras_birds.app import charts, downloads, review  # noqa: F401
+from keras_birds.app import charts, review  # noqa: F401
 from keras_birds.app.analysis import analyse, detections_table, top_table
 from keras_birds.app.session import SessionFolder
 from keras_birds.audio.decode import read_part
 from keras_birds.errors import KerasBirdsError
+from keras_birds.results.writers import tables  # noqa: F401
 
 
 def warm_up(model: str | None) -> None:

@@ -244,14 +244,11 @@ def _report(results: "Results", manifest: Path, outputs: "Outputs", counter: _Co
 
         files.append(results.folder / "activity.png")
         activity_figure(outputs.activity, files[-1])
-    click.echo(counter.summary(), err=True)
-    if outputs.submission:
-        for line in _describe_gaps(outputs.submission):
-            click.echo(line, err=True)
-    for path in files[:20]:
-        click.echo(printable(path))
-    if len(files) > 20:
-        click.echo(f"... and {len(files) - 20} more")
+    gaps = _describe_gaps(outputs.submission) if outputs.submission else ()
+    for line in (counter.summary(), *gaps):
+        click.echo(line, err=True)
+    more = [f"... and {len(files) - 20} more"] if len(files) > 20 else []
+    click.echo("\n".join([*map(printable, files[:20]), *more]))
 
 
 def _describe_gaps(submission: "Submission") -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
-from keras_birds.cli.options import NEW_FILE, model_path
+from keras_birds.cli.options import NEW_FILE, check_folder_of, model_path
 from keras_birds.cli.reporting import make_reporter
 from keras_birds.export.formats import SUFFIX, Format, Input, Precision, check_format
 
@@ -81,8 +81,7 @@ def export(
     torch need a run's own model.keras, and torch has float32 only.
     """
     chosen = _format(fmt, out)
-    if not out.parent.is_dir():
-        raise click.BadParameter(f"there is no folder {out.parent}. Received: {out}", param_hint="--out")
+    check_folder_of(out, "--out")
     from keras_birds.export.exporter import export_model
     from keras_birds.models.find import resolve_model
     from keras_birds.models.metadata import ModelMetadata
@@ -99,9 +98,8 @@ def export(
         f"{parity.max_difference:.2g}, {parity.mean_difference:.2g} on average; the same label on top in "
         f"{parity.same_top:.1%}"
     )
-    click.echo(
-        f"Next: keras-birds predict clip.ogg --model {out}" if chosen == "onnx" else "Next: docs/edge.md"
-    )
+    next_step = f"keras-birds predict clip.ogg --model {out}" if chosen == "onnx" else "docs/edge.md"
+    click.echo(f"Next: {next_step}")
 
 
 def _format(fmt: str | None, out: Path) -> Format:

@@ -28,18 +28,13 @@ def models(form: str) -> None:
     if form == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    header = ["model", "from", "labels", "macro AUC", "MB", "licence"]
-    cells = [
-        [
-            *(row["model"], row["from"], str(row["labels"])),
-            "–" if row["macro_auc"] is None else f"{row['macro_auc']:.4f}",
-            *(f"{row['mb']:.1f}", row["licence"] or "–"),
-        ]
-        for row in rows
-    ]
-    widths = [max(len(x) for x in column) for column in zip(header, *cells, strict=True)]
-    for line in [header, *cells]:
-        click.echo("  ".join(x.ljust(w) for x, w in zip(line, widths, strict=True)).rstrip())
+    lines = [("model", "from", "labels", "macro AUC", "MB", "licence")]
+    for x in rows:
+        area = "–" if x["macro_auc"] is None else f"{x['macro_auc']:.4f}"
+        lines.append((x["model"], x["from"], str(x["labels"]), area, f"{x['mb']:.1f}", x["licence"] or "–"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(x.ljust(width) for x, width in zip(line, widths, strict=True)).rstrip())
     click.echo("`keras-birds info MODEL` tells more of one")
 
 
@@ -106,12 +101,9 @@ def _describe(paths: Sequence[Path], found: "Sequence[ModelMetadata]") -> Iterat
         yield f"model id     {metadata.model_id}"
         yield f"file         {path}"
         yield f"metrics      {', '.join(figures) or 'none'}"
-        c = metadata.calibration
-        errors = (
-            f"{c.method}, expected error {c.error_before:.4f} before, {c.error_after:.4f} after"
-            if c
-            else "none"
-        )
+        errors = "none"
+        if c := metadata.calibration:
+            errors = f"{c.method}, expected error {c.error_before:.4f} before, {c.error_after:.4f} after"
         yield f"calibration  {errors}"
     shared = found[0]
     audio, mel = shared.audio, shared.mel

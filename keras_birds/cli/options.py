@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -87,9 +88,11 @@ def resolve_data_dir(data_dir: Path | None, config: Config) -> Path:
 
 def channel(value: str) -> str | int:
     """Reads `mix`, `all` or a number from 1."""
-    if value not in ("mix", "all") and not (value.isdecimal() and int(value) >= 1):
+    if value in ("mix", "all"):
+        return value
+    if not value.isdecimal() or int(value) < 1:
         raise click.BadParameter(f"must be mix, all or a number from 1. Received: {value}")
-    return int(value) if value.isdecimal() else value
+    return int(value)
 
 
 def model_path(value: str) -> Path:
@@ -104,13 +107,11 @@ def model_path(value: str) -> Path:
 
 def threshold(value: str) -> float | Path:
     """Reads a number, or an existing file."""
-    try:
+    with suppress(ValueError):
         return float(value)
-    except ValueError:
-        path = Path(value)
-    if not path.is_file():
+    if not Path(value).is_file():
         raise click.BadParameter(f"must be a number or an existing CSV file. Received: {value}")
-    return path
+    return Path(value)
 
 
 def _bundled(command: Command, name: str, make: Command, *options: Command) -> Command:

@@ -133,18 +133,17 @@ def predict(
         from keras_birds.plots.prediction import prediction_figure
 
         prediction_figure(classifier, prediction, figure, score.channel)
-    _report(len(files), failed, out, frames, None if failed else figure)
+    scored_files = len(files) - failed
+    said = f"{scored_files} recording{'s' * (scored_files != 1)} scored"
+    _report(len(files), failed, {said: out, "Frames": frames, "Figure": None if failed else figure})
     outputs.close()
     if failed:
         ctx.exit(1 if strict else 0)
 
 
-def _report(total: int, failed: int, out: Path | None, frames: Path | None, figure: Path | None) -> None:
+def _report(total: int, failed: int, files: dict[str, Path | None]) -> None:
     """Tells what was done and where it is."""
-    if out is not None:
-        scored = total - failed
-        click.echo(f"{scored} recording{'s' * (scored != 1)} scored: {printable(out)}", err=True)
-    for what, path in (("Frames", frames), ("Figure", figure)):
+    for what, path in files.items():
         if path is not None:
             click.echo(f"{what}: {printable(path)}", err=True)
     if failed:

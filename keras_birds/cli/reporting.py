@@ -59,16 +59,13 @@ class OutputRange:
 
     def add(self, scored: "RecordingScores") -> None:
         """Looks at a recording's scores."""
-        if scored.scores.size:
-            self._least = min(self._least, float(scored.scores.min()))
-            self._most = max(self._most, float(scored.scores.max()))
+        self._least = float(scored.scores.min(initial=self._least))
+        self._most = float(scored.scores.max(initial=self._most))
 
     def close(self) -> None:
         """Warns if all of them are what logits from 0 to 1 become."""
         is_unasked = self._model.labels is not None and self._model.output == "logits"
         if is_unasked and 0.5 <= self._least <= self._most <= 0.7311:
-            reason = (
-                "all outputs are from 0 to 1, as probabilities are, and were read as logits: every score is above "
-                "0.5. Pass --output probabilities"
-            )
+            rule = "all outputs are from 0 to 1, as probabilities are, and were read as logits"
+            reason = f"{rule}: every score is above 0.5. Pass --output probabilities"
             warn(str(self._model.model), reason)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_birds.audio.decode import decode_clip
@@ -68,8 +67,15 @@ def augmentation_preview(
     for axes, (title, panel) in zip(grid.flat, panels, strict=False):
         shown = axes.imshow(panel[..., 0], extent=extent, vmin=0, vmax=1, **style)
         axes.set_title(title, fontsize=10, parse_math=False)
+    mel, coefficients = config.mel, range(0, config.mel.n_mfcc, 8)
     for axes in grid[:, 0]:
-        _label_rows(axes, config)
+        if mel.feature == "mel":
+            label_mel_bands(axes, config.audio.sample_rate_hz, mel, mel.height)
+        else:
+            axes.set_ylabel("Coefficient")
+            axes.set_yticks(
+                [(k + 0.5) * mel.height / mel.n_mfcc for k in coefficients], map(str, coefficients)
+            )
     for column in grid.T:
         last = [axes for axes in column if axes.get_visible()][-1]
         last.set_xlabel("Time (s)")
@@ -90,21 +96,18 @@ def _mixed(image: np.ndarray, other: np.ndarray, settings: MixUpConfig, seed: in
 def _masked(image: np.ndarray, settings: AugmentConfig, seed: int) -> list[_Panel]:
     """What shares a gate: masks and gain, each alone."""
     time, frequency, gain = settings.time_mask, settings.frequency_mask, settings.gain
-    layers = (
-        SpecAugment(1, (1, time.count, time.size), _NO_MASKS, 0),
-        SpecAugment(1, _NO_MASKS, (1, frequency.count, frequency.size), 0),
-        SpecAugment(1, _NO_MASKS, _NO_MASKS, 1, gain.gain, gain.bias),
-    )
-    texts = (
-        f"time masks, {_describe_masks(time)} columns",
-        f"frequency masks, {_describe_masks(frequency)} rows",
-        f"gain ×{_range(gain.gain)}, bias {_range(gain.bias)}",
-    )
-    shares = [f"p = {settings.probability:g} × {x.probability:g}" for x in (time, frequency, gain)]
-    return [
-        (f"{text}   {share}", _apply(layer, image, seed, number))
-        for number, (text, share, layer) in enumerate(zip(texts, shares, layers, strict=True), 1)
-    ]
+    columns = SpecAugment(1, (1, time.count, time.size), _NO_MASKS, 0)
+    rows = SpecAugment(1, _NO_MASKS, (1, frequency.count, frequency.size), 0)
+    louder = SpecAugment(1, _NO_MASKS, _NO_MASKS, 1, gain.gain, gain.bias)
+    panels: list[_Panel] = []
+    for text, share, layer in (
+        (f"time masks, {_describe_masks(time)} columns", time.probability, columns),
+        (f"frequency masks, {_describe_masks(frequency)} rows", frequency.probability, rows),
+        (f"gain ×{_range(gain.gain)}, bias {_range(gain.bias)}", gain.probability, louder),
+    ):
+        title = f"{text}   p = {settings.probability:g} × {share:g}"
+        panels.append((title, _apply(layer, image, seed, len(panels) + 1)))
+    return panels
 
 
 def _warped(image: np.ndarray, config: Config, seed: int, background: np.ndarray | None) -> list[_Panel]:
@@ -144,13 +147,3 @@ def _range(bounds: tuple[float, float]) -> str:
 
 def _describe_masks(mask: MaskConfig) -> str:
     return f"{mask.count[0]}–{mask.count[1]} of {mask.size[0]}–{mask.size[1]}"
-
-
-def _label_rows(axes: Axes, config: Config) -> None:
-    mel = config.mel
-    if mel.feature != "mfcc":
-        label_mel_bands(axes, config.audio.sample_rate_hz, mel, mel.height)
-        return
-    axes.set_ylabel("Coefficient")
-    shown = range(0, mel.n_mfcc, 8)
-    axes.set_yticks([(k + 0.5) * mel.height / mel.n_mfcc for k in shown], [str(k) for k in shown])

@@ -6,8 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_birds.data.catalog import Catalog
-from keras_birds.labels import Label
-from keras_birds.plots.figure import COLORS
+from keras_birds.plots.figure import COLORS, tidy
 
 _NO_CLASS = "class not given"
 _ROWS = 52
@@ -41,55 +40,47 @@ def class_distribution(catalog: Catalog) -> Figure:
     top_in, rows_in = 1.0 + 0.32 * len(classes), min(_MAX_HEIGHT_IN, 0.7 + _ROW_IN * max(rows, 6))
     figure = Figure(figsize=(max(8.0, 3.4 * columns), top_in + rows_in), layout="constrained")
     grid = figure.add_gridspec(2, columns, height_ratios=(top_in, rows_in))
-    _draw_classes(figure.add_subplot(grid[0, :]), classes, colors)
-    is_log = _is_log(list(counts.values()))
+    totals = [sum(x) for x in classes.values()]
+    said = [f"{sum(x):,} ({len(x):,} label{'s' * (len(x) != 1)})" for x in classes.values()]
+    axes = figure.add_subplot(grid[0, :])
+    _draw_bars(axes, list(classes), totals, said, list(colors.values()), 9, 10)
+    axes.invert_yaxis()
+    _scale(axes, totals, "Recordings in each class")
     for column in range(columns):
-        axes = figure.add_subplot(grid[1, column])
-        part = items[column * rows : (column + 1) * rows]
-        _draw_labels(axes, part, [counts[item.name] for item in part], colors, with_names=columns == 1)
+        axes, part = figure.add_subplot(grid[1, column]), items[column * rows : (column + 1) * rows]
+        names, numbers = [item.name for item in part], [counts[item.name] for item in part]
+        if columns == 1:
+            known_as = [item.common_name or item.scientific_name for item in part]
+            names = [f"{x} ({y})" if x and x != y else y for x, y in zip(known_as, names, strict=True)]
+        shades = [colors[item.class_name or _NO_CLASS] for item in part]
+        _draw_bars(axes, names, numbers, [f"{x:,}" for x in numbers], shades, 6.5, 7.5)
+        axes.tick_params(axis="y", length=0, pad=2)
         axes.set_ylim(rows - 0.4, -0.6)
-        _scale(axes, max(counts.values()), is_log, "Recordings")
+        _scale(axes, list(counts.values()), "Recordings")
     title = f"{len(catalog):,} recordings, {len(items):,} labels"
     figure.suptitle(f"{title}: {catalog.root.resolve().name}", parse_math=False)
     return figure
 
 
-def _draw_classes(axes: Axes, classes: dict[str, list[int]], colors: dict[str, str]) -> None:
-    totals = [sum(counts) for counts in classes.values()]
-    places = range(len(classes))
-    axes.barh(places, totals, color=[colors[name] for name in classes], height=0.72)
-    for place, total, counts in zip(places, totals, classes.values(), strict=True):
-        text = f" {total:,} ({len(counts):,} label{'s' * (len(counts) != 1)})"
-        axes.text(max(total, 0.9), place, text, va="center", fontsize=9)
-    axes.set_yticks(places, list(classes), parse_math=False)
-    axes.invert_yaxis()
-    _scale(axes, max(totals), _is_log(totals), "Recordings in each class")
-
-
-def _draw_labels(
-    axes: Axes, items: list[Label], numbers: list[int], colors: dict[str, str], with_names: bool
+def _draw_bars(
+    axes: Axes,
+    names: list[str],
+    numbers: list[int],
+    texts: list[str],
+    colors: list[str],
+    text_size: float,
+    name_size: float,
 ) -> None:
-    places = range(len(items))
-    axes.barh(places, numbers, color=[colors[item.class_name or _NO_CLASS] for item in items], height=0.78)
-    for place, number in zip(places, numbers, strict=True):
-        axes.text(max(number, 0.9), place, f" {number:,}", va="center", fontsize=6.5)
-    names = [item.name for item in items]
-    if with_names:
-        known_as = [item.common_name or item.scientific_name for item in items]
-        names = [
-            f"{x} ({name})" if x and x != name else name for x, name in zip(known_as, names, strict=True)
-        ]
-    axes.set_yticks(places, names, fontsize=7.5, parse_math=False)
-    axes.tick_params(axis="y", length=0, pad=2)
+    axes.barh(range(len(names)), numbers, color=colors, height=0.75)
+    for place, (number, text) in enumerate(zip(numbers, texts, strict=True)):
+        axes.text(max(number, 0.9), place, f" {text}", va="center", fontsize=text_size)
+    axes.set_yticks(range(len(names)), names, fontsize=name_size, parse_math=False)
 
 
-def _is_log(numbers: list[int]) -> bool:
+def _scale(axes: Axes, numbers: list[int], name: str) -> None:
     """Zeros don't count: they have no bar on either scale."""
-    there = [number for number in numbers if number]
-    return bool(there) and max(there) > _LOG_RATIO * min(there)
-
-
-def _scale(axes: Axes, largest: int, is_log: bool, name: str) -> None:
+    there, largest = [x for x in numbers if x], max(numbers)
+    is_log = bool(there) and largest > _LOG_RATIO * min(there)
     axes.set_xlabel(name + (", log scale" if is_log else ""))
     if is_log:
         axes.set_xscale("log")
@@ -97,6 +88,5 @@ def _scale(axes: Axes, largest: int, is_log: bool, name: str) -> None:
     else:
         axes.set_xlim(0, max(1, largest) * 1.25)
         axes.locator_params(axis="x", nbins=5, integer=True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    tidy(axes)
+    axes.grid(visible=False, axis="y")
