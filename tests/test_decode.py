@@ -13,7 +13,7 @@ import soxr
 
 from keras_birds.audio import ogg
 from keras_birds.audio.clips import center, crop_start, fill
-from keras_birds.audio.decode import decode, decode_clip, probe
+from keras_birds.audio.decode import decode, decode_clip, header_seconds
 from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig
@@ -87,7 +87,6 @@ def test_any_format_and_rate_gives_the_same_tone(tmp_path, monkeypatch, suffix, 
     soundfile.write(path, tone(2.0, rate), rate)
     decoded = decode(path, RATE)
     assert (decoded.status, decoded.reason, decoded.samples.dtype) == ("ok", "", np.float32)
-    assert decoded.seconds_read == pytest.approx(2.0, abs=0.1)
     assert abs(len(decoded.samples) - 2 * RATE) <= 0.1 * RATE
     middle = decoded.samples[RATE // 2 : RATE]
     assert np.abs(middle).max() == pytest.approx(0.5, abs=0.06)
@@ -103,8 +102,8 @@ def test_channels_are_averaged(tmp_path, channels):
     samples = np.stack([noise(1.0, seed=seed) for seed in range(channels)], axis=1)
     path = tmp_path / "ünïcode name.wav"
     soundfile.write(path, samples, RATE, subtype="FLOAT")
-    info, mean = probe(path), samples.mean(axis=1)
-    assert (info.seconds, info.sample_rate_hz, info.channels) == (1.0, RATE, channels)
+    mean = samples.mean(axis=1)
+    assert header_seconds(path) == 1.0
     np.testing.assert_allclose(decode(path, RATE).samples, mean, atol=1e-6)
     resampled = soxr.resample(mean, RATE, 44_100, quality="HQ")
     np.testing.assert_allclose(decode(path, 44_100).samples, resampled, atol=1e-6)
@@ -202,7 +201,7 @@ def test_a_truncated_file_is_partial_and_keeps_what_decodes(tmp_path, suffix):
     decoded = decode(path, RATE)
     assert decoded.status == "partial"
     assert decoded.reason.startswith("read ")
-    assert 4.5 < decoded.seconds_read < 7
+    assert 4.5 < len(decoded.samples) / RATE < 7
     # The last MP3 frame lacks its neighbour.
     kept = len(decoded.samples) - 2 * 1152
     np.testing.assert_allclose(decoded.samples[:kept], whole[:kept], atol=1e-3)
@@ -222,7 +221,6 @@ def test_flac_damaged_in_the_middle_keeps_what_comes_before(tmp_path):
     path.write_bytes(content)
     decoded = decode(path, RATE)
     assert decoded.status == "partial"
-    assert decoded.seconds_read > 4
     np.testing.assert_array_equal(decoded.samples[: 4 * RATE], whole[: 4 * RATE])
 
 
@@ -261,7 +259,7 @@ def test_an_mp3_is_heard_to_its_end_and_a_cut_one_is_told(loud_then_quiet, tmp_p
     for content in (whole, tags[0] + whole + tags[1], b"\n junk \xff\xfb" * 99 + whole):
         path.write_bytes(content)
         assert heard(path) == ("ok", pytest.approx(12, abs=0.11), "")
-        assert probe(path).seconds == pytest.approx(12, abs=0.11)
+        assert header_seconds(path) == pytest.approx(12, abs=0.11)
     assert len(clip_at(path, 1.0)) == RATE
     for keep in (0.9, 0.999):
         path.write_bytes(whole[: int(keep * len(whole))])
@@ -438,9 +436,10 @@ def test_what_libsndfile_refuses_goes_to_ffmpeg_by_its_content(tmp_path, monkeyp
     ffmpeg("a.wav", *options, out)
     shutil.move(out, path)
     assert heard(path)[:2] == ("ok", pytest.approx(6, abs=0.11))
-    whole, rate = decode(path, RATE).samples, probe(path).sample_rate_hz
+    whole = decode(path, RATE).samples
     np.testing.assert_allclose(decode_clip(path, AUDIO).samples, center(whole, 5 * RATE), atol=2e-4)
     with Reader(path) as reader:
+        rate = reader.rate_hz
         native = np.concatenate([reader.segment(k * rate, k * rate + rate) for k in range(3)])
         np.testing.assert_array_equal(native, next(reader.blocks())[: 3 * rate])
     truncate(path)

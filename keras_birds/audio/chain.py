@@ -1,5 +1,7 @@
 """Several sounds as one, for files that hold one after the other."""
 
+from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain, count, takewhile
 from typing import Protocol
@@ -17,7 +19,6 @@ class Sound(Protocol):
     samplerate: int
     channels: int
     subtype: str
-    format: str
     frames: int
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
@@ -31,6 +32,32 @@ class Sound(Protocol):
 
     def close(self) -> None:
         """Ends the reading."""
+
+
+class ForwardSound(ABC):
+    """A sound that is read forwards: seeking reads what lies between, and seeking back begins anew."""
+
+    _place = 0
+
+    @abstractmethod
+    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
+        """As `Sound.read`; moves `_place`."""
+
+    @abstractmethod
+    def _restart(self) -> None:
+        """Goes to the first frame."""
+
+    def seek(self, frames: int) -> int:
+        """As `Sound.seek`."""
+        if frames < self._place:
+            self._restart()
+        while self._place < frames and len(self.read(min(_BLOCK_FRAMES, frames - self._place))):
+            pass
+        return self._place
+
+    def tell(self) -> int:
+        """As `Sound.tell`."""
+        return self._place
 
 
 class SndFile(soundfile.SoundFile):
@@ -53,8 +80,7 @@ class Chain:
 
     def __init__(self, sounds: Sequence[Sound]):
         first = sounds[0]
-        self.samplerate, self.channels = first.samplerate, first.channels
-        self.subtype, self.format = first.subtype, first.format
+        self.samplerate, self.channels, self.subtype = first.samplerate, first.channels, first.subtype
         self._sounds = [
             x if x.samplerate == first.samplerate else _Resampled(x, first.samplerate) for x in sounds
         ]
@@ -68,9 +94,7 @@ class Chain:
         while frames > 0 and self._current < len(self._sounds):
             block = self._sounds[self._current].read(frames, dtype, always_2d)
             if not len(block):
-                self.seek(
-                    self._starts[self._current + 1] if self._current + 1 < len(self._starts) else self.frames
-                )
+                self.seek([*self._starts, self.frames][self._current + 1])
                 continue
             frames -= len(block)
             self._place += len(block)
@@ -82,10 +106,9 @@ class Chain:
     def seek(self, frames: int) -> int:
         """As `Sound.seek`."""
         self._place = frames
-        self._current = (
-            sum(x <= frames for x in self._starts) - 1 if frames < self.frames else len(self._sounds)
-        )
-        if self._current < len(self._sounds):
+        self._current = len(self._sounds)
+        if frames < self.frames:
+            self._current = bisect_right(self._starts, frames) - 1
             self._sounds[self._current].seek(frames - self._starts[self._current])
         return frames
 
@@ -99,44 +122,28 @@ class Chain:
             x.close()
 
 
-class _Resampled:
+class _Resampled(ForwardSound):
     """A sound at another rate."""
 
     def __init__(self, sound: Sound, rate_hz: int):
-        self.samplerate, self.channels = rate_hz, sound.channels
-        self.subtype, self.format = sound.subtype, sound.format
+        self.samplerate, self.channels, self.subtype = rate_hz, sound.channels, sound.subtype
         self.frames = resampled_length(sound.frames, sound.samplerate, rate_hz)
-        self._sound = sound
-        self._start()
+        self._sound, self.close = sound, sound.close
+        self._restart()
 
-    def _start(self) -> None:
-        reads = (self._sound.read(_BLOCK_FRAMES, "float32", True) for _ in count())
-        native = takewhile(len, reads)
+    def _restart(self) -> None:
+        self._sound.seek(0)
+        native = takewhile(len, (self._sound.read(_BLOCK_FRAMES, "float32", True) for _ in count()))
         self._blocks = resampled(native, self._sound.samplerate, self.samplerate, self.channels)
         self._held = np.zeros((0, self.channels), np.float32)
         self._place = 0
 
-    def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
+    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
         while len(self._held) < frames and (block := next(self._blocks, None)) is not None:
             self._held = np.concatenate([self._held, block])
         taken, self._held = self._held[:frames], self._held[frames:]
         self._place += len(taken)
         return taken
-
-    def seek(self, frames: int) -> int:
-        self._sound.seek(0)
-        self._start()
-        while self._place < frames and len(
-            self.read(min(_BLOCK_FRAMES, frames - self._place), "float32", True)
-        ):
-            pass
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def close(self) -> None:
-        self._sound.close()
 
 
 def mix(frames: np.ndarray) -> np.ndarray:

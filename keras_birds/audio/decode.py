@@ -25,51 +25,29 @@ _RESAMPLE_MARGIN_S = 0.05
 
 
 @dataclass(frozen=True)
-class AudioInfo:
-    """What a file's header says.
-
-    Args:
-        seconds: length; NaN where the header leaves it out.
-        sample_rate_hz: as recorded.
-        channels: as recorded.
-    """
-
-    seconds: float
-    sample_rate_hz: int
-    channels: int
-
-
-@dataclass(frozen=True)
 class Decoded:
     """Samples that a file really holds.
 
     Args:
         samples: float32 `[n]`, mono: the mean over channels.
-        sample_rate_hz: of `samples`, as asked.
-        seconds_expected: what the header promises of the asked part; NaN where it doesn't say.
-        seconds_read: what decoded.
         status: `"ok"`, `"partial"` (truncated or damaged: what decodes is kept) or `"silent"` (all zeros).
         reason: why the status isn't ok, for instance "read 3.2 of 5.0 s".
     """
 
     samples: np.ndarray
-    sample_rate_hz: int
-    seconds_expected: float
-    seconds_read: float
     status: str = "ok"
     reason: str = ""
 
 
-def probe(path: str | Path) -> AudioInfo:
-    """Reads a file's header.
+def header_seconds(path: str | Path) -> float:
+    """Length by a file's header; NaN where it leaves it out.
 
     Raises:
         AudioError: if the file can't be opened as audio, or holds less than `MIN_SECONDS`.
         ConfigError: if a package that a URL needs isn't installed.
     """
     with Reader(path) as reader:
-        seconds = reader.seconds_promised if reader.frames is None else reader.frames / reader.rate_hz
-        return AudioInfo(seconds, reader.rate_hz, reader.channels)
+        return reader.seconds_promised if reader.frames is None else reader.frames / reader.rate_hz
 
 
 def decode(path: str | Path, sample_rate_hz: int, decoder: str = "soundfile") -> Decoded:
@@ -88,9 +66,7 @@ def decode(path: str | Path, sample_rate_hz: int, decoder: str = "soundfile") ->
     with open_stream(path, sample_rate_hz, decoder) as stream:
         blocks = [x[:, 0] for x in stream.blocks]
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-    return Decoded(
-        samples, sample_rate_hz, stream.seconds_expected, stream.seconds_read, stream.status, stream.reason
-    )
+    return Decoded(samples, stream.status, stream.reason)
 
 
 def decode_clip(
@@ -129,11 +105,8 @@ def decode_clip(
                 return replace(part, samples=np.pad(part.samples, pads)) if any(pads) else part
     whole = decode(path, rate_hz, audio.decoder)
     start = crop_start(len(whole.samples), clip_samples, position, snap_samples)
-    if len(whole.samples) <= clip_samples:
-        padded = np.pad(fill(whole.samples, clip_samples), context_samples)
-    else:
-        padded = np.pad(whole.samples, context_samples)[start : start + clip_samples + 2 * context_samples]
-    return replace(whole, samples=padded)
+    padded = np.pad(fill(whole.samples, clip_samples), context_samples)
+    return replace(whole, samples=padded[start : start + clip_samples + 2 * context_samples])
 
 
 def read_part(name: str | Path, begin_s: float, end_s: float, sample_rate_hz: int) -> np.ndarray:
@@ -184,14 +157,11 @@ def _exact_part(reader: Reader, sample_rate_hz: int, start: int, end: int, n_sam
     # One NaN or infinity makes the sum one; finite float32 samples overflow only far beyond any audio.
     if not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
         raise AudioError(reader.name, NAN_REASON, "corrupt")
-    expected_s, there_s = reader.seconds_promised, n_samples / sample_rate_hz
-    status, reason = "ok", partial_reason(expected_s, there_s, reader.problem, reader.shortfall_s)
-    if len(samples) < count:
-        reason = reason or f"read {len(samples) / sample_rate_hz:.1f} of {count / sample_rate_hz:.1f} s"
-    if reason:
-        status = "partial"
-    elif not samples.any():
-        status, reason = "silent", SILENT_REASON
-    return Decoded(
-        samples, sample_rate_hz, count / sample_rate_hz, len(samples) / sample_rate_hz, status, reason
+    reason = partial_reason(
+        reader.seconds_promised, n_samples / sample_rate_hz, reader.problem, reader.shortfall_s
     )
+    if not reason and len(samples) < count:
+        reason = f"read {len(samples) / sample_rate_hz:.1f} of {count / sample_rate_hz:.1f} s"
+    if not reason and not samples.any():
+        return Decoded(samples, "silent", SILENT_REASON)
+    return Decoded(samples, "partial" if reason else "ok", reason)

@@ -13,10 +13,10 @@ from typing import IO
 import numpy as np
 import soundfile
 
+from keras_birds.audio.chain import ForwardSound
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import AudioError
 
-_BLOCK_FRAMES = 1 << 16
 # Codecs begin and end with some frames that aren't sound, and containers count them or not.
 _CODEC_FRAMES = 4096
 _DAMAGE = re.compile(
@@ -24,7 +24,7 @@ _DAMAGE = re.compile(
 )
 
 
-class FfmpegFile:
+class FfmpegFile(ForwardSound):
     """The first audio stream of a file that ffmpeg decodes, forwards; seeking back begins anew.
 
     Args:
@@ -40,7 +40,7 @@ class FfmpegFile:
         AudioError: if ffmpeg is not installed or finds no audio.
     """
 
-    format, subtype, frames = "FFMPEG", "PCM_16", 1 << 52
+    subtype, frames = "PCM_16", 1 << 52
 
     def __init__(self, path: Path, refusal: str):
         self._path = path
@@ -55,7 +55,6 @@ class FfmpegFile:
         self.problem = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        self._place = 0
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
         """As `Sound.read`."""
@@ -69,35 +68,20 @@ class FfmpegFile:
             self._process.wait()
             self._log.seek(0)
             self.problem = _problem(self._log.read().decode("utf-8", "replace"))
-        found = np.frombuffer(data[: len(data) // frame_bytes * frame_bytes], "<f4").reshape(
-            -1, self.channels
-        )
+        data = data[: len(data) // frame_bytes * frame_bytes]
+        found = np.frombuffer(data, "<f4").reshape(-1, self.channels)
         self._place += len(found)
         return found.astype(dtype, copy=False)
 
-    def seek(self, frames: int) -> int:
-        """As `Sound.seek`."""
-        if frames < self._place:
-            self._stop()
-        while self._place < frames and len(self.read(min(_BLOCK_FRAMES, frames - self._place))):
-            pass
-        return self._place
-
-    def tell(self) -> int:
-        """As `Sound.tell`."""
-        return self._place
-
     def close(self) -> None:
         """As `Sound.close`."""
-        self._stop()
+        self._restart()
         self._log.close()
 
-    def _stop(self) -> None:
+    def _restart(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            if self._process.stdout:
-                self._process.stdout.close()
-            self._process.wait()
+            with self._process as process:
+                process.kill()
         self._process, self._place = None, 0
 
 

@@ -56,12 +56,7 @@ class Layout:
 
 
 class Window:
-    """A part of a file as a file for libsndfile, which calls `readinto`, `seek` and `tell`.
-
-    Args:
-        file: several windows may share it.
-        part: what is seen of it.
-    """
+    """A part of a file as a file for libsndfile, which calls `readinto`, `seek` and `tell`; several may share one."""
 
     def __init__(self, file: SeekableFile, part: Part):
         self._file, self._part = file, part
@@ -69,7 +64,7 @@ class Window:
         self._length = len(part.prefix) + part.end - part.start
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fills the buffer as far as there is something, and returns how many bytes that are."""
+        """As files do."""
         count = max(0, min(len(buffer), self._length - self._place))
         data = self._part.prefix[self._place : self._place + count]
         if len(data) < count:

@@ -106,31 +106,21 @@ class MelTransform:
         """Computes images at their own resolution.
 
         Args:
-            clips: float32 `[n, samples]`, in time order, at the configured rate. NaN gives NaN: decode refuses
-                it.
-            has_context: whether `clips` hold `context_samples` more at either end. Otherwise zeros stand for
-                them.
+            clips: float32 `[n, samples]` at the configured rate. NaN gives NaN: decode refuses it.
+            has_context: whether they hold `context_samples` more at either end, where zeros stand otherwise.
 
         Returns:
             float32 `[n, n_mels or n_mfcc, frames]` in [0, 1].
         """
-        n_samples = (len(clips[0]) if len(clips) else self.audio.clip_samples) - (
-            2 * self.context_samples if has_context else 0
-        )
+        n_samples = len(clips[0]) if len(clips) else self.audio.clip_samples
+        n_samples -= 2 * self.context_samples * has_context
         out = np.empty((len(clips), self.num_rows, self.frames_of(n_samples)), np.float32)
         for image, clip in zip(out, clips, strict=True):
             image[:] = self.normalise(self.decibels(clip, has_context))
         return out
 
     def images(self, clips: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """Computes model input.
-
-        Args:
-            clips: float32 `[n, samples]`.
-
-        Returns:
-            float32 `[n, height, width, 1]` in [0, 1].
-        """
+        """Model input: clips, float32 `[n, samples]`, to float32 `[n, height, width, 1]` in [0, 1]."""
         return self.resize(self.native(clips))
 
     def resize(self, native: np.ndarray) -> np.ndarray:
@@ -138,15 +128,7 @@ class MelTransform:
         return resize_bilinear(native, self.mel.height, self.mel.width)[..., None]
 
     def decibels(self, samples: np.ndarray, has_context: bool = False) -> np.ndarray:
-        """Mel power of one recording in dB relative to 1, at least `MIN_DB`, without reference or floor.
-
-        Args:
-            samples: `[n]`, any length.
-            has_context: as in `native`.
-
-        Returns:
-            float32 `[n_mels, frames]`.
-        """
+        """Mel power of `[n]` samples in dB relative to 1, at least `MIN_DB`: float32 `[n_mels, frames]`."""
         samples = np.asarray(samples, np.float32)
         padded = samples if has_context else np.pad(samples, self.context_samples)
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.mel.n_fft)[:: self.mel.hop_samples]
@@ -167,11 +149,7 @@ class MelTransform:
         return db
 
     def normalise(self, db: np.ndarray) -> np.ndarray:
-        """Takes dB to [0, 1] over the clip, through the DCT first for MFCC.
-
-        Args:
-            db: float32 `[n_mels, frames]`, any reference.
-        """
+        """Takes dB of any reference, `[n_mels, frames]`, to [0, 1] over the clip, through the DCT first for MFCC."""
         db = db - db.max()
         np.maximum(db, np.float32(-self.mel.top_db), out=db)
         if self.mel.feature == "mfcc":
@@ -187,15 +165,8 @@ class MelTransform:
 def resize_bilinear(images: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes with two taps per axis, half-pixel centres, no antialias.
 
-    Equal to `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` within 1e-5.
-
-    Args:
-        images: float32 `[n, h, w]`.
-        height: rows of the answer.
-        width: columns of the answer.
-
-    Returns:
-        float32 `[n, height, width]`.
+    Equal to `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` within 1e-5; `[n, h, w]` to
+    float32 `[n, height, width]`.
     """
     images = np.asarray(images, np.float32)
     if images.shape[1:] == (height, width):

@@ -49,16 +49,9 @@ class _Run:
     frames: int = 0
 
 
-class _Table(NamedTuple):
-    """What the first frame says: 0 where it doesn't."""
-
-    frames: int
-    n_bytes: int
-
-
 def may_be(head: bytes) -> bool:
     """Whether a file begins as MP3 does."""
-    return head[:3] == b"ID3" or _frame(int.from_bytes(head[:4], "big") & 0xFFFE_FEC0) is not None
+    return head[:3] == b"ID3" or _frame_at(head, 0) is not None
 
 
 def layout_of(file: SeekableFile, size: int, start: int = 0) -> Layout:
@@ -76,19 +69,19 @@ def layout_of(file: SeekableFile, size: int, start: int = 0) -> Layout:
     if frame is None:
         return Layout()
     table = _table(opening, frame)
-    if table and table.frames and table.n_bytes == end - place:
+    told_frames, told_bytes = table or (0, 0)
+    if told_frames and told_bytes == end - place:
         return Layout(is_exact=True)
     runs, is_cut, is_damaged = _walk(file, place, end)
     if not runs:
         return Layout()
     count = sum(x.frames for x in runs) - (table is not None)
-    missing = table.frames - count if table and table.frames else 0
-    all_there = table is not None and 0 < table.n_bytes <= end - place
-    is_counted = table is not None and table.frames > 0
+    missing = told_frames - count if told_frames else 0
+    all_there = 0 < told_bytes <= end - place
     problem = ""
-    if (missing > _FRAMES_TOLERANCE and not all_there) or (is_cut and (missing > 0 or not is_counted)):
+    if (missing > _FRAMES_TOLERANCE and not all_there) or (is_cut and (missing > 0 or not told_frames)):
         problem = CUT_OFF
-    elif is_damaged and (missing > _FRAMES_TOLERANCE or not is_counted):
+    elif is_damaged and (missing > _FRAMES_TOLERANCE or not told_frames):
         problem = DAMAGED
     promised = (count + missing) / max(1, count) if problem and missing > 0 else 1.0
     if frame.kind[1] != 3:  # without a table, at a constant rate: libsndfile's guess is right
@@ -135,6 +128,11 @@ def _blank(frame: _Frame) -> bytearray:
     return head
 
 
+def _frame_at(data: bytes, place: int) -> _Frame | None:
+    # Copyright, emphasis and the like may change from frame to frame.
+    return _frame(int.from_bytes(data[place : place + 4], "big") & 0xFFFE_FEC0)
+
+
 @lru_cache(maxsize=4096)
 def _frame(word: int) -> _Frame | None:
     """What the 32 bits that begin a frame say; `None` where they don't begin one of known length."""
@@ -152,21 +150,18 @@ def _frame(word: int) -> _Frame | None:
     return _Frame(length, samples, (version, layer, rate_hz, word >> 6 & 3 == 3))
 
 
-def _frame_at(data: bytes, place: int) -> _Frame | None:
-    # Copyright, emphasis and the like may change from frame to frame.
-    return _frame(int.from_bytes(data[place : place + 4], "big") & 0xFFFE_FEC0)
+def _table(opening: bytes, frame: _Frame) -> tuple[int, int] | None:
+    """Frames and bytes that the first frame tells, 0 where it doesn't; `None` where it is sound."""
 
+    def number(place: int) -> int:
+        return int.from_bytes(opening[place : place + 4], "big")
 
-def _table(opening: bytes, frame: _Frame) -> _Table | None:
     place = frame.table_start
     if frame.kind[1] == 3 and opening[place : place + 4] in (b"Xing", b"Info"):
-        flags = int.from_bytes(opening[place + 4 : place + 8], "big")
-        numbers = [int.from_bytes(opening[place + x : place + x + 4], "big") for x in (8, 12)]
-        frames = numbers[0] if flags & 1 else 0
-        return _Table(frames, numbers[flags & 1] if flags & 2 else 0)
-    if opening[36:40] == b"VBRI":
-        return _Table(*(int.from_bytes(opening[x : x + 4], "big") for x in (50, 46)))
-    return None
+        flags = number(place + 4)
+        has_frames = flags & 1
+        return has_frames and number(place + 8), number(place + 8 + 4 * has_frames) if flags & 2 else 0
+    return (number(50), number(46)) if opening[36:40] == b"VBRI" else None
 
 
 def _without_tags(file: SeekableFile, start: int, end: int) -> tuple[int, int]:
@@ -195,9 +190,7 @@ def _tag_length(head: bytes) -> int:
         return 128
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
-    length = 0
-    for x in head[6:10]:
-        length = length << 7 | x & 0x7F
+    length = sum((x & 0x7F) << 7 * (9 - i) for i, x in enumerate(head[6:10], 6))
     return 10 + length + (10 if head[5] & 0x10 else 0)
 
 

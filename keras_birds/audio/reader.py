@@ -6,7 +6,7 @@ libsndfile reads it, part by part where the file's own bytes say so (`layout`), 
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from keras_birds.audio.chain import Chain, SndFile, Sound, mix
 from keras_birds.audio.ffmpeg import FfmpegFile
 from keras_birds.audio.layout import CUT_OFF, Layout, SeekableFile, Window
 from keras_birds.audio.remote import file_fingerprint, is_url, open_url
-from keras_birds.errors import AudioError
+from keras_birds.errors import AudioError, detail_of
 
 MIN_SECONDS = 0.05
 """Shorter recordings are `too short`: they hold no frame's worth of sound at any sensible setting."""
@@ -57,8 +57,8 @@ class Reader:
 
     def __init__(self, name: str | Path):
         self.name = check_file(name)
-        self._remote = _Guarded(open_url(str(self.name))) if is_url(self.name) else None
-        self._local: _Guarded | None = None
+        # libsndfile opens a local file by its name where it reads it whole.
+        self._source = _Guarded(open_url(str(self.name))) if is_url(self.name) else None
         try:
             self._layout = self._look_through()
             self._file = self._open()
@@ -67,9 +67,8 @@ class Reader:
             # Headers without a length (streams) count as libsndfile's largest number.
             self.frames: int | None = int(self._file.frames) if self._file.frames < _UNKNOWN_FRAMES else None
             if self.rate_hz < MIN_RATE_HZ:
-                raise AudioError(
-                    self.name, f"its header says {self.rate_hz} Hz; at least {MIN_RATE_HZ} Hz is needed"
-                )
+                reason = f"its header says {self.rate_hz} Hz; at least {MIN_RATE_HZ} Hz is needed"
+                raise AudioError(self.name, reason)
             if self.frames is not None:
                 check_length(self.name, self.frames, self.rate_hz)
             self._problem = self._layout.problem
@@ -81,9 +80,9 @@ class Reader:
             raise
 
     def _look_through(self) -> Layout:
-        if self._remote is not None:
-            layout = layout_of(self._remote, is_remote=True)
-            self._remote.seek(0)
+        if self._source is not None:
+            layout = layout_of(self._source, is_remote=True)
+            self._source.seek(0)
             self._check_readable()
             return layout
         try:
@@ -93,54 +92,52 @@ class Reader:
 
     def _open(self) -> Sound:
         try:
-            return self._open_parts(self._layout) if self._layout.parts else self._open_whole()
+            return self._open_parts() if self._layout.parts else self._open_whole()
         except soundfile.LibsndfileError as error:
             self._check_readable()
             refused = error
-        with self._opened() as file:
-            layout = mp3.layout_of(file, file.seek(0, 2))  # behind what MP3 doesn't begin with
-            file.seek(0)
-            head = file.read(512)
-        if layout.parts:
+        layout, head = self._layout, self._search_mp3()
+        if self._layout.parts:
             with suppress(soundfile.LibsndfileError):
-                self._layout = layout
-                return self._open_parts(layout)
+                return self._open_parts()
+        self._layout = layout
         reason = _open_reason(refused)
-        if _is_text(head):
+        if not any(x < 9 or 13 < x < 32 for x in head):  # a text
             raise AudioError(self.name, reason)
-        if self._remote is None:
-            return FfmpegFile(Path(self.name), reason)
+        if isinstance(self.name, Path):
+            return FfmpegFile(self.name, reason)
         hint = "or needs ffmpeg, which reads local files only: download it first"
         raise AudioError(self.name, f"{reason}, {hint}", "unreadable")
 
     def _open_whole(self) -> Sound:
-        if self._remote is not None:
-            return SndFile(self._remote)
+        if not isinstance(self.name, Path):
+            return SndFile(self._source)
         # soundfile takes a name that ends in .raw for headerless data, but not a descriptor, which it closes; and a
         # name that isn't UTF-8 as bytes only.
-        path = Path(self.name)
-        if path.suffix.lower() == ".raw":
-            return SndFile(os.open(path, os.O_RDONLY))
-        sound = SndFile(path if os.name == "nt" else os.fsencode(path))
-        if sound.format == "MP3" and not self._layout.is_exact:  # behind what MP3 doesn't begin with
-            with self._opened() as file:
-                self._layout = mp3.layout_of(file, file.seek(0, 2))
+        if self.name.suffix.lower() == ".raw":
+            return SndFile(os.open(self.name, os.O_RDONLY))
+        sound = SndFile(self.name if os.name == "nt" else os.fsencode(self.name))
+        if sound.format == "MP3" and not self._layout.is_exact:
+            self._search_mp3()
             if self._layout.parts:
                 sound.close()
-                return self._open_parts(self._layout)
+                return self._open_parts()
         return sound
 
-    def _open_parts(self, layout: Layout) -> Sound:
-        file = self._remote
-        if file is None:
-            file = self._local = _Guarded(self._opened())
-        sounds: list[Sound] = [SndFile(Window(file, part), **(part.raw or {})) for part in layout.parts]
-        return sounds[0] if len(sounds) == 1 else Chain(sounds)
+    def _search_mp3(self) -> bytes:
+        """Looks for MP3 behind what it doesn't begin with; the file's first bytes."""
+        with nullcontext(self._source) if self._source else Path(self.name).open("rb", buffering=0) as file:
+            self._layout = mp3.layout_of(file, file.seek(0, os.SEEK_END))
+            file.seek(0)
+            return file.read(512)
 
-    def _opened(self) -> Any:
-        return (
-            nullcontext(self._remote) if self._remote is not None else Path(self.name).open("rb", buffering=0)
-        )
+    def _open_parts(self) -> Sound:
+        if self._source is None:
+            self._source = _Guarded(Path(self.name).open("rb", buffering=0))  # noqa: SIM115 - closed by `close`
+        sounds: list[Sound] = [
+            SndFile(Window(self._source, part), **(part.raw or {})) for part in self._layout.parts
+        ]
+        return sounds[0] if len(sounds) == 1 else Chain(sounds)
 
     def _promised(self) -> int | None:
         if isinstance(self._file, FfmpegFile):
@@ -165,19 +162,15 @@ class Reader:
         """Closes the file; doing so twice is fine."""
         if hasattr(self, "_file"):
             self._file.close()
-        for file in (self._local, self._remote):
-            if file is not None:
-                file.close()
+        if self._source is not None:
+            self._source.close()
 
     @property
     def seconds_promised(self) -> float:
         """What the header promises; NaN where it doesn't say, as that of an Ogg that is cut off."""
-        is_known = self.frames_promised is not None and not (
-            self.problem and self.frames_promised == self.frames
-        )
-        return (
-            self.frames_promised / self.rate_hz if is_known and self.frames_promised is not None else math.nan
-        )
+        if self.frames_promised is None or (self.problem and self.frames_promised == self.frames):
+            return math.nan
+        return self.frames_promised / self.rate_hz
 
     @property
     def problem(self) -> str:
@@ -263,25 +256,26 @@ class Reader:
             yield frames
 
     def _check_readable(self) -> None:
-        file = self._remote or self._local
-        if file is not None and (error := file.error) is not None:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise AudioError(self.name, f"can no longer be read ({reason})", "unreadable") from None
+        if self._source is not None and (error := self._source.error) is not None:
+            raise AudioError(self.name, f"can no longer be read ({detail_of(error)})", "unreadable") from None
 
 
 class _Guarded:
     """A file object whose errors are kept: libsndfile calls it from C, where an exception would only be printed."""
 
     def __init__(self, file: BinaryIO):
-        self._file = file
         self.error: Exception | None = None
+        self.tell, self.close, self._file = file.tell, file.close, file
 
-    def read(self, count: int = -1) -> bytes:
+    def _guard(self, call: Callable[..., Any], *arguments: int, otherwise: Any) -> Any:
         try:
-            return b"" if self.error else self._file.read(count)
+            return otherwise if self.error else call(*arguments)
         except Exception as error:
             self.error = error
-            return b""
+            return otherwise
+
+    def read(self, count: int = -1) -> bytes:
+        return self._guard(self._file.read, count, otherwise=b"")
 
     def readinto(self, buffer: memoryview) -> int:
         data = self.read(len(buffer))
@@ -289,17 +283,7 @@ class _Guarded:
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return 0 if self.error else self._file.seek(offset, whence)
-        except Exception as error:
-            self.error = error
-            return 0
-
-    def tell(self) -> int:
-        return 0 if self.error else self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
+        return self._guard(self._file.seek, offset, whence, otherwise=0)
 
 
 def check_file(name: str | Path) -> str | Path:
@@ -366,10 +350,6 @@ def _local_layout(path: Path, *fingerprint: int) -> Layout:  # noqa: ARG001 - of
 def layout_problem(path: str | Path) -> str:
     """Why a local file doesn't hold all of its sound, as far as its bytes tell without decoding."""
     return _local_layout(Path(path), *file_fingerprint(path)).problem
-
-
-def _is_text(head: bytes) -> bool:
-    return not any(x < 9 or 13 < x < 32 for x in head)
 
 
 def _open_reason(error: Exception) -> str:

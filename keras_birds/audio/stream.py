@@ -1,24 +1,16 @@
 """Decodes a recording of any length block by block, in flat memory."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from keras_birds.audio import tfio
 from keras_birds.audio.chain import mix, resampled
-from keras_birds.audio.reader import (
-    MIN_SECONDS,
-    SHORTFALL_S,
-    Reader,
-    check_file,
-    check_length,
-    layout_problem,
-)
-from keras_birds.audio.remote import is_url
+from keras_birds.audio.reader import MIN_SECONDS, Reader
+from keras_birds.audio.tfio import TfioReader
 from keras_birds.errors import AudioError
 
 NAN_REASON, SILENT_REASON = "holds NaN samples", "all samples are zero"
@@ -74,26 +66,12 @@ def open_stream(
             are NaN, or a URL breaks off.
         ConfigError: if the decoder or a package that a URL needs can't be loaded.
     """
-    if decoder == "tfio":
-        name = check_file(name)
-        if is_url(name):
-            raise AudioError(name, "the decoder tfio reads local files only", "unreadable")
-        native, rate_hz = tfio.read(Path(name))
-        check_length(name, len(native), rate_hz)
-        stream = RecordingStream(
-            name, rate_hz, 1, _channel_ids(name, channel, 1), len(native) / rate_hz, iter(())
-        )
-        blocks = _blocks(stream, iter([native[:, None]]), lambda: layout_problem(name))
-        stream.blocks = resampled(blocks, rate_hz, sample_rate_hz, 1)
-        yield stream
-        return
-    with Reader(name) as reader:
+    with TfioReader(name) if decoder == "tfio" else Reader(name) as reader:
         channel_ids = _channel_ids(reader.name, channel, reader.channels)
         stream = RecordingStream(
             reader.name, reader.rate_hz, reader.channels, channel_ids, reader.seconds_promised, iter(())
         )
-        blocks = _blocks(stream, reader.blocks(), lambda: reader.problem, reader.shortfall_s)
-        stream.blocks = resampled(blocks, reader.rate_hz, sample_rate_hz, len(channel_ids))
+        stream.blocks = resampled(_blocks(stream, reader), reader.rate_hz, sample_rate_hz, len(channel_ids))
         yield stream
 
 
@@ -107,16 +85,11 @@ def _channel_ids(name: str | Path, channel: Channel, channels: int) -> tuple[int
     return (int(channel),)
 
 
-def _blocks(
-    stream: RecordingStream,
-    native: Iterator[np.ndarray],
-    problem: Callable[[], str],
-    shortfall_s: float = SHORTFALL_S,
-) -> Iterator[np.ndarray]:
+def _blocks(stream: RecordingStream, reader: Reader | TfioReader) -> Iterator[np.ndarray]:
     """Blocks at the recording's rate; fills in what became of it."""
     rate_hz, channel_ids = stream.sample_rate_hz, stream.channel_ids
     frames, is_silent, loudness = 0, True, _Loudness()
-    for block in native:
+    for block in reader.blocks():
         frames += len(block)
         picked = _pick(block, channel_ids)
         # One NaN or infinity makes the sum one; finite float32 samples overflow only far beyond any audio.
@@ -130,7 +103,7 @@ def _blocks(
     if frames / rate_hz < MIN_SECONDS:
         expected = "" if math.isnan(stream.seconds_expected) else f" of {stream.seconds_expected:.1f}"
         raise AudioError(stream.name, f"nothing decodes: read {frames / rate_hz:.2f}{expected} s", "corrupt")
-    missing = partial_reason(stream.seconds_expected, stream.seconds_read, problem(), shortfall_s)
+    missing = partial_reason(stream.seconds_expected, stream.seconds_read, reader.problem, reader.shortfall_s)
     reasons = [x for x in (missing, loudness.problem()) if x]
     stream.reason = "; ".join(reasons) or (SILENT_REASON if is_silent else "")
     stream.status = "silent" if is_silent and not missing else "partial" if reasons else "ok"
@@ -156,22 +129,14 @@ class _Loudness:
         return f"its channels nearly cancel each other out ({below_db:.0f} dB): choose one with --channel"
 
 
-def partial_reason(expected_s: float, read_s: float, problem: str, shortfall_s: float = SHORTFALL_S) -> str:
-    """Why a recording is partial; empty where it is whole.
-
-    Args:
-        expected_s: what the header promises; NaN where it doesn't say.
-        read_s: what decoded.
-        problem: what the reader found wrong with the file.
-        shortfall_s: a smaller difference is none.
-    """
+def partial_reason(expected_s: float, read_s: float, problem: str, shortfall_s: float) -> str:
+    """Why a recording is partial, by what its header promises (or NaN) and the file's problem; empty where it isn't."""
     if expected_s - read_s > shortfall_s:
         return f"read {read_s:.1f} of {expected_s:.1f} s"
     return f"read {read_s:.1f} s: {problem}" if problem else ""
 
 
 def _pick(frames: np.ndarray, channel_ids: tuple[int, ...]) -> np.ndarray:
-    """`[n, channels]` to `[n, len(channel_ids)]`."""
     if channel_ids == (0,):
         return mix(frames)
     return frames if len(channel_ids) == frames.shape[1] else frames[:, channel_ids[0] - 1 : channel_ids[0]]

@@ -21,7 +21,7 @@ import pandas as pd
 
 from keras_birds.atomic import DISK_FULL, atomic_path
 from keras_birds.audio.clips import fill
-from keras_birds.audio.decode import decode, decode_clip, probe
+from keras_birds.audio.decode import decode, decode_clip, header_seconds
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import AudioConfig, Config
 from keras_birds.data.mel_store import (
@@ -299,12 +299,12 @@ def _estimate_bytes(paths: list[str], audio: AudioConfig, slots: Slots, workers:
 
     def frames(path: str) -> int:
         try:
-            info = probe(path)
+            seconds = header_seconds(path)
         except AudioError:
             return 0
-        if math.isnan(info.seconds):
+        if math.isnan(seconds):
             return transform.num_frames
-        return transform.frames_of(max(round(info.seconds * audio.sample_rate_hz), audio.clip_samples))
+        return transform.frames_of(max(round(seconds * audio.sample_rate_hz), audio.clip_samples))
 
     with ThreadPoolExecutor(workers, "probe") as pool:
         return sum(pool.map(frames, paths)) * slots.frame_bytes
