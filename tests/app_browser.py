@@ -87,13 +87,10 @@ class Visitor:
     def text(self) -> str:
         return self.driver.execute_script("return document.body.innerText")
 
-    def is_done(self) -> bool:
-        """Whether everything down to the downloads is there and the server is idle."""
-        busy = self.all("[data-testid='stStatusWidget'], [data-stale='true'], [data-testid='stProgress']")
-        return len(self.all("[data-testid='stDownloadButton']")) == 4 and not busy
-
     def wait_done(self):
-        until(self.is_done)
+        """Waits until everything down to the downloads is there and the server is idle."""
+        busy = "[data-testid='stStatusWidget'], [data-stale='true'], [data-testid='stProgress']"
+        until(lambda: len(self.all("[data-testid='stDownloadButton']")) == 4 and not self.all(busy))
 
     def upload(self, path: Path):
         until(lambda: self.all("input[type=file]"))[0].send_keys(str(path))

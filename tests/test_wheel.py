@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -11,10 +12,15 @@ import venv
 from importlib.metadata import distributions
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import soundfile
+from placeholder import LABELS, TONES_HZ
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("configs", "assets")
+ABSENT = ("keras", "keras-hub", "torch", "tensorflow", "jax", "librosa", "scikit-learn", "numba", "onnx")
 
 
 def test_every_package_is_listed_for_the_wheel():
@@ -101,3 +107,64 @@ def test_a_fresh_install_predicts_with_the_shipped_model(environment, animals_di
     (first,) = json.loads(run(environment / "keras-birds", "models", "--format", "json", cwd=tmp_path))
     assert first["model"] == "animals"
     assert first["file"].startswith(str(environment.parent))
+
+
+def pins(name):
+    """Package, in lower case, to version."""
+    lines = (ROOT / name).read_text().splitlines()
+    found = (re.fullmatch(r"([\w.-]+)==(\S+)( +#.*)?", x) for x in lines if x and not x.startswith("#"))
+    return {x[1].lower().replace("_", "-"): x[2] for x in found}
+
+
+def test_the_pins_are_those_of_the_tested_set():
+    required = pins("requirements-predict.txt")
+    assert required.items() < pins("constraints.txt").items()
+    assert not required.keys() & set(ABSENT)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_slim_environment_predicts_and_cuts(wheel, placeholder_run, write_tone, tmp_path):
+    """A new environment without keras, torch and TensorFlow, by the two commands of `requirements-predict.txt`."""
+    folder = tmp_path / "venv"
+    venv.create(folder, with_pip=False)
+    python, command = folder / "bin" / "python", folder / "bin" / "keras-birds"
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
+    run(*pip, "install", "--quiet", "-r", ROOT / "requirements-predict.txt", cwd=folder, timeout_s=800)
+    run(*pip, "install", "--quiet", "--no-deps", wheel, cwd=folder)
+    code = "import json, importlib.metadata as m; print(json.dumps({x.name: x.version for x in m.distributions()}))"
+    found = json.loads(run(python, "-c", code, cwd=tmp_path))
+    installed = {name.lower().replace("_", "-"): version for name, version in found.items()}
+    assert installed.pop("keras-birds")
+    assert installed == {x: y for x, y in pins("requirements-predict.txt").items() if x in installed}
+    assert not installed.keys() & set(ABSENT)
+    rates = {"rate": 24_000, "seconds": 6}
+    for k, suffix in enumerate(("wav", "flac", "ogg", "mp3")):
+        clip = write_tone(f"disk/P{k}_20250601_0{k}3000.{suffix}", TONES_HZ[k], **rates)
+    answer = run(
+        *(command, "predict", clip, "--model", placeholder_run, "--format", "csv", "--figure", "clip.png"),
+        cwd=tmp_path,
+    )
+    assert answer.splitlines()[1].split(",")[2] == LABELS[3]
+    assert (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
+
+    (tmp_path / "thresholds.csv").write_text("label,threshold\n" + "".join(f"{x},0.05\n" for x in LABELS))
+    run(
+        *(command, "detect", "disk", "--model", placeholder_run, "--out", "results", "--overlap", 1),
+        *("--threshold", "thresholds.csv", "--top-k", 1, "--keep-scores"),
+        *(x for form in ("csv", "json", "parquet", "raven", "birdclef") for x in ("--format", form)),
+        cwd=tmp_path,
+    )
+    table = pd.read_csv(tmp_path / "results" / "detections.csv", dtype={"label": str})
+    assert list(table.groupby("file")["label"].unique().map(list)) == [[x] for x in LABELS]
+    assert (tmp_path / "results" / "submission.csv").is_file()
+    assert (tmp_path / "results" / "activity.png").is_file()
+
+    run(command, "segments", "results", "--out", "clips", "--seconds", 1, cwd=tmp_path)
+    clips = pd.read_csv(tmp_path / "clips" / "segments.csv", dtype={"label": str})
+    assert set(clips["label"]) == set(LABELS)
+    for row in clips.itertuples():
+        samples, rate_hz = soundfile.read(tmp_path / "clips" / row.clip)
+        loudest_hz = np.abs(np.fft.rfft(samples)).argmax() * rate_hz / len(samples)
+        assert loudest_hz == pytest.approx(TONES_HZ[LABELS.index(row.label)], abs=2)
+    shutil.rmtree(folder)  # 700 MB

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     "--method",
     type=click.Choice(("platt", "isotonic")),
     default="platt",
-    help="Slope and offset of the logit, or any rising curve (for many positives).",
+    help="A line in the logit, or any rising curve.",
 )
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.9,
-    help="Share of right detections that thresholds are for.",
+    help="Share of right detections to aim for.",
 )
 @click.option(
-    "--reviews", type=EXISTING_FOLDER, help="Fit to reviews of this run's detections (keras-birds app) too."
+    "--reviews", type=EXISTING_FOLDER, help="Fit to reviews (keras-birds app) of its detections too."
 )
 def calibrate(run: Path, method: str, precision: float, reviews: Path | None) -> None:
     """Fit a run's scores to its out-of-fold recordings, so that 0.8 means right eight times in ten.

@@ -42,7 +42,7 @@ _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
 @click.command()
 @inputs_argument
 @click.option(
-    "--out", required=True, type=NEW_FOLDER, help="New or empty, or left by the same command, which goes on."
+    "--out", required=True, type=NEW_FOLDER, help="New or empty, or of the same command: it goes on."
 )
 @model_options
 @score_options
@@ -54,7 +54,6 @@ _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
     type=COUNT,
     default=1,
     metavar="N",
-    show_default=False,
     help="Mean over N neighbouring windows, odd.",
 )
 @click.option("--merge", is_flag=True, help="Windows of a label that touch become one event.")
@@ -64,19 +63,17 @@ _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
     type=click.Choice(_FORMATS),
     multiple=True,
     default=("csv",),
-    help="As often as you like.",
+    help="May be repeated.",
 )
 @click.option("--per-recording", is_flag=True, help="One table for each recording instead of one for all.")
 @click.option("--keep-scores", is_flag=True, help="Keep every window's scores as float16.")
 @click.option(
-    "--time-pattern",
-    metavar="PATTERN",
-    help="When names say a recording began, as REC_%Y%m%d_%H%M%S. [default: common ones]",
+    "--time-pattern", metavar="PATTERN", help="Of times in names: REC_%Y%m%d_%H%M%S. [default: common ones]"
 )
 @click.option(
     "--sample-submission",
     type=EXISTING_FILE,
-    help="For birdclef: the competition's file, for columns and missing rows.",
+    help="The competition's, for birdclef: columns and missing rows.",
 )
 @ray_option("recordings")
 @strict_option

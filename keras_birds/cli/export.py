@@ -21,14 +21,9 @@ _MAX_CLIPS = 64
 @click.command()
 @click.argument("model", type=model_path, metavar="MODEL")
 @click.option(
-    "--out",
-    type=NEW_FILE,
-    required=True,
-    help="Where it goes: .onnx, .xml (OpenVINO), .tflite (LiteRT) or .pt2 (torch).",
+    "--out", type=NEW_FILE, required=True, help=".onnx, .xml (OpenVINO), .tflite (LiteRT) or .pt2 (torch)."
 )
-@click.option(
-    "--format", "fmt", type=click.Choice(get_args(Format)), help="What will run it. [default: as --out ends]"
-)
+@click.option("--format", "fmt", type=click.Choice(get_args(Format)), help="[default: as --out ends]")
 @click.option(
     "--input",
     "input_kind",
@@ -53,7 +48,7 @@ _MAX_CLIPS = 64
     "--clips",
     type=click.Path(exists=True, path_type=Path),
     metavar="DIR",
-    help="To compare on. [default: the run's own, else test sounds]",
+    help="To compare on. [default: the run's, or test sounds]",
 )
 def export(
     model: Path,

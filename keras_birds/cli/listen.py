@@ -27,26 +27,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
 @click.option("--model", type=model_path, metavar="MODEL", help="As for predict.")
-@click.option(
-    "--rate", "rate_hz", type=click.IntRange(min=1000), metavar="HZ", help="Of raw samples on stdin."
-)
+@click.option("--rate", "rate_hz", type=click.IntRange(min=1000), metavar="HZ", help="Of raw samples.")
 @click.option("--channels", type=COUNT, default=1, help="Of raw samples.")
 @click.option(
     "--sample-format",
     type=click.Choice(("s16", "s24", "s32", "f32")),
     default="s16",
-    help="Of raw samples, little-endian.",
+    help="Raw, little-endian.",
 )
 @click.option("--device", metavar="NAME|NUMBER", help="The microphone. [default: the system's]")
 @overlap_option
 @rules_options
 @calibrated_option
 @click.option(
-    "--format",
-    "fmt",
-    type=click.Choice(("text", "json")),
-    default="text",
-    help="A line a detection, for people or for programs.",
+    "--format", "fmt", type=click.Choice(("text", "json")), default="text", help="For people or for programs."
 )
 def listen(
     source: str | None,

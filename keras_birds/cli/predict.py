@@ -42,10 +42,7 @@ _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
     help="A recording's answer over its windows; max finds a single call in a long recording.",
 )
 @click.option(
-    "--figure",
-    type=NEW_FILE,
-    metavar="FILE.png",
-    help="Draw waveform, mel spectrogram and top labels of one recording.",
+    "--figure", type=NEW_FILE, metavar="FILE.png", help="Draw one recording: waveform, mel and top labels."
 )
 @click.option(
     "--frames",

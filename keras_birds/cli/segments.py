@@ -10,38 +10,22 @@ from keras_birds.cli.options import ANY_PATH, COUNT, EXISTING_FOLDER, SHARE
 @click.command()
 @click.argument("results", type=EXISTING_FOLDER)
 @click.option(
-    "--out",
-    required=True,
-    type=ANY_PATH,
-    metavar="FOLDER",
-    help="Where the clips go: a new or an empty folder.",
+    "--out", required=True, type=ANY_PATH, metavar="FOLDER", help="For the clips: a new or an empty folder."
 )
 @click.option("--per-label", type=COUNT, default=20, help="Clips of each label, at most.")
-@click.option(
-    "--pick", type=click.Choice(("best", "random", "balanced")), default="best", help="Which detections."
-)
+@click.option("--pick", type=click.Choice(("best", "random", "balanced")), default="best", help="Which.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 600),
     default=5.0,
-    metavar="SECONDS",
-    help="Length of a clip, around the middle of the detection.",
+    help="Of a clip, around the detection's middle.",
 )
 @click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="NAME",
-    help="Only this label, scientific or common name. May be repeated.",
+    "--label", "labels", multiple=True, metavar="NAME", help="Only this label or name. May be repeated."
 )
+@click.option("--min-score", type=SHARE, default=0.0, metavar="P", help="Leave out lower scores.")
 @click.option(
-    "--min-score", type=SHARE, default=0.0, metavar="P", help="Leave out detections with a lower score."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=42,
-    help="The same seed picks the same clips; with best it decides between equal scores.",
+    "--seed", type=click.IntRange(min=0), default=42, help="Same seed, same clips, also among equal scores."
 )
 @click.option("--format", "fmt", type=click.Choice(("flac", "wav")), default="flac")
 @click.pass_context

@@ -17,14 +17,8 @@ if TYPE_CHECKING:
 @click.command()
 @data_option
 @click.option("--fold", default="0", metavar="N|all|full", help="Which fold to train.")
-@click.option(
-    "--out", type=ANY_PATH, metavar="RUN", help="Run directory, new or empty. [default: runs/<time>]"
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on with the run in --out, or the newest one, after its last whole epoch.",
-)
+@click.option("--out", type=ANY_PATH, metavar="RUN", help="A new or empty folder. [default: runs/<time>]")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out or the newest one.")
 @ray_option("folds")
 @config_options
 def train(
