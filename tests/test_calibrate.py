@@ -1,13 +1,14 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
 from placeholder import LABELS
-from scored_run import NUM_FOLDS, PER_FOLD, use_placeholder, write_scored_run
+from scored_run import use_placeholder, write_scored_run
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import precision_recall_curve
 
@@ -26,51 +27,53 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.plots.reliability import calibration_error
 
 
+def fit(scores, method="platt", precision=0.8):
+    return fit_calibration(scores, method, precision, lambda done, total: None)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Read-only. Its scores are far too low: their logits lie 2 below what they should."""
     return write_scored_run(tmp_path_factory.mktemp("runs") / "birds", skill=2.5)
 
 
+@pytest.fixture(scope="module")
+def scores(run):
+    return read_run(run)
+
+
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
-def test_calibrated_scores_mean_what_they_say(run, method):
-    scores = read_run(run)
-    found = fit_calibration(scores, method, 0.8, lambda done, total: None)
+def test_calibrated_scores_mean_what_they_say(scores, method):
+    found = fit(scores, method)
     assert found.error_before == calibration_error(scores.targets, scores.scores)
     assert found.error_after == calibration_error(scores.targets, cross_calibrated(scores, method))
     assert found.error_after < 0.6 * found.error_before
     calibrated = found.apply(scores.scores)
     assert calibrated.dtype == np.float32
     assert 0 <= calibrated.min() <= calibrated.max() <= 1
-    for i in range(len(LABELS)):
+    for before, after in zip(scores.scores.T, calibrated.T, strict=True):
         # A higher score stays a higher or equal one.
-        assert (np.diff(calibrated[np.argsort(scores.scores[:, i]), i]) >= 0).all()
-    assert [x.positives for x in found.labels] == [30] * 4
-    assert not any(x.refused for x in found.labels)
+        assert (np.diff(after[np.argsort(before)]) >= 0).all()
+    assert [(x.positives, x.refused) for x in found.labels] == [(30, "")] * 4
 
 
-def test_isotonic_is_scikit_learns(run):
-    scores = read_run(run)
-    found = fit_calibration(scores, "isotonic", 0.8, lambda done, total: None).labels[2]
+def test_isotonic_is_scikit_learns(scores):
     used = scores.targets[:, 2] >= 0
     model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
     model.fit(scores.scores[used, 2].astype(float), scores.targets[used, 2] > 0.5)
     x = np.linspace(0, 1, 101)
-    np.testing.assert_allclose(calibrate("isotonic", found.parameters, x), model.predict(x), atol=1e-6)
+    found = calibrate("isotonic", fit(scores, "isotonic").labels[2].parameters, x)
+    np.testing.assert_allclose(found, model.predict(x), atol=1e-6)
 
 
-def test_thresholds_have_the_wanted_precision(run):
-    scores = read_run(run)
-    for precision in (0.5, 0.8):
-        found = fit_calibration(scores, "platt", precision, lambda done, total: None)
-        for i, label in enumerate(found.labels):
-            used = scores.targets[:, i] >= 0
-            calibrated = calibrate("platt", label.parameters, scores.scores[used, i])
-            positive = scores.targets[used, i] > 0.5
-            shares, _, thresholds = precision_recall_curve(positive, calibrated)
-            expected = thresholds[shares[:-1] >= precision].min()
-            assert label.threshold == pytest.approx(expected)
-            assert label.threshold_interval[0] <= label.threshold <= label.threshold_interval[1]
+@pytest.mark.parametrize("precision", [0.5, 0.8])
+def test_thresholds_have_the_wanted_precision(scores, precision):
+    for i, label in enumerate(fit(scores, precision=precision).labels):
+        used = scores.targets[:, i] >= 0
+        calibrated = calibrate("platt", label.parameters, scores.scores[used, i])
+        shares, _, thresholds = precision_recall_curve(scores.targets[used, i] > 0.5, calibrated)
+        assert label.threshold == pytest.approx(thresholds[shares[:-1] >= precision].min())
+        assert label.threshold_interval[0] <= label.threshold <= label.threshold_interval[1]
 
 
 def test_thresholds_of_weighted_samples():
@@ -82,8 +85,7 @@ def test_thresholds_of_weighted_samples():
 
 def test_what_cannot_be_calibrated_is_left_as_it_is_and_named(tmp_path):
     run = write_scored_run(tmp_path / "run")
-    for fold in range(NUM_FOLDS):
-        path = run / f"fold{fold}" / "oof.parquet"
+    for path in run.glob("fold*/oof.parquet"):
         table = pd.read_parquet(path)
         rare = table["target/whtdov"] == 1
         table.loc[rare & (rare.cumsum() > 3), "target/whtdov"] = np.float32(0)
@@ -91,25 +93,20 @@ def test_what_cannot_be_calibrated_is_left_as_it_is_and_named(tmp_path):
         table["score/bkcdon"] = np.float32(0.9) - np.float32(0.8) * table["target/bkcdon"].clip(lower=0)
         table.to_parquet(path)
     scores = read_run(run)
-    found = fit_calibration(scores, "platt", 0.8, lambda done, total: None)
-    refused = [x.refused for x in found.labels]
-    assert refused[0] == refused[3] == ""
-    assert refused[1] == f"9 positives, fewer than {MIN_POSITIVES}"
-    assert refused[2] == "its scores don't rise with the label"
+    found = fit(scores)
+    assert [x.refused for x in found.labels] == [
+        *("", f"9 positives, fewer than {MIN_POSITIVES}", "its scores don't rise with the label", "")
+    ]
     calibrated = found.apply(scores.scores)
     np.testing.assert_array_equal(calibrated[:, 1:3], scores.scores[:, 1:3])
     assert (calibrated[:, 0] != scores.scores[:, 0]).any()
     thresholds = pd.read_csv(store_calibration(scores, found, tmp_path / "out"))
     assert list(thresholds["threshold"][1:3]) == [1, 1]
-
-
-def test_one_fold_is_too_few(tmp_path):
-    run = write_scored_run(tmp_path / "run", num_folds=1)
     with pytest.raises(ModelError, match="folds that it isn't fitted to"):
-        fit_calibration(read_run(run), "platt", 0.9, lambda done, total: None)
+        fit(replace(scores, folds=scores.folds[:1]))
 
 
-def test_a_calibration_survives_json_and_old_metadata_have_none():
+def test_a_calibration_survives_json():
     labels = (
         LabelCalibration(5, refused="5 positives"),
         LabelCalibration(40, (1.5, -0.5), "", 0.8, (0.7, 0.9)),
@@ -130,12 +127,14 @@ def calibrated(placeholder_run, tmp_path, run_command):
     return run, printed
 
 
-def test_the_command_stores_what_it_tells(calibrated):
+def test_the_command_stores_what_it_tells_the_report_shows_it_and_another_replaces_it(
+    calibrated, run_command
+):
     run, printed = calibrated
-    metadata = [ModelMetadata.read_onnx(run / f"fold{k}" / "model.onnx") for k in range(2)]
-    assert metadata[0].calibration == metadata[1].calibration
-    assert metadata[0] == ModelMetadata.read_json(run / "fold0" / "model.json")
-    calibration = metadata[0].calibration
+    first, second = (ModelMetadata.read_onnx(run / f"fold{k}" / "model.onnx") for k in range(2))
+    calibration = first.calibration
+    assert calibration == second.calibration
+    assert first == ModelMetadata.read_json(run / "fold0" / "model.json")
     for name, label in zip(LABELS, calibration.labels, strict=True):
         low, high = label.threshold_interval
         assert re.search(rf"{name} +20 +{label.threshold:.3f}  {low:.3f} to {high:.3f}\n", printed)
@@ -145,77 +144,52 @@ def test_the_command_stores_what_it_tells(calibrated):
     assert list(thresholds["label"]) == list(LABELS)
     assert not list(run.rglob("*.tmp*"))
 
-
-def test_prediction_calibrates_the_mean_of_the_folds(calibrated, write_tone):
-    run, _ = calibrated
-    tone = write_tone("tone.wav", 1200.0, seconds=5, rate=16_000)
-    raw = keras_birds.load(run).scores(tone)
-    found = keras_birds.load(run, calibrated=True).scores(tone)
-    calibration = ModelMetadata.read_onnx(run / "fold0" / "model.onnx").calibration
-    expected = calibration.apply(raw[list(LABELS)].to_numpy())
-    np.testing.assert_allclose(found[list(LABELS)], expected, atol=1e-6)
-    assert np.abs(expected - raw[list(LABELS)].to_numpy()).max() > 0.05
-
-
-def test_predict_says_that_scores_are_calibrated_and_does_not_mix_them(
-    calibrated, write_tone, run_command, tmp_path
-):
-    run, _ = calibrated
-    tone, out = write_tone("tone.wav", 1200.0, seconds=5, rate=16_000), tmp_path / "results"
-    code, printed, err = run_command("predict", tone, "--model", run, "--calibrated", "--format", "csv")
-    assert (code, err) == (0, "Scores are calibrated (platt)\n")
-    expected = keras_birds.load(run, calibrated=True).scores(tone)["whtdov"].mean()
-    first = printed.splitlines()[1].split(",")
-    assert first[2] == "whtdov"
-    assert float(first[-1]) == pytest.approx(expected, abs=1e-5)
-    thresholds = run / "calibration" / "thresholds.csv"
-    call = ["detect", tone, "--model", run, "--threshold", thresholds, "--out", out]
-    code, _, _ = run_command(*call, "--calibrated")
-    assert code == 0
-    least = pd.read_csv(thresholds, dtype={"label": str}).set_index("label")["threshold"]
-    for _, row in pd.read_csv(out / "detections.csv", dtype={"label": str}).iterrows():
-        assert row["score"] >= least[row["label"]] - 1e-6
-    code, _, err = run_command(*call)
-    assert code == 2
-    assert "calibrated" in err
-
-
-def test_without_a_calibration_calibrated_scores_are_refused(calibrated, run, write_tone, run_command):
-    tone = write_tone("tone.wav", 1200.0, seconds=2, rate=16_000)
-    code, _, err = run_command("predict", tone, "--model", run, "--calibrated")
-    assert code == 1
-    assert re.search(
-        r"fold0/model\.onnx: calibrated scores need .* Received: none\. .*keras-birds calibrate RUN", err
-    )
-    other, _ = calibrated
-    shutil.copy(run / "fold0" / "model.onnx", other / "fold1" / "model.onnx")
-    code, _, err = run_command("predict", tone, "--model", other, "--calibrated")
-    assert code == 1
-    assert "fold1" in err
-
-
-def test_the_report_shows_a_calibration(calibrated, run_command):
-    run, _ = calibrated
-    code, _, _ = run_command("evaluate", run)
-    assert code == 0
+    assert run_command("evaluate", run)[0] == 0
     report = json.loads((run / "evaluation" / "report.json").read_text())
-    calibration = ModelMetadata.read_onnx(run / "fold0" / "model.onnx").calibration
-    assert report["calibration_error"] == {
-        "before": pytest.approx(calibration.error_before),
-        "after": pytest.approx(calibration.error_after),
-    }
-    html = (run / "evaluation" / "report.html").read_text()
+    errors = {"before": calibration.error_before, "after": calibration.error_after}
+    assert report["calibration_error"] == pytest.approx(errors)
+    html = " ".join((run / "evaluation" / "report.html").read_text().split())
     assert "Calibrated scores are of folds that the fit hasn't seen" in html
-    assert "0 of 4 labels" in " ".join(html.split())
+    assert "0 of 4 labels" in html
 
-
-def test_a_calibration_is_replaced(calibrated, run_command):
-    run, _ = calibrated
     size = (run / "fold0" / "model.onnx").stat().st_size
     assert run_command("calibrate", run, "--method", "isotonic")[0] == 0
-    metadata = ModelMetadata.read_onnx(run / "fold0" / "model.onnx")
-    assert metadata.calibration.method == "isotonic"
+    assert ModelMetadata.read_onnx(run / "fold0" / "model.onnx").calibration.method == "isotonic"
     props = onnx.load(run / "fold0" / "model.onnx").metadata_props
     assert len({x.key for x in props}) == len(props)
     assert abs((run / "fold0" / "model.onnx").stat().st_size - size) < 40_000
-    assert len(read_run(run).folds[0].oof.paths) == PER_FOLD
+
+
+def test_predictions_are_calibrated_means_of_the_folds_and_not_mixed_with_others(
+    calibrated, run, write_tone, run_command, tmp_path
+):
+    uncalibrated, (run, _) = run, calibrated
+    tone, out = write_tone("tone.wav", 1200.0, seconds=5, rate=16_000), tmp_path / "results"
+    raw = keras_birds.load(run).scores(tone)[list(LABELS)].to_numpy()
+    found = keras_birds.load(run, calibrated=True).scores(tone)[list(LABELS)]
+    expected = ModelMetadata.read_onnx(run / "fold0" / "model.onnx").calibration.apply(raw)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(expected - raw).max() > 0.05
+    predict = ["predict", tone, "--calibrated", "--format", "csv", "--model"]
+    code, printed, err = run_command(*predict, run)
+    assert (code, err) == (0, "Scores are calibrated (platt)\n")
+    first = printed.splitlines()[1].split(",")
+    assert first[2] == "whtdov"
+    assert float(first[-1]) == pytest.approx(found["whtdov"].mean(), abs=1e-5)
+
+    thresholds = run / "calibration" / "thresholds.csv"
+    call = ["detect", tone, "--model", run, "--threshold", thresholds, "--out", out]
+    assert run_command(*call, "--calibrated")[0] == 0
+    least = pd.read_csv(thresholds, dtype={"label": str}).set_index("label")["threshold"]
+    detections = pd.read_csv(out / "detections.csv", dtype={"label": str})
+    assert (detections["score"] >= detections["label"].map(least) - 1e-6).all()
+    code, _, err = run_command(*call)
+    assert (code, "calibrated" in err) == (2, True)
+
+    code, _, err = run_command(*predict, uncalibrated)
+    needed = r"fold0/model\.onnx: calibrated scores need .* Received: none\. .*keras-birds calibrate RUN"
+    assert code == 1
+    assert re.search(needed, err)
+    shutil.copy(uncalibrated / "fold0" / "model.onnx", run / "fold1" / "model.onnx")
+    code, _, err = run_command(*predict, run)
+    assert (code, "fold1" in err) == (1, True)

@@ -91,18 +91,16 @@ def test_labels_and_groups(scores):
 def test_labels_without_positives_have_no_figures(tmp_path):
     run = write_scored_run(tmp_path / "run", num_folds=1)
     oof = pd.read_parquet(run / "fold0" / "oof.parquet")
-    oof["target/amakin1"] = np.float32(0)
-    oof.to_parquet(run / "fold0" / "oof.parquet")
+    oof.assign(**{"target/amakin1": np.float32(0)}).to_parquet(run / "fold0" / "oof.parquet")
     found = evaluate(run, tmp_path)
-    row = found.labels.iloc[3]
-    assert np.isnan([row["auc"], row["average_precision"], row["recall"]]).all()
+    assert found.labels.iloc[3][["auc", "average_precision", "recall"]].isna().all()
     assert found.folds[0].labels == found.mean.labels == 3
     assert found.to_dict()["labels"][3]["auc"] is None
     # Recordings without a positive don't count for the highest score.
-    targets, scores = read_run(run).targets, read_run(run).scores
-    has_positive = targets.max(axis=1) == 1
+    has_positive = found.scores.targets.max(axis=1) == 1
     assert has_positive.sum() == 30
-    assert found.folds[0].top1_accuracy == top1_accuracy(targets[has_positive], scores[has_positive])
+    expected = top1_accuracy(found.scores.targets[has_positive], found.scores.scores[has_positive])
+    assert found.folds[0].top1_accuracy == expected
 
 
 def test_the_most_confused_pairs_come_first_with_their_clearest_recording(scores):
@@ -147,18 +145,19 @@ def test_figures_show_what_they_say(scores):
 
 
 @pytest.mark.parametrize(
-    ("break_it", "error"),
+    ("content", "name", "error"),
     [
-        (lambda run: (run / "config.toml").unlink(), r"must be a run directory.*no config\.toml"),
-        (lambda run: [shutil.rmtree(x) for x in run.glob("fold*")], "must have a finished fold"),
-        (lambda run: (run / "fold1" / "oof.parquet").write_bytes(b"PAR1 no"), r"fold1/oof\.parquet: must be"),
-        (lambda run: (run / "fold1" / "history.csv").unlink(), r"fold1/history\.csv: must be"),
-        (lambda run: (run / "fold1" / "model.onnx").write_bytes(b"no"), r"fold1/model\.onnx: must be"),
+        (None, "config.toml", r"must be a run directory.*no config\.toml"),
+        (None, "fold*/model.onnx", "must have a finished fold"),
+        (b"PAR1 no", "fold1/oof.parquet", r"fold1/oof\.parquet: must be"),
+        (None, "fold1/history.csv", r"fold1/history\.csv: must be"),
+        (b"no", "fold1/model.onnx", r"fold1/model\.onnx: must be"),
     ],
 )
-def test_what_is_no_whole_run_is_named(tmp_path, break_it, error):
+def test_what_is_no_whole_run_is_named(tmp_path, content, name, error):
     run = write_scored_run(tmp_path / "run")
-    break_it(run)
+    for path in list(run.glob(name)):
+        path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(ModelError, match=error):
         read_run(run)
 
@@ -188,15 +187,13 @@ def hidden_run(placeholder_run, tmp_path_factory):
 def test_hidden_recordings_are_scored_as_a_submission(hidden_run, tmp_path):
     run, data = hidden_run
     found = evaluate(run, tmp_path, data)
-    split = pd.read_csv(run / "split.csv")
-    hidden = split[split["fold"] == -1]
-    assert found.hidden.recordings == len(hidden) == 8
-    assert found.hidden.left_out == 0
-    submission = pd.read_csv(found.hidden.submission)
+    hidden, split = found.hidden, pd.read_csv(run / "split.csv")
+    assert (hidden.recordings, hidden.left_out) == ((split["fold"] == -1).sum(), 0) == (8, 0)
+    submission = pd.read_csv(hidden.submission)
     assert list(submission.columns) == ["row_id", *LABELS]
-    assert found.hidden.windows == len(submission) >= len(hidden)
+    assert hidden.windows == len(submission) >= 8
     # The placeholder is always right about tones.
-    assert found.hidden.macro_auc.value == found.hidden.macro_auc.low == 1.0
+    assert hidden.macro_auc.value == hidden.macro_auc.low == 1.0
     truth = [re.fullmatch(r"train_audio_(.*)_\d+_[24]", x)[1] for x in submission["row_id"]]
     assert list(submission[list(LABELS)].idxmax(axis=1)) == truth
     assert not any("hidden" in x for x in found.notes)
@@ -226,8 +223,7 @@ def test_the_command_writes_a_report_that_needs_no_network(run, run_command, tmp
 
 def test_the_report_plays_what_is_confused(hidden_run, run_command, tmp_path):
     run, data = hidden_run
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
+    copy = shutil.copytree(run, tmp_path / "run")
     split = pd.read_csv(copy / "split.csv")
     for fold in range(2):
         path = copy / f"fold{fold}" / "oof.parquet"
