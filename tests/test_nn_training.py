@@ -34,7 +34,7 @@ from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC
 from keras_birds.training.callbacks import MONITOR, Checkpoint, duration
-from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_best, load_checkpoint
+from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_checkpoint, load_variables
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import open_run, prepare_run
 from keras_birds.training.train import compile_model, train
@@ -232,7 +232,7 @@ def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
         callback.on_epoch_end(epoch - 1, {"loss": 0.1 * epoch, MONITOR: macro_auc})
         assert watcher.lines[-1].startswith(f"epoch {epoch}/9  loss 0.{epoch}000")
         assert ("best so far" in watcher.lines[-1]) == (kept_epoch == epoch)
-        load_best(tmp_path, other)
+        load_variables(tmp_path / BEST, other.weights)
         assert {x.mean() for x in other.get_weights()} == {kept_epoch}
         progress = load_checkpoint(tmp_path, other)
         assert (progress.epochs, progress.kept_epoch) == (epoch, kept_epoch)
@@ -354,10 +354,8 @@ def test_prediction_gives_the_out_of_fold_scores(fold, data, engine):
     """From the file on disk to the probability, training and prediction agree."""
     result, _, oof = fold
     classifier = keras_birds.load(result.folder, engine=engine)
-    for path, expected in list(zip(oof.paths, oof.scores, strict=True))[::9]:
-        scores = classifier.scores(data / path)[list(LABELS)].to_numpy()
-        assert scores.shape == (1, 3)
-        np.testing.assert_allclose(scores[0], expected, rtol=0, atol=1e-4)
+    scores = [classifier.scores(data / path)[list(LABELS)].to_numpy() for path in oof.paths[::9]]
+    np.testing.assert_allclose(scores, oof.scores[::9, None], rtol=0, atol=1e-4)
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole, data, killed, tmp_path):
@@ -546,8 +544,7 @@ def test_a_bfloat16_run_with_a_callback_trains_and_its_models_are_float32(data, 
     assert "bfloat16" in spy.dtypes
     assert result.epochs == result.kept_epoch == 1
     assert keras.config.dtype_policy().name == "float32"
-    assert len(result.history["loss"]) == 1
-    assert np.isfinite(result.history["loss"]).all()
+    assert np.isfinite(result.history["loss"]).tolist() == [True]
     types = {x.data_type for x in onnx.load(result.folder / "model.onnx").graph.initializer}
     assert onnx.TensorProto.BFLOAT16 not in types
     assert result.model is result.model

@@ -88,24 +88,17 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold: what isn't a number is `None`."""
         scores, calibration = self.scores, self.scores.calibration
-        found = {
+        same = ("strategy", "threshold", "folds", "mean", "confusions", "leaks", "hidden", "notes")
+        found = {name: getattr(self, name) for name in same} | {
             "run": scores.run,
             "model_ids": [x.metadata.model_id for x in scores.folds],
-            "strategy": self.strategy,
-            "threshold": self.threshold,
-            "folds": self.folds,
-            "mean": self.mean,
             "groups": self.groups.to_dict("records"),
             "labels": self.labels.to_dict("records"),
-            "confusions": self.confusions,
-            "leaks": self.leaks,
             "other_folds": self.other,
-            "hidden": self.hidden,
             "calibration_error": {
                 "before": calibration_error(scores.targets, scores.scores),
                 "after": None if calibration is None else calibration.error_after,
             },
-            "notes": self.notes,
         }
         plain: dict[str, Any] = to_jsonable_python(found, inf_nan_mode="null", fallback=lambda x: x.item())
         return plain

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_birds.progress import Reporter
 from keras_birds.threads import TorchThreads
-from keras_birds.training.checkpoint import Progress, save_best, save_checkpoint
+from keras_birds.training.checkpoint import BEST, Progress, save_checkpoint, save_variables
 
 MONITOR = "val_macro_auc"
 
@@ -101,7 +101,7 @@ class Checkpoint(keras.callbacks.Callback):
         if self.keep == "last" or math.isnan(best) or row[MONITOR] > best:
             kept_epoch = epoch + 1
             if self.keep == "best":
-                save_best(self.folder, self.model)
+                save_variables(self.folder / BEST, self.model.weights)
         self.progress = Progress(history, kept_epoch)
         save_checkpoint(self.folder, self.model, self.progress)
         self.reporter.progress("Epoch", 0, 0)

@@ -31,27 +31,17 @@ class Progress:
 
 
 def save_checkpoint(folder: Path, model: keras.Model, progress: Progress) -> None:
-    """Writes the state after an epoch; a kill meanwhile leaves the one before."""
+    """Writes the state after an epoch."""
     state = {"history": progress.history, "kept_epoch": progress.kept_epoch}
-    _save(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables], json.dumps(state))
+    save_variables(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables], json.dumps(state))
 
 
 def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
     """Restores a compiled model, if there is a checkpoint; a `TrainingError` if it is damaged or of another network."""
     if not (folder / CHECKPOINT).is_file():
         return Progress()
-    state = json.loads(_load(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables]))
+    state = json.loads(load_variables(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables]))
     return Progress(tuple(state["history"]), state["kept_epoch"])
-
-
-def save_best(folder: Path, model: keras.Model) -> None:
-    """Writes the weights of the best epoch so far."""
-    _save(folder / BEST, model.weights)
-
-
-def load_best(folder: Path, model: keras.Model) -> None:
-    """Restores the weights of the best epoch; a `TrainingError` if they are missing or damaged."""
-    _load(folder / BEST, model.weights)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -60,13 +50,19 @@ def remove_checkpoints(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _save(path: Path, variables: Sequence[Any], state: str = "") -> None:
+def save_variables(path: Path, variables: Sequence[Any], state: str = "") -> None:
+    """Writes a model's variables and a text; a kill meanwhile leaves what was there before."""
     arrays = {str(i): keras.ops.convert_to_numpy(x) for i, x in enumerate(variables)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, state=np.array(state), **arrays)
 
 
-def _load(path: Path, variables: Sequence[Any]) -> str:
+def load_variables(path: Path, variables: Sequence[Any]) -> str:
+    """Restores what `save_variables` wrote, and returns the text.
+
+    Raises:
+        TrainingError: if the file is missing, damaged or of another network.
+    """
     try:
         with np.load(path) as saved:
             state, arrays = str(saved["state"]), [saved[str(i)] for i in range(len(saved) - 1)]

@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -82,10 +83,8 @@ def write_environment(out: Path, seed: int, data: Path, data_hash: str) -> None:
     """Saves what a result depends on beside the settings, and where the data set lies."""
     versions = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     environment = {
         "python": platform.python_version(),
         "platform": platform.platform(),

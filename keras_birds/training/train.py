@@ -24,7 +24,13 @@ from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
 from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, ShareProcessors
-from keras_birds.training.checkpoint import Progress, load_best, load_checkpoint, remove_checkpoints
+from keras_birds.training.checkpoint import (
+    BEST,
+    Progress,
+    load_checkpoint,
+    load_variables,
+    remove_checkpoints,
+)
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import TrainingRun, prepare_run
@@ -147,7 +153,7 @@ def train_fold(
     with dtype_policy("float32"):
         kept = build_model(config, len(run.catalog.labels), model.get_layer(BACKBONE).block_widths)
     if config.training.keep == "best":
-        load_best(folder, kept)
+        load_variables(folder / BEST, kept.weights)
     else:
         kept.set_weights(model.get_weights())
     return _finish(kept, run, fold, validation, checkpoint.progress)
