@@ -29,7 +29,7 @@ RIGHT = Review(
     'a, "b".wav', 2.5, 7.5, "1139490", 0.75, "run/fold0+fold1", "right", "", "2025-06-01T05:30:00Z"
 )
 WRONG = replace(RIGHT, start_s=0.0, end_s=5.0, verdict="wrong")
-OTHER = replace(RIGHT, label="whtdov", verdict="other", true_label="bkcdon")
+OTHER = replace(RIGHT, label="whtdov", verdict="other", true_label="bkcdon", model_id="my\rrun/fold0")
 
 
 def test_reviews_survive_their_file_in_order_and_one_detection_has_one(tmp_path):

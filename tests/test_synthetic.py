@@ -42,13 +42,12 @@ def require_same(first, second):
 
 def test_it_is_a_clean_birdclef_set(made, catalog):
     assert catalog.problems == []
-    assert len(catalog) == 8 * PER_LABEL
-    assert list(catalog.labels) == [label.name for label, _ in SPECIES]
-    assert all(isinstance(label, str) for label in catalog.labels)
+    labels, count = catalog.labels.items, catalog.recordings["label"].value_counts()
+    assert count.to_dict() == dict.fromkeys(catalog.labels, PER_LABEL)
+    assert labels == tuple(label for label, _ in SPECIES)
     assert sum(label.isdigit() for label in catalog.labels) == 2
-    assert {x.class_name for x in catalog.labels.items} == {"Amphibia", "Aves", "Insecta", "Mammalia"}
-    assert all(x.scientific_name and x.common_name for x in catalog.labels.items)
-    assert (catalog.recordings["label"].value_counts() == PER_LABEL).all()
+    assert {x.class_name for x in labels} == {"Amphibia", "Aves", "Insecta", "Mammalia"}
+    assert all(x.scientific_name and x.common_name for x in labels)
     assert ",".join(pd.read_csv(made / "train.csv")) == (
         "primary_label,secondary_labels,type,filename,collection,rating,url,latitude,longitude,"
         "scientific_name,common_name,author,license"
@@ -60,13 +59,11 @@ def test_it_is_a_clean_birdclef_set(made, catalog):
 
 def test_every_recording_decodes(catalog, made):
     checked = check_recordings([*catalog.recordings["path"], made / EXAMPLE], RATE_HZ, workers=2)
-    assert set(checked["status"]) == {"ok"}
-    assert set(checked["sample_rate_hz"]) == {32_000}
-    assert set(checked["channels"]) == {1}
+    same = checked[["status", "sample_rate_hz", "channels"]].drop_duplicates()
+    assert same.to_numpy().tolist() == [["ok", 32_000, 1]]
     seconds = checked["seconds"].to_numpy()
     assert seconds[-1] == pytest.approx(10, abs=0.01)
-    assert seconds[:-1].min() >= 2.99
-    assert seconds[:-1].max() <= 9.01
+    assert 2.99 <= seconds[:-1].min() < seconds[:-1].max() <= 9.01
     assert np.ptp(seconds[:-1]) > 4
     info = soundfile.info(catalog.recordings["path"][0])
     assert (info.format, info.subtype) == ("OGG", "VORBIS")

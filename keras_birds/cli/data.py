@@ -1,7 +1,9 @@
 """`keras-birds data`: look at a data set before training on it."""
 
 import os
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,10 @@ _LISTED = 20
 MANIFEST, FIGURE, PROBLEMS = "manifest.csv", "class-distribution.png", "problems.txt"
 
 _workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), default=None, help="Threads. [default: one for each core]"
+    "--workers",
+    type=click.IntRange(min=1),
+    default=available_cpus,
+    help="Threads. [default: one for each core]",
 )
 
 
@@ -47,7 +52,7 @@ def data() -> None:
 @_workers_option
 @config_options
 def check(
-    data_dir: Path | None, out: Path | None, workers: int | None, config_name: str, overrides: tuple[str, ...]
+    data_dir: Path | None, out: Path | None, workers: int, config_name: str, overrides: tuple[str, ...]
 ) -> None:
     """Decode every file; write a manifest and the class distribution.
 
@@ -83,10 +88,10 @@ def check(
     out = out or Path(f"{root.resolve().name or 'data'}-check")
     out.mkdir(parents=True, exist_ok=True)
     paths = list(dict.fromkeys(catalog.recordings["path"]))
-    rate_hz, threads = config.audio.sample_rate_hz, workers or available_cpus()
+    audio = config.audio
     with make_reporter() as reporter:
         progress = partial(reporter.progress, "Decoding")
-        manifest = check_recordings(paths, rate_hz, threads, progress, config.audio.decoder)
+        manifest = check_recordings(paths, audio.sample_rate_hz, workers, progress, audio.decoder)
     # Missing files are among the tables' problems, with their rows.
     wrong = manifest[~manifest["status"].isin(["ok", "missing"])]
     columns = (wrong[x] for x in ("path", "status", "reason"))
@@ -142,11 +147,7 @@ def _first(lines: list[str], where: str) -> list[str]:
 @_workers_option
 @config_options
 def precompute(
-    data_dir: Path | None,
-    store: Path | None,
-    workers: int | None,
-    config_name: str,
-    overrides: tuple[str, ...],
+    data_dir: Path | None, store: Path | None, workers: int, config_name: str, overrides: tuple[str, ...]
 ) -> None:
     """Write the mel store that training can read instead of the audio.
 
@@ -168,16 +169,13 @@ def precompute(
     if store is None and not config.data.store:
         raise click.UsageError("--out must name the store's folder (or set data.store). Received: neither")
     catalog = _read_clean(data_dir, config)
+    paths, store = list(catalog.recordings["path"]), store or Path(config.data.store)
     with make_reporter() as reporter:
         for name, reason in catalog.left_out:
             reporter.problem(name, reason)
+        progress = partial(reporter.progress, "Recordings")
         summary = make_store(
-            list(catalog.recordings["path"]),
-            config,
-            store or Path(config.data.store),
-            workers or available_cpus(),
-            partial(reporter.progress, "Recordings"),
-            lambda plan: reporter.log(_describe_plan(plan)),
+            paths, config, store, workers, progress, lambda plan: reporter.log(_describe_plan(plan))
         )
     click.echo(_describe_summary(summary))
 
@@ -276,22 +274,19 @@ def preview(
 def _background(config: "Config") -> "np.ndarray | None":
     from keras_birds.training.run import background_paths
 
-    paths = [Path(x) for x in background_paths(config)] if config.augment.background.probability else []
-    found = _readable(paths, config, 1)
-    return found[0][1] if found else None
+    paths = background_paths(config) if config.augment.background.probability else []
+    return next((image for _, image in _readable(paths, config)), None)
 
 
 def _from_file(file: Path, config: "Config") -> list[tuple[Path, "np.ndarray"]]:
     from keras_birds.audio.listing import is_audio_name
     from keras_birds.plots.augmentation import clip_image
 
-    found = [(file, clip_image(file, config))]
+    first = file, clip_image(file, config)
     neighbours = sorted(p for p in file.parent.iterdir() if is_audio_name(p.name) and not p.samefile(file))
-    # Those that follow in the alphabet come first.
+    # Those that follow in the alphabet come first; alone in its folder, the clip is mixed with itself.
     neighbours.sort(key=lambda p: p.name < file.name)
-    found += _readable(neighbours, config, 1)
-    # Alone in its folder, the clip is mixed with itself.
-    return found if len(found) == 2 else found * 2
+    return [first, next(_readable(neighbours, config), first)]
 
 
 def _from_data(data_dir: Path | None, config: "Config", seed: int) -> list[tuple[Path, "np.ndarray"]]:
@@ -300,26 +295,21 @@ def _from_data(data_dir: Path | None, config: "Config", seed: int) -> list[tuple
     from keras_birds.errors import DataError
 
     catalog = _read_clean(data_dir, config)
-    paths = [Path(p) for p in catalog.recordings["path"]]
+    paths = catalog.recordings["path"]
     order = np.random.default_rng(seed).permutation(len(paths))
-    found = _readable([paths[i] for i in order], config, 2)
+    found = list(islice(_readable(paths[order], config), 2))
     if len(found) < 2:
-        raise DataError(
-            f"a preview needs two recordings that can be read. Received: {len(found)} in {catalog.root}"
-        )
+        rule = "a preview needs two recordings that can be read"
+        raise DataError(f"{rule}. Received: {len(found)} in {catalog.root}")
     return found
 
 
-def _readable(paths: list[Path], config: "Config", count: int) -> list[tuple[Path, "np.ndarray"]]:
+def _readable(paths: Iterable[str | Path], config: "Config") -> Iterator[tuple[Path, "np.ndarray"]]:
     from keras_birds.errors import AudioError
     from keras_birds.plots.augmentation import clip_image
 
-    found: list[tuple[Path, np.ndarray]] = []
     for path in paths:
-        if len(found) == count:
-            break
         try:
-            found.append((path, clip_image(path, config)))
+            yield Path(path), clip_image(path, config)
         except AudioError as error:
             click.echo(f"Left out: {error}", err=True)
-    return found

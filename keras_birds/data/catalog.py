@@ -135,7 +135,14 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
     for names in near_duplicates(taxonomy):
         for row in recordings["row"][recordings["label"].isin(names[1:])]:
             problems.add(rule.format(" and ".join(map(repr, names))), row, data.table)
-    _check_labels(recordings, taxonomy, data, where, problems)
+    columns = (recordings[x].tolist() for x in ("label", "secondary", "row"))
+    for label, secondary, row in zip(*columns, strict=True):
+        if label and label not in taxonomy:
+            problems.add(f"the primary label must be in {where}. Received: {label!r}", row, data.table)
+        for name in secondary if data.secondary != "ignore" else ():
+            if name not in taxonomy:
+                rule = f"a secondary label must be in {where}. Received: {name!r}"
+                problems.add(f"{rule}; add it or set data.secondary=ignore", row, data.table)
     return Catalog(root, recordings, taxonomy, problems.lines(), left_out)
 
 
@@ -203,9 +210,7 @@ def _read_row(cell: dict[str, Any], data: DataConfig, problems: Problems) -> dic
         if is_wrong:
             span = "" if limit == float("inf") else f" from -{limit:g} to {limit:g}"
             problems.add(f"{column} must be a number{span}. Received: {cell[column]!r}", row, data.table)
-    record["collection"] = cell.get(data.column_collection, "")
-    record["author"] = cell.get(data.column_author, "")
-    return record
+    return record | {x: cell.get(getattr(data, f"column_{x}"), "") for x in ("collection", "author")}
 
 
 def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
@@ -227,10 +232,8 @@ def _absent_columns(header: list[str], data: DataConfig) -> list[str]:
 
 
 def _is_kept(cell: dict[str, Any], data: DataConfig) -> bool:
-    rating, _ = number(cell.get(data.column_rating, ""))
-    if 0 < rating < data.min_rating:
-        return False
-    return not data.collections or cell.get(data.column_collection, "") in data.collections
+    is_low = 0 < number(cell.get(data.column_rating, ""))[0] < data.min_rating
+    return not is_low and (not data.collections or cell.get(data.column_collection, "") in data.collections)
 
 
 def _check_filters(rows: list[dict[str, Any]], n_kept: int, data: DataConfig, problems: Problems) -> None:
@@ -253,10 +256,8 @@ def _check_files(base: Path, data: DataConfig, records: list[dict[str, Any]], pr
     if not records:
         return
     if not base.is_dir():
-        problems.add(
-            f"data.audio_dir must be a folder. Received: {base}, so none of the {len(records)} recordings of "
-            f"{data.table} is there"
-        )
+        none = f"none of the {len(records)} recordings of {data.table} is there"
+        problems.add(f"data.audio_dir must be a folder. Received: {base}, so {none}")
         return
 
     @cache
@@ -281,6 +282,7 @@ def _from_folders(
 ) -> tuple[pd.DataFrame, dict[str, Label], list[tuple[str, str]]]:
     base = root / data.audio_dir if (root / data.audio_dir).is_dir() else root
     left_out: list[tuple[str, str]] = []
+    records: list[dict[str, Any]] = []
 
     def on_problem(name: str, reason: str) -> None:
         if reason.startswith("holds"):  # what else than recordings
@@ -289,14 +291,12 @@ def _from_folders(
             problems.add(f"folders must be readable. Received: {name} {reason}")
 
     rest = {"secondary": (), "collection": "", "author": "", "row": 0, **dict.fromkeys(_LIMITS, float("nan"))}
-    records: list[dict[str, Any]] = []
     for path in recordings_in(base, on_problem):
-        name = os.path.relpath(path, root)
-        parts = Path(path).relative_to(base).parts
-        if len(parts) < 2:
+        name, (folder, *below) = os.path.relpath(path, root), Path(path).relative_to(base).parts
+        if not below:
             left_out.append((path, "lies in no label's folder, left out"))
             continue
-        records.append({"path": path, "label": parts[0].strip(), **rest})
+        records.append({"path": path, "label": folder.strip(), **rest})
         if printable(name) != name:
             problems.add(f"a file's name must be UTF-8. Received: {name}; rename it")
     if not records:
@@ -305,16 +305,3 @@ def _from_folders(
             f"Received: {root}, which has neither. Choose another folder, or another table with data.table"
         )
     return _frame(records), {record["label"]: Label(record["label"]) for record in records}, left_out
-
-
-def _check_labels(
-    recordings: pd.DataFrame, labels: LabelSet, data: DataConfig, where: str, problems: Problems
-) -> None:
-    columns = (recordings[x].tolist() for x in ("label", "secondary", "row"))
-    for label, secondary, row in zip(*columns, strict=True):
-        if label and label not in labels:
-            problems.add(f"the primary label must be in {where}. Received: {label!r}", row, data.table)
-        for name in secondary if data.secondary != "ignore" else ():
-            if name not in labels:
-                rule = f"a secondary label must be in {where}. Received: {name!r}"
-                problems.add(f"{rule}; add it or set data.secondary=ignore", row, data.table)

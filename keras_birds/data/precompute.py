@@ -66,6 +66,12 @@ class _Entry:
     samples: int = 0
     offset: int = 0
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the recording is in the store as it is on the disk now."""
+        stamp = self.size_bytes, self.mtime_ns
+        return self.status not in _TRY_AGAIN and file_fingerprint(self.path) == stamp
+
 
 @dataclass(frozen=True)
 class StorePlan:
@@ -134,7 +140,8 @@ def precompute(
         anew = bool(reason) or stored is None
         data_bytes = _size(store / DATA)
         entries, journal_bytes = ({}, 0) if anew else _read_journal(store, slots.frame_bytes)
-        todo = [name for name in names if not _is_current(entries.get(name))]
+        current = {name for name, x in entries.items() if x.is_current}
+        todo = [name for name in names if name not in current]
         plan = StorePlan(
             store=store,
             recordings=len(names),
@@ -149,32 +156,24 @@ def precompute(
                 f"{store}: the disk must have room for the store. Received: {plan.free_bytes / 1e9:.2f} GB "
                 f"free of {plan.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
             )
-        with _disk_errors(store):
-            if anew:
-                _begin(store, settings)
-            end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)
-            with _open_at(store / DATA, end) as file, _open_at(store / JOURNAL, journal_bytes) as journal:
-                for done, (entry, data) in enumerate(_compute(todo, config.audio, slots, workers), 1):
-                    entries[entry.path] = entry = replace(entry, offset=file.tell() if data else 0)
-                    _write(file, data)
-                    _write(journal, json.dumps(asdict(entry)).encode() + b"\n")
-                    progress(done, len(todo))
-                os.fsync(file.fileno())
-            chosen = [entries[name] for name in names]
-            columns = [x.name for x in fields(_Entry)]
-            with atomic_path(store / INDEX) as temporary:
-                pd.DataFrame([asdict(entry) for entry in chosen], columns=columns).to_parquet(temporary)
+        if anew:
+            _begin(store, settings)
+        end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)
+        with _open_at(store / DATA, end) as file, _open_at(store / JOURNAL, journal_bytes) as journal:
+            for done, (entry, data) in enumerate(_compute(todo, config.audio, slots, workers), 1):
+                entries[entry.path] = entry = replace(entry, offset=file.tell() if data else 0)
+                _write(file, data)
+                _write(journal, json.dumps(asdict(entry)).encode() + b"\n")
+                progress(done, len(todo))
+            os.fsync(file.fileno())
+        chosen = [entries[name] for name in names]
+        columns = [x.name for x in fields(_Entry)]
+        with atomic_path(store / INDEX) as temporary:
+            pd.DataFrame([asdict(entry) for entry in chosen], columns=columns).to_parquet(temporary)
         data_bytes = _size(store / DATA)
     unused_bytes = data_bytes - sum(x.frames for x in chosen) * slots.frame_bytes
     left_out = tuple((entry.path, entry.reason) for entry in chosen if entry.status not in USABLE)
     return StoreSummary(plan, data_bytes, unused_bytes, left_out)
-
-
-def _is_current(entry: _Entry | None) -> bool:
-    """Whether a recording is in the store as it is on the disk now."""
-    if entry is None or entry.status in _TRY_AGAIN:
-        return False
-    return file_fingerprint(entry.path) == (entry.size_bytes, entry.mtime_ns)
 
 
 def _read_journal(store: Path, frame_bytes: int) -> tuple[dict[str, _Entry], int]:
@@ -194,7 +193,7 @@ def _read_journal(store: Path, frame_bytes: int) -> tuple[dict[str, _Entry], int
 
 
 def _begin(store: Path, settings: dict[str, Any]) -> None:
-    """Empties a store. The index goes first and the settings come last: never do they vouch for other data."""
+    """Empties a store. The index goes first and the settings come last, so that they never vouch for other data."""
     for name in (INDEX, JOURNAL, DATA):
         (store / name).unlink(missing_ok=True)
     with atomic_path(store / SETTINGS) as temporary:
@@ -221,7 +220,7 @@ def _write(file: io.FileIO, data: bytes) -> None:
 
 @contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """Makes the store's folder, unless it has other files, and keeps other runs out of it."""
+    """Makes the store's folder, unless it has other files, keeps other runs out of it and tells of a full disk."""
     own = (SETTINGS, DATA, JOURNAL, INDEX, _LOCK)
     names = sorted(x.name for x in store.iterdir()) if store.is_dir() else []
     # A kill leaves temporary files of the settings or the index.
@@ -233,28 +232,22 @@ def _locked(store: Path) -> Iterator[None]:
         store.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise DataError(f"--out must be a folder. Received: {store}, a file") from None
-    with (store / _LOCK).open("w") as lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"one run at a time can write a mel store. Received: {store}, where another is at work; "
-                    "wait for it or choose another --out"
-                ) from None
-        yield
-
-
-@contextmanager
-def _disk_errors(store: Path) -> Iterator[None]:
     try:
-        yield
+        with (store / _LOCK).open("w") as lock:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError:
+        raise DataError(
+            f"one run at a time can write a mel store. Received: {store}, where another is at work; "
+            "wait for it or choose another --out"
+        ) from None
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         raise DataError(
-            f"{store}: the disk is full. Received: {error.strerror}. Free some space and run the same "
-            "command again: it goes on from here"
+            f"{store}: the disk is full. Received: {error.strerror}. Free some space and run the same command again: "
+            "it goes on from here"
         ) from None
 
 

@@ -1,6 +1,5 @@
 """What people said of detections: a CSV beside each recording, and the material for training that it makes."""
 
-import csv
 import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from keras_birds.csv_table import read_records
 from keras_birds.data.tables import number
 from keras_birds.errors import AudioError, DataError
 from keras_birds.labels import LabelSet
+from keras_birds.text import csv_writer
 
 Verdict = Literal["right", "wrong", "other"]
 """The label is there; it isn't; it isn't, but `true_label` is."""
@@ -143,18 +143,17 @@ def find_reviews(folder: Path) -> Iterator[tuple[Path, Review]]:
             if review.file != recording.name:
                 raise DataError(f"{path}: row {row}: file must be {recording.name}. Received: {review.file}")
         if found:
-            _check_end(path, recording, *max(found, key=lambda x: x[1].end_s))
+            if not recording.is_file():
+                raise DataError(
+                    f"{path}: the recording must lie beside its reviews. Received: no {recording.name}"
+                )
+            row, last = max(found, key=lambda x: x[1].end_s)
+            if not len(_samples(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s, _CHECK_HZ)):
+                raise DataError(
+                    f"{path}: row {row}: reviews must lie in the recording. Received: {last.start_s:g} to "
+                    f"{last.end_s:g} s, after its end"
+                )
         yield from ((recording, review) for _, review in found)
-
-
-def _check_end(path: Path, recording: Path, row: int, last: Review) -> None:
-    if not recording.is_file():
-        raise DataError(f"{path}: the recording must lie beside its reviews. Received: no {recording.name}")
-    if not len(_samples(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s, _CHECK_HZ)):
-        raise DataError(
-            f"{path}: row {row}: reviews must lie in the recording. Received: {last.start_s:g} to {last.end_s:g} s, "
-            "after its end"
-        )
 
 
 def _samples(recording: Path, start_s: float, end_s: float, sample_rate_hz: int) -> np.ndarray:
@@ -167,11 +166,11 @@ def _samples(recording: Path, start_s: float, end_s: float, sample_rate_hz: int)
 
 def write_reviews(stream: TextIO, reviews: Iterable[Review]) -> None:
     """Writes the CSV."""
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    writer = csv_writer(stream)
+    writer.writerow(COLUMNS)
     for x in reviews:
-        times = {name: f"{getattr(x, name):.3f}" for name in ("start_s", "end_s")}
-        writer.writerow({**asdict(x), **times, "score": f"{x.score:.6g}"})
+        numbers = {"start_s": f"{x.start_s:.3f}", "end_s": f"{x.end_s:.3f}", "score": f"{x.score:.6g}"}
+        writer.writerow((asdict(x) | numbers).values())
 
 
 def _write(path: Path, reviews: Iterable[Review]) -> None:
@@ -218,12 +217,11 @@ class ReviewedSource:
         self.transform = MelTransform(audio, mel)
         self.recordings = [path for path, _ in windows]
         self.targets = np.full((len(windows), len(labels)), -1, np.float32)
+        rule = "reviews must name labels of the data set"
         for row, (path, review) in enumerate(windows):
             for label, target in review.targets.items():
                 if label not in labels:
-                    raise DataError(
-                        f"{path}: reviews must name labels of the data set. Received: {label} at {review.start_s:g} s"
-                    )
+                    raise DataError(f"{path}: {rule}. Received: {label} at {review.start_s:g} s")
                 self.targets[row, labels.index(label)] = target
         self._reviews = [review for _, review in windows]
         self.usable = np.ones(len(windows), bool)

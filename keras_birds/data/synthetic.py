@@ -48,40 +48,27 @@ def _series(count: int, step_s: float, note: _Note) -> list[_Note]:
 
 
 # Some labels look like numbers, as BirdCLEF's do.
-SPECIES: tuple[tuple[Label, list[_Note]], ...] = (
-    (
-        Label("1000417", "Rana clicans", "Clicking Pondfrog", "Amphibia"),
-        _series(9, 0.11, _Note(0, 0.04, 1100, 1000, overtones=2)),
-    ),
-    (
-        Label("2000938", "Cicada fricans", "Rasping Cicada", "Insecta"),
-        _series(14, 0.045, _Note(0, 0.03, 8200, 8200, noise=True)),
-    ),
-    (
-        Label("chabat1", "Vulpes garriens", "Chattering Fox", "Mammalia"),
-        _series(4, 0.3, _Note(0, 0.17, 1700, 650, overtones=4)),
-    ),
-    (
-        Label("duehoo1", "Bubo duplex", "Double Hooter", "Aves"),
-        [_Note(0, 0.28, 420, 400, overtones=1), _Note(0.42, 0.5, 400, 360, overtones=1)],
-    ),
-    (
-        Label("falwhi1", "Turdus cadens", "Falling Whistler", "Aves"),
-        _series(2, 0.5, _Note(0, 0.4, 3600, 2300)),
-    ),
-    (
-        Label("risscl1", "Cantor scandens", "Scaleclimber", "Aves"),
-        [_Note(i * 0.16, 0.12, hz, hz * 1.05) for i, hz in enumerate(np.geomspace(1500, 4500, 6))],
-    ),
-    (
-        Label("sewtri1", "Motacilla sartor", "Sewing Trillbird", "Aves"),
-        _series(16, 0.07, _Note(0, 0.04, 5200, 5900)),
-    ),
-    (
-        Label("wavwar1", "Sylvia undans", "Wavering Warbler", "Aves"),
-        [_Note(0, 0.9, 2700, 2900, vibrato_hz=9.0)],
-    ),
+_LABELS = """
+1000417,Rana clicans,Clicking Pondfrog,Amphibia
+2000938,Cicada fricans,Rasping Cicada,Insecta
+chabat1,Vulpes garriens,Chattering Fox,Mammalia
+duehoo1,Bubo duplex,Double Hooter,Aves
+falwhi1,Turdus cadens,Falling Whistler,Aves
+risscl1,Cantor scandens,Scaleclimber,Aves
+sewtri1,Motacilla sartor,Sewing Trillbird,Aves
+wavwar1,Sylvia undans,Wavering Warbler,Aves
+"""
+_PHRASES = (
+    _series(9, 0.11, _Note(0, 0.04, 1100, 1000, overtones=2)),
+    _series(14, 0.045, _Note(0, 0.03, 8200, 8200, noise=True)),
+    _series(4, 0.3, _Note(0, 0.17, 1700, 650, overtones=4)),
+    [_Note(0, 0.28, 420, 400, overtones=1), _Note(0.42, 0.5, 400, 360, overtones=1)],
+    _series(2, 0.5, _Note(0, 0.4, 3600, 2300)),
+    [_Note(i * 0.16, 0.12, hz, hz * 1.05) for i, hz in enumerate(np.geomspace(1500, 4500, 6))],
+    _series(16, 0.07, _Note(0, 0.04, 5200, 5900)),
+    [_Note(0, 0.9, 2700, 2900, vibrato_hz=9.0)],
 )
+SPECIES = [(Label(*x.split(",")), y) for x, y in zip(_LABELS.split("\n")[1:-1], _PHRASES, strict=True)]
 
 
 def make_synthetic(

@@ -3,7 +3,6 @@
 import ast
 import csv
 import math
-import posixpath
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -78,7 +77,7 @@ def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet 
         DataError: if it isn't a CSV in UTF-8.
     """
     name = data.taxonomy
-    if not name or not (root / name).is_file():
+    if not (root / name).is_file():
         if name not in ("", DataConfig().taxonomy):
             problems.add(f"data.taxonomy must name a CSV in the data set's folder. Received: {name}")
         return None
@@ -89,8 +88,7 @@ def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet 
         return None
     labels: dict[str, Label] = {}
     for line, cell in rows:
-        label = cell[column].strip()
-        if not label:
+        if not (label := cell[column].strip()):
             problems.add(f"{column} must not be empty", line, name)
         elif label in labels:
             problems.add(f"a label must be listed once. Received: {label!r} again", line, name)
@@ -102,7 +100,7 @@ def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet 
 
 
 def label_of(name: str, cell: Mapping[str, str]) -> Label:
-    """A label with what a row's columns `scientific_name`, `common_name` and `class_name` say of it."""
+    """A label with what a row's columns say of it."""
     return Label(name, *(cell.get(x, "") for x in ("scientific_name", "common_name", "class_name")))
 
 
@@ -172,7 +170,5 @@ def number(text: str, limit: float = math.inf) -> tuple[float, bool]:
 
 def is_inside(path: str) -> bool:
     """Whether a relative path stays below its folder, on every system."""
-    parts = PureWindowsPath(path)
-    is_absolute = path.startswith(("/", "\\")) or bool(parts.drive)
-    is_file = posixpath.normpath(path.replace("\\", "/")) != "."
-    return bool(path) and "\0" not in path and not is_absolute and is_file and ".." not in parts.parts
+    pure = PureWindowsPath(path)
+    return bool(pure.parts) and not pure.anchor and ".." not in pure.parts and "\0" not in path
