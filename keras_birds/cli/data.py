@@ -93,12 +93,9 @@ def check(
         progress = partial(reporter.progress, "Decoding")
         manifest = check_recordings(paths, audio.sample_rate_hz, workers, progress, audio.decoder)
     # Missing files are among the tables' problems, with their rows.
-    wrong = manifest[~manifest["status"].isin(["ok", "missing"])]
-    columns = (wrong[x] for x in ("path", "status", "reason"))
+    wrong = manifest.loc[~manifest["status"].isin(["ok", "missing"]), ["path", "reason", "status"]].to_numpy()
     problems = list(catalog.problems)
-    problems += [
-        f"{os.path.relpath(x, root)}: {why} ({status})" for x, status, why in zip(*columns, strict=True)
-    ]
+    problems += [f"{os.path.relpath(path, root)}: {reason} ({status})" for path, reason, status in wrong]
     problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
     write_table(manifest, out / MANIFEST)
     if catalog.labels:

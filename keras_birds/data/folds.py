@@ -120,8 +120,7 @@ def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
     what = "recordings"
     if folds.strategy == "grouped":
         groups, what = _codes(_group_names(catalog, folds.column)), f"groups by {folds.column}"
-    fold = np.zeros(len(labels), int)
-    fold[_choose_hidden(labels, groups, folds)] = HIDDEN
+    fold = np.where(_is_hidden(labels, groups, folds), HIDDEN, 0)
     rows = np.flatnonzero(fold != HIDDEN)
     n_groups = len(np.unique(groups[rows]))
     if n_groups < folds.n_folds:
@@ -159,25 +158,25 @@ def _deal(labels: np.ndarray, n_parts: int, seed: int) -> np.ndarray:
     return part
 
 
-def _choose_hidden(labels: np.ndarray, groups: np.ndarray, folds: FoldsConfig) -> np.ndarray:
-    """Int rows of the hidden set: whole groups that bring it closer to each label's share."""
+def _is_hidden(labels: np.ndarray, groups: np.ndarray, folds: FoldsConfig) -> np.ndarray:
+    """Bool `[n]`, the hidden set: whole groups that bring it closer to each label's share."""
     counts = np.bincount(labels)
     left = counts.copy()
     wanted = np.where(counts >= MIN_FOR_HIDDEN, folds.hidden_fraction * counts, 0.0)
     members: dict[int, list[int]] = {}
     for row in np.random.default_rng(folds.seed).permutation(len(labels)).tolist():
         members.setdefault(int(groups[row]), []).append(row)
-    hidden: list[int] = []
+    hidden = np.zeros(len(labels), bool)
     # Big groups first: small ones then fill what is left.
     for rows in sorted(members.values(), key=len, reverse=True):
         there, numbers = np.unique(labels[rows], return_counts=True)
         is_allowed = np.all(counts[there] >= MIN_FOR_HIDDEN) and np.all(left[there] > numbers)
         closer = np.abs(wanted[there]).sum() - np.abs(wanted[there] - numbers).sum()
         if is_allowed and closer > 0:
-            hidden += rows
+            hidden[rows] = True
             wanted[there] -= numbers
             left[there] -= numbers
-    return np.array(sorted(hidden), int)
+    return hidden
 
 
 def _group_names(catalog: Catalog, column: str) -> list[str]:
@@ -188,10 +187,8 @@ def _group_names(catalog: Catalog, column: str) -> list[str]:
     else:
         names = [str(x) for x in _column(catalog, column)]
     if not any(names):
-        raise ConfigError(
-            f"folds.column must hold something to group by. Received: {column}, which is empty in all "
-            f"{len(names)} recordings"
-        )
+        rule = "folds.column must hold something to group by"
+        raise ConfigError(f"{rule}. Received: {column}, which is empty in all {len(names)} recordings")
     return [f"group {name}" if name else f"row {i}" for i, name in enumerate(names)]
 
 
@@ -202,26 +199,21 @@ def _by_column(catalog: Catalog, folds: FoldsConfig) -> Split:
         rows = catalog.recordings["row"][~is_number]
         wrong = [f"{row} ({cell!r})" for row, cell in zip(rows, cells[~is_number], strict=True)]
         more = f" and {len(wrong) - _ROWS_LISTED} more" if len(wrong) > _ROWS_LISTED else ""
-        raise DataError(
-            f"the column {folds.column} must hold folds as whole numbers from 0. "
-            f"Received: rows {', '.join(wrong[:_ROWS_LISTED])}{more}"
-        )
+        rule = f"the column {folds.column} must hold folds as whole numbers from 0"
+        raise DataError(f"{rule}. Received: rows {', '.join(wrong[:_ROWS_LISTED])}{more}")
     fold = cells.astype(int).to_numpy()
     found = np.unique(fold).tolist()
     if found != list(range(len(found))) or len(found) < 2:
-        raise DataError(
-            f"the column {folds.column} must hold the folds 0 to n-1, at least two, each with recordings. "
-            f"Received: {', '.join(map(str, found))}"
-        )
+        rule = f"the column {folds.column} must hold the folds 0 to n-1, at least two, each with recordings"
+        raise DataError(f"{rule}. Received: {', '.join(map(str, found))}")
     return Split(fold, len(found))
 
 
 def _column(catalog: Catalog, column: str) -> list[object]:
     if column not in catalog.recordings:
         known = ", ".join(x for x in catalog.recordings.columns if x not in ("path", "row", "secondary"))
-        raise ConfigError(
-            f"folds.column must name a column of the data set's table. Received: {column}. There are: {known}"
-        )
+        rule = "folds.column must name a column of the data set's table"
+        raise ConfigError(f"{rule}. Received: {column}. There are: {known}")
     return catalog.recordings[column].tolist()
 
 

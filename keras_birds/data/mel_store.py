@@ -5,8 +5,7 @@ A store is a folder:
 - `settings.json`: what its contents depend on (`store_settings`);
 - `data.bin`: the recordings' mels one after another;
 - `journal.jsonl`: one line for each recording whose data has reached `data.bin`;
-- `index.parquet`: the table that readers use, written last and renamed into place. Without it there is no
-store.
+- `index.parquet`: the table that readers use, written last; without it there is no store.
 
 With `audio.crop = "center"` a recording's data is the normalised mel (or MFCC) of its middle clip, float32
 `[rows, frames]`. With `"random"` it is the whole recording's mel power in dB, float16 `[frames, n_mels]` so that a
@@ -152,27 +151,24 @@ class MelStore:
         transform = self.transform
         clips = np.empty((len(rows), transform.num_rows, transform.num_frames), np.float32)
         hop_samples, clip_samples = transform.mel.hop_samples, transform.audio.clip_samples
-        for i, row in enumerate(rows):
-            start = 0
-            if self._slots.is_random:
-                position = None if positions is None else float(positions[i])
-                start = crop_start(int(self._samples[row]), clip_samples, position, hop_samples)
+        where = [None] * len(rows) if positions is None else positions.tolist()
+        for i, (row, position) in enumerate(zip(rows, where, strict=True)):
+            start = crop_start(int(self._samples[row]), clip_samples, position, hop_samples)
+            frame = start // hop_samples if self._slots.is_random else 0
             place = int(self._offsets[row]), int(self._frames[row])
-            clips[i] = self._slots.clip(self._data, *place, start // hop_samples)
+            clips[i] = self._slots.clip(self._data, *place, frame)
         return transform.resize(clips)
 
 
 def _select(store: Path, index: pd.DataFrame, paths: list[str]) -> pd.DataFrame:
-    absent = [path for path in paths if path not in index.index]
-    if absent:
+    if absent := [path for path in paths if path not in index.index]:
         raise DataError(
             f"{store}: the store must hold every recording. Received: {len(absent)} that it lacks, "
             f"first {absent[0]}; {_REMEDY}"
         )
     chosen = index.loc[paths]
     stamps = zip(paths, chosen["size_bytes"], chosen["mtime_ns"], strict=True)
-    changed = [path for path, size, mtime in stamps if file_fingerprint(path) != (size, mtime)]
-    if changed:
+    if changed := [path for path, *stamp in stamps if file_fingerprint(path) != tuple(stamp)]:
         raise DataError(
             f"{store}: recordings must be as they were when the store was made. Received: {len(changed)} "
             f"that changed, first {changed[0]}; {_REMEDY}"

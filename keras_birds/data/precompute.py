@@ -24,17 +24,8 @@ from keras_birds.audio.clips import fill
 from keras_birds.audio.decode import decode, decode_clip, header_seconds
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import AudioConfig, Config
-from keras_birds.data.mel_store import (
-    DATA,
-    INDEX,
-    JOURNAL,
-    SETTINGS,
-    Slots,
-    describe_difference,
-    read_settings,
-    store_name,
-    store_settings,
-)
+from keras_birds.data import mel_store
+from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, SETTINGS, Slots
 from keras_birds.data.source import USABLE
 from keras_birds.errors import AudioError, DataError
 
@@ -93,11 +84,24 @@ class StorePlan:
     free_bytes: int
     rebuild_reason: str
 
+    def require_room(self) -> None:
+        """Raises `DataError` if the disk would become full."""
+        if self.new_bytes > self.free_bytes:
+            raise DataError(
+                f"{self.store}: the disk must have room for the store. Received: {self.free_bytes / 1e9:.2f} GB "
+                f"free of {self.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
+            )
+
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What a run did: its plan, the size of the store's data, how much of it is of recordings that changed or left
-    the data set, and path and reason of each recording that isn't usable.
+    """What a run did.
+
+    Args:
+        plan: what it set out to do.
+        data_bytes: size of the store's data now.
+        unused_bytes: of them data of recordings that changed or left the data set.
+        left_out: path and reason of each recording that isn't usable.
     """
 
     plan: StorePlan
@@ -131,31 +135,22 @@ def precompute(
         DataError: if the folder isn't a store's, another run writes to it, or the disk is or would become full.
         ConfigError: if the decoder can't be loaded.
     """
-    names = list(dict.fromkeys(store_name(path) for path in paths))
+    names = list(dict.fromkeys(mel_store.store_name(path) for path in paths))
     store = Path(store)
     with _locked(store):
-        settings, stored = store_settings(config), read_settings(store)
-        reason = describe_difference(stored, settings) if stored is not None else ""
+        settings, stored = mel_store.store_settings(config), mel_store.read_settings(store)
+        reason = mel_store.describe_difference(stored, settings) if stored is not None else ""
         slots = Slots(config)
         anew = bool(reason) or stored is None
         data_bytes = _size(store / DATA)
         entries, journal_bytes = ({}, 0) if anew else _read_journal(store, slots.frame_bytes)
         current = {name for name, x in entries.items() if x.is_current}
         todo = [name for name in names if name not in current]
-        plan = StorePlan(
-            store=store,
-            recordings=len(names),
-            reused=len(names) - len(todo),
-            new_bytes=_estimate_bytes(todo, config.audio, slots, workers),
-            free_bytes=shutil.disk_usage(store).free + (data_bytes if reason else 0),
-            rebuild_reason=reason,
-        )
+        new_bytes = _estimate_bytes(todo, config.audio, slots, workers)
+        free_bytes = shutil.disk_usage(store).free + (data_bytes if reason else 0)
+        plan = StorePlan(store, len(names), len(names) - len(todo), new_bytes, free_bytes, reason)
         announce(plan)
-        if plan.new_bytes > plan.free_bytes:
-            raise DataError(
-                f"{store}: the disk must have room for the store. Received: {plan.free_bytes / 1e9:.2f} GB "
-                f"free of {plan.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
-            )
+        plan.require_room()
         if anew:
             _begin(store, settings)
         end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)

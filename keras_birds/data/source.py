@@ -19,15 +19,12 @@ USABLE = frozenset({"ok", "partial", "silent"})
 
 
 class MelSource(Protocol):
-    """Images of a catalog's recordings, by row.
-
-    Attributes:
-        usable: bool `[n]`; rows where it is false must not be asked for.
-        reasons: why a row isn't usable, else an empty string.
-    """
+    """Images of a catalog's recordings, by row."""
 
     usable: np.ndarray
+    """Bool `[n]`; rows where it is false must not be asked for."""
     reasons: list[str]
+    """Why a row isn't usable, else an empty string."""
 
     def __len__(self) -> int: ...
 
