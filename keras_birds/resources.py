@@ -8,10 +8,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def resource(*parts: str) -> Path:
-    """Path of a shipped file or folder, in a checkout and in an installed wheel alike.
-
-    Args:
-        parts: for instance `"configs", "baseline.toml"`.
+    """Path of a shipped file or folder, such as `"configs", "baseline.toml"`, in a checkout and in a wheel alike.
 
     Raises:
         KerasBirdsError: if there is no such file.

@@ -13,12 +13,7 @@ MIN_TAIL_S = 1.0
 
 
 def fill(samples: np.ndarray, clip_samples: int) -> np.ndarray:
-    """Repeats a recording until it fills a clip; what is long enough is returned as it is.
-
-    Args:
-        samples: `[n]`, n >= 1.
-        clip_samples: the least length of the answer.
-    """
+    """Repeats `[n]` samples, n >= 1, until they fill a clip; what is long enough is returned as it is."""
     if len(samples) == 0:
         raise ValueError("samples must hold at least one sample. Received: none")
     if len(samples) >= clip_samples:
@@ -36,11 +31,9 @@ def center(samples: np.ndarray, clip_samples: int) -> np.ndarray:
 def crop_start(
     n_samples: int, clip_samples: int, position: float | None = None, snap_samples: int = 1
 ) -> int:
-    """Where a crop begins, in samples.
+    """Where a crop of `clip_samples` begins in a recording of `n_samples`.
 
     Args:
-        n_samples: length of the recording.
-        clip_samples: length of the crop.
         position: `None` for the centre, else 0 to 1, spread evenly over the possible starts.
         snap_samples: starts are multiples of this, for instance a mel hop.
     """
@@ -94,7 +87,7 @@ def sliding_windows(
     overlap_s: float = 0.0,
     channel_ids: Sequence[int] = (0,),
 ) -> Iterator[Window]:
-    """Cuts a recording into windows as prediction scores them, while it is being decoded.
+    """Cuts a recording into windows as prediction scores them, by start and channel, while it is being decoded.
 
     All windows are full but the last, which is filled by repeating what it holds, as in training. That one is there
     when it holds samples that no full window holds, and is `MIN_TAIL_S` long or the only one. At most a window and a
@@ -105,9 +98,6 @@ def sliding_windows(
         audio: the clip length.
         overlap_s: how much each window shares with the one before, in seconds.
         channel_ids: what the columns of the blocks are.
-
-    Yields:
-        Windows by start, then by channel.
 
     Raises:
         ConfigError: if the overlap is negative or as long as the clip.

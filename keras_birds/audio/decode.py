@@ -54,7 +54,7 @@ def decode(path: str | Path, sample_rate_hz: int, decoder: str = "soundfile") ->
     """Reads a whole recording into memory; `open_stream` reads any length in flat memory.
 
     Args:
-        path: the file.
+        path: a path or a URL.
         sample_rate_hz: rate of the answer; other rates are resampled by soxr (HQ).
         decoder: `"soundfile"`, or `"tfio"` for tensorflow-io, which reads OGG and needs the `tfio` extra.
 
@@ -79,18 +79,17 @@ def decode_clip(
     """Reads one clip of a recording; shorter recordings are repeated until they fill it.
 
     Args:
-        path: the file.
+        path: a path or a URL.
         audio: rate, clip length and decoder.
-        position: `None` for the centre, else 0 to 1, spread evenly over the possible starts.
-        snap_samples: starts are multiples of this, for instance a mel hop.
+        position: as in `crop_start`.
+        snap_samples: as in `crop_start`.
         context_samples: so many samples more before and after the clip, zeros where the recording has none.
 
     Returns:
         Exactly `audio.clip_samples + 2 * context_samples` samples.
 
     Raises:
-        AudioError: as `decode`.
-        ConfigError: as `decode`.
+        AudioError, ConfigError: as `decode`.
     """
     clip_samples, rate_hz = audio.clip_samples, audio.sample_rate_hz
     if audio.decoder == "soundfile":
@@ -110,13 +109,7 @@ def decode_clip(
 
 
 def read_part(name: str | Path, begin_s: float, end_s: float, sample_rate_hz: int) -> np.ndarray:
-    """One part of a recording, the mean over channels, resampled by soxr (HQ).
-
-    Args:
-        name: a path or a URL.
-        begin_s: where it begins.
-        end_s: where it ends.
-        sample_rate_hz: rate of the samples.
+    """Part of a recording, the mean over channels, resampled by soxr (HQ).
 
     Returns:
         float32 `[n]`, shorter where the recording ends before; none where it ends before the part begins.

@@ -4,6 +4,7 @@ import csv
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -31,12 +32,9 @@ def recordings_in(folder: str | Path, on_problem: OnProblem = log_problem) -> li
     too), tables, texts and pictures are passed over; links to folders aren't followed.
 
     Args:
-        folder: a local folder.
+        folder: a local folder, with which the paths in the answer begin.
         on_problem: is told of folders that can't be listed, and of files of unknown kind, as a name and a reason that
             follows it: `"'rec' holds 2 files of unknown kind, left out: ..."`.
-
-    Returns:
-        Their paths below `folder` as it was given, folder by folder, sorted.
     """
     return list(Tree(_entries, on_problem).walk(str(folder)))
 
@@ -146,14 +144,11 @@ def _read_stdin(stdin: BinaryIO | None) -> Iterator[str]:
         raise DataError("a list on stdin must be in UTF-8. Received: UTF-16")
     separator, line_end = (b"\0", b"") if b"\0" in block else (b"\n", b"\r")
     rest = b""
-    while block:
-        *names, rest = (rest + block).split(separator)
+    for part in chain((block,), iter(partial(stdin.read, _LIST_BLOCK_BYTES), b""), (separator,)):
+        *names, rest = (rest + part).split(separator)
         for name in names:
             if name.removesuffix(line_end):
                 yield os.fsdecode(name.removesuffix(line_end))
-        block = stdin.read(_LIST_BLOCK_BYTES)
-    if rest.removesuffix(line_end):
-        yield os.fsdecode(rest.removesuffix(line_end))
 
 
 def _read_csv(path: Path, on_problem: OnProblem) -> list[str]:

@@ -52,14 +52,13 @@ def _is_sidecar(name: str) -> bool:
 class Tree:
     """Folders of one file system.
 
-    What is found comes folder by folder, sorted: a folder's files, then its folders. Hidden files and folders are
-    left out, links to folders are followed only where a glob names them. A folder that can't be listed is told to
-    `on_problem`, and the others go on. So are the files of a folder that are neither audio by their suffix nor a table,
-    text or picture such as lie beside recordings.
+    What is found comes folder by folder, sorted: a folder's files, then its folders. Hidden ones are left out, links to
+    folders are followed only where a glob names them. Told are folders that can't be listed, and files that are neither
+    audio by their suffix nor a table, text or picture such as lie beside recordings; the others go on.
 
     Args:
         entries: names in a folder (`""` is the current one) and what they are; raises `OSError`.
-        on_problem: is told of folders that can't be listed.
+        on_problem: is told of both.
         separator: between the names of a path.
     """
 

@@ -31,8 +31,7 @@ class LiveBuffer:
     """
 
     def __init__(self, rate_hz: int, max_s: float = 60.0, waits: bool = True):
-        self.lost_s = 0.0
-        self._rate_hz = rate_hz
+        self.lost_s, self._rate_hz = 0.0, rate_hz
         self._max_samples = round(max_s * rate_hz)
         self._waits = waits
         self._blocks: deque[np.ndarray] = deque()
@@ -102,16 +101,17 @@ def pipe_blocks(
         AudioError: if a WAV header can't be used, or there is nothing.
         ConfigError: if raw samples come without a rate.
     """
-    head, data_bytes = _read(stream, 12), None
+    head, data_bytes = _read(stream, 12), math.inf
     if head[:4] in wav.MAGIC and head[8:12] == b"WAVE":
         header = wav.read_header(lambda count: _read(stream, count), head)
         if header is None:
             raise AudioError("-", "its WAV header is invalid", "corrupt")
         fmt = _FORMATS.get(header.encoding)
         if fmt is None:
-            described = f"format {header.code} with {header.bits} bits"
-            raise AudioError("-", f"WAV of {described} can't be streamed", "unreadable")
-        head, rate_hz, channels, data_bytes = b"", header.rate_hz, header.channels, header.data_bytes
+            reason = f"WAV of format {header.code} with {header.bits} bits can't be streamed"
+            raise AudioError("-", reason, "unreadable")
+        head, rate_hz, channels = b"", header.rate_hz, header.channels
+        data_bytes = math.inf if header.data_bytes is None else header.data_bytes
     elif not head:
         raise AudioError("-", "nothing came", "empty")
     elif rate_hz is None:
@@ -139,10 +139,7 @@ def hear(blocks: Iterator[np.ndarray], buffer: LiveBuffer) -> threading.Thread:
 
 
 def open_microphone(device: str | None) -> tuple[int, LiveBuffer, Any]:
-    """Starts a microphone at its own rate.
-
-    Args:
-        device: its name or number; `None` for the system's.
+    """Starts a microphone, by its name or number or the system's, at its own rate.
 
     Returns:
         The rate, what it hears, and the stream, which is stopped by `close()`.
@@ -160,14 +157,8 @@ def open_microphone(device: str | None) -> tuple[int, LiveBuffer, Any]:
     try:
         rate_hz = int(sounddevice.query_devices(name, "input")["default_samplerate"])
         buffer = LiveBuffer(rate_hz, waits=False)
-        stream = sounddevice.InputStream(
-            rate_hz,
-            round(_BLOCK_S * rate_hz),
-            name,
-            1,
-            "float32",
-            callback=lambda x, *_: buffer.put(x.copy()),
-        )
+        form = (rate_hz, round(_BLOCK_S * rate_hz), name, 1, "float32")
+        stream = sounddevice.InputStream(*form, callback=lambda x, *_: buffer.put(x.copy()))
         stream.start()
     except (sounddevice.PortAudioError, ValueError) as error:
         raise ConfigError(f"--device must be an input of this machine. Received: {device}: {error}") from None
@@ -183,17 +174,11 @@ def _read(stream: BinaryIO | io.RawIOBase, count: int) -> bytes:
 
 
 def _blocks(
-    stream: BinaryIO | io.RawIOBase,
-    head: bytes,
-    rate_hz: int,
-    channels: int,
-    fmt: SampleFormat,
-    data_bytes: int | None,
+    stream: BinaryIO | io.RawIOBase, head: bytes, rate_hz: int, channels: int, fmt: SampleFormat, left: float
 ) -> Iterator[np.ndarray]:
     """Up to the end, or to what follows the samples of a WAV, which is read as well, or the writer would fail."""
     frame_bytes = _BYTES[fmt] * channels
     block_bytes = max(1, round(_BLOCK_S * rate_hz)) * frame_bytes
-    left = math.inf if data_bytes is None else data_bytes
     while data := head + _read(stream, block_bytes - len(head)):
         head = b""
         whole = int(min(left, len(data))) // frame_bytes * frame_bytes

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from keras_birds.audio.listing import Kind, OnProblem, Tree, has_magic
-from keras_birds.errors import AudioError, ConfigError, DataError, KerasBirdsError
+from keras_birds.errors import AudioError, ConfigError, DataError, KerasBirdsError, detail_of
 
 # One request brings so much: half a minute of 32 kHz 16-bit sound, a tenth of a second of a fast line.
 _BLOCK_BYTES = 1 << 21
@@ -43,11 +43,16 @@ def is_url(name: str | Path) -> bool:
 
 def url_path(url: str) -> str:
     """The path in a URL; of a web server's without query and escapes."""
+    _, scheme, path, _ = _split(url)
+    return unquote(urlsplit(f"{scheme}://{path}").path) if scheme.lower() in _WEB else path
+
+
+def _split(url: str) -> tuple[str, str, str, str]:
+    """What stands before the path, of it the scheme, the path, and what follows it."""
     match = _URL.fullmatch(url)
     if match is None:
         raise ValueError(f"a URL has a scheme and ://. Received: {url}")
-    is_web = match[2].lower() in _WEB
-    return unquote(urlsplit(f"{match[2]}://{match[3]}").path) if is_web else match[3]
+    return match[1], match[2], match[3], match[4] or ""
 
 
 def open_url(url: str) -> BinaryIO:
@@ -92,13 +97,7 @@ def _length(file: Any) -> int:
 
 
 def file_fingerprint(name: str | Path) -> tuple[int, int]:
-    """What tells whether a file has changed.
-
-    Args:
-        name: a local path or a URL.
-
-    Returns:
-        Size in bytes and time of modification in ns since 1970, UTC; -1 where unknown or not to be had.
+    """What tells whether a file has changed: size in bytes and time of modification in ns since 1970, UTC, else -1.
 
     Raises:
         ConfigError: if a package that the URL needs isn't installed.
@@ -127,16 +126,13 @@ def list_url(url: str, on_problem: OnProblem) -> Iterator[str]:
 
     Args:
         url: of any file system.
-        on_problem: is told of folders that can't be listed.
+        on_problem: as in `find_inputs`.
 
     Raises:
         DataError: if it is a folder or a glob on a web server, or the file system is unknown.
         ConfigError: if a package that the URL needs isn't installed.
     """
-    match = _URL.fullmatch(url)
-    if match is None:
-        raise ValueError(f"a URL has a scheme and ://. Received: {url}")
-    prefix, scheme, path, tail = match[1], match[2], match[3], match[4] or ""
+    prefix, scheme, path, tail = _split(url)
     is_listed = not path or path.endswith("/") or has_magic(path)
     if scheme.lower() in _WEB:
         # A question mark begins a query, to which any file may be the answer.
@@ -222,8 +218,7 @@ def _audio_error(url: str, error: Exception) -> AudioError:
 
 
 def _reason(error: BaseException) -> str:
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return " ".join(text.split())[:200] or type(error).__name__
+    return (error.strerror if isinstance(error, OSError) else None) or detail_of(error)
 
 
 def _mtime_ns(info: dict[str, Any]) -> int:

@@ -11,20 +11,11 @@ MAGIC = (b"RIFF", b"RF64", b"BW64")
 _EXTENSIBLE, _MP3 = 0xFFFE, 0x55
 _MAX_CHUNK_BYTES = 1 << 26
 _ENCODINGS = {
-    (1, 8): "PCM_U8",
-    (1, 16): "PCM_16",
-    (1, 24): "PCM_24",
-    (1, 32): "PCM_32",
-    (3, 32): "FLOAT",
-    (3, 64): "DOUBLE",
-    (6, 8): "ALAW",
-    (7, 8): "ULAW",
+    **{(1, 8): "PCM_U8", (1, 16): "PCM_16", (1, 24): "PCM_24", (1, 32): "PCM_32"},
+    **{(3, 32): "FLOAT", (3, 64): "DOUBLE", (6, 8): "ALAW", (7, 8): "ULAW"},
 }
-_PLAIN = frozenset(code for code, _ in _ENCODINGS)
 _TOLERANCE_S = 0.1  # some writers count their header as samples
-_TRAILERS = frozenset(
-    {b"LIST", b"id3 ", b"ID3 ", b"bext", b"wamd", b"guan", b"cue ", b"smpl", b"junk", b"JUNK", b"iXML"}
-)
+_TRAILERS = frozenset(b"LIST,id3 ,ID3 ,bext,wamd,guan,cue ,smpl,junk,JUNK,iXML".split(b","))
 
 
 @dataclass(frozen=True)
@@ -32,8 +23,6 @@ class WavHeader:
     """What stands before the samples.
 
     Args:
-        rate_hz: of the samples.
-        channels: of the samples.
         code: of their format, 1 for integers, 3 for floating-point numbers; an extensible one's own.
         bits: of a sample.
         frame_bytes: of a sample of each channel, or of a block of samples.
@@ -59,15 +48,7 @@ class WavHeader:
 
 
 def read_header(read: Callable[[int], bytes], head: bytes) -> WavHeader | None:
-    """Reads up to the first sample.
-
-    Args:
-        read: gives so many bytes, fewer at the end only.
-        head: the 12 bytes read before.
-
-    Returns:
-        `None` where it isn't a header.
-    """
+    """Reads on behind the 12 bytes of `head` up to the first sample; `None` where it isn't a header."""
     place, fmt, data_64 = 12, b"", None
     while len(chunk := read(8)) == 8:
         name, size = struct.unpack("<4sI", chunk)
@@ -97,7 +78,7 @@ def read_header(read: Callable[[int], bytes], head: bytes) -> WavHeader | None:
         # sox, arecord and others write a number near 2 GiB, ffmpeg one near 4 GiB.
         is_unknown = size == 0 or 0x7F00_0000 <= size <= 0x8000_0000 or size >= 0xFFFF_0000
         known = None if is_unknown else size
-    if code in _PLAIN:
+    if code in {x for x, _ in _ENCODINGS}:
         bytes_s = rate_hz * frame_bytes
     return WavHeader(rate_hz, channels, code, bits, frame_bytes, bytes_s, place, known)
 
