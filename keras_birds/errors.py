@@ -4,6 +4,8 @@ Every message is one line: the rule that was broken, then `Received: ...`, then 
 The command line prints the message and never a traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -46,3 +48,12 @@ class AudioError(KerasBirdsError):
 def detail_of(error: BaseException) -> str:
     """What a library's error says, in one line of at most 200 characters; its class where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def as_model_error(wanted: str) -> Iterator[None]:
+    """Raises what any library raises of a model, each its own classes, as a `ModelError` that tells what was wanted."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(f"{wanted}. Received: {detail_of(error)}") from None

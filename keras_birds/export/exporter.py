@@ -15,6 +15,7 @@ from keras_birds.export import other_formats
 from keras_birds.export.end_to_end import end_to_end_graph
 from keras_birds.export.formats import Format, Input, Precision, check_format
 from keras_birds.export.weight_compression import halve_weights, quantize_weights, whole_weights
+from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.engines import Engine, load_engine
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import ModelMetadata, check_members, joined_id
@@ -88,7 +89,7 @@ def export_model(
         elif fmt == "litert":
             other_formats.write_litert(keras_paths, draft, metadata, input_kind, precision)
         else:
-            other_formats.write_torch(keras_paths, draft, metadata, input_kind)
+            call_on_backend("torch", other_formats.write_torch, keras_paths, draft, metadata, input_kind)
         outputs = np.concatenate(_RUN[fmt](draft, _batches(inputs)))
         parity = _compare(engines, images, outputs if input_kind == "waveform" else sigmoid(outputs))
         if not parity.max_difference <= TOLERANCE[precision]:

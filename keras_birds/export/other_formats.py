@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from keras_birds.errors import ModelError, detail_of
+from keras_birds.errors import as_model_error
 from keras_birds.export.end_to_end import end_to_end_model
 from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import ModelMetadata
@@ -35,15 +35,11 @@ def write_openvino(model: onnx.ModelProto, out: Path, half: bool) -> None:
     """
     import openvino
 
-    try:
+    with as_model_error(f"{out}: the model must be one that OpenVINO reads"):
         converted = openvino.Core().read_model(model.SerializeToString())
         # Conversion may have dropped a step that bore the input's name.
         converted.inputs[0].get_tensor().set_names({model.graph.input[0].name})
         openvino.save_model(converted, out, compress_to_fp16=half)
-    except RuntimeError as error:
-        raise ModelError(
-            f"{out}: the model must be one that OpenVINO reads. Received: {detail_of(error)}"
-        ) from None
 
 
 def run_openvino(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -107,19 +103,17 @@ def _compressed(path: Path, precision: str) -> bytes:
         compute_precision=qtyping.ComputePrecision.FLOAT,
         explicit_dequantize=True,
     )
-    try:
-        with suppress_output():
-            work = quantizer.Quantizer(str(path))
-            for name in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
-                if precision == "float16":
-                    work.update_quantization_recipe(".*", name, half, AlgorithmName.FLOAT_CASTING)
-                else:
-                    work.add_weight_only_config(".*", name, 8)
-            return bytes(work.quantize().quantized_model or b"")
-    except Exception as error:  # the quantizer raises whatever its parts raise
-        raise ModelError(
-            f"{precision} needs a network that ai-edge-quantizer can change. Received: {detail_of(error)}"
-        ) from None
+    with (
+        as_model_error(f"{precision} needs a network that ai-edge-quantizer can change"),
+        suppress_output(),
+    ):
+        work = quantizer.Quantizer(str(path))
+        for name in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
+            if precision == "float16":
+                work.update_quantization_recipe(".*", name, half, AlgorithmName.FLOAT_CASTING)
+            else:
+                work.add_weight_only_config(".*", name, 8)
+        return bytes(work.quantize().quantized_model or b"")
 
 
 def _write_float_litert(
@@ -132,21 +126,8 @@ def _write_float_litert(
     # Keras exports only what was called.
     model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
     signature = [InputSpec("float32", shape=(None, *model.inputs[0].shape[1:]), name=input_kind)]
-    try:
+    with as_model_error("the model must be one that TensorFlow converts"):
         model.export(str(out), format="litert", input_signature=signature, verbose=False)
-    except Exception as error:  # TensorFlow raises whatever its parts raise
-        raise ModelError(
-            f"the model must be one that TensorFlow converts. Received: {detail_of(error)}"
-        ) from None
-
-
-def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
-    """Writes a float32 program for any batch, whose one argument is `input_kind`; `out` is in .pt2.
-
-    Raises:
-        ModelError: if it can't be exported.
-    """
-    call_on_backend("torch", _write_torch, keras_paths, out, metadata, input_kind)
 
 
 def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -158,7 +139,12 @@ def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [program(torch.from_numpy(x)).numpy() for x in batches]
 
 
-def _write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
+def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
+    """Writes a float32 program in .pt2 for any batch, whose one argument is `input_kind`; on the torch backend.
+
+    Raises:
+        ModelError: if it can't be exported.
+    """
     import torch
 
     model = end_to_end_model(keras_paths, metadata, input_kind)
@@ -171,15 +157,14 @@ def _write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata
 
     # A batch of 2: of 1, torch would take the size as a constant.
     example = torch.zeros((2, *model.inputs[0].shape[1:]))
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                Program(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
-            )
-            text = json.dumps(metadata.to_dict(), ensure_ascii=False)
-            torch.export.save(program, out, extra_files={METADATA: text})
-    except Exception as error:  # torch raises whatever its parts raise
-        raise ModelError(
-            f"{out}: the model must be exportable by torch. Received: {detail_of(error)}"
-        ) from None
+    text = json.dumps(metadata.to_dict(), ensure_ascii=False)
+    with (
+        as_model_error(f"{out}: the model must be exportable by torch"),
+        torch.no_grad(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            Program(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
+        )
+        torch.export.save(program, out, extra_files={METADATA: text})

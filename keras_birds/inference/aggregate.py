@@ -23,44 +23,26 @@ class RankedLabel:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one recording.
-
-    Args:
-        recording: what became of it.
-        top: the most probable labels; empty where nothing was scored.
-    """
+    """The answer for one recording; without any label where nothing was scored."""
 
     recording: RecordingStatus
     top: tuple[RankedLabel, ...] = ()
 
 
 def answer(scored: RecordingScores, labels: LabelSet, method: str = "mean", top_k: int = 5) -> Prediction:
-    """The most probable labels of a recording over all its windows.
-
-    Args:
-        scored: its scores.
-        labels: of the columns.
-        method: as for `aggregate`.
-        top_k: how many labels to keep.
-
-    Raises:
-        ConfigError: if the method is unknown.
-    """
+    """The most probable labels of a recording, at most `top_k`, over all its windows; `method` as for `aggregate`."""
     scores = scored.scores
     top = top_labels(labels, aggregate(scores, method), top_k) if len(scores) else ()
     return Prediction(scored.recording, top)
 
 
 def aggregate(scores: np.ndarray, method: str = "mean") -> np.ndarray:
-    """One probability per label.
+    """One probability per label, float32 `[label]`.
 
     Args:
         scores: `[window, label]`, at least one window.
         method: `"mean"`, which suits clips of one animal, or `"max"`, which finds a single call in a long
             recording.
-
-    Returns:
-        float32 `[label]`.
 
     Raises:
         ConfigError: if the method is unknown.
@@ -72,12 +54,6 @@ def aggregate(scores: np.ndarray, method: str = "mean") -> np.ndarray:
 
 
 def top_labels(labels: LabelSet, scores: np.ndarray, top_k: int) -> tuple[RankedLabel, ...]:
-    """The most probable labels, best first; equal ones in the labels' order.
-
-    Args:
-        labels: of the columns.
-        scores: `[label]`.
-        top_k: how many; all if there are fewer.
-    """
+    """The most probable labels of scores `[label]`, best first, at most `top_k`; equal ones in the labels' order."""
     order = np.argsort(-scores, kind="stable")[:top_k]
     return tuple(RankedLabel(rank, labels.items[i], float(scores[i])) for rank, i in enumerate(order, 1))

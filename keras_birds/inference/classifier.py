@@ -30,12 +30,12 @@ _Item = TypeVar("_Item")
 
 
 class Classifier(Ensemble):
-    """One model or an ensemble, whose scores are the mean of its members' probabilities.
+    """One model or an ensemble, with what reads its files.
 
     Args:
-        engines: the members; they must agree on labels (order included), audio and mel settings.
+        engines: as for `Ensemble`.
         decoder: reads the files instead of the decoder in the model's settings.
-        calibrated: whether probabilities are read as the models' calibration says.
+        calibrated: as for `Ensemble`.
 
     Raises:
         ModelError: naming the member that differs and in what, or that has no calibration.
@@ -58,9 +58,8 @@ class Classifier(Ensemble):
         ```
 
         Args:
-            clips: floating-point samples in [-1, 1]: `[samples]`, a recording of any length, which is cut into windows
-                as `scores` cuts a file; or `[n, samples]`, clips no longer than the model's window, each of which is
-                filled by repeating it.
+            clips: floating-point samples in [-1, 1]: `[samples]`, a recording of any length, cut into windows as
+                `scores` cuts a file; or `[n, samples]`, clips no longer than a window, filled by repeating each.
             sample_rate_hz: of the samples; other rates than the model's are resampled (soxr, HQ).
 
         Returns:
@@ -133,8 +132,7 @@ class Classifier(Ensemble):
             channel: `"mix"`, the mean over channels, or a number from 1.
 
         Returns:
-            One row a frame: `start_s`, `end_s`, then float32 probabilities, one column a label; of several members
-            the mean. They are not calibrated.
+            One row a frame: as of `scores`, but not calibrated.
 
         Raises:
             AudioError: if the file can't be read.
@@ -220,9 +218,7 @@ class LiveWindow(NamedTuple):
 def listen(
     ensemble: Ensemble, blocks: Iterable[np.ndarray], overlap_s: float, thresholds: np.ndarray
 ) -> Iterator[LiveWindow]:
-    """Scores a sound that goes on, each window as soon as it has ended, in flat memory.
-
-    Times are counted in samples: they don't drift, however long it goes on.
+    """Scores a sound that goes on, each window as soon as it has ended, in flat memory; times never drift.
 
     Args:
         ensemble: the model.

@@ -2,15 +2,13 @@
 
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import cast
 
 import numpy as np
 
 from keras_birds.audio.mel import MelTransform
-from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import ModelError
-from keras_birds.labels import LabelSet
 from keras_birds.models.calibration import Calibration
 from keras_birds.models.engines import Engine
 from keras_birds.models.logits import sigmoid
@@ -43,15 +41,11 @@ class Ensemble:
         self.batch_size = max(x.batch_size for x in engines)
         """Windows at a time that the members are fastest with."""
         self.model_id = joined_id([x.metadata.model_id for x in engines])
-        self.labels: LabelSet = first.labels
-        self.mel: MelConfig = first.mel
-        self.audio: AudioConfig = first.audio
+        self.labels, self.mel, self.audio = first.labels, first.mel, first.audio
         self.calibration = _shared_calibration(engines) if calibrated else None
         self._transform = MelTransform(self.audio, self.mel) if engines[0].input_kind == "mel" else None
         at_once = min((x.workers for x in engines if x.workers is not None), default=None)
-        self._slots: AbstractContextManager[object] = (
-            threading.Semaphore(at_once) if at_once else nullcontext()
-        )
+        self._slots = threading.Semaphore(at_once) if at_once else nullcontext()
 
     def inputs(self, clips: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """What the members take: the mel images of clips, or the clips themselves.
@@ -65,13 +59,7 @@ class Ensemble:
         return np.asarray(clips) if self._transform is None else self._transform.images(clips)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores inputs, all at once.
-
-        Args:
-            inputs: as `inputs` gives them.
-
-        Returns:
-            float32 `[n, label]` in [0, 1].
+        """Scores what `inputs` gives, all at once; float32 `[n, label]` in [0, 1].
 
         Raises:
             ModelError: if a member gives NaN, or other than one number for each label.
@@ -108,13 +96,10 @@ class Ensemble:
             )
 
     def score_frames(self, clips: Sequence[np.ndarray]) -> np.ndarray:
-        """Scores the frames of clips, as models with an attention head can. They are not calibrated.
-
-        Args:
-            clips: float32 `[n, clip_samples]`.
+        """Scores the frames of clips `[n, clip_samples]`, as models with an attention head can.
 
         Returns:
-            float32 `[n, frame, label]`; of several members the mean.
+            float32 `[n, frame, label]`, of several members the mean; not calibrated.
 
         Raises:
             ModelError: as `frame_engines`.

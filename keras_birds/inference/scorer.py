@@ -51,7 +51,6 @@ class RecordingScores:
     """One recording's scores, by window and then by channel.
 
     Args:
-        recording: what became of it.
         start_s: float64 `[window]`, where each begins.
         end_s: float64 `[window]`, where each ends, not beyond the recording.
         channel: int16 `[window]`, from 1; 0 for the mean over channels.
@@ -77,8 +76,7 @@ def score_recordings(
         ensemble: the model.
         files: paths or URLs, taken as they are needed.
         options: how.
-        on_scored: told how many seconds of sound were scored since it was last told, whatever the overlap and the
-            number of channels.
+        on_scored: told how many more seconds of sound were scored, whatever the overlap and the channels.
 
     Yields:
         One for each file, in order.
@@ -130,18 +128,14 @@ class _Recording:
 
 
 class _Recordings:
-    """Recordings on their way, in order and never more than `_RECORDINGS_IN_FLIGHT` of them; threads share it."""
+    """Recordings on their way, in order; each must first acquire `room`. Threads share it."""
 
     def __init__(self, files: Iterable[str | Path]):
         self._files = iter(files)
         self._lock = threading.Lock()
-        self._room = threading.Semaphore(_RECORDINGS_IN_FLIGHT)
+        self.room = threading.Semaphore(_RECORDINGS_IN_FLIGHT)
         self._order: deque[_Recording] = deque()
         self._is_closed = False
-
-    def make_room(self, wait: bool) -> bool:
-        """Whether another recording may begin."""
-        return self._room.acquire(blocking=wait)
 
     def next(self) -> _Recording | None:
         """Begins another recording, for which there is room; `None` where no more are wanted."""
@@ -154,13 +148,13 @@ class _Recordings:
     def pop_complete(self) -> Iterator[_Recording]:
         """Those that are scored and before which none is left."""
         while self._order and self._order[0].is_complete:
-            self._room.release()
+            self.room.release()
             yield self._order.popleft()
 
     def close(self) -> None:
         """Lets nothing begin any more, and nobody wait."""
         self._is_closed = True
-        self._room.release(1 << 16)
+        self.room.release(1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +174,10 @@ def _batches(
     batch_size = max(options.batch_size or ensemble.batch_size, _CLIPS_A_BATCH)
     batch: list[_WindowTask] = []
     while True:
-        if not recordings.make_room(wait=False):
+        if not recordings.room.acquire(blocking=False):
             yield batch  # what the caller waits for may lie in it
             batch = []
-            recordings.make_room(wait=True)
+            recordings.room.acquire()
         recording = recordings.next()
         if recording is None:
             break
@@ -234,9 +228,8 @@ def _result(ensemble: Ensemble, recording: _Recording) -> RecordingScores:
     windows = [] if status.failed else recording.windows
     starts, counts, channels = np.array(windows, np.int64).reshape(-1, 3).T
     rate_hz = ensemble.audio.sample_rate_hz
-    scores = np.zeros((len(windows), len(ensemble.labels)), np.float32)
-    for index in range(len(windows)):
-        scores[index] = recording.rows[index]
+    rows = [recording.rows[k] for k in range(len(windows))]
+    scores = np.array(rows, np.float32).reshape(-1, len(ensemble.labels))
     return RecordingScores(
         status, starts / rate_hz, (starts + counts) / rate_hz, channels.astype(np.int16), scores
     )

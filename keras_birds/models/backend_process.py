@@ -10,8 +10,7 @@ from typing import Any
 
 from keras_birds.errors import KerasBirdsError, ModelError
 
-_ERROR = "Error: "
-"""What the other process's last line begins with, on stderr, if the function raised."""
+_ERROR = "Error: "  # what the other process's last line begins with, on stderr, if the function raised
 
 
 def call_on_backend(backend: str, function: Callable[..., None], *arguments: Any) -> None:

@@ -18,9 +18,9 @@ class LabelCalibration:
 
     Args:
         positives: that it was fitted to.
-        parameters: of the method: slope and offset of the logit for Platt's; the knots' scores, then as many
-            calibrated ones, for isotonic. Empty where the label is left as it is.
-        refused: why it is left as it is; empty where it isn't.
+        parameters: slope and offset of the logit for Platt's method; the knots' scores, then as many calibrated ones,
+            for isotonic; empty where the label is left as it is.
+        refused: why it is left as it is; else empty.
         threshold: the least calibrated score with the wanted precision; `None` where there is none.
         threshold_interval: its 95 % interval.
     """
@@ -34,14 +34,12 @@ class LabelCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How all labels' scores are read.
+    """How all labels' scores are read, in the model's order.
 
     Args:
-        method: `"platt"` or `"isotonic"`.
         precision: that the thresholds were chosen for.
         error_before: expected calibration error of the scores as they were.
         error_after: that of calibrated scores, fitted without the fold that they are measured on.
-        labels: in the model's order.
     """
 
     method: Method
@@ -64,11 +62,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Calibration":
-        """The inverse of `to_dict`.
-
-        Raises:
-            ValidationError: naming a part that is missing or wrong.
-        """
+        """The inverse of `to_dict`; a `ValidationError` names a part that is missing or wrong."""
         return _ADAPTER.validate_python(data)
 
 

@@ -1,9 +1,10 @@
 """What computes a model's probabilities: ONNX Runtime, or Keras where it is asked for."""
 
 import re
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,13 +15,14 @@ from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
 from keras_birds.models.session import choose_provider, open_session
 
+if TYPE_CHECKING:
+    from onnxruntime import NodeArg
+
 
 class Engine(Protocol):
     """One loaded model.
 
     Args:
-        path: the file.
-        metadata: labels, audio and mel settings.
         input_kind: `"mel"`, images `[n, height, width, 1]` in [0, 1], or `"waveform"`, clips `[n, samples]`.
         batch_size: how many inputs at a time it is fastest with.
         workers: threads that may ask it at the same time; `None` for as many as there are processors.
@@ -59,11 +61,10 @@ class SessionEngine:
 
     Args:
         path: the file.
-        provider: what computes: `"cpu"`, or `"cuda"`, `"coreml"`, ... where ONNX Runtime has it; `None` for CUDA
-            where it is there, else the CPU.
+        provider: `"cpu"`, or `"cuda"`, `"coreml"`, ... where ONNX Runtime has it; `None` for CUDA where it is there.
 
     Raises:
-        ModelError: if the file is missing, damaged or not ONNX.
+        ModelError: if the file is missing, damaged or not what the engine takes.
         ConfigError: if ONNX Runtime has no such provider here.
     """
 
@@ -82,16 +83,7 @@ class SessionEngine:
 
 
 class OnnxEngine(SessionEngine):
-    """A `model.onnx` in ONNX Runtime, from images to logits, or from sound to probabilities (`keras-birds export`).
-
-    Args:
-        path: the file.
-        provider: as for `SessionEngine`.
-
-    Raises:
-        ModelError: if the file is damaged, without metadata, or its graph isn't what its metadata says.
-        ConfigError: if ONNX Runtime has no such provider here.
-    """
+    """A `model.onnx` with its metadata, from images to logits, or from sound to probabilities (an export)."""
 
     def __init__(self, path: str | Path, provider: str | None = None):
         super().__init__(path, provider)
@@ -119,8 +111,8 @@ class OnnxEngine(SessionEngine):
 
 
 class WaveformEngine(SessionEngine):
-    """An ONNX model of others, such as an export of BirdNET or Perch: sound `[batch, samples]`, float32 in [-1, 1], to
-    `[batch, label]`.
+    """An ONNX model of others, such as BirdNET's or Perch's export: sound `[batch, samples]`, float32 in [-1, 1], to
+    `[batch, label]`; one output of it has a number for each label.
 
     Args:
         path: the file.
@@ -129,10 +121,6 @@ class WaveformEngine(SessionEngine):
         window_s: length of what it takes.
         output: `"logits"`, or `"probabilities"` where a sigmoid is in the graph.
         provider: as for `SessionEngine`.
-
-    Raises:
-        ModelError: if the graph has no such input, or not exactly one output with a number for each label.
-        ConfigError: if ONNX Runtime has no such provider here.
     """
 
     input_kind = "waveform"
@@ -151,37 +139,24 @@ class WaveformEngine(SessionEngine):
         mel = MelConfig(f_min_hz=0, f_max_hz=sample_rate_hz / 2)
         self.metadata = ModelMetadata(self.path.stem, labels, audio, mel)
         self.output = output
-        self._input, batch = self._find_input(audio.clip_samples)
-        self._output = self._find_output(len(labels))
-        self.batch_size = batch or self.batch_size
-        self._batch = batch
-
-    def _find_input(self, clip_samples: int) -> tuple[str, int | None]:
-        """The input's name, and its batch where that is fixed."""
-        inputs = self._session.get_inputs()
-        shape = inputs[0].shape if len(inputs) == 1 else []
-        if (
-            len(shape) != 2
-            or inputs[0].type != "tensor(float)"
-            or (isinstance(shape[1], int) and shape[1] != clip_samples)
-        ):
-            received = ", ".join(f"{x.name} {x.type} {x.shape}" for x in inputs)
-            raise ModelError(
-                f"{self.path}: the model must take float [batch, {clip_samples}] at this --sample-rate and "
-                f"--window-s. Received: {received}"
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        num_samples, shape = audio.clip_samples, inputs[0].shape if len(inputs) == 1 else []
+        is_sound = len(shape) == 2 and inputs[0].type == "tensor(float)"
+        if not is_sound or (isinstance(shape[1], int) and shape[1] != num_samples):
+            raise self._misfit(
+                f"take float [batch, {num_samples}] at this --sample-rate and --window-s", inputs
             )
-        return inputs[0].name, shape[0] if isinstance(shape[0], int) else None
-
-    def _find_output(self, num_labels: int) -> str:
-        outputs = self._session.get_outputs()
-        fitting = [x.name for x in outputs if len(x.shape) == 2 and x.shape[1] == num_labels]
+        fitting = [x.name for x in outputs if len(x.shape) == 2 and x.shape[1] == len(labels)]
         if len(fitting) != 1:
-            received = ", ".join(f"{x.name} {x.shape}" for x in outputs)
-            raise ModelError(
-                f"{self.path}: the model must have one output [batch, {num_labels}], a number for each of --labels. "
-                f"Received: {received}"
-            )
-        return fitting[0]
+            wanted = f"have one output [batch, {len(labels)}], a number for each of --labels"
+            raise self._misfit(wanted, outputs)
+        self._input, self._output = inputs[0].name, fitting[0]
+        self._batch = shape[0] if isinstance(shape[0], int) else None
+        self.batch_size = self._batch or self.batch_size
+
+    def _misfit(self, wanted: str, values: Sequence["NodeArg"]) -> ModelError:
+        received = ", ".join(f"{x.name} {x.type} {x.shape}" for x in values)
+        return ModelError(f"{self.path}: the model must {wanted}. Received: {received}")
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Scores clips `[n, samples]`; float32 `[n, label]`.
@@ -207,11 +182,7 @@ class WaveformEngine(SessionEngine):
 
 
 def load_engine(path: str | Path, provider: str | None = None) -> Engine:
-    """Loads one model file.
-
-    Args:
-        path: `.onnx`, or `.keras`, which imports keras on the backend that `KERAS_BACKEND` names.
-        provider: as for `OnnxEngine`.
+    """Loads an `.onnx` file, or a `.keras` file, which imports keras on the backend that `KERAS_BACKEND` names.
 
     Raises:
         ModelError: if the file can't be used.
@@ -229,9 +200,7 @@ def load_engine(path: str | Path, provider: str | None = None) -> Engine:
 
 
 def read_label_lines(path: Path) -> LabelSet:
-    """Reads a label a line, as the files beside published models are.
-
-    A line such as `Turdus merula_Common Blackbird`, as BirdNET has it, gives the names as well.
+    """Reads a label a line, as published models have them; BirdNET's `Turdus merula_Common Blackbird` gives names too.
 
     Raises:
         DataError: if the file can't be read, is empty, or holds a label twice.

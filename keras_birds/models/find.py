@@ -21,7 +21,7 @@ _SUFFIX = {"onnx": ".onnx", "keras": ".keras"}
 def resolve_model(
     path: str | Path | None = None, engine: str | None = None, runs_dir: Path = RUNS_DIR
 ) -> tuple[Path, ...]:
-    """Finds the model files that a path stands for: several for an ensemble, in fold order.
+    """Finds the model files that a path stands for, all `.onnx` or all `.keras`: an ensemble's in fold order.
 
     Args:
         path: a fold's folder, a run's folder (all its finished folds, else its model of all recordings), an
@@ -29,9 +29,6 @@ def resolve_model(
             there is none, begun or trained, the shipped model.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         runs_dir: where runs are.
-
-    Returns:
-        All `.onnx` or all `.keras`.
 
     Raises:
         ModelError: if there is no model; it says how to get one.

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras file names
-from keras_birds.errors import ModelError, detail_of
+from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.heads import FRAME_LOGITS
@@ -27,10 +27,8 @@ def load_keras_model(path: str | Path) -> keras.Model:
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"The model must be an existing file. Received: {path}")
-    try:
+    with as_model_error(f"{path}: must be a whole .keras file"):
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # zipfile, h5py, json and keras each raise their own
-        raise ModelError(f"{path}: must be a whole .keras file. Received: {detail_of(error)}") from None
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) != 4:
         raise ModelError(
             f"{path}: the model must take one [batch, height, width, 1] and give one [batch, label]. "
@@ -86,11 +84,11 @@ class KerasEngine:
         return sigmoid(self.logits(inputs))
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
+        """Float32 `[n, label]`."""
         return self._run(inputs)[0]
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores the frames of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
+        """Scores the frames of images; float32 `[n, frame, label]`."""
         return self._run(inputs)[1]
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:

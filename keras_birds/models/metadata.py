@@ -70,12 +70,8 @@ class ModelMetadata:
     def from_dict(cls, data: Mapping[str, Any], source: str = "model") -> "ModelMetadata":
         """The inverse of `to_dict`.
 
-        Args:
-            data: plain data.
-            source: the file that errors name.
-
         Raises:
-            ModelError: if the version is unknown, or a part is missing or wrong.
+            ModelError: naming `source`, if the version is unknown, or a part is missing or wrong.
         """
         version = data.get("format_version") if isinstance(data, Mapping) else None
         if version != FORMAT_VERSION:
@@ -117,11 +113,7 @@ class ModelMetadata:
 
     @classmethod
     def read_json(cls, path: str | Path) -> "ModelMetadata":
-        """Reads what `write_json` wrote.
-
-        Raises:
-            ModelError: if the file can't be read or understood.
-        """
+        """Reads what `write_json` wrote; raises `ModelError` if the file can't be read or understood."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -154,11 +146,7 @@ class ModelMetadata:
 
     @classmethod
     def of_session(cls, session: "InferenceSession", path: str | Path) -> "ModelMetadata":
-        """The metadata of an opened ONNX file; `path` is for errors.
-
-        Raises:
-            ModelError: as `read_onnx`.
-        """
+        """As `read_onnx`, of an opened file; `path` is for errors."""
         text = session.get_modelmeta().custom_metadata_map.get(_KEY)
         if text is None:
             raise ModelError(
@@ -166,10 +154,9 @@ class ModelMetadata:
                 "Received: none. Use a model.onnx that `keras-birds train` wrote"
             )
         try:
-            data = json.loads(text)
+            return cls.from_dict(json.loads(text), str(path))
         except ValueError as error:
             raise ModelError(f"{path}: model metadata must be JSON. Received: {error}") from None
-        return cls.from_dict(data, str(path))
 
     def check_shapes(self, path: str | Path, input_shape: Sequence, output_shape: Sequence) -> None:
         """Checks a model's shapes, batch axis included, against what the metadata says of it; images or sound.
@@ -177,8 +164,8 @@ class ModelMetadata:
         Raises:
             ModelError: naming both; `path` is the model's file.
         """
-        image_shape = (self.mel.height, self.mel.width, 1)
-        one_input = (self.audio.clip_samples,) if len(input_shape) == 2 else image_shape
+        is_sound = len(input_shape) == 2
+        one_input = (self.audio.clip_samples,) if is_sound else (self.mel.height, self.mel.width, 1)
         wanted = one_input, (len(self.labels),)
         if (tuple(input_shape[1:]), tuple(output_shape[1:])) != wanted:
             image, labels = (", ".join(map(str, x)) for x in wanted)

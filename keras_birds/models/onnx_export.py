@@ -13,7 +13,7 @@ import onnx
 
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
-from keras_birds.errors import ModelError, detail_of
+from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
 from keras_birds.models.session import open_session
@@ -104,24 +104,20 @@ def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.
         ModelError: naming `path`, if it can't be exported.
     """
     talk = io.StringIO()
-    try:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(talk),
-            contextlib.redirect_stderr(talk),
-        ):
-            # torch's exporter warns of its own age and of every Python number that it takes as a constant.
-            warnings.simplefilter("ignore")
-            # Keras exports only what was called.
-            model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
-            path_of_graph = str(Path(folder, "graph.onnx"))
-            model.export(path_of_graph, format="onnx", verbose=False)
-            graph = onnx.load(path_of_graph)
-    except Exception as error:  # torch, keras and onnx each raise their own
-        raise ModelError(
-            f"{path}: the model must be exportable through torch. Received: {detail_of(error)}"
-        ) from None
+    with (
+        as_model_error(f"{path}: the model must be exportable through torch"),
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(talk),
+        contextlib.redirect_stderr(talk),
+    ):
+        # torch's exporter warns of its own age and of every Python number that it takes as a constant.
+        warnings.simplefilter("ignore")
+        # Keras exports only what was called.
+        model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
+        path_of_graph = str(Path(folder, "graph.onnx"))
+        model.export(path_of_graph, format="onnx", verbose=False)
+        graph = onnx.load(path_of_graph)
     _rename(graph, names)
     return graph
 
