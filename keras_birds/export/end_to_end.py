@@ -31,8 +31,7 @@ def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata
         metadata: goes inside.
 
     Returns:
-        A checked graph from `waveform`, float32 `[batch, clip_samples]` at the metadata's rate, to `probabilities`,
-        float32 `[batch, label]`.
+        A checked graph from `waveform` `[batch, clip_samples]` to `probabilities` `[batch, label]`, both float32.
 
     Raises:
         ModelError: if the mel can't be exported, or isn't that of prediction.
@@ -93,16 +92,11 @@ def _trace_mel(metadata: ModelMetadata, path: Path) -> None:
 def end_to_end_model(
     keras_paths: Sequence[str | Path], metadata: ModelMetadata, input_kind: str
 ) -> "keras.Model":
-    """Puts the mel before a model, or before several whose probabilities are averaged; on the current backend.
-
-    Args:
-        keras_paths: members, of the same audio and mel settings.
-        metadata: of all.
-        input_kind: `"waveform"`, or of one member `"mel"`.
+    """As `end_to_end_graph`, of Keras models, on the current backend; float32.
 
     Returns:
-        From `waveform` `[batch, clip_samples]` to `{"probabilities": [batch, label]}`, or from `mel` `[batch, height,
-        width, 1]` to `{"logits": [batch, label]}`; float32.
+        From `waveform` to `{"probabilities": [batch, label]}`, or of one member, where `input_kind` is `"mel"`, from
+        `mel` `[batch, height, width, 1]` to `{"logits": [batch, label]}`.
 
     Raises:
         ModelError: if a member can't be loaded.
@@ -111,10 +105,8 @@ def end_to_end_model(
 
     from keras_birds.nn.log_mel import LogMelSpectrogram
 
-    members = []
-    for number, path in enumerate(keras_paths):
-        model = load_float32(Path(path))
-        members.append(keras.Model(model.inputs[0], model.outputs[0], name=f"model{number}"))
+    loaded = [load_float32(Path(x)) for x in keras_paths]
+    members = [keras.Model(x.inputs[0], x.outputs[0], name=f"model{k}") for k, x in enumerate(loaded)]
     if input_kind == "mel":
         images = keras.Input((metadata.mel.height, metadata.mel.width, 1), name="mel")
         return keras.Model(images, {"logits": members[0](images)})

@@ -29,14 +29,7 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Parity:
-    """How an export compares with the original.
-
-    Args:
-        clips: that both scored.
-        max_difference: of a probability.
-        mean_difference: of all probabilities.
-        same_top: share of clips whose most probable label is the same.
-    """
+    """How an export's probabilities compare with the original's, and the share of clips with the same label on top."""
 
     clips: int
     max_difference: float
@@ -61,12 +54,11 @@ def export_model(
         input_kind: `"mel"` images and gives logits (of one model), or `"waveform"`, clips, and gives probabilities.
         precision: of the stored weights.
         clips: float32 `[n, clip_samples]`, to compare on.
-        fmt: `"onnx"`, `"openvino"`, `"litert"` or `"torch"`.
+        fmt: what is written.
 
     Raises:
         ConfigError: if the format can't be written here, or not so.
-        ModelError: if the members differ, several are to take mel, a model can't be used, or the file doesn't give
-            what the original gives.
+        ModelError: if the members differ, one can't be used, or the file doesn't give what the original gives.
         KerasBirdsError: if the file can't be written.
     """
     check_format(paths, fmt, precision)

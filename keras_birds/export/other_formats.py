@@ -72,17 +72,10 @@ def write_litert(
 
 def run_litert(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What a model that `write_litert` wrote gives."""
-    found = []
     with suppress_output():
-        interpreter = open_interpreter(path)
-        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-        for batch in batches:
-            interpreter.resize_tensor_input(taken["index"], batch.shape)
-            interpreter.allocate_tensors()
-            interpreter.set_tensor(taken["index"], batch)
-            interpreter.invoke()
-            found.append(interpreter.get_tensor(given["index"]))
-    return found
+        runner = open_interpreter(path).get_signature_runner()
+        (taken,), (given,) = runner.get_input_details(), runner.get_output_details()
+        return [runner(**{taken: x})[given] for x in batches]
 
 
 def open_interpreter(path: Path, threads: int = 1) -> "Interpreter":

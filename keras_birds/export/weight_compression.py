@@ -18,11 +18,7 @@ Stored = tuple[list[onnx.TensorProto], list[onnx.NodeProto]]
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Stores float32 weights as float16; those beyond its range stay as they are.
-
-    Returns:
-        A checked copy with the same inputs, outputs and metadata.
-    """
+    """A checked copy with float32 weights stored as float16; those beyond its range stay as they are."""
 
     def halve(name: str, values: np.ndarray) -> Stored | None:
         if np.abs(values).max() > np.finfo(np.float16).max:
@@ -34,12 +30,9 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantize_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Stores the weights of convolutions and matrix products as int8, with a scale for each output channel.
+    """A checked copy with the weights of convolutions and matrix products as int8, a scale for each output channel.
 
     Symmetric, nearest level of 127 (Krishnamoorthi 2018, arXiv:1806.08342, section 3.1).
-
-    Returns:
-        A checked copy with the same inputs, outputs and metadata.
     """
     channel_axis = {"Conv": 0, "MatMul": 1}
     axes = {x.input[1]: channel_axis[x.op_type] for x in model.graph.node if x.op_type in channel_axis}
@@ -75,17 +68,11 @@ def _store(model: onnx.ModelProto, compress: Callable[[str, np.ndarray], Stored 
     restored = {x.output[0] for x in nodes}
     # What shape inference noted of the weights is no longer so.
     noted = [x for x in graph.value_info if x.name not in restored]
-    _replace(graph.initializer, weights)
-    _replace(graph.node, [*nodes, *graph.node])
-    _replace(graph.value_info, noted)
+    for name, kept in (("initializer", weights), ("node", [*nodes, *graph.node]), ("value_info", noted)):
+        graph.ClearField(name)
+        getattr(graph, name).extend(kept)
     onnx.checker.check_model(smaller, full_check=True)
     return smaller
-
-
-def _replace(field, values: list) -> None:  # type: ignore[no-untyped-def]  # protobuf's repeated field
-    kept = list(values)
-    del field[:]
-    field.extend(kept)
 
 
 def whole_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -33,10 +33,8 @@ def map_in_order(
         on_end: called when nobody wants more results: makes sources go on that wait for something.
 
     Yields:
-        Items with their results, in the order in which they were taken.
-
-    Raises:
-        BaseException: what a source or the function raised, in its turn.
+        Items with their results, in the order in which they were taken; what a source or the function raised is
+        raised in its turn.
     """
     if threads == 1:
         yield from ((item, function(item)) for item in chain.from_iterable(sources))
@@ -45,9 +43,8 @@ def map_in_order(
     locks = [threading.Lock() for _ in sources]
     workers = []
     for k in range(threads):
-        source = k % len(sources)
-        arguments = sources[source], locks[source]
-        workers.append(threading.Thread(target=shared.work, args=arguments, daemon=True, name="keras-birds"))
+        task = sources[k % len(sources)], locks[k % len(sources)]
+        workers.append(threading.Thread(target=shared.work, args=task, daemon=True, name="keras-birds"))
         workers[-1].start()
     try:
         at_work = threads

@@ -136,23 +136,16 @@ def _rename(model: onnx.ModelProto, wanted: Sequence[str]) -> None:
 
 
 def example_images(metadata: ModelMetadata) -> np.ndarray:
-    """`example_clips` as a model sees them.
+    """`example_clips` as a model sees them: float32 `[3, height, width, 1]` in [0, 1].
 
     A trained network tells nothing by images that are no sound's: on uniform noise its logits are hundreds, and so
     ill-conditioned that Keras itself differs from one batch size to the next.
-
-    Returns:
-        float32 `[3, height, width, 1]` in [0, 1].
     """
     return MelTransform(metadata.audio, metadata.mel).images(example_clips(metadata))
 
 
 def example_clips(metadata: ModelMetadata) -> np.ndarray:
-    """Three clips: noise, a sweep over the model's frequencies, and the sweep in pulses over noise.
-
-    Returns:
-        float32 `[3, clip_samples]`.
-    """
+    """Noise, a sweep over the model's frequencies, and it in pulses over noise: float32 `[3, clip_samples]`."""
     audio, mel = metadata.audio, metadata.mel
     noise = np.random.default_rng(0).normal(0, 0.1, audio.clip_samples)
     t = np.arange(audio.clip_samples) / audio.sample_rate_hz
