@@ -67,16 +67,20 @@ def last(x):
 @pytest.mark.parametrize("kind", ["full", "depthwise"])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (5, 1)])
 def test_convolutions_are_torchs_with_symmetric_padding(kind, kernel, stride):
+    settings = {"use_bias": True, "activation": "silu" if kernel == 3 else None}
     if kind == "full":
-        layer, groups, order = SymmetricConv2D(4, kernel, stride, use_bias=True), 1, (3, 2, 0, 1)
+        layer, groups, order = SymmetricConv2D(4, kernel, stride, **settings), 1, (3, 2, 0, 1)
     else:
-        layer, groups, order = SymmetricDepthwiseConv2D(kernel, stride, use_bias=True), 5, (2, 3, 0, 1)
+        layer = SymmetricDepthwiseConv2D(kernel, stride, depth_multiplier=2, **settings)
+        groups, order = 5, (2, 3, 0, 1)
     layer.build((None, None, None, 5))
     weights = [normal(*x.shape, seed=1) for x in layer.weights]
     layer.set_weights(weights)
     x = normal(2, 7, 10, 5)
     kernel_, bias = torch.from_numpy(weights[0].transpose(order)), torch.from_numpy(weights[1].ravel())
-    expected = last(functional.conv2d(first(x), kernel_, bias, stride, kernel // 2, groups=groups))
+    kernel_ = kernel_.reshape(-1, 5 // groups, kernel, kernel)
+    expected = functional.conv2d(first(x), kernel_, bias, stride, kernel // 2, groups=groups)
+    expected = last(functional.silu(expected) if kernel == 3 else expected)
     found = as_array(layer(x))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
     assert layer(keras.Input((None, 10, 5))).shape == (None, None, *expected.shape[2:])

@@ -1,9 +1,9 @@
 import keras
 import numpy as np
 import pytest
-from layer_test import as_array, run_layer_test
+from layer_test import as_array
 
-from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, FrequencyMean, attention_logits, pooled_logits
+from keras_birds.nn.heads import FRAME_LOGITS, attention_logits, pooled_logits
 
 SHAPE, NUM_LABELS = (3, 5, 7), 4
 FEATURES = np.random.default_rng(0).normal(0, 1, (6, *SHAPE)).astype("float32")
@@ -12,11 +12,6 @@ FEATURES = np.random.default_rng(0).normal(0, 1, (6, *SHAPE)).astype("float32")
 def _model(head, dropout=0.0):
     inputs = keras.Input(SHAPE)
     return keras.Model(inputs, head(inputs, NUM_LABELS, dropout))
-
-
-def test_layers_pass_the_shared_test(tmp_path):
-    run_layer_test(FrequencyMean, {}, (2, *SHAPE), (2, 5, 7), tmp_path, 0, 0)
-    run_layer_test(AttentionMean, {}, [(2, 5, 4), (2, 5, 4)], (2, 4), tmp_path, 0, 0)
 
 
 def test_attention_begins_as_the_plain_average():

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from layer_test import run_metric_test
+from layer_test import assert_config_round_trips, compiled, example, through_file
 
 from keras_birds.errors import DataError
 from keras_birds.nn.metrics import MaskedMacroAUC, label_aucs, macro_auc
@@ -28,8 +28,21 @@ def _streamed(metric, targets, scores, batch_size=1000):
     return float(metric.result())
 
 
-def test_passes_the_shared_test(tmp_path):
-    run_metric_test(MaskedMacroAUC(4, num_thresholds=50), 4, tmp_path)
+def test_it_resets_and_keeps_its_settings_in_a_file(tmp_path):
+    metric, targets = MaskedMacroAUC(4, num_thresholds=50), np.round(example((16, 4)))
+    assert_config_round_trips(metric)
+    scores, inputs = example((16, 4), seed=1), example((16, 5), seed=2)
+    value = _streamed(metric, targets, scores)
+    state = metric.stateless_update_state(metric.stateless_reset_state(), targets, scores)
+    assert float(metric.stateless_result(state)) == value
+    metric.reset_state()
+    assert _streamed(metric, targets, scores, 8) == pytest.approx(value, rel=1e-5)
+    model = compiled(metrics=[metric])
+    history = model.fit(inputs, targets, batch_size=8, verbose=0, validation_data=(inputs, targets)).history
+    assert np.isfinite(history["macro_auc"]).all()
+    for again in (model, through_file(model, tmp_path)):
+        found = again.evaluate(inputs, targets, verbose=0, return_dict=True)["macro_auc"]
+        assert found == pytest.approx(history["val_macro_auc"][-1], rel=1e-5)
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
