@@ -16,29 +16,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def _shared(name: str) -> Path:
-    path = SHARED_DATA / name
-    if not path.is_dir():
-        pytest.skip(f"needs the real recordings in shared/data/{name} beside the checkout")
+def _shared(name: str):
+    """A fixture of real recordings or tables; read-only."""
+
+    @pytest.fixture
+    def path() -> Path:
+        if not (SHARED_DATA / name).is_dir():
+            pytest.skip(f"needs the real recordings in shared/data/{name} beside the checkout")
+        return SHARED_DATA / name
+
     return path
 
 
-@pytest.fixture
-def animals_dir() -> Path:
-    """440 real 5 s clips, 11 labels, BirdCLEF layout; read-only."""
-    return _shared("animals")
-
-
-@pytest.fixture
-def birdclef_meta_dir() -> Path:
-    """The competition's real tables, without audio."""
-    return _shared("birdclef2025-meta")
-
-
-@pytest.fixture
-def soundscapes_dir() -> Path:
-    """20 real one-minute field recordings, unlabelled."""
-    return _shared("soundscapes")
+# 440 real 5 s clips of 11 labels in BirdCLEF's layout, the competition's real tables without audio, and 20 real
+# one-minute field recordings without labels.
+animals_dir, birdclef_meta_dir, soundscapes_dir = map(
+    _shared, ("animals", "birdclef2025-meta", "soundscapes")
+)
 
 
 @pytest.fixture

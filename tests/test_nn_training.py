@@ -120,9 +120,8 @@ def test_a_run_directory_holds_what_it_should_and_says_what_it_does(whole, data)
     assert versions.items() <= environment["versions"].items()
 
     split, table = (pd.read_csv(x, dtype=str) for x in (result.out / "split.csv", data / "train.csv"))
-    assert list(split["path"]) == [f"train_audio/{name}" for name in table["filename"]]
-    assert list(split["label"]) == list(table["primary_label"])
-    assert list(split["fold"]) == list(table["fold"])
+    expected = table.assign(path="train_audio/" + table["filename"])[["path", "primary_label", "fold"]]
+    assert split[["path", "label", "fold"]].to_numpy().tolist() == expected.to_numpy().tolist()
     manifest, audio = pd.read_csv(result.out / "manifest.csv", keep_default_na=False), data / "train_audio"
     assert len(manifest) == 72
     assert manifest.loc[manifest["status"] != "ok", ["path", "status", "reason"]].to_numpy().tolist() == [
@@ -188,7 +187,7 @@ def test_the_metric_of_training_is_the_masked_one():
 
 
 def test_a_model_says_what_it_is_and_how_good(fold):
-    result, _, oof = fold
+    result, history, oof = fold
     areas = [
         roc_auc_score(target[target >= 0], score[target >= 0])
         for target, score in zip(oof.targets.T, oof.scores.T, strict=True)
@@ -198,8 +197,11 @@ def test_a_model_says_what_it_is_and_how_good(fold):
     assert metadata == ModelMetadata.read_json(result.folder / "model.json")
     assert metadata.model_id == f"first/fold{result.fold}"
     assert (metadata.audio, metadata.mel, tuple(metadata.labels)) == (config.audio, config.mel, LABELS)
-    assert metadata.metrics["kept_epoch"] == result.kept_epoch
+    assert metadata.metrics["kept_epoch"] == result.kept_epoch == np.argmax(history["val_macro_auc"]) + 1
     assert metadata.metrics["epochs"] == result.epochs == EPOCHS
+    # The saved model is that of the kept epoch.
+    assert np.argmin(abs(history["val_loss"] - validation_loss(oof))) == result.kept_epoch - 1
+    assert validation_loss(oof) == pytest.approx(history["val_loss"][result.kept_epoch - 1], rel=1e-4)
 
 
 def validation_loss(oof):
@@ -208,15 +210,6 @@ def validation_loss(oof):
     losses = np.ma.array(-np.where(oof.targets > 0, np.log(scores), np.log1p(-scores)), mask=oof.targets < 0)
     batches = np.split(losses, range(small.BATCH_SIZE, len(losses), small.BATCH_SIZE))
     return np.average([x.mean() for x in batches], weights=[len(x) for x in batches])
-
-
-def test_the_saved_model_is_that_of_the_kept_epoch(fold):
-    result, history, oof = fold
-    best = int(np.argmax(history["val_macro_auc"]))
-    assert result.kept_epoch == best + 1
-    loss = validation_loss(oof)
-    assert loss == pytest.approx(history["val_loss"][best], rel=1e-4)
-    assert int(np.argmin(np.abs(history["val_loss"] - loss))) == best
 
 
 def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):

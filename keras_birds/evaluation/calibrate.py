@@ -88,8 +88,7 @@ def fit_calibration(
     labels = []
     for i, (target, score) in enumerate(zip(targets.T, scores.T, strict=True)):
         on_label(i, len(run.labels))
-        fitted = _fit(method, target, score)
-        labels.append(_with_threshold(method, fitted, target, score, precision, counts))
+        labels.append(_fit_with_threshold(method, precision, target, score, counts))
     on_label(0, 0)
     before = calibration_error(run.targets, run.scores)
     after = calibration_error(run.targets, cross_calibrated(run, method, reviewed))
@@ -158,14 +157,10 @@ def _isotonic(positive: np.ndarray, scores: np.ndarray) -> tuple[float, ...]:
     return (*map(float, model.X_thresholds_), *map(float, model.y_thresholds_))
 
 
-def _with_threshold(
-    method: Method,
-    fitted: LabelCalibration,
-    targets: np.ndarray,
-    scores: np.ndarray,
-    precision: float,
-    counts: np.ndarray,
+def _fit_with_threshold(
+    method: Method, precision: float, targets: np.ndarray, scores: np.ndarray, counts: np.ndarray
 ) -> LabelCalibration:
+    fitted = _fit(method, targets, scores)
     if not fitted.parameters:
         return fitted
     used = targets >= 0

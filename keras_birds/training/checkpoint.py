@@ -44,7 +44,7 @@ def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
     return Progress(tuple(state["history"]), state["kept_epoch"])
 
 
-def remove_checkpoints(folder: Path) -> None:
+def drop_checkpoints(folder: Path) -> None:
     """Removes what a finished fold needs no more."""
     for name in (CHECKPOINT, BEST):
         (folder / name).unlink(missing_ok=True)

@@ -24,13 +24,7 @@ from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
 from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, ShareProcessors
-from keras_birds.training.checkpoint import (
-    BEST,
-    Progress,
-    load_checkpoint,
-    load_variables,
-    remove_checkpoints,
-)
+from keras_birds.training.checkpoint import BEST, Progress, drop_checkpoints, load_checkpoint, load_variables
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import TrainingRun, prepare_run
@@ -130,7 +124,7 @@ def train_fold(
     config, folder = run.config, fold_folder(run.out, fold)
     remove_leftovers(folder)
     if (folder / ONNX).is_file():
-        remove_checkpoints(folder)
+        drop_checkpoints(folder)
         reporter.log(f"fold {fold}: finished before")
         return _read_result(folder, fold)
     folder.mkdir(parents=True, exist_ok=True)
@@ -272,7 +266,7 @@ def _finish(
     )
     metadata.write_json(folder / METADATA)
     export_onnx(folder / KERAS, folder / ONNX, metadata)
-    remove_checkpoints(folder)
+    drop_checkpoints(folder)
     return FoldResult(fold, folder, exact, progress.kept_epoch, progress.epochs, seconds)
 
 
