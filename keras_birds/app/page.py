@@ -1,7 +1,6 @@
 """The page that `keras-birds app` serves: Streamlit runs this file for each visitor and after each click."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO, StringIO
@@ -66,10 +65,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model")
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--max-minutes", type=float, default=180.0)
-    return parser.parse_args(sys.argv[1:])
+    for name, kind, default in (("model", str, None), ("folder", Path, None), ("max-minutes", float, 180.0)):
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    return parser.parse_args()
 
 
 @st.cache_resource(scope="session", on_release=SessionFolder.close, show_spinner=False)
@@ -168,11 +166,11 @@ def _show_top(top: pd.DataFrame) -> None:
     texts = {"common_name": "Common name", "scientific_name": "Scientific name", "class_name": "Class"}
     columns: dict[str, Any] = {
         "rank": number("Rank", width=50),
-        **{name: st.column_config.TextColumn(text) for name, text in texts.items()},
+        **texts,
         "probability": number("Probability", format="%.4f", width=80),
         "best": number("Best window", format="%.4f", width=80),
         "votes": number("Votes", help=votes, width=50),
-        "label": st.column_config.TextColumn("Label"),
+        "label": "Label",
     }
     shown = [x for x in columns if x not in texts or top[x].any()]
     st.dataframe(top, hide_index=True, column_config=columns, column_order=shown, key="top-table")
@@ -223,12 +221,9 @@ def _show_detections(detections: pd.DataFrame, reviews: dict[Any, Any]) -> None:
     if detections.empty:
         return
     rows = detections.to_dict("records")
-    table = detections[["start_s", "end_s"]].assign(
-        species=[charts.species(x) for x in rows],
-        label=detections["label"],
-        score=detections["score"],
-        review=[review.describe(reviews.get(review.place_of(x))) for x in rows],
-    )
+    table = detections[["start_s", "end_s", "label", "score"]].copy()
+    table.insert(2, "species", [charts.species(x) for x in rows])
+    table["review"] = [review.describe(reviews.get(review.place_of(x))) for x in rows]
     places = list(zip(detections["start_s"], detections["label"], strict=True))
 
     def on_select() -> None:
@@ -280,19 +275,14 @@ def _show_downloads(
         "for Audacity": ("labels.txt", text(lambda x: write_audacity(found, x))),
     }
     style: Any = {"on_click": "ignore", "width": "stretch"}
-    places = st.columns(len(files) + 1)
-    for place, (name, (ending, data)) in zip(places, files.items(), strict=False):
+    *places, last = st.columns(len(files) + 1)
+    for place, (name, (ending, data)) in zip(places, files.items(), strict=True):
         key = f"download-{name.split()[1]}"
         place.download_button(f"Detections {name}", data, f"{file.stem}.{ending}", key=key, **style)
-    places[-1].download_button(
-        f"Reviews ({len(reviews)})",
-        text(lambda x: write_reviews(x, [replace(y, file=file.name) for y in reviews.values()])),
-        f"{file.name}.reviews.csv",
-        key="download-reviews",
-        disabled=not reviews,
-        help="They lie beside the recording already." if is_kept else "They go with this session: keep them.",
-        **style,
-    )
+    said = text(lambda x: write_reviews(x, [replace(y, file=file.name) for y in reviews.values()]))
+    hint = "They lie beside the recording already." if is_kept else "They go with this session: keep them."
+    style |= {"key": "download-reviews", "disabled": not reviews, "help": hint}
+    last.download_button(f"Reviews ({len(reviews)})", said, f"{file.name}.reviews.csv", **style)
 
 
 def _part(analysis: Analysis) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from keras_birds.config import AugmentConfig, Config, MaskConfig, MixUpConfig
 from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.clip_augmentation import ClipAugmentation
 from keras_birds.nn.mixing import mix_power
-from keras_birds.plots.figure import label_mel_bands
+from keras_birds.plots.figure import IMAGE_STYLE, label_mel_bands
 
 _COLUMNS = 3
 _MIXUP_DRAWS = 20
@@ -63,9 +63,8 @@ def augmentation_preview(
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     extent = (0, config.audio.clip_s, 0, config.mel.height)
-    style = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "cmap": "magma"}
     for axes, (title, panel) in zip(grid.flat, panels, strict=False):
-        shown = axes.imshow(panel[..., 0], extent=extent, vmin=0, vmax=1, **style)
+        shown = axes.imshow(panel[..., 0], extent=extent, vmin=0, vmax=1, **IMAGE_STYLE)
         axes.set_title(title, fontsize=10, parse_math=False)
     mel, coefficients = config.mel, range(0, config.mel.n_mfcc, 8)
     for axes in grid[:, 0]:

@@ -3,6 +3,7 @@
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from keras_birds.audio.mel import MelTransform, slaney_filterbank
 from keras_birds.config import AudioConfig, MelConfig
 
 COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c9a227", "#4d5b6a")
+IMAGE_STYLE: Any = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "cmap": "magma"}
 _MAX_COLUMNS = 3000
 _MAX_MEL_COLUMNS = 500  # fewer than the axes' pixels beside long names: of more, imshow leaves some out
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000)
@@ -78,17 +80,8 @@ def draw_mel(
     # Silence, which has no contrast, lies at the floor, as it does in the model's input.
     reference = db.max() if db.max() > db.min() else db.max() + settings.top_db
     db = np.maximum(db - reference, -settings.top_db)
-    seconds = len(samples) / rate_hz
-    image = axes.imshow(
-        db,
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-        extent=(begin_s, begin_s + seconds, 0, settings.n_mels),
-        cmap="magma",
-        vmin=-settings.top_db,
-        vmax=0,
-    )
+    extent = (begin_s, begin_s + len(samples) / rate_hz, 0, settings.n_mels)
+    image = axes.imshow(db, extent=extent, vmin=-settings.top_db, vmax=0, **IMAGE_STYLE)
     axes.figure.colorbar(image, ax=axes, label="dB relative to the maximum", pad=0.01, aspect=30)
     axes.set_xlabel("Time (s)")
     label_mel_bands(axes, rate_hz, settings)
@@ -114,10 +107,8 @@ def _loudest(samples: np.ndarray, transform: MelTransform) -> np.ndarray:
     n_frames = transform.frames_of(len(samples))
     step = -(-n_frames // _MAX_MEL_COLUMNS)
     padded = np.pad(samples, transform.context_samples)
-    columns = [
-        transform.decibels(
-            padded[first * hop_samples : (min(first + step, n_frames) - 1) * hop_samples + n_fft], True
-        ).max(axis=1)
-        for first in range(0, n_frames, step)
-    ]
+    columns = []
+    for first in range(0, n_frames, step):
+        end = (min(first + step, n_frames) - 1) * hop_samples + n_fft
+        columns.append(transform.decibels(padded[first * hop_samples : end], True).max(axis=1))
     return np.stack(columns, axis=1)
