@@ -8,26 +8,23 @@ from keras_birds.results.recording_time import start_time
 MORNING = datetime(2023, 5, 10, 7, 30)
 
 
+# AudioMoth, triggered and with a serial number; Song Meter SM3 with GPS, split, with a zone, microseconds; Frontier
+# Labs; Arbimon; BirdNET-Pi; and with a separator each.
+RECORDERS = """
+AM1_20230510_073000.ogg 20230510_073000T.WAV 24F319055FDF2902_20230510_073000.WAV SM304472_0+1_20230510$073000.wav
+2MM01234_20230510_073000_000.wav 2MM01234_20230510_073000-0400.wav S4A01234_20230510_073000_123456.wav
+S20230510T073000.4793+1000_E20230510T080031.9803+1000_-12.34567+78.98102.wav Lac-2023-05-10_07-30.flac
+2023-05-10-birdnet-07:30:00.wav Turdus_merula-87-2023-05-10-birdnet-RTSP_1-07:30:00.mp3
+20230510T073000Z_rec_[-21.1440+149.6960].flac 20230510-073000.wav site20230510073000.wav
+2023-05-10T07:30:00.123Z.flac 2023_05_10_07_30_00.flac 2023-05-10-07-30-00.wav
+"""
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "AM1_20230510_073000.ogg",
-        "20230510_073000T.WAV",  # AudioMoth, triggered
-        "24F319055FDF2902_20230510_073000.WAV",  # AudioMoth with its serial number
-        "SM304472_0+1_20230510$073000.wav",  # Song Meter SM3 with GPS
-        "2MM01234_20230510_073000-0400.wav",  # with its zone
-        "S4A01234_20230510_073000_123456.wav",  # microseconds
-        "S20230510T073000.4793+1000_E20230510T080031.9803+1000_-12.34567+78.98102.wav",  # Frontier Labs BAR
-        "20230510T073000Z_rec_[-21.1440+149.6960].flac",
-        "20230510-073000.wav",
-        "site 20230510073000.wav",
-        "2023-05-10T07:30:00.123Z.flac",
-        "2023_05_10_07_30_00.flac",
-        "2023-05-10-07-30-00.wav",
+        *RECORDERS.split(),
         "2023-05-10 07.30.00.wav",
-        "Lac-2023-05-10_07-30.flac",  # Arbimon
-        "2023-05-10-birdnet-07:30:00.wav",  # BirdNET-Pi
-        "Turdus_merula-87-2023-05-10-birdnet-RTSP_1-07:30:00.mp3",
         "Wald, 'Süd'\n栗林_20230510_073000.wav",
         "/data/20220101_000000/rec/AM1_20230510_073000.ogg",  # the folder's name isn't the recording's
         "https://example.org/AM1_20230510%24073000.ogg?when=20220101_000000",
@@ -56,25 +53,15 @@ def test_audiomoth_hexadecimal_seconds_are_utc(name, expected):
     assert start_time(name) == expected
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "soundscape_8358733_5.ogg",
-        "20230510.wav",  # no time
-        "20230510_0012.wav",  # a counter
-        "20231310_073000.wav",  # month 13
-        "20230510_076000.wav",
-        "2023-05-10_07-30-61.wav",
-        "2023-02-30_07-30.wav",
-        "120230510_073000.wav",  # within longer numbers
-        "20230510_0730001.wav",
-        "20230510_07300.wav",
-        "18230510_073000.wav",
-        "2023-0510_073000.wav",  # half a separator
-        "230510_073000.wav",  # which is the year?
-    ],
-)
+# No time, counters, no date, numbers within longer ones, half a separator, a year of two digits.
+OTHERS = """
+soundscape_8358733_5.ogg 20230510.wav 20230510_0012.wav 20231310_073000.wav 20230510_076000.wav
+2023-05-10_07-30-61.wav 2023-02-30_07-30.wav 120230510_073000.wav 20230510_0730001.wav 20230510_07300.wav
+18230510_073000.wav 2023-0510_073000.wav 230510_073000.wav
+"""
+
+
+@pytest.mark.parametrize("name", ["", *OTHERS.split()])
 def test_other_names_tell_nothing(name):
     assert start_time(name) is None
 
@@ -97,19 +84,10 @@ def test_a_pattern_is_found_anywhere_in_the_name(pattern, name):
     assert start_time(name, pattern) == MORNING
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "AM1_20230510_073000.ogg",  # another pattern's name, though it would tell without one
-        "REC_20231310_073000.wav",
-        "REC_20230510_0730001.wav",
-        "REC_20230510_07300.wav",
-        "rec_20230510_073000.wav",
-        "x.REC_20230510_073000",  # a suffix
-    ],
-)
-def test_what_a_pattern_does_not_find_has_no_start(name):
-    assert start_time(name, "REC_%Y%m%d_%H%M%S") is None
+def test_what_a_pattern_does_not_find_has_no_start():
+    names = "AM1_20230510_073000.ogg REC_20231310_073000.wav REC_20230510_0730001.wav REC_20230510_07300.wav"
+    for name in (*names.split(), "rec_20230510_073000.wav", "x.REC_20230510_073000"):  # the last is a suffix
+        assert start_time(name, "REC_%Y%m%d_%H%M%S") is None
 
 
 def test_a_pattern_may_give_the_hour_only_and_ends_at_the_end_of_a_number():
