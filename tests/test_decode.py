@@ -139,23 +139,18 @@ def with_sample(value):
 
 
 TONE = encoded(tone(1))
+HEADS = {x: encoded(noise(5), x)[:60] for x in FORMATS}
 NO_SOUND = [
     (b"", "empty: is empty (0 bytes)"),
     (encoded(np.zeros(0)), "empty: holds no samples"),
-    *(
-        (encoded(np.full(1, 0.5), x), "too short: holds 1 sample; at least 0.05 s is")
-        for x in ("wav", "flac", "ogg")
-    ),
+    (encoded(np.full(1, 0.5)), "too short: holds 1 sample; at least 0.05 s is"),
     (TONE[:24] + bytes(4) + TONE[28:], "corrupt: its header is invalid: 0 Hz or no channels"),
     (TONE[:24] + struct.pack("<I", 999) + TONE[28:], "corrupt: its header says 999 Hz; at least 1000 Hz is"),
     *((with_sample(x), "corrupt: holds NaN samples") for x in (np.nan, np.inf, -np.inf)),
-    (encoded(noise(5))[:60], "too short: holds 8 samples"),
-    (encoded(noise(5), "flac")[:60], "corrupt: is damaged (Error : unknown error in flac decoder) (ffmpeg: "),
-    (
-        encoded(noise(5), "ogg")[:60],
-        "corrupt: is damaged (Supported file format but file is malformed) (ffmpeg: ",
-    ),
-    (encoded(noise(5), "mp3")[:60], "corrupt: holds no audio that decodes (ffmpeg: "),
+    (HEADS["wav"], "too short: holds 8 samples"),
+    (HEADS["flac"], "corrupt: is damaged (Error : unknown error in flac decoder) (ffmpeg: "),
+    (HEADS["ogg"], "corrupt: is damaged (Supported file format but file is malformed) (ffmpeg: "),
+    (HEADS["mp3"], "corrupt: holds no audio that decodes (ffmpeg: "),
     (bytes(5000), "corrupt: is not audio, or too damaged (ffmpeg: "),
 ]
 
@@ -184,11 +179,8 @@ def test_silence_is_told(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, np.zeros(6 * RATE), RATE)
     decoded = decode(path, RATE)
-    assert (decoded.status, decoded.reason, len(decoded.samples)) == (
-        "silent",
-        "all samples are zero",
-        6 * RATE,
-    )
+    assert (decoded.status, decoded.reason) == ("silent", "all samples are zero")
+    assert len(decoded.samples) == 6 * RATE
     assert decode_clip(path, AUDIO).status == "silent"
 
 

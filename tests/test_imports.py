@@ -1,5 +1,4 @@
 import importlib
-import json
 import os
 import pkgutil
 import subprocess
@@ -12,33 +11,41 @@ from keras_birds.cli.data import data
 from keras_birds.cli.main import cli
 
 HEAVY = ("keras", "keras_hub", "torch", "tensorflow", "jax")
-_REPORT = """
-import json, sys
-sys.argv = ["keras-birds", *json.loads(sys.argv[1])]
-from keras_birds.cli.main import main
-try:
-    main()
-finally:
-    print("MODULES", json.dumps(sorted(sys.modules)), file=sys.stderr)
-"""
 
 
-def imported_by(*args) -> set[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", _REPORT, json.dumps(list(map(str, args)))], capture_output=True, text=True
-    )
+def python(code, folder, keras_json=None, **variables):
+    """What a program of a few lines prints, without `KERAS_BACKEND` unless given."""
+    env = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": str(folder / "keras"), **variables}
+    if keras_json is not None:
+        (folder / "keras").mkdir()
+        (folder / "keras" / "keras.json").write_text(keras_json)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stderr.rpartition("MODULES ")[2]))
+    return done.stdout.strip()
 
 
-def test_help_imports_click_and_little_else():
-    modules = imported_by("--help")
+def imported_by(folder, *args):
+    """The modules that a command leaves behind."""
+    code = f"""
+import atexit, sys
+from keras_birds.cli.main import main
+sys.argv = ["keras-birds", *{list(map(str, args))}]
+atexit.register(lambda: print("MODULES", *sys.modules))
+main()
+"""
+    return set(python(code, folder).rpartition("MODULES ")[2].split())
+
+
+def test_help_imports_click_and_little_else(tmp_path):
+    modules = imported_by(tmp_path, "--help")
     assert "click" in modules
     assert not modules & {*HEAVY, "numpy", "pydantic", "pandas", "scipy"}
 
 
 def test_predict_with_an_onnx_model_imports_no_keras(placeholder_run, write_tone, tmp_path):
-    command = ("predict", write_tone("clip.ogg", 1200.0), "--model", placeholder_run)
+    command = (tmp_path, "predict", write_tone("clip.ogg", 1200.0), "--model", placeholder_run)
     modules = imported_by(*command, "--figure", tmp_path / "clip.png")
     assert {"onnxruntime", "matplotlib"} <= modules
     assert not modules & {*HEAVY, "librosa", "keras_birds.nn", "keras_birds.training"}
@@ -55,19 +62,6 @@ def test_every_command_has_help_with_an_example(words):
     usage, _, text = answer.output.partition("\n")
     assert usage.startswith("Usage:")
     assert "keras-birds " + " ".join(words) in text
-
-
-def python(code, folder, keras_json=None, **variables):
-    """What a program of a few lines prints, without `KERAS_BACKEND` unless given."""
-    env = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
-    env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": str(folder / "keras"), **variables}
-    if keras_json is not None:
-        (folder / "keras").mkdir()
-        (folder / "keras" / "keras.json").write_text(keras_json)
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_importing_the_package_imports_no_keras_torch_or_tensorflow(tmp_path):

@@ -40,7 +40,7 @@ def read_envelope(
     """Decodes a recording and outlines it.
 
     Args:
-        name: a path or a URL.
+        name: as for `open_stream`.
         decoder: as for `open_stream`.
         max_cells: at most so many cells, at least half of it where the recording has that many samples.
         max_s: a longer recording is refused, whatever its header says.

@@ -310,11 +310,7 @@ def check_file(name: str | Path) -> str | Path:
 
 
 def check_length(name: str | Path, frames: int, rate_hz: int) -> None:
-    """Checks that there is a sound.
-
-    Raises:
-        AudioError: `empty` or `too short`.
-    """
+    """Raises an `AudioError`, `empty` or `too short`, unless there is a sound."""
     if frames <= 0:
         raise AudioError(name, "holds no samples", "empty")
     if frames / rate_hz < MIN_SECONDS:
@@ -323,12 +319,7 @@ def check_length(name: str | Path, frames: int, rate_hz: int) -> None:
 
 
 def layout_of(file: SeekableFile, is_remote: bool = False) -> Layout:
-    """Looks a file through.
-
-    Args:
-        file: an open one.
-        is_remote: of a large Ogg then only both ends are read, where they belong together.
-    """
+    """Looks an open file through; of a large remote Ogg only both ends, where they belong together."""
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(12)
