@@ -9,6 +9,7 @@ import pytest
 from keras_birds.config import DataConfig
 from keras_birds.data.catalog import data_hash, read_catalog
 from keras_birds.errors import DataError
+from keras_birds.labels import Label
 
 COLUMNS = [
     *("primary_label", "secondary_labels", "filename", "collection", "rating", "latitude", "longitude"),
@@ -52,21 +53,17 @@ def problems_of(root, **data):
 
 
 def test_birdclef_layout(birdclef):
-    known = {"rating": "3.5", "collection": "XC", "author": "Ana", "latitude": "5.7", "longitude": "-73.25"}
     names = ["wren/a.ogg", "1139490/b.ogg", "007/c.ogg"]
-    root = birdclef(
-        [
-            row(names[0], **known),
-            row(names[1], "1139490", secondary_labels="['wren', '007']", rating="0.0", license="cc0"),
-            row(names[2], "007"),
-        ],
-        labels=(*LABELS, "NA"),
-    )
+    rows = [
+        row(names[0], rating="3.5", collection="XC", author="Ana", latitude="5.7", longitude="-73.25"),
+        row(names[1], "1139490", secondary_labels="['wren', '007']", rating="0.0", license="cc0"),
+        row(names[2], "007"),
+    ]
+    root = birdclef(rows, labels=(*LABELS, "NA"))
     catalog = read_catalog(root, DataConfig())
     catalog.require_clean()
     assert catalog.labels.names == (*LABELS, "NA")
-    assert catalog.labels.items[1].scientific_name == "Avis 1139490"
-    assert catalog.labels.items[1].class_name == "Aves"
+    assert catalog.labels.items[1] == Label("1139490", "Avis 1139490", class_name="Aves")
     assert catalog.relative_paths == [f"train_audio/{x}" for x in names]
     nan = np.nan
     expected = {
@@ -127,8 +124,7 @@ def test_any_csv_is_read_by_its_own_column_names_which_must_be_there(tmp_path):
     touch(tmp_path, "x/1.wav", "2.wav")
     catalog = read_catalog(tmp_path, DataConfig(**ELSEWHERE))
     assert catalog.problems == []
-    assert catalog.labels.names == ("42", "wren")
-    assert catalog.labels.items[0].common_name == "The Answer"
+    assert catalog.labels.items == (Label("42", common_name="The Answer"), Label("wren"))
     assert catalog.relative_paths == ["x/1.wav", "2.wav"]
     keys = ["label", "secondary", "rating", "collection", "author", "latitude", "longitude", "site"]
     assert catalog.recordings.iloc[0][keys].tolist() == ["42", ("wren",), 4, "own", "Bo", 1, 2, "007"]
@@ -262,6 +258,8 @@ def test_what_is_wrong_with_whole_tables(tmp_path):
         LEFT_NONE + "1 and ['XC'], which leave none",
     ]
     assert told(min_rating=3, collections=("XC",)) == [LEFT_NONE + "3 and ['XC'], which leave none"]
+    away = f"data.audio_dir must be a folder. Received: {tmp_path / 'x'}, so none of the 1 recordings of train.csv"
+    assert told(audio_dir="x") == [f"{away} is there"]
     unknown = ["data.collections must be among 'CSA', 'XC'. Received: 'Xeno'"]
     assert told(TRAIN + "b.ogg,wren,1,CSA\n", collections=("XC", "Xeno")) == unknown
     twice = ["train.csv row 1: column names must be unique. Received twice: filename"]
@@ -284,13 +282,6 @@ def test_what_is_wrong_with_whole_tables(tmp_path):
     (tmp_path / "train.csv").write_text(TRAIN)
     assert problems_of(tmp_path, taxonomy="none.csv") == none
     assert problems_of(tmp_path, taxonomy="") == []
-
-
-def test_without_its_audio_folder_a_table_has_one_problem(birdclef):
-    root = birdclef([row(f"wren/{i}.ogg") for i in range(30)])
-    shutil.rmtree(root / "train_audio")
-    rest = "so none of the 30 recordings of train.csv is there"
-    assert problems_of(root) == [f"data.audio_dir must be a folder. Received: {root / 'train_audio'}, {rest}"]
 
 
 def test_labels_are_taken_without_the_white_space_around_them_and_not_spelled_in_two_ways(tmp_path):

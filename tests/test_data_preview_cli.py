@@ -5,15 +5,12 @@ from functools import partial
 import matplotlib.image
 import numpy as np
 import pytest
-import soundfile
 
-RATE = 32_000
 SMALL = ("--config", "smoke")
 
 
 @pytest.fixture
 def run(run_command, monkeypatch, tmp_path):
-    """Runs `data preview` in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return partial(run_command, "data", "preview")
@@ -21,7 +18,6 @@ def run(run_command, monkeypatch, tmp_path):
 
 @pytest.fixture
 def clips(write_tone):
-    """Two tones in one folder."""
     return write_tone("clips/a.ogg", 1000.0, seconds=3), write_tone("clips/b.wav", 4000.0, seconds=6)
 
 
@@ -44,9 +40,6 @@ def drawn_panels(path):
 
 def test_a_file_under_each_augmentation(run, clips, tmp_path):
     assert run(clips[0], *SMALL) == (0, "Figure: preview.png\n", "")
-    pixels = read_figure(tmp_path / "here" / "preview.png")
-    assert 1100 < pixels.shape[0] < 1400
-    assert 1100 < pixels.shape[1] < 1800
     assert drawn_panels(tmp_path / "here" / "preview.png") == (4, 10)
     assert [x.name for x in (tmp_path / "here").iterdir()] == ["preview.png"]
     assert sorted(x.name for x in clips[0].parent.iterdir()) == ["a.ogg", "b.wav"]
@@ -56,14 +49,13 @@ def test_a_file_under_each_augmentation(run, clips, tmp_path):
 
 
 def test_a_recording_of_the_data_set(run, animals_dir, tmp_path):
-    content = []
-    for i, seed in enumerate((1, 1, 2)):
-        code, out, err = run("--data", animals_dir, "--seed", seed, "--out", tmp_path / f"{i}.PNG", *SMALL)
-        assert (code, err) == (0, "")
-        assert out == f"Figure: {tmp_path / f'{i}.PNG'}\n"
-        content.append((tmp_path / f"{i}.PNG").read_bytes())
-    assert content[0] == content[1]
-    first, _, other = (read_figure(tmp_path / f"{i}.PNG") for i in range(3))
+    pixels = []
+    for seed in (1, 1, 2):
+        out = tmp_path / "a.PNG"
+        assert run("--data", animals_dir, "--seed", seed, "--out", out, *SMALL) == (0, f"Figure: {out}\n", "")
+        pixels.append(read_figure(out))
+    first, again, other = pixels
+    np.testing.assert_array_equal(first, again)
     # The first panel is the clip as it is: another seed chooses another recording.
     height, width = first.shape[0] // 3, first.shape[1] // 3
     middle = np.s_[height // 2 : int(0.8 * height), width // 3 : int(0.8 * width)]
@@ -93,14 +85,12 @@ def test_a_corrupt_file_is_named_in_one_line_and_a_corrupt_neighbour_left_out(ru
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_data_set_needs_two_recordings_that_can_be_read(run, tmp_path):
-    folder = tmp_path / "birds" / "wren"
-    folder.mkdir(parents=True)
-    soundfile.write(folder / "a.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
-    (folder / "b.wav").touch()
+def test_a_data_set_needs_two_recordings_that_can_be_read(run, write_tone, tmp_path):
+    bad = write_tone("birds/wren/a.wav", seconds=1).with_name("b.wav")
+    bad.touch()
     code, _, err = run("--data", tmp_path / "birds", "--out", tmp_path / "a.png", *SMALL)
     assert code == 1
-    assert f"Left out: {folder / 'b.wav'}: is empty (0 bytes)\n" in err
+    assert f"Left out: {bad}: is empty (0 bytes)\n" in err
     assert f"a preview needs two recordings that can be read. Received: 1 in {tmp_path / 'birds'}\n" in err
     assert not (tmp_path / "a.png").exists()
 

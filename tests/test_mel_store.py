@@ -26,7 +26,7 @@ def small_config(crop="center", **mel):
 
 
 def write_recordings(folder, n):
-    """Recordings of 0.3 to 4 s: noise that swells, a tone in every other one."""
+    """Noise that swells, 0.3 to 4 s, with a tone in every other one."""
     folder.mkdir()
     for i in range(n):
         rng = np.random.default_rng(i)

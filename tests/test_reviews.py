@@ -65,12 +65,16 @@ def test_threads_lose_no_review(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"start_s": "soon"}, "row 2: start_s must be a number. Received: 'soon'"),
-        ({"score": "nan"}, "row 2: score must be a number"),
-        ({"verdict": "maybe"}, "row 2: verdict must be one of right, wrong, other. Received: 'maybe'"),
-        ({"verdict": "other"}, "row 2: there must be a true_label with the verdict other"),
-        ({"true_label": "bat"}, "row 2: there must be a true_label with the verdict other, and only then"),
-        ({"end_s": "2.5"}, "row 2: a detection must end after it begins"),
+        ({"start_s": "soon"}, "start_s must be a number. Received: 'soon'"),
+        ({"score": "nan"}, "score must be a number"),
+        ({"verdict": "maybe"}, "verdict must be one of right, wrong, other. Received: 'maybe'"),
+        ({"verdict": "other"}, "there must be a true_label .*Received: '' with other"),
+        (
+            {"true_label": "bat"},
+            "there must be a true_label with the verdict other, and only then. Received: 'bat'",
+        ),
+        ({"end_s": "2.5"}, "a detection must end after it begins. Received: 2.5 to 2.5"),
+        ({"start_s": "-0.1"}, "a detection must end after it begins"),
     ],
 )
 def test_a_damaged_row_is_named_and_nothing_is_written_over_it(tmp_path, changed, said):
@@ -78,10 +82,8 @@ def test_a_damaged_row_is_named_and_nothing_is_written_over_it(tmp_path, changed
     row = dict(zip(COLUMNS, ("a.wav", "2.5", "7.5", "cat", "0.5", "run/fold0", "right", "", ""), strict=True))
     path.write_text(",".join(COLUMNS) + "\n" + ",".join((row | changed).values()) + "\n")
     before = path.read_bytes()
-    for use in (read_reviews, lambda x: save_review(x, RIGHT)):
-        with pytest.raises(DataError, match=r"reviews\.csv") as caught:
-            use(path)
-        assert said in str(caught.value)
+    with pytest.raises(DataError, match=rf"^{path}: row 2: {said}"):
+        save_review(path, RIGHT)
     assert path.read_bytes() == before
 
 
@@ -93,10 +95,7 @@ def test_tables_that_contradict_themselves_or_are_none_are_refused_and_repeated_
     assert read_reviews(path) == [RIGHT]
     contradiction = f"{header}\n\n{row}\n{row.replace(',right,', ',wrong,')}\n".encode()
     for content, said in (
-        (
-            contradiction,
-            r"Received: rows 3 and 4 contradict each other on 1139490 at 2.5 s; keep the right one",
-        ),
+        (contradiction, "Received: rows 3 and 4 contradict each other on 1139490 at 2.5 s; keep"),
         (b"file,start_s\na.wav,1\n", r"must have the columns file, start_s, .*Received: file, start_s"),
         (b"\xff\xfe\x00", "must be a CSV in UTF-8"),
     ):

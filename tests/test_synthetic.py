@@ -74,11 +74,9 @@ def test_every_recording_decodes(catalog, made):
 def test_a_quarter_has_a_second_species(catalog):
     secondary = catalog.recordings["secondary"]
     assert {len(x) for x in secondary} == {0, 1}
-    assert (secondary.str.len() == 1).mean() == pytest.approx(0.25, abs=0.12)
-    for label, guests in zip(catalog.recordings["label"], secondary, strict=True):
-        assert label not in guests
-    targets = catalog.targets(DataConfig())
-    assert targets.sum() == len(catalog) + secondary.str.len().sum()
+    assert secondary.str.len().mean() == pytest.approx(0.25, abs=0.12)
+    # A second species is another one: no target is counted twice.
+    assert catalog.targets(DataConfig()).sum() == len(catalog) + secondary.str.len().sum()
 
 
 def test_the_seed_decides(tmp_path):
@@ -90,9 +88,7 @@ def test_the_seed_decides(tmp_path):
     for table in ("train.csv", "taxonomy.csv"):
         assert (tmp_path / "deep/a" / table).read_bytes() == (tmp_path / "deep/b" / table).read_bytes()
     assert list(first) == list(other)
-    for name, samples in first.items():
-        n = min(len(samples), len(other[name]))
-        assert not np.array_equal(samples[:n], other[name][:n])
+    assert not any(np.array_equal(x[:48_000], other[name][:48_000]) for name, x in first.items())
 
 
 def test_it_is_made_once_and_an_interrupted_one_completed(tmp_path):
