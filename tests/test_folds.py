@@ -1,6 +1,7 @@
 """Folds and the hidden test set, on made-up tables and on real ones."""
 
 import csv
+import itertools
 from functools import lru_cache
 
 import numpy as np
@@ -31,15 +32,21 @@ def birdclef(birdclef_meta_dir):
 
 @pytest.fixture
 def catalog_of(tmp_path):
-    """A catalog of cells by column, `primary_label` among them; a split never opens a recording."""
+    """A catalog of cells by column, all of label "a" unless told; a split never opens a recording."""
 
     def read(**cells):
-        n_rows = len(cells["primary_label"])
-        columns = {"filename": [f"{i:03}.ogg" for i in range(n_rows)], **cells}
-        pd.DataFrame(columns).to_csv(tmp_path / "train.csv", index=False, quoting=csv.QUOTE_ALL)
+        rows = range(len(next(iter(cells.values()))))
+        columns = {"filename": [f"{i:03}.ogg" for i in rows], "primary_label": ["a" for _ in rows]}
+        pd.DataFrame(columns | {name: list(x) for name, x in cells.items()}).to_csv(
+            tmp_path / "train.csv", index=False, quoting=csv.QUOTE_ALL
+        )
         return read_catalog(tmp_path, DataConfig())
 
     return read
+
+
+def divide(catalog, **folds):
+    return make_split(catalog, FoldsConfig(**folds))
 
 
 def counts_by_label(catalog, split):
@@ -63,7 +70,7 @@ def require_partition(catalog, split):
 @pytest.mark.parametrize(("fraction", "n_folds"), [(0.0, 3), (0.1, 5), (0.2, 5)])
 def test_the_hidden_set_is_each_labels_share_and_the_rest_is_spread_evenly(request, name, fraction, n_folds):
     catalog = request.getfixturevalue(name)
-    split = make_split(catalog, FoldsConfig(n_folds=n_folds, hidden_fraction=fraction))
+    split = divide(catalog, n_folds=n_folds, hidden_fraction=fraction)
     require_partition(catalog, split)
     counts = counts_by_label(catalog, split)
     hidden, folds = counts[HIDDEN], counts.drop(columns=HIDDEN)
@@ -76,7 +83,7 @@ def test_the_hidden_set_is_each_labels_share_and_the_rest_is_spread_evenly(reque
     assert (hidden[~common] == 0).all()
     assert ((total - hidden) >= 1).all()
     # Chosen before the folds.
-    other = make_split(catalog, FoldsConfig(n_folds=2, hidden_fraction=fraction))
+    other = divide(catalog, n_folds=2, hidden_fraction=fraction)
     np.testing.assert_array_equal(other.hidden_rows, split.hidden_rows)
 
 
@@ -85,16 +92,14 @@ def test_the_hidden_set_is_each_labels_share_and_the_rest_is_spread_evenly(reque
 )
 def test_each_label_keeps_a_recording_for_the_folds(catalog_of, fraction, hidden):
     catalog = catalog_of(primary_label=["a"] * 3 + ["b"] * 2 + ["c"] + ["d"] * 30)
-    counts = counts_by_label(catalog, make_split(catalog, FoldsConfig(n_folds=2, hidden_fraction=fraction)))
+    counts = counts_by_label(catalog, divide(catalog, n_folds=2, hidden_fraction=fraction))
     assert list(counts[HIDDEN]) == hidden
 
 
 def test_the_same_seed_gives_the_same_split(birdclef, animals):
-    grouped = FoldsConfig(strategy="grouped", column="author")
-    for catalog, folds in ((birdclef, FoldsConfig()), (animals, grouped)):
-        first = make_split(catalog, folds)
-        np.testing.assert_array_equal(first.fold, make_split(catalog, folds).fold)
-        other = make_split(catalog, folds.model_copy(update={"seed": 43}))
+    for catalog, folds in ((birdclef, {}), (animals, {"strategy": "grouped", "column": "author"})):
+        first, again, other = (divide(catalog, **folds, seed=seed) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first.fold, again.fold)
         assert set(first.hidden_rows) != set(other.hidden_rows)
         assert (first.fold != other.fold).mean() > 0.3
 
@@ -102,16 +107,16 @@ def test_the_same_seed_gives_the_same_split(birdclef, animals):
 def test_labels_that_are_all_rare_still_validate_in_different_folds(catalog_of):
     catalog = catalog_of(primary_label=["a", "a", "b", "b", "c", "c", "d", "d", "d", "d"])
     for seed in range(10):
-        split = make_split(catalog, FoldsConfig(hidden_fraction=0, seed=seed))
+        split = divide(catalog, hidden_fraction=0, seed=seed)
         assert counts_by_label(catalog, split).to_numpy().max() == 1
         require_partition(catalog, split)
     with pytest.raises(ConfigError, match=r"number of recordings. Received: 11 folds, 10 recordings"):
-        make_split(catalog, FoldsConfig(hidden_fraction=0, n_folds=11))
+        divide(catalog, hidden_fraction=0, n_folds=11)
 
 
 @pytest.mark.parametrize("n_folds", [2, 5])
 def test_an_authors_recordings_stay_together(animals, n_folds):
-    split = make_split(animals, FoldsConfig(strategy="grouped", column="author", n_folds=n_folds))
+    split = divide(animals, strategy="grouped", column="author", n_folds=n_folds)
     authors = animals.recordings["author"].to_numpy()
     folds_of = pd.Series(split.fold).groupby(authors).nunique()
     assert len(folds_of) == 298
@@ -122,13 +127,13 @@ def test_an_authors_recordings_stay_together(animals, n_folds):
     assert (counts[HIDDEN] - 8).abs().max() <= 2
     assert (counts.drop(columns=HIDDEN) - 32 / n_folds).abs().to_numpy().max() <= 4
     # Without groups, sources are split.
-    stratified = make_split(animals, FoldsConfig(n_folds=n_folds))
+    stratified = divide(animals, n_folds=n_folds)
     assert (pd.Series(stratified.fold).groupby(authors).nunique() > 1).any()
 
 
 def test_any_column_of_the_table_groups(catalog_of):
     catalog = catalog_of(primary_label=["a", "b"] * 12, part=[i // 4 for i in range(24)])
-    split = make_split(catalog, FoldsConfig(strategy="grouped", column="part", n_folds=3))
+    split = divide(catalog, strategy="grouped", column="part", n_folds=3)
     assert all(len(set(part)) == 1 for part in split.fold.reshape(6, 4))
     assert len(split.hidden_rows) == 4
 
@@ -136,31 +141,30 @@ def test_any_column_of_the_table_groups(catalog_of):
 def test_places_within_a_hundredth_of_a_degree_are_one_location(catalog_of):
     places = ["0.004 1", "-0.004 1.001", "12.341 -73", "12.3449 -73.001", "12.346 -73", "5 9", "5.00 9"]
     latitudes, longitudes = zip(*(x.split() for x in (*places, "6 9", "7 9", "8 9")), strict=True)
-    catalog = catalog_of(primary_label=["a"] * 10, latitude=latitudes, longitude=longitudes)
-    folds = FoldsConfig(strategy="grouped", column="location", n_folds=7, hidden_fraction=0)
-    fold = make_split(catalog, folds).fold
+    catalog = catalog_of(latitude=latitudes, longitude=longitudes)
+    folds = {"strategy": "grouped", "column": "location", "hidden_fraction": 0}
+    fold = divide(catalog, **folds, n_folds=7).fold
     assert (fold[0], fold[2], fold[5]) == (fold[1], fold[3], fold[6])
-    # As many folds as places: no two share one.
-    assert len(set(fold)) == 7
+    assert len(set(fold)) == 7  # as many folds as places: no two share one
     with pytest.raises(ConfigError, match=r"groups by location. Received: 8 folds, 7 groups by location"):
-        make_split(catalog, folds.model_copy(update={"n_folds": 8}))
+        divide(catalog, **folds, n_folds=8)
 
 
 def test_a_recording_with_an_empty_cell_is_a_group_of_its_own(catalog_of):
     known = ["1"] * 10 + [""] * 10
     for column, cells in (
         ("author", {"author": known}),
-        ("location", {"latitude": known, "longitude": [2] * 20}),
+        ("location", {"latitude": known, "longitude": known}),
     ):
-        folds = FoldsConfig(strategy="grouped", column=column, n_folds=11, hidden_fraction=0)
-        fold = make_split(catalog_of(primary_label=["a"] * 20, **cells), folds).fold
+        folds = {"strategy": "grouped", "column": column, "n_folds": 11, "hidden_fraction": 0}
+        fold = divide(catalog_of(**cells), **folds).fold
         assert (len(set(fold[:10])), len(set(fold[10:]))) == (1, 10)
         with pytest.raises(ConfigError, match=rf"Received: {column}, which is empty in all 6 recordings"):
-            make_split(catalog_of(primary_label=["a"] * 6, author=[""] * 6), folds)
+            divide(catalog_of(author=[""] * 6), **folds)
 
 
 def test_the_official_folds_are_taken_as_they_are(animals):
-    split = make_split(animals, FoldsConfig(strategy="column", column="fold", n_folds=2))
+    split = divide(animals, strategy="column", column="fold", n_folds=2)
     np.testing.assert_array_equal(split.fold, animals.recordings["fold"].astype(int))
     assert split.n_folds == 5
     assert len(split.hidden_rows) == 0
@@ -183,10 +187,7 @@ GAPS = "the folds 0 to n-1, at least two, each with recordings. Received: "
 )
 def test_wrong_folds_are_told(catalog_of, cells, told):
     with pytest.raises(DataError, match=f"the column part must hold .*{told}"):
-        make_split(
-            catalog_of(primary_label=["a"] * len(cells), part=cells),
-            FoldsConfig(strategy="column", column="part"),
-        )
+        divide(catalog_of(part=cells), strategy="column", column="part")
 
 
 @pytest.mark.parametrize("strategy", ["column", "grouped"])
@@ -194,9 +195,7 @@ def test_an_unknown_column_is_told_with_the_known_ones(catalog_of, strategy):
     known = "label, rating, collection, author, latitude, longitude, filename, primary_label, part"
     rule = "folds.column must name a column of the data set's table. Received: recordist. There are: "
     with pytest.raises(ConfigError, match=f"{rule}{known}$"):
-        make_split(
-            catalog_of(primary_label="ab", part="cd"), FoldsConfig(strategy=strategy, column="recordist")
-        )
+        divide(catalog_of(part="cd"), strategy=strategy, column="recordist")
 
 
 def test_folds_choose_their_rows_and_others_are_told():
@@ -204,12 +203,9 @@ def test_folds_choose_their_rows_and_others_are_told():
     assert split.hidden_rows.tolist() == [2]
     for k, train, validation in ((0, [1, 3], [0, 4]), (1, [0, 4], [1, 3]), (FULL, [0, 1, 3, 4], [])):
         assert (split.train_rows(k).tolist(), split.validation_rows(k).tolist()) == (train, validation)
-    for ask in (split.train_rows, split.validation_rows, split.require_fold):
-        for k in (-1, 2):
-            with pytest.raises(
-                ConfigError, match=rf"^--fold must be one of 0, 1, all or full. Received: {k}$"
-            ):
-                ask(k)
+    for ask, k in itertools.product((split.train_rows, split.validation_rows, split.require_fold), (-1, 2)):
+        with pytest.raises(ConfigError, match=rf"^--fold must be one of 0, 1, all or full. Received: {k}$"):
+            ask(k)
 
 
 def test_save_names_recordist_and_place_of_each_recording(catalog_of, tmp_path):
@@ -233,7 +229,7 @@ def test_save_names_recordist_and_place_of_each_recording(catalog_of, tmp_path):
 
 
 def test_load_follows_the_recordings_and_refuses_those_of_another_data_set(catalog_of, tmp_path):
-    path, names, labels = tmp_path / "split.csv", ["x.ogg", "y.ogg", "z.ogg"], ["a", "b", "b"]
+    path, names, labels = tmp_path / "split.csv", ["x.ogg", "y.ogg", "z.ogg"], "abb"
     Split(np.array([0, 1, HIDDEN]), 2).save(path, catalog_of(filename=names, primary_label=labels))
     moved = Split.load(path, catalog_of(filename=names[::-1], primary_label=labels[::-1]))
     assert (moved.fold.tolist(), moved.n_folds) == ([HIDDEN, 1, 0], 2)
@@ -244,7 +240,7 @@ def test_load_follows_the_recordings_and_refuses_those_of_another_data_set(catal
         (["x.ogg", "y.ogg", "z.ogg", "z.ogg"], "abbb", "3 rows"),
     ):
         with pytest.raises(DataError) as caught:
-            Split.load(path, catalog_of(filename=names, primary_label=list(labels)))
+            Split.load(path, catalog_of(filename=names, primary_label=labels))
         assert str(caught.value) == (
             f"{path}: a split must list the data set's {len(names)} recordings. Received: {strange} in only one of "
             "both; start a new run"

@@ -78,8 +78,7 @@ class OnTheFlySource:
         paths: the recordings.
         audio: rate, clip length, crop and decoder.
         mel: the transform.
-        manifest: what `check_recordings` told of the same paths in the same order; without it all count as
-            usable.
+        manifest: what `check_recordings` told of the same paths in the same order; without it all are usable.
     """
 
     def __init__(
@@ -95,10 +94,9 @@ class OnTheFlySource:
         self.usable = np.ones(len(self.paths), bool)
         self.reasons = [""] * len(self.paths)
         if manifest is not None:
-            if list(map(str, manifest["path"])) != list(map(str, self.paths)):
-                raise DataError(
-                    "the manifest must list the catalog's recordings in its order: check the data again"
-                )
+            if list(map(Path, manifest["path"])) != self.paths:
+                rule = "the manifest must list the catalog's recordings in its order"
+                raise DataError(f"{rule}: check the data again")
             self.usable, self.reasons = usable_of(manifest)
 
     def __len__(self) -> int:
@@ -115,8 +113,15 @@ class OnTheFlySource:
         where = [None] * len(rows) if positions is None else positions.tolist()
         clips = np.empty((len(rows), self.transform.num_rows, self.transform.num_frames), np.float32)
         for i, (row, position) in enumerate(zip(rows, where, strict=True)):
-            clips[i] = native_clip(self.paths[row], self.audio, self.transform, position)[0]
+            clips[i] = self._native(self.paths[row], position)
         return self.transform.resize(clips)
+
+    def _native(self, path: Path, position: float | None) -> np.ndarray:
+        if self.audio.crop == "center":
+            return self.transform.native(decode_clip(path, self.audio).samples[None])[0]
+        around = self.transform.mel.hop_samples, self.transform.context_samples
+        clip = decode_clip(path, self.audio, position, *around)
+        return self.transform.native(clip.samples[None], has_context=True)[0]
 
 
 class CachedSource:
@@ -155,16 +160,6 @@ class CachedSource:
                     self._images[row] = image.copy()
                     self._kept_bytes += image.nbytes
         return np.stack([computed[row] if row in computed else self._images[row] for row in wanted])
-
-
-def native_clip(
-    path: Path, audio: AudioConfig, transform: MelTransform, position: float | None
-) -> np.ndarray:
-    """One recording's crop at the transform's own resolution, float32 `[1, rows, frames]`."""
-    if audio.crop == "center":
-        return transform.native(decode_clip(path, audio).samples[None])
-    clip = decode_clip(path, audio, position, transform.mel.hop_samples, transform.context_samples)
-    return transform.native(clip.samples[None], has_context=True)
 
 
 def usable_of(manifest: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
