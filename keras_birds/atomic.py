@@ -36,10 +36,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         names = {os.fspath(x) for x in (error.filename, error.filename2) if isinstance(x, str | Path)}
         if not names & {str(path), str(temporary)} and (names or error.errno not in _OF_WRITES):
             raise
-        is_full = error.errno in DISK_FULL
+        way_out = "Free some space or choose" if error.errno in DISK_FULL else "Choose"
         raise KerasBirdsError(
-            f"{path} can't be written. Received: {error.strerror or error}. "
-            f"{'Free some space or choose' if is_full else 'Choose'} another place"
+            f"{path} can't be written. Received: {error.strerror or error}. {way_out} another place"
         ) from None
     finally:
         if not direct:

@@ -45,9 +45,8 @@ class FfmpegFile(ForwardSound):
     def __init__(self, path: Path, refusal: str):
         self._path = path
         if not _program():
-            reason = (
-                "libsndfile doesn't know its format: it" if refusal == "is not audio" else f"{refusal}, or"
-            )
+            is_unknown = refusal == "is not audio"
+            reason = "libsndfile doesn't know its format: it" if is_unknown else f"{refusal}, or"
             hint = "needs ffmpeg, which is not installed: install it or convert the file to FLAC"
             raise AudioError(path, f"{reason} {hint}", "unreadable")
         self.samplerate, self.channels, self.seconds = _probe(path, refusal, *file_fingerprint(path))
@@ -67,7 +66,9 @@ class FfmpegFile(ForwardSound):
         if len(data) < frames * frame_bytes:
             self._process.wait()
             self._log.seek(0)
-            self.problem = _problem(self._log.read().decode("utf-8", "replace"))
+            log = self._log.read().decode("utf-8", "replace")
+            damage = [x for x in log.splitlines() if _DAMAGE.search(x)]
+            self.problem = f"the file is damaged (ffmpeg: {_short(damage[-1])})" if damage else ""
         data = data[: len(data) // frame_bytes * frame_bytes]
         found = np.frombuffer(data, "<f4").reshape(-1, self.channels)
         self._place += len(found)
@@ -94,11 +95,6 @@ def _program() -> str:
     return shutil.which("ffmpeg") or ""
 
 
-def _problem(log: str) -> str:
-    lines = [x for x in log.splitlines() if _DAMAGE.search(x)]
-    return f"the file is damaged (ffmpeg: {_short(lines[-1])})" if lines else ""
-
-
 def _short(line: str) -> str:
     return " ".join(re.sub(r"\[[^]]* @ 0x[0-9a-f]+\]|file:\S+:", "", line).split())[:150]
 
@@ -115,7 +111,7 @@ def _probe(path: Path, refusal: str, *fingerprint: int) -> tuple[int, int, float
         samples = np.zeros((0, 1), np.float32)
     if len(samples) == 0:
         found = [
-            x for x in log.splitlines() if _DAMAGE.search(x) or "not found" in x or "matches no streams" in x
+            x for x in log.splitlines() if _DAMAGE.search(x) or re.search("not found|matches no streams", x)
         ]
         detail = _short((found or log.strip().splitlines() or ["no output"])[0])
         reason = "is not audio, or too damaged" if refusal == "is not audio" else refusal
@@ -124,5 +120,5 @@ def _probe(path: Path, refusal: str, *fingerprint: int) -> tuple[int, int, float
     # Of formats without a length ffmpeg guesses it from the bit rate and says so; beside pictures it is theirs as well.
     if not found_s or "Estimating duration" in log or re.search(r"Stream .* Video: (?!.*attached pic)", log):
         return int(rate_hz), samples.shape[1], math.nan
-    hours, minutes, seconds = found_s.groups()
-    return int(rate_hz), samples.shape[1], int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    hours, minutes, seconds = map(float, found_s.groups())
+    return int(rate_hz), samples.shape[1], hours * 3600 + minutes * 60 + seconds

@@ -12,7 +12,7 @@ wav wave bwf rf64 bw64 w64 wac aif aiff aifc au snd caf flac ogg oga opus spx mp
 amr awb wma wv ape tta tak mpc gsm g722 voc iff 8svx dsf ra rm mka weba webm mkv mp4 m4v mov 3gp 3g2 3ga asf avi flv mpg
 mpeg vob ogv ogx mts m2ts
 """
-_SIDECARS = """
+_SIDECAR_SUFFIXES = """
 csv tsv txt json jsonl geojson toml yaml yml xml md rst html htm pdf doc docx rtf xls xlsx ods parquet feather arrow db
 sqlite sqlite3 log ini cfg conf md5 sha1 sha256 kml gpx textgrid cue m3u png jpg jpeg gif svg bmp tif tiff webp heic npy
 npz mat pkl h5 onnx keras py ipynb r rmd sh bat asd pek sfk reapeaks lock
@@ -21,8 +21,8 @@ AUDIO_SUFFIXES = frozenset(f".{x}" for x in _AUDIO.split())
 """Of the files that are taken from folders: what libsndfile or ffmpeg reads. A file that is named itself may be called
 anything."""
 
-_SIDECAR_SUFFIXES = frozenset(f".{x}" for x in _SIDECARS.split())
-_SIDECAR_NAMES = frozenset({"readme", "license", "licence", "makefile", "changes", "sha256sums", "md5sums"})
+_SIDECARS = {"readme", "license", "licence", "makefile", "changes", "sha256sums", "md5sums"}
+_SIDECARS |= {f".{x}" for x in _SIDECAR_SUFFIXES.split()}
 _NAMED = 3
 
 Kind = Literal["file", "folder", "link"]
@@ -41,11 +41,6 @@ def is_audio_name(name: str) -> bool:
     """Whether a file of this name in a folder is taken for a recording: by its suffix, and not a hidden one."""
     path = PurePath(name)
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-
-
-def _is_sidecar(name: str) -> bool:
-    path = PurePath(name)
-    return path.suffix.lower() in _SIDECAR_SUFFIXES or path.name.lower() in _SIDECAR_NAMES
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ class Tree:
             for name, kind in found:
                 if kind == "file" and is_audio_name(name):
                     yield self._join(folder, name)
-                elif kind == "file" and not _is_sidecar(name):
+                elif kind == "file" and not {PurePath(name).suffix.lower(), name.lower()} & _SIDECARS:
                     strange.append(self._join(folder, name))
             waiting += [self._join(folder, name) for name, kind in reversed(found) if kind == "folder"]
         if strange:

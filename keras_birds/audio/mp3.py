@@ -226,7 +226,7 @@ def _walk(file: SeekableFile, place: int, end: int) -> tuple[list[_Run], bool, b
             if len(data) < 4:
                 is_cut = data[:1] == b"\xff"
                 break
-        frame = _frame_at(data, place - offset)
+        frame, tag = _frame_at(data, place - offset), 0
         if frame is None or (runs and frame.kind != runs[-1].first.kind):
             file.seek(place)
             tag = _tag_length(file.read(10))
@@ -239,9 +239,7 @@ def _walk(file: SeekableFile, place: int, end: int) -> tuple[list[_Run], bool, b
             frame = _frame_at(file.read(4), 0)
             if frame is None:
                 break
-            if not runs or frame.kind != runs[-1].first.kind or tag:
-                runs.append(_Run(place, frame))
-        elif not runs:
+        if not runs or frame.kind != runs[-1].first.kind or tag:
             runs.append(_Run(place, frame))
         if place + frame.length > end:
             is_cut = True

@@ -1,6 +1,6 @@
 """Finds the logical streams of an Ogg file, of which libsndfile reads the first only."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from keras_birds.audio.layout import CUT_OFF, DAMAGED, Layout, Part, SeekableFile
 
@@ -10,8 +10,7 @@ _BEGINS, _ENDS = 2, 4
 _MAX_WALKED_BYTES = 1 << 23  # a larger remote file would be fetched twice
 
 
-@dataclass(frozen=True)
-class _Page:
+class _Page(NamedTuple):
     flags: int
     serial: bytes
     number: int
@@ -56,10 +55,8 @@ def layout_of(file: SeekableFile, size: int, is_remote: bool) -> Layout:
 def _page(data: bytes) -> _Page | None:
     if data[:4] != b"OggS" or len(data) < _HEADER_BYTES:
         return None
-    table = data[_HEADER_BYTES : _HEADER_BYTES + data[26]]
-    return _Page(
-        data[5], data[14:18], int.from_bytes(data[18:22], "little"), _HEADER_BYTES + data[26] + sum(table)
-    )
+    length = _HEADER_BYTES + data[26] + sum(data[_HEADER_BYTES : _HEADER_BYTES + data[26]])
+    return _Page(data[5], data[14:18], int.from_bytes(data[18:22], "little"), length)
 
 
 def _next_page(file: SeekableFile, place: int, size: int) -> int:

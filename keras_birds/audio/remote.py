@@ -212,8 +212,8 @@ def _audio_error(url: str, error: Exception) -> AudioError:
     if isinstance(cause, IsADirectoryError):
         return AudioError(url, "is a folder", "unreadable")
     if isinstance(code, int):
-        answer = f"{code} {getattr(cause, 'message', '')}".rstrip()
-        return AudioError(url, f"its server answers {answer}", "unreadable")
+        reason = f"its server answers {code} {getattr(cause, 'message', '')}".rstrip()
+        return AudioError(url, reason, "unreadable")
     return AudioError(url, f"can't be opened ({_reason(cause)})", "unreadable")
 
 

@@ -91,7 +91,7 @@ def _blocks(stream: RecordingStream, reader: Reader | TfioReader) -> Iterator[np
     frames, is_silent, loudness = 0, True, _Loudness()
     for block in reader.blocks():
         frames += len(block)
-        picked = _pick(block, channel_ids)
+        picked = mix(block) if channel_ids == (0,) else block[:, channel_ids[0] - 1 : channel_ids[-1]]
         # One NaN or infinity makes the sum one; finite float32 samples overflow only far beyond any audio.
         if not np.isfinite(picked.sum()) and not np.isfinite(picked).all():
             raise AudioError(stream.name, NAN_REASON, "corrupt")
@@ -134,9 +134,3 @@ def partial_reason(expected_s: float, read_s: float, problem: str, shortfall_s: 
     if expected_s - read_s > shortfall_s:
         return f"read {read_s:.1f} of {expected_s:.1f} s"
     return f"read {read_s:.1f} s: {problem}" if problem else ""
-
-
-def _pick(frames: np.ndarray, channel_ids: tuple[int, ...]) -> np.ndarray:
-    if channel_ids == (0,):
-        return mix(frames)
-    return frames if len(channel_ids) == frames.shape[1] else frames[:, channel_ids[0] - 1 : channel_ids[0]]
