@@ -61,7 +61,7 @@ def picked(recordings, **options):
     """File, start and score of what is picked of `{file: rows}`."""
     picker = SegmentPicker(**options)
     for file, rows in recordings.items():
-        picker.add(RecordingStatus(file, "ok"), table_of(rows, file))
+        picker.add(RecordingStatus(file, "ok"), table_of(rows, file).to_batches())
     return [(x.recording.file, x.start_s, round(x.score, 4)) for x in picker.picked()]
 
 
@@ -220,7 +220,7 @@ def test_labels_and_the_least_score():
 
     def found(*labels, **options):
         picker = SegmentPicker(labels=labels, **options)
-        picker.add(RecordingStatus("a.wav", "ok"), table)
+        picker.add(RecordingStatus("a.wav", "ok"), table.to_batches())
         return [(x.label, x.start_s) for x in picker.picked()], picker.not_found
 
     assert found("1139490") == ([("1139490", 0), ("1139490", 5)], [])
@@ -236,8 +236,7 @@ def test_a_recording_may_come_in_pieces(pick):
     found = []
     for chunk in (7, 5000):
         picker = SegmentPicker(pick=pick, per_label=50, labels=("x", "z"))
-        pieces = pa.Table.from_batches(table.to_batches(max_chunksize=chunk))
-        picker.add(RecordingStatus("a.wav", "ok"), pieces)
+        picker.add(RecordingStatus("a.wav", "ok"), table.to_batches(max_chunksize=chunk))
         found.append([(x.label, x.start_s, x.score) for x in picker.picked()])
     assert found[0] == found[1]
     assert len(found[0]) == 100
@@ -373,7 +372,7 @@ def test_an_unfinished_folder_is_read_as_it_is_while_another_process_writes_it(t
             )
             results.flush()
         names = sorted(out.rglob("*"))
-        found = [(x.file, rows.to_table()["score"].to_pylist()) for x, rows in read_detections(out)]
+        found = [(x.file, next(rows)["score"].to_pylist()) for x, rows in read_detections(out)]
         assert found == [("a.wav", [0.75] * 4)]
         assert sorted(out.rglob("*")) == names
 
@@ -381,7 +380,7 @@ def test_an_unfinished_folder_is_read_as_it_is_while_another_process_writes_it(t
 def cut_one(path, tmp_path, start_s=6.0, end_s=8.0, **options):
     """The clip of one detection: samples, its file, and the row of the table; or why there is none."""
     picker, problems = SegmentPicker(), []
-    picker.add(status_of(path), table_of([(start_s, end_s, "x", 0.9)], str(path)))
+    picker.add(status_of(path), table_of([(start_s, end_s, "x", 0.9)], str(path)).to_batches())
     out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
     cut_segments(picker.picked(), out, on_problem=lambda *x: problems.append(x), **options)
     if problems:

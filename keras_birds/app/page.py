@@ -261,7 +261,7 @@ def _show_downloads(
 
     table = pa.Table.from_pandas(detections, preserve_index=False).select(detection_schema().names)
     table = table.cast(detection_schema())
-    found, file = [(analysis.found.recording, table)], Path(analysis.found.recording.file)
+    found, file = [(analysis.found.recording, table.to_batches())], Path(analysis.found.recording.file)
     bounds_hz = classifier.mel.f_min_hz, classifier.mel.f_max_hz
 
     def text(write: Callable[[TextIO], None]) -> bytes:

@@ -58,14 +58,14 @@ def score_hidden(
     paths = [str(catalog.recordings["path"][row]) for row in rows]
     names = _row_names([catalog.relative_paths[row] for row in rows])
 
-    def tables() -> "Iterator[tuple[RecordingStatus, pa.Table]]":
+    def tables() -> "Iterator[tuple[RecordingStatus, list[pa.RecordBatch]]]":
         import pyarrow as pa
 
         scored = score_recordings(classifier, paths, ScoreOptions())
         for done, (name, found) in enumerate(zip(names, scored, strict=True), 1):
             columns = {label: found.scores[:, i] for i, label in enumerate(classifier.labels)}
             table = pa.table({"start_s": found.start_s, "end_s": found.end_s, **columns})
-            yield replace(found.recording, file=name), table
+            yield replace(found.recording, file=name), table.to_batches()
             progress(done, len(paths))
         progress(0, 0)
 

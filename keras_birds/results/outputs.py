@@ -1,6 +1,6 @@
 """Writes the tables that people open, from a folder of results, a recording at a time; when labels were detected."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,14 +14,13 @@ from keras_birds.labels import LabelSet
 from keras_birds.results.recording_time import start_time
 from keras_birds.results.results import Results
 from keras_birds.results.writers.files import new_text
+from keras_birds.results.writers.rows import six_digits
 from keras_birds.results.writers.submission import Submission, write_submission
 from keras_birds.results.writers.tables import write_tables
 from keras_birds.text import csv_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from keras_birds.results.shards import StoredRows
 
 SUMMARY_COLUMNS = ("file", "label", "scientific_name", "common_name", "max", "mean_top2", "windows")
 """Of `summary.csv`: a row for each recording and label detected in it, by `detections.summarise`."""
@@ -46,13 +45,13 @@ class Activity:
         """`[hour]`, of recordings whose names tell the time."""
         self._time_pattern = time_pattern
 
-    def add(self, recording: RecordingStatus, rows: "pa.Table | StoredRows") -> None:
+    def add(self, recording: RecordingStatus, batches: "Iterable[pa.RecordBatch]") -> None:
         """Counts one recording; nothing where its name doesn't tell when it began."""
         began = start_time(recording.file, self._time_pattern)
         if began is None:
             return
         self.recorded_s += _seconds_by_hour(began, recording.seconds)
-        for batch in rows.to_batches():
+        for batch in batches:
             labels = batch["label"].dictionary_encode()
             known = np.array([self.labels.index(x) for x in labels.dictionary.to_pylist()], np.int64)
             hours = (
@@ -139,13 +138,12 @@ def write_outputs(
         table = csv_writer(stream)
         table.writerow(SUMMARY_COLUMNS)
         for recording, summary in results.read("summary"):
-            for row in summary.to_table().to_pylist():
-                values = (f"{row['max']:.6g}", f"{row['mean_top2']:.6g}", row["windows"])
-                names = (row["label"], row["scientific_name"], row["common_name"])
-                table.writerow((recording.file, *names, *values))
+            for row in (x for batch in summary for x in batch.to_pylist()):
+                digits = {x: six_digits(row[x]) for x in ("max", "mean_top2")}
+                table.writerow((row | digits | {"file": recording.file}).values())
     activity = Activity(classifier.labels, results.rules.time_pattern)
-    for recording, rows in results.read("detections"):
-        activity.add(recording, rows)
+    for recording, batches in results.read("detections"):
+        activity.add(recording, batches)
     if not activity.is_empty:
         files.append(results.folder / "activity.csv")
         with new_text(files[-1]) as stream:

@@ -10,6 +10,7 @@ OUT/scores/N.parquet      every window's scores as float16, with `keep_scores`
 import hashlib
 import math
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from keras_birds.inference.scorer import RecordingScores, ScoreOptions
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import DetectionRules, detect, summarise
 from keras_birds.results.journal import Entries, Entry, Journal, read_journal
-from keras_birds.results.shards import ShardReader, ShardWriter, StoredRows
+from keras_birds.results.shards import ShardReader, ShardWriter
 from keras_birds.results.writers.files import new_text
 from keras_birds.text import csv_writer, storable
 
@@ -82,7 +83,7 @@ class Results:
 
     def _begin_shard(self) -> None:
         self._waiting: list[Entry] = []
-        self._writers = {x: ShardWriter(_shard(self.folder, x, self._next)) for x in _KINDS}
+        self._writers = {x: ShardWriter(self.folder / x / _shard_name(self._next)) for x in _KINDS}
         self._waiting_bytes = 0
         self._begun_at = time.monotonic()
 
@@ -172,19 +173,17 @@ class Results:
 
     def _remove_unlisted(self) -> None:
         """Removes half-written files, and shards that no entry of the journal counts on."""
-        known = {f"{number:06d}.parquet" for number, _ in self._journal.shards()}
-        for folder in (self.folder, *(self.folder / x for x in _KINDS)):
-            for path in folder.glob(".*.tmp"):
-                path.unlink()
-        for kind in _KINDS:
-            for path in (self.folder / kind).glob("*.parquet"):
-                if path.name not in known:
-                    path.unlink()
+        known = {_shard_name(number) for number, _ in self._journal.shards()}
+        stale = [*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.parquet*.tmp")]
+        stale += [x for kind in _KINDS for x in self.folder.glob(f"{kind}/*.parquet") if x.name not in known]
+        for path in stale:
+            path.unlink()
 
-    def read(self, kind: str) -> Iterator[tuple[RecordingStatus, StoredRows]]:
+    def read(self, kind: str) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
         """Every scored recording's rows, a recording at a time, in the order in which they were scored.
 
-        Of a recording there may be more than memory holds: each is read in batches, before the next.
+        Of a recording there may be more than memory holds: its batches are read as they are asked for, before the next
+        recording's.
 
         Args:
             kind: `"detections"`, `"summary"` or `"scores"`.
@@ -206,7 +205,7 @@ class Results:
         for number in outdated:
             for entry, rows in _read(self.folder, self._journal, kinds, {number}):
                 for kind in kinds:
-                    for batch in rows[kind].to_batches():
+                    for batch in rows[kind]:
                         self._write(kind, pa.Table.from_batches([batch]))
                 self._waiting.append(replace(entry, shard=self._next))
             self.flush()
@@ -216,21 +215,12 @@ class Results:
             rows = csv_writer(file)
             rows.writerow(MANIFEST_COLUMNS)
             for x in self.recordings:
-                expected_s = "" if math.isnan(x.seconds_expected) else f"{x.seconds_expected:.3f}"
-                row = (
-                    x.file,
-                    x.status,
-                    x.reason,
-                    f"{x.seconds:.3f}",
-                    expected_s,
-                    x.sample_rate_hz,
-                    x.channels,
-                )
-                rows.writerow((*row, x.windows, f"{x.unscored_s:.3f}", x.detections, x.not_seen))
+                cells = (getattr(x, name) for name in MANIFEST_COLUMNS)
+                rows.writerow(_milliseconds(c) if isinstance(c, float) else c for c in cells)
         return path
 
 
-def read_detections(folder: Path) -> Iterator[tuple[RecordingStatus, StoredRows]]:
+def read_detections(folder: Path) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
     """As `Results.read`, the detections of a folder of any settings; changes nothing in it.
 
     Raises:
@@ -251,21 +241,23 @@ def read_detections(folder: Path) -> Iterator[tuple[RecordingStatus, StoredRows]
 
 def _read(
     folder: Path, journal: Entries, kinds: Sequence[str], shards: Collection[int] | None = None
-) -> Iterator[tuple[Entry, dict[str, StoredRows]]]:
+) -> "Iterator[tuple[Entry, dict[str, Iterator[pa.RecordBatch]]]]":
     for number, entries in journal.shards():
         if shards is not None and number not in shards:
             continue
-        readers = {x: ShardReader(_shard(folder, x, number)) for x in kinds}
+        readers = {x: ShardReader(folder / x / _shard_name(number)) for x in kinds}
         for entry, is_current in entries:
-            rows = {x: readers[x].take(_rows(entry)[x]) for x in kinds}
+            counts = (entry.recording.detections, entry.summary_rows, entry.score_rows)
+            num_rows = dict(zip(_KINDS, counts, strict=True))
+            rows = {x: readers[x].take(num_rows[x]) for x in kinds}
             if is_current:
                 yield entry, rows
             for x in rows.values():
-                x.skip()
+                deque(x, maxlen=0)  # passes what nobody asked for
 
 
-def _shard(folder: Path, kind: str, number: int) -> Path:
-    return folder / kind / f"{number:06d}.parquet"
+def _shard_name(number: int) -> str:
+    return f"{number:06d}.parquet"
 
 
 def result_settings(
@@ -292,14 +284,13 @@ def result_settings(
     }
 
 
+def _milliseconds(seconds: float) -> str:
+    return "" if math.isnan(seconds) else f"{seconds:.3f}"
+
+
 def _is_gone(now: RecordingStatus, before: RecordingStatus) -> bool:
     """Whether a scored recording is out of reach, and not changed to one that can't be read."""
     return now.status in ("missing", "unreadable") and now.fingerprint in ((-1, -1), before.fingerprint)
-
-
-def _rows(entry: Entry) -> dict[str, int]:
-    counts = (entry.recording.detections, entry.summary_rows, entry.score_rows)
-    return dict(zip(_KINDS, counts, strict=True))
 
 
 def _score_table(found: RecordingScores, labels: LabelSet) -> "pa.Table":

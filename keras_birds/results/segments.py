@@ -3,7 +3,7 @@
 import hashlib
 from bisect import bisect, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePath
@@ -22,8 +22,6 @@ from keras_birds.text import csv_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from keras_birds.results.shards import StoredRows
 
 PICKS = ("best", "random", "balanced")
 MIN_CLIP_S, MAX_CLIP_S = 0.1, 600.0
@@ -128,18 +126,15 @@ class SegmentPicker:
         """Which of `labels` no detection had so far."""
         return [x for key, x in self._wanted.items() if key not in self._found]
 
-    def add(self, recording: RecordingStatus, table: "pa.Table | StoredRows") -> None:
-        """Takes one recording's detections, of `detection_schema()`."""
+    def add(self, recording: RecordingStatus, batches: "Iterable[pa.RecordBatch]") -> None:
+        """Takes one recording's detections, in batches of `detection_schema()`."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        batches = [
-            x.select(_COLUMNS).filter(pc.greater_equal(x["score"], self._min_score))
-            for x in table.to_batches()
-        ]
-        if not batches:
+        kept = [x.select(_COLUMNS).filter(pc.greater_equal(x["score"], self._min_score)) for x in batches]
+        if not kept:
             return
-        rows = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+        rows = pa.Table.from_batches(kept).unify_dictionaries().combine_chunks()
         labels = pc.dictionary_encode(rows["label"]).combine_chunks()
         codes = labels.indices.to_numpy()
         order = np.argsort(codes, kind="stable")

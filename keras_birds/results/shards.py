@@ -1,7 +1,6 @@
 """Parquet files of whole recordings, written and read a piece at a time."""
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
 _GROUP_ROWS = 1 << 16
 _TABLES_AT_ONCE = 1024  # one of a few rows takes kilobytes of its own
+_BATCH_ROWS = 1024  # few enough to be turned into Python objects at once
 
 
 class ShardWriter:
@@ -51,8 +51,7 @@ class ShardWriter:
         if self._writer is None:
             self._path.parent.mkdir(exist_ok=True)
             self._writer = pq.ParquetWriter(self._temporary, table.schema, compression="zstd")
-        for first in range(0, len(table), _GROUP_ROWS):
-            self._writer.write_table(table.slice(first, _GROUP_ROWS))
+        self._writer.write_table(table, _GROUP_ROWS)
         self._waiting, self._rows = [], 0
 
     def finish(self) -> None:
@@ -64,12 +63,11 @@ class ShardWriter:
         with self._told():
             if self._waiting:
                 self._write_waiting()
-            if self._writer is None:
-                return
-            self._writer.close()
-            with self._temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            self._temporary.replace(self._path)
+            if self._writer is not None:
+                self._writer.close()
+                with self._temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                self._temporary.replace(self._path)
 
     def discard(self) -> None:
         """Leaves nothing of a shard that isn't finished."""
@@ -103,43 +101,15 @@ class ShardReader:
 
         texts = [x.name for x in pq.read_schema(path) if pa.types.is_string(x.type)]
         # Dictionaries take a tenth of the memory of texts.
-        file = pq.ParquetFile(path, read_dictionary=texts)
-        self._batches = file.iter_batches(batch_size=_GROUP_ROWS)
-        self._schema = file.schema_arrow
+        self._batches = pq.ParquetFile(path, read_dictionary=texts).iter_batches(_BATCH_ROWS)
         self._held: pa.RecordBatch | None = None
 
-    def take(self, num_rows: int) -> "StoredRows":
-        """The next rows. Those that nobody looks at must be passed with `StoredRows.skip`."""
-        return StoredRows(self._slices(num_rows), self._schema)
-
-    def _slices(self, num_rows: int) -> "Iterator[pa.RecordBatch]":
+    def take(self, num_rows: int) -> "Iterator[pa.RecordBatch]":
+        """The next rows, which must be taken before those that follow."""
         while num_rows:
-            if self._held is None or not self._held.num_rows:
+            if not self._held:
                 self._held = next(self._batches)
             batch = self._held.slice(0, num_rows)
             self._held = self._held.slice(len(batch))
             num_rows -= len(batch)
             yield batch
-
-
-class StoredRows:
-    """A recording's rows in a shard, which are read as they are asked for, once."""
-
-    def __init__(self, batches: "Iterator[pa.RecordBatch]", schema: "pa.Schema"):
-        self._batches, self._schema = batches, schema
-
-    def to_batches(self, max_chunksize: int = _GROUP_ROWS) -> "Iterator[pa.RecordBatch]":
-        """As `pyarrow.Table.to_batches`."""
-        for batch in self._batches:
-            for first in range(0, len(batch), max_chunksize):
-                yield batch.slice(first, max_chunksize)
-
-    def to_table(self) -> "pa.Table":
-        """All at once."""
-        import pyarrow as pa
-
-        return pa.Table.from_batches(list(self._batches), self._schema)
-
-    def skip(self) -> None:
-        """Passes what wasn't asked for."""
-        deque(self._batches, maxlen=0)

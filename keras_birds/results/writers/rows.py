@@ -10,9 +10,6 @@ from keras_birds.inference.recording_status import RecordingStatus
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Bounds what is turned into Python objects at once.
-_ROWS_AT_ONCE = 4096
-
 
 class Detection(NamedTuple):
     """A row of a table of `detection_schema()`, with the same fields in the same order."""
@@ -39,21 +36,21 @@ class Detection(NamedTuple):
         return self.common_name or self.scientific
 
 
-def detections(recording: RecordingStatus, table: "pa.Table") -> Iterator[Detection]:
-    """Rows of one recording's table. `file` is the recording's, which holds bytes that no column can."""
-    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+def detections(recording: RecordingStatus, batches: "Iterable[pa.RecordBatch]") -> Iterator[Detection]:
+    """Rows of one recording's batches. `file` is the recording's, which holds bytes that no column can."""
+    for batch in batches:
         columns = [batch.column(name).to_pylist() for name in Detection._fields[1:]]
         for row in zip(*columns, strict=True):
             yield Detection(recording.file, *row)
 
 
 def on_one_time_line(
-    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
+    recordings: "Iterable[tuple[RecordingStatus, Iterable[pa.RecordBatch]]]",
 ) -> Iterator[tuple[float, RecordingStatus, Detection]]:
     """Every detection, with when its recording begins if each begins where the one before ends; seconds."""
     begin_s = 0.0
-    for recording, table in recordings:
-        for x in detections(recording, table):
+    for recording, batches in recordings:
+        for x in detections(recording, batches):
             yield begin_s, recording, x
         begin_s += recording.seconds
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 # Windows are whole samples: what differs by less is the same number of seconds.
 _TOLERANCE_S = 1e-4
-# Bounds what is turned into Python objects at once.
-_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Submission:
 
 
 def write_submission(
-    recordings: Iterable[tuple[RecordingStatus, "pa.Table"]],
+    recordings: "Iterable[tuple[RecordingStatus, Iterable[pa.RecordBatch]]]",
     labels: Sequence[str],
     window_s: float,
     out: Path,
@@ -52,7 +50,7 @@ def write_submission(
     no score, because the recording can't be read or breaks off, comes last, as it stands in the sample.
 
     Args:
-        recordings: each with a table of its windows: start_s and end_s, then a column for each label.
+        recordings: each with batches of its windows: start_s and end_s, then a column for each label.
         labels: of the model.
         window_s: length of a full window.
         out: a folder, made if missing.
@@ -72,9 +70,9 @@ def write_submission(
     path = out / "submission.csv"
     with new_text(path) as stream:
         rows = _Rows(stream, columns, window_s)
-        for recording, table in recordings:
+        for recording, batches in recordings:
             if not recording.failed:
-                rows.add(recording.file, table)
+                rows.add(recording.file, batches)
         for file in unscored:
             rows.add_unscored(file)
         unscored_rows = 0 if sample_submission is None else rows.fill_from(sample_submission)
@@ -97,10 +95,10 @@ class _Rows:
         self._unscored[_stem(file)] = file
         self._seconds.setdefault(_stem(file), set())
 
-    def add(self, file: str, table: "pa.Table") -> None:
+    def add(self, file: str, batches: "Iterable[pa.RecordBatch]") -> None:
         stem = _stem(file)
         seconds = self._seconds.setdefault(stem, set())
-        for end_s, row in self._full_windows(table):
+        for end_s, row in self._full_windows(batches):
             if self._files.setdefault(stem, file) != file:
                 raise DataError(
                     "BirdCLEF names rows by a recording's name without folder and extension, which must differ. "
@@ -138,10 +136,10 @@ class _Rows:
         """Recordings without scores and without a row."""
         return tuple(file for stem, file in self._unscored.items() if not self._seconds[stem])
 
-    def _full_windows(self, table: "pa.Table") -> Iterator[tuple[float, list[float]]]:
+    def _full_windows(self, batches: "Iterable[pa.RecordBatch]") -> Iterator[tuple[float, list[float]]]:
         """End and scores, the latter in the order of the submission's columns."""
         names = ["start_s", "end_s", *self._columns]
-        for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        for batch in batches:
             columns = (x.to_pylist() for x in batch.select(names).columns)
             for start_s, end_s, *row in zip(*columns, strict=True):
                 if end_s - start_s > self._window_s - _TOLERANCE_S:

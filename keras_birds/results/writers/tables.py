@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.results.detections import detection_schema
-from keras_birds.results.shards import ShardWriter, StoredRows
+from keras_birds.results.shards import ShardWriter
 from keras_birds.results.writers.files import new_text, recording_path
 from keras_birds.results.writers.rows import (
     Detection,
@@ -28,7 +28,7 @@ from keras_birds.text import csv_writer
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    Recordings = Iterable[tuple[RecordingStatus, pa.Table | StoredRows]]
+    Recordings = Iterable[tuple[RecordingStatus, Iterable[pa.RecordBatch]]]
 
 RAVEN_COLUMNS = (
     *("Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)"),
@@ -49,8 +49,8 @@ def write_csv(recordings: "Recordings", stream: TextIO) -> None:
     """
     writer = csv_writer(stream)
     writer.writerow(Detection._fields)
-    for recording, table in recordings:
-        for x in detections(recording, table):
+    for recording, batches in recordings:
+        for x in detections(recording, batches):
             times = (decimal(x.start_s), decimal(x.end_s), _iso(x) or "")
             names = (x.label, x.scientific_name, x.common_name)
             writer.writerow((x.file, x.channel, *times, *names, six_digits(x.score), x.model_id))
@@ -59,8 +59,8 @@ def write_csv(recordings: "Recordings", stream: TextIO) -> None:
 def write_json(recordings: "Recordings", stream: TextIO) -> None:
     """One list, an object a line; values as in CSV, but `start_time` is null where it isn't known."""
     before = "[\n"
-    for recording, table in recordings:
-        for x in detections(recording, table):
+    for recording, batches in recordings:
+        for x in detections(recording, batches):
             row = x._asdict() | {
                 "start_s": round(x.start_s, 6),
                 "end_s": round(x.end_s, 6),
@@ -81,8 +81,8 @@ def write_parquet(recordings: "Recordings", path: Path) -> None:
     writer = ShardWriter(path)
     try:
         writer.write(schema.empty_table())
-        for _, table in recordings:
-            for batch in table.to_batches():
+        for _, batches in recordings:
+            for batch in batches:
                 writer.write(pa.Table.from_batches([batch]).cast(schema))
         writer.finish()
     finally:
@@ -145,10 +145,10 @@ def write_kaleidoscope(recordings: "Recordings", stream: TextIO) -> None:
     """
     writer = csv_writer(stream)
     writer.writerow(KALEIDOSCOPE_COLUMNS)
-    for recording, table in recordings:
+    for recording, batches in recordings:
         folder, name = os.path.split(recording.file)
         above, folder = os.path.split(folder)
-        for x in detections(recording, table):
+        for x in detections(recording, batches):
             channel = max(x.channel, 1) - 1
             times = (decimal(x.start_s), decimal(x.end_s - x.start_s))
             writer.writerow((above, folder, name, channel, *times, x.common, six_digits(1 - x.score), ""))
@@ -162,8 +162,8 @@ def write_birdnet(recordings: "Recordings", stream: TextIO) -> None:
     """
     writer = csv_writer(stream)
     writer.writerow(BIRDNET_COLUMNS)
-    for recording, table in recordings:
-        for x in detections(recording, table):
+    for recording, batches in recordings:
+        for x in detections(recording, batches):
             times = (decimal(x.start_s), decimal(x.end_s))
             writer.writerow((*times, x.scientific, x.common, f"{x.score:.4f}", x.file))
 
@@ -193,8 +193,7 @@ def write_tables(
 
     Args:
         fmt: one of `FORMATS`.
-        recordings: each with its rows of `detection_schema()`, a table or what reads like one in
-            batches (`StoredRows`); read once, in order.
+        recordings: each with batches of `detection_schema()`; read once, in order.
         out: a folder, made if missing.
         band_hz: lower and upper edge of Raven's boxes.
         per_recording: write `out/<fmt>/<path of the recording><ending>` for each (see `recording_path`) instead
@@ -211,7 +210,7 @@ def write_tables(
         raise KerasBirdsError(f"fmt must be one of {', '.join(FORMATS)}. Received: fmt={fmt!r}")
     suffix, write = _WRITERS[fmt]
     options = band_hz if fmt == "raven" else ()
-    scored = ((recording, table) for recording, table in recordings if not recording.failed)
+    scored = ((recording, batches) for recording, batches in recordings if not recording.failed)
     tables: Iterable[tuple[Path, Recordings]] = [(out / f"detections{suffix}", scored)]
     if per_recording:
         tables = ((out / fmt / recording_path(x[0].file, suffix), [x]) for x in scored)
