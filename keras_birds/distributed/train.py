@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,7 @@ def train_on_cluster(
         cpus, gpus = fold_resources(nodes())
         each = f"{cpus} processor{'s' * (cpus != 1)}" + (" and a GPU" if gpus else "")
         reporter.log(f"each fold takes {each} of a node")
-        work = _Work(Path.cwd(), config, data, run.out, run.pretrained, os.environ["KERAS_BACKEND"])
+        work = (Path.cwd(), config, data, run.out, run.pretrained, os.environ["KERAS_BACKEND"])
         results = _run_tasks(run.folds, (cpus, gpus), work, reporter)
     return RunResult(run.out, tuple(results), run.left_out)
 
@@ -88,7 +87,7 @@ def fold_resources(found: Sequence[Node]) -> tuple[int, int]:
 
 
 def _run_tasks(
-    folds: Sequence[Fold], resources: tuple[int, int], work: "_Work", reporter: Reporter
+    folds: Sequence[Fold], resources: tuple[int, int], work: tuple[Any, ...], reporter: Reporter
 ) -> "list[FoldResult]":
     import ray
     from ray.util.queue import Queue
@@ -97,7 +96,7 @@ def _run_tasks(
     cpus, gpus = resources
     # A process of its own for each fold: what one leaves in memory doesn't reach the next.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=MAX_RETRIES, max_calls=1)(_train_fold)
-    refs = {task.remote(k, work, lines): k for k in folds}
+    refs = {task.remote(k, lines, *work): k for k in folds}
     found: dict[Fold, FoldResult] = {}
     waiting, tell_at = list(refs), time.monotonic() + _TELL_AFTER_S
     try:
@@ -125,24 +124,21 @@ def _run_tasks(
     return [found[k] for k in folds]
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What the folds' processes have in common; `folder` is where the names of files count from."""
-
-    folder: Path
-    config: Config
-    data: str | Path
-    run: Path
-    pretrained: "PretrainedWeights | None"
-    backend: str
-
-
-def _train_fold(fold: Fold, work: _Work, lines: Any) -> "FoldResult":
-    """Runs in a process of the cluster; `lines` is the queue of what it says."""
-    os.environ["KERAS_BACKEND"] = work.backend
+def _train_fold(
+    fold: Fold,
+    lines: Any,
+    folder: Path,
+    config: Config,
+    data: str | Path,
+    out: Path,
+    pretrained: "PretrainedWeights | None",
+    backend: str,
+) -> "FoldResult":
+    """Runs in a process of the cluster; `lines` is the queue of what it says, names of files count from `folder`."""
+    os.environ["KERAS_BACKEND"] = backend
     with contextlib.suppress(OSError):
-        os.chdir(work.folder)
-    for path in (work.folder / work.data, work.folder / work.run / "config.toml"):
+        os.chdir(folder)
+    for path in (folder / data, folder / out / "config.toml"):
         if not path.exists():
             raise ConfigError(
                 "The data set and the run must be on storage that every node sees under the same name. Received: "
@@ -159,5 +155,5 @@ def _train_fold(fold: Fold, work: _Work, lines: Any) -> "FoldResult":
     reporter = Remote()
     reporter.log(f"fold {fold}: on {socket.gethostname()}, process {os.getpid()}")
     keep_freed_memory()
-    run = open_run(work.run, work.config, work.data, work.pretrained)
+    run = open_run(out, config, data, pretrained)
     return train_fold(run, fold, reporter)

@@ -91,20 +91,12 @@ def detection_schema() -> "pa.Schema":
     """
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            pa.field("file", pa.string(), nullable=False),
-            pa.field("channel", pa.int16(), nullable=False),
-            pa.field("start_s", pa.float64(), nullable=False),
-            pa.field("end_s", pa.float64(), nullable=False),
-            pa.field("start_time", pa.timestamp("ms")),
-            pa.field("label", pa.string(), nullable=False),
-            pa.field("scientific_name", pa.string(), nullable=False),
-            pa.field("common_name", pa.string(), nullable=False),
-            pa.field("score", pa.float32(), nullable=False),
-            pa.field("model_id", pa.string(), nullable=False),
-        ]
-    )
+    types = {
+        **{"file": pa.string(), "channel": pa.int16(), "start_s": pa.float64(), "end_s": pa.float64()},
+        **{"start_time": pa.timestamp("ms"), "label": pa.string(), "scientific_name": pa.string()},
+        **{"common_name": pa.string(), "score": pa.float32(), "model_id": pa.string()},
+    }
+    return pa.schema([pa.field(name, x, nullable=name == "start_time") for name, x in types.items()])
 
 
 def read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
@@ -281,19 +273,16 @@ def _as_table(
     def texts(indices: np.ndarray, values: list[str]) -> pa.Array:
         return pa.DictionaryArray.from_arrays(indices.astype(np.int32), pa.array(values, pa.string()))
 
-    values = {
-        "file": texts(same, [storable(found.recording.file)]),
-        "channel": channel.astype(np.int16),
-        "start_s": start_s.astype(np.float64),
-        "end_s": end_s.astype(np.float64),
-        "start_time": times,
-        "label": texts(label, [x.name for x in labels.items]),
-        "scientific_name": texts(label, [x.scientific_name for x in labels.items]),
-        "common_name": texts(label, [x.common_name for x in labels.items]),
-        "score": score.astype(np.float32),
-        "model_id": texts(same, [model_id]),
-    }
-    return pa.table(values)
+    names = (
+        texts(label, [getattr(x, field) for x in labels.items])
+        for field in ("name", "scientific_name", "common_name")
+    )
+    values = [
+        *(texts(same, [storable(found.recording.file)]), channel.astype(np.int16)),
+        *(start_s.astype(np.float64), end_s.astype(np.float64), times),
+        *(*names, score.astype(np.float32), texts(same, [model_id])),
+    ]
+    return pa.table(values, detection_schema().names)
 
 
 def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -> "pa.Table":
@@ -309,15 +298,11 @@ def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -
     counts = _chosen(scores, rules).sum(axis=0)
     best = -np.partition(-scores, min(1, len(scores) - 1), axis=0)[:2] if len(scores) else scores
     order = [int(k) for k in np.argsort(-best[0], kind="stable") if counts[k]] if len(scores) else []
-    items = [labels.items[k] for k in order]
-    return pa.table(
-        {
-            "file": pa.array([storable(found.recording.file)] * len(items), pa.string()),
-            "label": pa.array([x.name for x in items], pa.string()),
-            "scientific_name": pa.array([x.scientific_name for x in items], pa.string()),
-            "common_name": pa.array([x.common_name for x in items], pa.string()),
-            "max": pa.array([float(best[0, k]) for k in order], pa.float32()),
-            "mean_top2": pa.array([float(best[:, k].mean()) for k in order], pa.float32()),
-            "windows": pa.array([int(counts[k]) for k in order], pa.int32()),
-        }
-    )
+    rows: list[dict[str, Any]] = []
+    for k in order:
+        names = {x: getattr(labels.items[k], x) for x in ("scientific_name", "common_name")}
+        scores_of = {"max": best[0, k], "mean_top2": best[:, k].mean(), "windows": counts[k]}
+        rows.append({"file": storable(found.recording.file), "label": labels[k], **names, **scores_of})
+    texts = {x: pa.string() for x in ("file", "label", "scientific_name", "common_name")}
+    numbers = {"max": pa.float32(), "mean_top2": pa.float32(), "windows": pa.int32()}
+    return pa.Table.from_pylist(rows, pa.schema(texts | numbers))

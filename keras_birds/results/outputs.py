@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -50,15 +50,17 @@ class Activity:
         began = start_time(recording.file, self._time_pattern)
         if began is None:
             return
-        self.recorded_s += _seconds_by_hour(began, recording.seconds)
+        seconds, at = recording.seconds, began
+        while seconds > 0:
+            next_hour = at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+            part = min(seconds, (next_hour - at).total_seconds())
+            self.recorded_s[at.hour] += part
+            at, seconds = next_hour, seconds - part
         for batch in batches:
             labels = batch["label"].dictionary_encode()
             known = np.array([self.labels.index(x) for x in labels.dictionary.to_pylist()], np.int64)
-            hours = (
-                batch["start_time"].to_numpy(zero_copy_only=False).astype("datetime64[h]").astype(np.int64)
-                % 24
-            )
-            np.add.at(self.detections, (known[labels.indices.to_numpy()], hours), 1)
+            hours = batch["start_time"].to_numpy(zero_copy_only=False).astype("datetime64[h]")
+            np.add.at(self.detections, (known[labels.indices.to_numpy()], hours.astype(np.int64) % 24), 1)
 
     @property
     def is_empty(self) -> bool:
@@ -76,25 +78,9 @@ class Activity:
                 rows.writerow((item.name, item.scientific_name, item.common_name, *counts))
 
 
-def _seconds_by_hour(began: datetime, seconds: float) -> np.ndarray:
-    spent = np.zeros(24)
-    while seconds > 0:
-        next_hour = began.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-        part = min(seconds, (next_hour - began).total_seconds())
-        spent[began.hour] += part
-        began, seconds = next_hour, seconds - part
-    return spent
-
-
 @dataclass(frozen=True)
 class Outputs:
-    """What was written.
-
-    Args:
-        files: in the order in which they were written.
-        activity: for a figure.
-        submission: where one was asked for.
-    """
+    """What was written: files in order, the activity for a figure, and the submission where one was asked for."""
 
     files: list[Path]
     activity: Activity

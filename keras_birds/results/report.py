@@ -1,7 +1,7 @@
 """Writes predictions as a table, CSV or JSON."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any, TextIO
 
 from keras_birds.audio.stream import Channel
@@ -46,8 +46,7 @@ class CsvWriter(AnswerSink):
     def add(self, prediction: Prediction) -> None:
         """Writes a row for each of the top labels."""
         for ranked in prediction.top:
-            label = ranked.label
-            names = (label.name, label.scientific_name, label.common_name, label.class_name)
+            names = astuple(ranked.label)
             self._rows.writerow((prediction.recording.file, ranked.rank, *names, six_digits(ranked.score)))
 
 
@@ -72,9 +71,8 @@ class FrameWriter(AnswerSink):
         file = prediction.recording.file
         frames = self._classifier.frame_scores(file, self._channel)
         for ranked in prediction.top:
-            label = ranked.label
-            names = (label.name, label.scientific_name, label.common_name)
-            columns = (frames[x] for x in ("start_s", "end_s", label.name))
+            names = astuple(ranked.label)[:3]
+            columns = (frames[x] for x in ("start_s", "end_s", names[0]))
             for start_s, end_s, score in zip(*columns, strict=True):
                 self._rows.writerow((file, decimal(start_s), decimal(end_s), *names, six_digits(score)))
 
@@ -87,22 +85,15 @@ class JsonWriter(AnswerSink):
     """
 
     def __init__(self, stream: TextIO, model_id: str):
-        self._stream = stream
-        self._model_id = model_id
-        self._before = "[\n"
+        self._stream, self._model_id, self._before = stream, model_id, "[\n"
 
     def add(self, prediction: Prediction) -> None:
         """Writes one object on one line."""
-        recording = prediction.recording
+        x = prediction.recording
         row = {
-            "file": recording.file,
-            "status": recording.status,
-            "reason": recording.reason,
-            "seconds": round(recording.seconds, 3),
-            "unscored_s": round(recording.unscored_s, 3),
-            "windows": recording.windows,
-            "model_id": self._model_id,
-            "top": [_as_dict(x) for x in prediction.top],
+            **{"file": x.file, "status": x.status, "reason": x.reason},
+            **{"seconds": round(x.seconds, 3), "unscored_s": round(x.unscored_s, 3), "windows": x.windows},
+            **{"model_id": self._model_id, "top": [_as_dict(ranked) for ranked in prediction.top]},
         }
         self._stream.write(self._before + json.dumps(row, ensure_ascii=False))
         self._before = ",\n"
@@ -143,14 +134,12 @@ class TableWriter(AnswerSink):
 
 def describe_problem(recording: RecordingStatus) -> str:
     """What is wrong with a recording, in a line; empty where nothing is."""
+    name = printable(recording.file)
     if recording.not_seen:
-        return (
-            f"Not seen: {printable(recording.file)}: {recording.not_seen}; what was found in it before stays"
-        )
+        return f"Not seen: {name}: {recording.not_seen}; what was found in it before stays"
     if not recording.reason and not recording.failed:
         return ""
-    word = "Failed" if recording.failed else "Warning"
-    return f"{word}: {printable(recording.file)}: {recording.reason} ({recording.status})"
+    return f"{'Failed' if recording.failed else 'Warning'}: {name}: {recording.reason} ({recording.status})"
 
 
 def describe_length(recording: RecordingStatus) -> str:

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PICKS = ("best", "random", "balanced")
-MIN_CLIP_S, MAX_CLIP_S = 0.1, 600.0
-"""The longest is what may be in memory at once."""
 
+_MIN_CLIP_S, _MAX_CLIP_S = 0.1, 600.0  # the longest is what may be in memory at once
 _BINS = 10
 _OVERLAP_S = 1e-6
 _COLUMNS = ("label", "scientific_name", "common_name", "score", "start_s", "end_s", "channel")
@@ -50,8 +49,7 @@ class Segment:
     Args:
         recording: of its recording.
         channel: where it was detected, from 1; 0 for the mean over channels.
-        start_s: where the detection begins.
-        end_s: where it ends.
+        start_s, end_s: where the detection begins and ends.
         label: as the model names it.
         scientific_name, common_name: empty where the model doesn't know.
         score: probability.
@@ -104,15 +102,19 @@ class SegmentPicker:
         min_score: float = 0.0,
         seed: int = 42,
     ):
-        if pick not in PICKS:
-            raise ConfigError(f"--pick must be one of {', '.join(PICKS)}. Received: {pick}")
-        if per_label < 1:
-            raise ConfigError(f"--per-label must be at least 1. Received: {per_label}")
-        # Written so that NaN is refused as well.
-        if not MIN_CLIP_S <= seconds <= MAX_CLIP_S:
-            raise ConfigError(f"--seconds must be from {MIN_CLIP_S} to {MAX_CLIP_S:g}. Received: {seconds:g}")
-        if not 0 <= min_score <= 1:
-            raise ConfigError(f"--min-score must be from 0 to 1. Received: {min_score:g}")
+        # NaN is in no range.
+        for is_right, wanted, value in (
+            (pick in PICKS, f"--pick must be one of {', '.join(PICKS)}", pick),
+            (per_label >= 1, "--per-label must be at least 1", per_label),
+            (
+                _MIN_CLIP_S <= seconds <= _MAX_CLIP_S,
+                f"--seconds must be {_MIN_CLIP_S} to {_MAX_CLIP_S:g}",
+                seconds,
+            ),
+            (0 <= min_score <= 1, "--min-score must be from 0 to 1", min_score),
+        ):
+            if not is_right:
+                raise ConfigError(f"{wanted}. Received: {value}")
         self._per_label, self._pick, self._seconds = per_label, pick, seconds
         self._min_score, self._seed = np.float32(min_score), seed
         self._wanted = {x.casefold(): x for x in labels}
@@ -176,13 +178,12 @@ class SegmentPicker:
 
     def picked(self) -> list[Segment]:
         """What is picked so far, by label, then by score from the highest."""
-        chosen: list[Segment] = []
-        for _, tenths in sorted(self._kept.items()):
-            picked = _spread([x[::-1] for x in tenths if x], self._per_label)
-            chosen += sorted(
-                (x[-1] for x in picked), key=lambda x: (-x.score, x.recording.file, x.start_s, x.channel)
-            )
-        return chosen
+        chosen = [
+            item[-1]
+            for tenths in self._kept.values()
+            for item in _spread([x[::-1] for x in tenths if x], self._per_label)
+        ]
+        return sorted(chosen, key=lambda x: (x.label, -x.score, x.recording.file, x.start_s, x.channel))
 
 
 def _take(taken: _Spans, begin_s: float, end_s: float) -> bool:
@@ -226,11 +227,7 @@ class Cut:
 
 
 def check_new_folder(out: Path) -> None:
-    """Checks that clips may be written there.
-
-    Raises:
-        ConfigError: if it is a file, or a folder that holds something.
-    """
+    """Raises a `ConfigError` if clips can't go there: it is a file, or a folder that holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out must be a new or an empty folder. Received: {out}, which holds something")
 
@@ -266,9 +263,9 @@ def cut_segments(
         raise ConfigError(f"--format must be one of {', '.join(CLIP_FORMATS)}. Received: {fmt}")
     check_new_folder(out)
     names = _clip_names(segments, fmt)
-    by_file: dict[str, list[int]] = {}
+    by_file: dict[str, list[int]] = defaultdict(list)
     for k, segment in enumerate(segments):
-        by_file.setdefault(segment.recording.file, []).append(k)
+        by_file[segment.recording.file].append(k)
     spans_s: dict[int, tuple[float, float]] = {}
     failed_files = 0
     try:
@@ -287,7 +284,14 @@ def cut_segments(
                 on_done(lost)
     finally:
         table = out / "segments.csv"
-        _write_table(table, [(segments[k], names[k], *spans_s[k]) for k in sorted(spans_s)])
+        with new_text(table) as stream:
+            rows = csv_writer(stream)
+            rows.writerow(SEGMENT_COLUMNS)
+            for k in sorted(spans_s):
+                x = segments[k]
+                about = (x.label, x.scientific_name, x.common_name, six_digits(x.score))
+                times = (decimal(t) for t in (x.start_s, x.end_s, *spans_s[k]))
+                rows.writerow((names[k].as_posix(), *about, x.recording.file, x.channel, *times, ""))
     return Cut(len(spans_s), len(segments) - len(spans_s), failed_files, table)
 
 
@@ -364,13 +368,3 @@ def _encode(file: str, frames: np.ndarray, source: Reader, fmt: str) -> bytes:
         what = f"{frames.shape[1]} channels at {source.rate_hz} Hz"
         raise AudioError(file, f"{what} can't be written as {fmt}: pass --format wav", "unreadable") from None
     return buffer.getvalue()
-
-
-def _write_table(path: Path, clips: Sequence[tuple[Segment, PurePath, float, float]]) -> None:
-    with new_text(path) as stream:
-        rows = csv_writer(stream)
-        rows.writerow(SEGMENT_COLUMNS)
-        for x, name, begin_s, end_s in clips:
-            names = (x.label, x.scientific_name, x.common_name, six_digits(x.score))
-            place = (x.recording.file, x.channel, *(decimal(t) for t in (x.start_s, x.end_s, begin_s, end_s)))
-            rows.writerow((name.as_posix(), *names, *place, ""))
