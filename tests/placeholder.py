@@ -43,25 +43,25 @@ def make_model(logit_scale: float = 20.0):
 
 def make_metadata(model_id: str = "placeholder/fold0", **changes) -> ModelMetadata:
     """What describes `make_model`'s model."""
-    known = {
-        "labels": LABELS,
-        "audio": AUDIO,
-        "mel": MEL,
-        "licence": "Apache-2.0",
-        "metrics": {"macro_auc": 0.9},
-    }
+    known = {"labels": LABELS, "audio": AUDIO, "mel": MEL, "licence": "Apache-2.0"}
+    known["metrics"] = {"macro_auc": 0.9}
     return ModelMetadata(model_id, **{**known, **changes})
 
 
-def make_run(run: Path) -> Path:
-    """Writes a run of two finished folds whose probabilities differ, through the real export."""
+def write_fold(folder: Path, model, **changes) -> Path:
+    """Writes a finished fold of a Keras model, through the real export."""
     from keras_birds.models.onnx_export import export_onnx
 
+    folder.mkdir(parents=True)
+    model.save(folder / "model.keras")
+    metadata = make_metadata(f"{folder.parent.name}/{folder.name}", **changes)
+    metadata.write_json(folder / "model.json")
+    export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
+    return folder
+
+
+def make_run(run: Path) -> Path:
+    """Writes a run of two finished folds whose probabilities differ."""
     for fold, logit_scale in enumerate((20.0, 10.0)):
-        folder = run / f"fold{fold}"
-        folder.mkdir(parents=True)
-        make_model(logit_scale).save(folder / "model.keras")
-        metadata = make_metadata(f"{run.name}/fold{fold}")
-        metadata.write_json(folder / "model.json")
-        export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
+        write_fold(run / f"fold{fold}", make_model(logit_scale))
     return run

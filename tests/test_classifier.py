@@ -92,9 +92,8 @@ def test_an_overlap_that_leaves_no_step_is_refused(classifier, record, overlap_s
 
 def test_stream_gives_the_scores_batch_by_batch(classifier, record):
     path, _ = record(40.5)
-    chunks = list(classifier.stream(path, 1.0))
+    chunks, frame = list(classifier.stream(path, 1.0)), classifier.scores(path, 1.0)
     assert [len(x[0]) for x in chunks] == [16, 16, 8]
-    frame = classifier.scores(path, 1.0)
     start_s, end_s, scores = (np.concatenate(x) for x in zip(*chunks, strict=True))
     np.testing.assert_array_equal([start_s, end_s], [frame["start_s"], frame["end_s"]])
     assert scores.dtype == np.float32

@@ -28,10 +28,6 @@ def export(model, out, folder):
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
-def run_python(text, folder):
-    return subprocess.check_output([sys.executable, "-c", text], cwd=folder, text=True)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """With `sound.onnx`, and the example's clip of a cat as `clip.flac`."""
@@ -54,23 +50,24 @@ def program(language):
     return re.search(rf"```{language}\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)[1]
 
 
-def check(answer, expected):
+def run_python(language, folder):
+    return subprocess.check_output([sys.executable, "-c", program(language)], cwd=folder, text=True)
+
+
+def check(answer, expected, label="cat"):
     name, score = answer.split()
-    assert name == "cat"
-    assert float(score) == pytest.approx(expected, abs=1e-3)
+    assert (name, float(score)) == (label, pytest.approx(expected, abs=1e-3))
 
 
 def test_python(folder, expected):
-    check(run_python(program("python"), folder), expected)
+    check(run_python("python", folder), expected)
 
 
 def test_litert(placeholder_run, tmp_path, write_tone):
     tone = write_tone("clip.flac", TONES_HZ[2], seconds=2, rate=16_000)
     export(placeholder_run / "fold0", "sound.tflite", tmp_path)
-    name, score = run_python(program("python litert"), tmp_path).split()
-    assert name == LABELS[2]
-    expected = keras_birds.load(placeholder_run / "fold0").scores(tone)[name][0]
-    assert float(score) == pytest.approx(expected, abs=1e-3)
+    expected = keras_birds.load(placeholder_run / "fold0").scores(tone)[LABELS[2]][0]
+    check(run_python("python litert", tmp_path), expected, LABELS[2])
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
