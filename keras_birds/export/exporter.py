@@ -115,7 +115,6 @@ def _graph(
     if input_kind == "waveform":
         return end_to_end_graph(members, metadata)
     (model,) = members
-    del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata.onnx_props())
     return model
 

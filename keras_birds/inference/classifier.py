@@ -192,13 +192,11 @@ def load(
 
     Args:
         path: a fold's folder, a run's folder (the mean of its folds), an `.onnx` or a `.keras` file, or a shipped
-            model's name; `None` for the newest run below `./runs`, or where there is none, the shipped model, whose
-            `model_id` is its name.
+            model's name; `None` for the newest run below `./runs`, or where there is none, the shipped model.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         decoder: `"soundfile"` or `"tfio"` in place of the model's own setting.
         provider: what ONNX Runtime computes on: `"cpu"`, `"cuda"`, ...; `None` for CUDA where it is there.
-        calibrated: whether scores are calibrated, as `keras-birds calibrate` found for the run: the mean of the
-            members' probabilities, read as one member's.
+        calibrated: whether scores are calibrated, as `keras-birds calibrate` found for the run.
 
     Raises:
         ModelError: if there is no model, it can't be used, or it has no calibration.

@@ -123,8 +123,7 @@ class _Recording:
 
     @property
     def is_complete(self) -> bool:
-        status = self.status
-        return status is not None and (status.failed or len(self.rows) == len(self.windows))
+        return self.status is not None and (self.status.failed or len(self.rows) == len(self.windows))
 
 
 class _Recordings:

@@ -14,12 +14,9 @@ _ERROR = "Error: "  # what the other process's last line begins with, on stderr,
 
 
 def call_on_backend(backend: str, function: Callable[..., None], *arguments: Any) -> None:
-    """Calls a function here if this process runs the backend, else in a new process that does.
+    """Calls a function here if this process runs the backend (`"torch"`, ...), else in a new process that does.
 
-    Args:
-        backend: `"torch"`, `"jax"` or `"tensorflow"`.
-        function: of a module's top level; it writes files.
-        arguments: its arguments, which must be picklable.
+    The function is of a module's top level and writes files; its arguments must be picklable.
 
     Raises:
         ModelError: with what the other process said, if it failed.

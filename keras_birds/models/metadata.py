@@ -121,10 +121,7 @@ class ModelMetadata:
         return cls.from_dict(data, str(path))
 
     def onnx_props(self) -> dict[str, str]:
-        """As an ONNX file's `metadata_props`.
-
-        The key `keras_birds` holds `to_dict()` as JSON; plain keys repeat the main facts for other programs.
-        """
+        """As an ONNX file's `metadata_props`: `to_dict()` as JSON, and plain keys for other programs."""
         return {
             _KEY: json.dumps(self.to_dict(), ensure_ascii=False),
             "format_version": str(FORMAT_VERSION),
@@ -206,11 +203,7 @@ def check_labels(
 
 
 def check_members(first: ModelMetadata, other: ModelMetadata, first_name: str, other_name: str) -> None:
-    """Checks that two models may be members of one ensemble.
-
-    Raises:
-        ModelError: naming in what they differ.
-    """
+    """Checks that two models may be members of one ensemble; the `ModelError` names in what they differ."""
     check_labels(first.labels, other.labels, first_name, other_name)
     for section in ("audio", "mel"):
         a, b = getattr(first, section).model_dump(), getattr(other, section).model_dump()

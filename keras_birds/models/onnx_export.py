@@ -74,7 +74,6 @@ def replace_metadata(path: str | Path, metadata: ModelMetadata) -> None:
         KerasBirdsError: if the file can't be written.
     """
     model = onnx.load(str(path))
-    del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata.onnx_props())
     with atomic_path(path) as temporary:
         onnx.save(model, str(temporary))

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def open_session(
-    path: str | Path | bytes, threads: int | None = None, provider: str = "CPUExecutionProvider"
+    path: str | Path, threads: int | None = None, provider: str = "CPUExecutionProvider"
 ) -> "InferenceSession":
     """Opens an ONNX file in ONNX Runtime.
 
     Args:
-        path: the file, or its content.
+        path: the file.
         threads: for one run; `None` for all processors that this process may use.
         provider: ONNX Runtime's name of what computes; what it can't compute the CPU does.
 
@@ -25,21 +25,18 @@ def open_session(
     """
     import onnxruntime
 
-    content = path
-    if not isinstance(path, bytes):
-        path, content = Path(path), str(path)
-        if not path.is_file():
-            raise ModelError(f"The model must be an existing file. Received: {path}")
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"The model must be an existing file. Received: {path}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_cpus()
     options.log_severity_level = 4  # errors are raised; logged beside that they would be told twice
     providers = list(dict.fromkeys((provider, "CPUExecutionProvider")))
     try:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # one class for each status code, without a common base
-        name, size = ("the graph", len(path)) if isinstance(path, bytes) else (path, path.stat().st_size)
         raise ModelError(
-            f"{name}: must be a whole ONNX file. Received: {size} bytes that ONNX Runtime "
+            f"{path}: must be a whole ONNX file. Received: {path.stat().st_size} bytes that ONNX Runtime "
             f"refuses ({detail_of(error)}). Copy or export the model again"
         ) from None
 
