@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -29,21 +29,19 @@ def serve(folder: Path, *arguments: str):
     environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     address = f"http://localhost:{port}"
+
+    def is_healthy():
+        with suppress(OSError):
+            return urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).status == 200
+
     try:
-        until(lambda: healthy(address) or process.poll() is not None)
+        until(lambda: is_healthy() or process.poll() is not None)
         assert process.poll() is None, (folder / "app.log").read_text()
         yield address, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
         log.close()
-
-
-def healthy(address: str) -> bool:
-    try:
-        return urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).status == 200
-    except OSError:
-        return False
 
 
 def until(condition, wait_s: float = WAIT_S):

@@ -41,13 +41,6 @@ def visitor(site, tmp_path):
         yield found
 
 
-def predicted(path, folder):
-    """What the command line says of a recording."""
-    command = [sys.executable, "-m", "keras_birds", "predict", str(path), "--format", "json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)[0]["top"]
-
-
 def test_an_uploaded_clip_has_the_labels_that_the_command_prints(site, visitor, animals_dir, tmp_path):
     clips = sorted((animals_dir / "train_audio").glob("*/*.ogg"))
     clip = next(x for x in clips if x.parent.name == "rooster")
@@ -58,7 +51,9 @@ def test_an_uploaded_clip_has_the_labels_that_the_command_prints(site, visitor, 
     (table,) = until(lambda: list(tmp_path.glob("*.detections.csv")))
     with table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    expected = predicted(clip, site[0])
+    command = [sys.executable, "-m", "keras_birds", "predict", str(clip), "--format", "json"]
+    done = subprocess.run(command, cwd=site[0], capture_output=True, text=True, check=True)
+    expected = json.loads(done.stdout)[0]["top"]
     assert rows[0]["label"] == expected[0]["label"] == "rooster"
     assert float(rows[0]["score"]) == pytest.approx(expected[0]["score"], abs=1e-5)
     assert rows[0]["file"] == clip.name
