@@ -48,7 +48,7 @@ class Reader:
         channels: as recorded.
         subtype: how samples are written, as `soundfile` calls it.
         frames: how many there are, as far as the header knows; `None` where it doesn't.
-        frames_promised: how many there should be.
+        seconds_promised: by the header; NaN where it doesn't say, as that of an Ogg that is cut off.
 
     Raises:
         AudioError: if it can't be opened as audio, or holds less than `MIN_SECONDS`.
@@ -72,7 +72,7 @@ class Reader:
             if self.frames is not None:
                 check_length(self.name, self.frames, self.rate_hz)
             self._problem = self._layout.problem
-            self.frames_promised = self._promised()
+            self.seconds_promised = self._promised()
             self._first, self._held = 0, np.zeros((0, self.channels), np.float32)
             self._check_readable()
         except BaseException:
@@ -139,18 +139,18 @@ class Reader:
         ]
         return sounds[0] if len(sounds) == 1 else Chain(sounds)
 
-    def _promised(self) -> int | None:
+    def _promised(self) -> float:
         if isinstance(self._file, FfmpegFile):
-            return None if math.isnan(self._file.seconds) else round(self._file.seconds * self.rate_hz)
+            return self._file.seconds
         if self.frames is None:
-            return None
+            return math.nan
         promised = round(self.frames * self._layout.promised)
         found = _SHORTER.search(getattr(self._file, "extra_info", ""))
         if found and not self._layout.is_exact and int(found[2]) < int(found[1]) < _UNKNOWN_BYTES:
             promised = self.frames * int(found[1]) // max(1, int(found[2]))
             if promised - self.frames > SHORTFALL_S * self.rate_hz:
                 self._problem = self._problem or CUT_OFF
-        return promised
+        return math.nan if self._problem and promised == self.frames else promised / self.rate_hz
 
     def __enter__(self) -> Self:
         return self
@@ -164,13 +164,6 @@ class Reader:
             self._file.close()
         if self._source is not None:
             self._source.close()
-
-    @property
-    def seconds_promised(self) -> float:
-        """What the header promises; NaN where it doesn't say, as that of an Ogg that is cut off."""
-        if self.frames_promised is None or (self.problem and self.frames_promised == self.frames):
-            return math.nan
-        return self.frames_promised / self.rate_hz
 
     @property
     def problem(self) -> str:
