@@ -106,8 +106,7 @@ class MelDataset(keras.utils.PyDataset):
         workers: threads that compute batches ahead; 0 computes each when it is asked for.
 
     Raises:
-        DataError: if there is no full batch with `drop_remainder`, a row that isn't usable, or a number of targets
-            other than the source's.
+        DataError: if there is no full batch, a row that isn't usable, or another number of targets than the source's.
     """
 
     def __init__(
@@ -190,7 +189,5 @@ class MelDataset(keras.utils.PyDataset):
     def _compute(self, epoch: int, order: np.ndarray, index: int) -> Batch:
         rows = order[index * self.batch_size : (index + 1) * self.batch_size]
         positions = self.epochs.positions(epoch, index, len(rows))
-        images, targets = self.source.images(rows, positions), self.targets[rows]
-        if self.augment is not None:
-            return self.augment(images, targets, self.epochs.key(epoch, index))
-        return images, targets
+        batch = self.source.images(rows, positions), self.targets[rows]
+        return batch if self.augment is None else self.augment(*batch, self.epochs.key(epoch, index))

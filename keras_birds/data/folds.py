@@ -95,20 +95,15 @@ def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
 
     `stratified`: `StratifiedKFold` on the primary label.
 
-    `grouped`: `StratifiedGroupKFold`: recordings with the same value in `folds.column` stay together, also as to
-    the hidden set. `author` and `collection` mean the columns that `data.column_*` name; `location` means
-    latitude and longitude, rounded to 0.01 degrees. A recording with an empty cell, or without a location, is a
-    group of its own.
+    `grouped`: `StratifiedGroupKFold`: recordings with the same value in `folds.column` stay together, also as to the
+    hidden set. `author` and `collection` mean the columns that `data.column_*` name; `location` means latitude and
+    longitude, rounded to 0.01 degrees. A recording with an empty cell, or without a location, is a group of its own.
 
-    `column`: `folds.column` holds each recording's fold, 0 to n-1. `n_folds` and `seed` don't count, and nothing
-    is hidden.
+    `column`: `folds.column` holds each recording's fold, 0 to n-1. `n_folds` and `seed` don't count, nothing is hidden.
 
-    The hidden set, `folds.hidden_fraction` of the recordings, is chosen before the folds. Labels with fewer than
-    3 recordings have none in it, and each label keeps at least one for the folds.
-
-    Labels with fewer recordings than folds validate in as many folds as they have recordings, and train in all.
-    A label with a single recording can't do both: that recording validates in one fold, where the label isn't
-    trained, and trains in all others.
+    The hidden set, `folds.hidden_fraction` of the recordings, is chosen before the folds. Labels with fewer than 3
+    recordings have none in it, and each label keeps at least one for the folds. Labels with fewer recordings than
+    folds validate in as many folds as they have recordings; a single one isn't trained where it validates.
 
     Raises:
         ConfigError: if `folds.column` names no column, or there are fewer recordings or groups than folds.

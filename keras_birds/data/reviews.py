@@ -23,12 +23,10 @@ from keras_birds.text import csv_writer
 
 Verdict = Literal["right", "wrong", "other"]
 """The label is there; it isn't; it isn't, but `true_label` is."""
-
 SUFFIX = ".reviews.csv"
 
+# What tables and decoders of lossy files may differ by in a recording's end.
 _ROUNDING_S = 0.05
-"""What tables and decoders of lossy files may differ by in a recording's end."""
-
 _CHECK_HZ = 8000
 _saving = threading.Lock()
 
@@ -195,8 +193,7 @@ def _review(path: Path, line: int, row: dict[str, str]) -> Review:
         raise refuse(rule, f"{row['true_label']!r} with {verdict}")
     if not 0 <= numbers["start_s"] < numbers["end_s"]:
         raise refuse("a detection must end after it begins", f"{row['start_s']} to {row['end_s']}")
-    texts = {x: row[x] for x in ("file", "label", "model_id", "true_label", "reviewed_at")}
-    return Review(**texts, **numbers, verdict=verdict)  # type: ignore[arg-type]
+    return Review(**{x: row[x] for x in COLUMNS} | numbers)  # type: ignore[arg-type]
 
 
 class ReviewedSource:
