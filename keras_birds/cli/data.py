@@ -156,8 +156,7 @@ def precompute(
     "random" whole recordings in float16. Image height and width may change afterwards; other audio or mel settings
     make a new store necessary, and this command then makes it.
 
-    Stopped or killed, the same command goes on where it was. Recordings that can't be read are left out and
-    listed.
+    Stopped or killed, the same command goes on where it was. Recordings that can't be read are left out and listed.
     """
     from keras_birds.config import Config
     from keras_birds.data.precompute import precompute as make_store

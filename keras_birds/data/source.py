@@ -170,8 +170,7 @@ def usable_of(manifest: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
 
 def require_usable(source: MelSource, rows: np.ndarray) -> None:
     """Raises `DataError` for rows that aren't usable, naming the first of them and its reason."""
-    wrong = [int(row) for row in rows if not source.usable[row]]
-    if wrong:
+    if wrong := [int(row) for row in rows if not source.usable[row]]:
         raise DataError(
             f"only usable recordings have images. Received: row {wrong[0]} ({source.reasons[wrong[0]]}); "
             "leave out rows where `usable` is false"
