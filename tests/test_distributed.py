@@ -236,10 +236,8 @@ def test_workers_that_are_killed_lose_and_double_nothing(
     assert_same(tables, plain[0], but=deadly)
     assert failed == [deadly, "disk/bad.flac"]
     rows = tables["manifest"].set_index("file")
-    assert list(rows.loc[deadly, ["status", "reason"]]) == [
-        "corrupt",
-        "3 worker processes died while they read it",
-    ]
+    why = ["corrupt", "3 worker processes died while they read it"]
+    assert list(rows.loc[deadly, ["status", "reason"]]) == why
     assert scored_s == pytest.approx(rows["seconds"].sum() - rows["unscored_s"].sum())
     assert (tmp_path / "killed").exists()
     assert len(said) == 4
@@ -284,10 +282,8 @@ def test_errors_of_workers_and_of_options_are_one_line(batch, tmp_path, monkeypa
     monkeypatch.chdir(batch)
     model, names = load("model.onnx"), ["disk/005_20250601_050000.flac"]
     bad = write_constant_model(tmp_path / "nan.onnx", [float("nan")] * 4)
-    with (
-        ClusterScorer(load(bad)) as scorer,
-        pytest.raises(ModelError, match=r"nan\.onnx: the model must give"),
-    ):
+    said = r"nan\.onnx: the model must give"
+    with ClusterScorer(load(bad)) as scorer, pytest.raises(ModelError, match=said):
         list(scorer(model, names, ScoreOptions(), lambda _: None))
 
     def blind(model, places, options):

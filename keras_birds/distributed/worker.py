@@ -49,15 +49,12 @@ class PackedEngine:
 
     def load(self, provider: str | None) -> Engine:
         """Loads the engine; its files are on the disk for as long as that takes."""
-        engine: Engine
         with TemporaryDirectory(prefix="keras-birds-") as folder:
             for name, content in self.files.items():
                 Path(folder, name).write_bytes(content)
             path = Path(folder, self.path.name)
-            if self.waveform is None:
-                engine = load_engine(path, provider)
-            else:
-                engine = WaveformEngine(path, **self.waveform, provider=provider)
+            load = load_engine if self.waveform is None else WaveformEngine
+            engine: Engine = load(path, provider=provider, **(self.waveform or {}))
         engine.path = self.path
         return engine
 

@@ -8,7 +8,7 @@ lines, or half a line, and both are dropped when the folder is opened again.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -24,14 +24,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One recording in the journal.
-
-    Args:
-        recording: what became of it.
-        shard: number of the shard with its rows; -1 without.
-        summary_rows: how many it has in the summary's shard.
-        score_rows: how many it has in the scores' shard.
-    """
+    """What became of a recording; the shard with its rows, -1 without; how many it has there beside detections."""
 
     recording: RecordingStatus
     shard: int = -1
@@ -115,15 +108,14 @@ class Journal(Entries):
                 "first, or choose another --out"
             ) from None
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Sequence[Entry]) -> None:
         """Adds entries, on the disk when this returns.
 
         Raises:
             KerasBirdsError: if the disk is full.
         """
-        added = list(entries)
         try:
-            data = memoryview("".join(json.dumps(asdict(x)) + "\n" for x in added).encode())
+            data = memoryview("".join(json.dumps(asdict(x)) + "\n" for x in entries).encode())
             while data:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
@@ -132,7 +124,7 @@ class Journal(Entries):
                 f"{self._path} can't be written. Received: {error.strerror or error}. Free some space; the same "
                 "command goes on"
             ) from None
-        for entry in added:
+        for entry in entries:
             self.add(entry)
 
     def close(self) -> None:
@@ -189,8 +181,8 @@ def _check_header(path: Path, stored: dict[str, Any], wanted: dict[str, Any] | N
         )
     had = stored["settings"]
     wanted = had if wanted is None else wanted
-    pairs = {key: (wanted.get(key), had.get(key)) for key in {**wanted, **had}}
-    differences = [f"{key} is {_short(x)}, was {_short(y)}" for key, (x, y) in pairs.items() if x != y]
+    keys = [key for key in {**wanted, **had} if wanted.get(key) != had.get(key)]
+    differences = [f"{key} is {_short(wanted.get(key))}, was {_short(had.get(key))}" for key in keys]
     if differences:
         raise ConfigError(
             f"--out {path.parent} holds results of other settings, which aren't mixed. Received: "

@@ -201,7 +201,7 @@ class Results:
 
         self.flush()
         outdated = [x for x, entries in self._journal.shards() if not all(current for _, current in entries)]
-        kinds = _KINDS if self._keep_scores else _KINDS[:2]
+        kinds = _KINDS[: 2 + self._keep_scores]
         for number in outdated:
             for entry, rows in _read(self.folder, self._journal, kinds, {number}):
                 for kind in kinds:

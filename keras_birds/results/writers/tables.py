@@ -61,12 +61,8 @@ def write_json(recordings: "Recordings", stream: TextIO) -> None:
     before = "[\n"
     for recording, batches in recordings:
         for x in detections(recording, batches):
-            row = x._asdict() | {
-                "start_s": round(x.start_s, 6),
-                "end_s": round(x.end_s, 6),
-                "start_time": _iso(x),
-                "score": float(six_digits(x.score)),
-            }
+            times = {"start_s": round(x.start_s, 6), "end_s": round(x.end_s, 6), "start_time": _iso(x)}
+            row = x._asdict() | times | {"score": float(six_digits(x.score))}
             stream.write(before + json.dumps(row, ensure_ascii=False))
             before = ",\n"
     stream.write("[]\n" if before == "[\n" else "\n]\n")
@@ -103,20 +99,11 @@ def write_raven(recordings: "Recordings", stream: TextIO, f_min_hz: float, f_max
     for number, (begin_s, recording, x) in enumerate(on_one_time_line(recordings), 1):
         high_hz = min(f_max_hz, recording.sample_rate_hz / 2) if recording.sample_rate_hz else f_max_hz
         low_hz = f_min_hz if f_min_hz < high_hz else 0.0
+        box = (begin_s + x.start_s, begin_s + x.end_s, low_hz, high_hz)
+        names = (one_line(name) for name in (x.common, x.scientific, x.label))
         cells = (
-            str(number),
-            "Spectrogram 1",
-            str(max(x.channel, 1)),
-            decimal(begin_s + x.start_s),
-            decimal(begin_s + x.end_s),
-            decimal(low_hz),
-            decimal(high_hz),
-            one_line(x.file),
-            decimal(x.start_s),
-            one_line(x.common),
-            one_line(x.scientific),
-            one_line(x.label),
-            six_digits(x.score),
+            *(str(number), "Spectrogram 1", str(max(x.channel, 1)), *map(decimal, box)),
+            *(one_line(x.file), decimal(x.start_s), *names, six_digits(x.score)),
         )
         stream.write("\t".join(cells) + "\n")
 
@@ -209,7 +196,6 @@ def write_tables(
     if fmt not in _WRITERS:
         raise KerasBirdsError(f"fmt must be one of {', '.join(FORMATS)}. Received: fmt={fmt!r}")
     suffix, write = _WRITERS[fmt]
-    options = band_hz if fmt == "raven" else ()
     scored = ((recording, batches) for recording, batches in recordings if not recording.failed)
     tables: Iterable[tuple[Path, Recordings]] = [(out / f"detections{suffix}", scored)]
     if per_recording:
@@ -223,7 +209,7 @@ def write_tables(
         # In JSON, bytes that aren't UTF-8 become \\udcXX escapes, which its readers know.
         errors = "backslashreplace" if fmt == "json" else "surrogateescape"
         with new_text(path, errors) as file:
-            write(rows, file, *options)
+            write(rows, file, *(band_hz if fmt == "raven" else ()))
     return paths
 
 
