@@ -102,9 +102,8 @@ def test_stream_gives_the_scores_batch_by_batch(classifier, record):
 
 def test_an_array_gets_the_scores_of_a_file_of_it(classifier, record):
     path, samples = record(5.5)
-    np.testing.assert_allclose(
-        classifier.predict(samples, RATE), scores_of(classifier.scores(path)), atol=1e-6
-    )
+    in_file = scores_of(classifier.scores(path))
+    np.testing.assert_allclose(classifier.predict(samples, RATE), in_file, atol=1e-6)
     # 5.5 s are three windows; 20 s more than one batch of them.
     assert classifier.predict(tone_sequence(40.0), RATE).shape == (20, 4)
     clips = np.stack([samples[:CLIP], samples[CLIP : 2 * CLIP]])

@@ -298,18 +298,10 @@ def test_recordings_that_cannot_be_read_are_told(placeholder_run, tmp_path, run_
     assert (code, "broken.wav: " in err, "on 1 clips of" in said) == (0, True, True)
 
 
-def test_what_can_not_be_is_told_before_any_work(
-    placeholder_run, exported, tmp_path, run_command, monkeypatch
-):
+def test_what_can_not_be_is_told_at_once(placeholder_run, exported, tmp_path, run_command, monkeypatch):
     no_run = "--prune needs a run, whose recordings to train on. Received: "
     for code, model, out, more, said in (
-        (
-            2,
-            "animals",
-            "a.tflite",
-            (),
-            "without animals.keras beside it; --format onnx and openvino need none",
-        ),
+        (2, "animals", "a.tflite", (), "without animals.keras beside it; --format onnx and openvino"),
         (2, placeholder_run, "a.pt2", ("--precision", "float16"), "of --precision float32"),
         (2, placeholder_run, "a.onnx", ("--format", "litert"), "must end in .tflite for litert"),
         (2, placeholder_run, "a.zip", (), "must end in .onnx, .xml, .tflite, .pt2"),
