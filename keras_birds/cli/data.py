@@ -28,7 +28,8 @@ _workers_option = click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=available_cpus,
-    help="Threads. [default: one for each core]",
+    show_default="one for each core",
+    help="Threads.",
 )
 
 
