@@ -1,7 +1,5 @@
 """Parity: a saved model scores the same in Keras and in ONNX Runtime."""
 
-from pathlib import Path
-
 import keras
 import numpy as np
 import onnx
@@ -17,14 +15,14 @@ from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.keras_engine import KerasEngine, load_keras_model
 from keras_birds.models.logits import sigmoid
 from keras_birds.models.onnx_export import example_images, export_onnx
-from keras_birds.nn.build import build_model
+from keras_birds.nn.build import build_model, dtype_policy
 
 MEL = {"height": 64, "width": 64}
 TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def torch_fold(tmp_path_factory) -> Path:
+def scored_fold(tmp_path_factory):
     """The real network with the yardstick's weights, saved, exported and scored; read-only."""
     folder = tmp_path_factory.mktemp("torch") / "fold0"
     folder.mkdir()
@@ -38,45 +36,39 @@ def torch_fold(tmp_path_factory) -> Path:
     metadata = make_metadata("torch/fold0", audio=config.audio, mel=config.mel)
     metadata.write_json(folder / "model.json")
     export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
-    np.savez(folder / "expected.npz", images=images, scores=scores)
-    return folder
+    return folder, images, scores
 
 
-def test_scores_of_a_torch_model_are_the_same_in_onnx_runtime(torch_fold):
-    expected = np.load(torch_fold / "expected.npz")
-    engine = OnnxEngine(torch_fold / "model.onnx")
+def test_scores_of_a_torch_model_are_the_same_in_onnx_runtime(scored_fold):
+    folder, images, expected = scored_fold
+    engine = OnnxEngine(folder / "model.onnx")
     assert engine.metadata.model_id == "torch/fold0"
-    names = sorted(x.name for x in torch_fold.iterdir())
-    assert names == ["expected.npz", "model.json", "model.keras", "model.onnx"]
+    assert sorted(x.name for x in folder.iterdir()) == ["model.json", "model.keras", "model.onnx"]
     for n in (1, 5):
-        scores = sigmoid(engine.logits(expected["images"][:n]))
-        np.testing.assert_allclose(scores, expected["scores"][:n], rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(sigmoid(engine.logits(images[:n])), expected[:n], rtol=0, atol=TOLERANCE)
 
 
-def test_both_engines_score_a_recording_alike(torch_fold, write_tone):
+def test_both_engines_score_a_recording_alike(scored_fold, write_tone):
     clip = write_tone("clip.ogg", 2000.0, seconds=33.0, rate=44_100)
-    with_onnx, with_keras = (load(torch_fold, engine=x).score_file(clip) for x in ("onnx", "keras"))
+    with_onnx, with_keras = (load(scored_fold[0], engine=x).score_file(clip) for x in ("onnx", "keras"))
     assert with_onnx.scores.shape == (7, len(LABELS))
     np.testing.assert_allclose(with_keras.scores, with_onnx.scores, rtol=0, atol=TOLERANCE)
 
 
-def test_the_graph_is_as_the_contract_says(torch_fold):
-    session = onnxruntime.InferenceSession(torch_fold / "model.onnx")
+def test_the_graph_is_as_the_contract_says(scored_fold):
+    session = onnxruntime.InferenceSession(scored_fold[0] / "model.onnx")
     (x,), (y,) = session.get_inputs(), session.get_outputs()
     assert (x.name, x.shape, x.type) == ("mel", ["batch", 64, 64, 1], "tensor(float)")
     assert (y.name, y.shape, y.type) == ("logits", ["batch", len(LABELS)], "tensor(float)")
 
 
 def test_a_bfloat16_model_is_exported_in_float32(tmp_path):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with dtype_policy("mixed_bfloat16"):
         keras.utils.set_random_seed(2)
         mixed = build_model(Config(mel=MEL), len(LABELS))
         mixed.save(tmp_path / "model.keras")
         export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", make_metadata(mel=Config(mel=MEL).mel))
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
-    finally:
-        keras.config.set_dtype_policy("float32")
     exact = build_model(Config(mel=MEL), len(LABELS))
     exact.set_weights(mixed.get_weights())
     images = np.random.default_rng(2).random((2, 64, 64, 1), np.float32)
@@ -108,16 +100,13 @@ def test_a_model_that_is_ill_conditioned_only_where_no_sound_is_gets_exported(tm
 
 def test_a_model_that_is_not_what_its_metadata_says_is_not_exported(tmp_path):
     make_model().save(tmp_path / "model.keras")
-    with pytest.raises(
-        ModelError, match=r"model\.keras: .*32, 32, 1\] -> \[batch, 2\]\. Received: .*batch, 4\]"
-    ) as caught:
-        export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", make_metadata(labels=LABELS_OF_TWO))
+    metadata = make_metadata(labels=type(LABELS)(LABELS.items[:2]))
+    message = r"model\.keras: .*32, 32, 1\] -> \[batch, 2\]\. Received: .*batch, 4\]"
+    with pytest.raises(ModelError, match=message) as caught:
+        export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", metadata)
     # Also where another process says so: without the error's class before it.
     assert str(caught.value).startswith(str(tmp_path / "model.keras"))
     assert not (tmp_path / "model.onnx").exists()
-
-
-LABELS_OF_TWO = type(LABELS)(LABELS.items[:2])
 
 
 @pytest.mark.parametrize("keep", [0, 10, 3000])

@@ -18,15 +18,10 @@ def model():
     found, rng = build_model(CONFIG, 5), np.random.default_rng(0)
     for layer in found.get_layer("efficientnet_b0").layers:
         if layer.name.endswith("_bn"):
-            gamma, beta, mean, variance = layer.get_weights()
-            layer.set_weights(
-                [
-                    rng.uniform(0.5, 1.5, gamma.shape),
-                    rng.normal(0, 0.1, beta.shape),
-                    rng.normal(0, 0.1, mean.shape),
-                    rng.uniform(0.5, 1.5, variance.shape),
-                ]
-            )
+            gamma = layer.get_weights()[0]
+            scales = (rng.uniform(0.5, 1.5, len(gamma)) for _ in range(2))
+            shifts = (rng.normal(0, 0.1, len(gamma)) for _ in range(2))
+            layer.set_weights([next(scales), *shifts, next(scales)])
     return found
 
 

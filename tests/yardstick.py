@@ -3,8 +3,9 @@
 import importlib.util
 from pathlib import Path
 
-import keras
 import numpy as np
+import torch
+from torch import nn
 
 from keras_birds.nn.layers import BatchNorm, SymmetricConv2D, SymmetricDepthwiseConv2D
 
@@ -26,17 +27,10 @@ def gratings(number, height, width, channels=1, seed=0):
 
 
 def make_yardstick(num_labels, size, stages=None):
-    """PyTorch's network without random layers.
+    """PyTorch's network without random layers, for images of `size` by `size`; `stages` in place of its own.
 
     Its moving averages are those of real activations, perturbed: with made-up ones the signal dies in fifty layers.
-
-    Args:
-        num_labels: number of outputs.
-        size: height and width of images.
-        stages: in place of its own.
     """
-    import torch
-
     spec = importlib.util.spec_from_file_location("torch_baseline", BASELINE)
     baseline = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(baseline)
@@ -45,7 +39,7 @@ def make_yardstick(num_labels, size, stages=None):
         baseline.EfficientNetB0.STAGES = stages
     module = baseline.EfficientNetB0(num_labels, dropout=0.0, drop_path=0.0)
     rng = torch.Generator().manual_seed(1)
-    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
             norm.momentum = 1.0
@@ -63,8 +57,6 @@ def make_yardstick(num_labels, size, stages=None):
 
 def copy_weights(module, model):
     """From the yardstick's network to ours, in the order in which both compute."""
-    from torch import nn
-
     parts = (SymmetricConv2D, SymmetricDepthwiseConv2D, BatchNorm)
     ours = [layer for layer in model.get_layer("efficientnet_b0").layers if isinstance(layer, parts)]
     theirs = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
@@ -77,14 +69,3 @@ def copy_weights(module, model):
         layer.set_weights([x.detach().numpy() for x in values])
     head = module.head
     model.get_layer("logits").set_weights([head.weight.detach().numpy().T, head.bias.detach().numpy()])
-
-
-def assert_equal_network(model, module, images, training, atol=1e-4):
-    """Both give the same logits `[image, label]`, which tell the images apart."""
-    import torch
-
-    with torch.no_grad():
-        expected = module.train(training)(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    assert expected.std(0).min() > 0.01
-    found = keras.ops.convert_to_numpy(model(images, training=training))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)

@@ -1,19 +1,13 @@
 """Augmentation of batches of mel images, built from the settings."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
-from keras_birds.nn.clip_augmentation import (
-    ClipAugmentation,
-    PitchShift,
-    SpecAugment,
-    TimeShift,
-    TimeStretch,
-    Volume,
-)
+from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.mixing import BackgroundMix, MelMixUp
 
 Augment = Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]
@@ -52,7 +46,7 @@ def build_augment(
         )
     stretch, pitch, volume = settings.time_stretch, settings.pitch_shift, settings.volume
     times, frequencies, gain = settings.time_mask, settings.frequency_mask, settings.gain
-    layers: list[ClipAugmentation | BackgroundMix] = [
+    layers: list[Any] = [
         TimeStretch(stretch.rate, stretch.probability),
         PitchShift(pitch.semitones, mel.n_mels, mel.f_min_hz, mel.f_max_hz, pitch.probability),
         Volume(volume.gain_db, mel.top_db, volume.probability),
@@ -60,9 +54,7 @@ def build_augment(
             settings.probability,
             (times.probability, times.count, times.size),
             (frequencies.probability, frequencies.count, frequencies.size),
-            gain.probability,
-            gain.gain,
-            gain.bias,
+            *(gain.probability, gain.gain, gain.bias),
         ),
         TimeShift(settings.time_shift.probability),
     ]

@@ -84,9 +84,9 @@ def prune(model: keras.Model, config: Config, ratio: float) -> keras.Model:
     for layer in smaller.get_layer(backbone.name).layers:
         weights = backbone.get_layer(layer.name).get_weights()
         inside = "_".join(layer.name.split("_")[:2])
-        layer.set_weights(
-            [_kept(x, layer.name, kept[inside]) for x in weights] if inside in kept else weights
-        )
+        if inside in kept:
+            weights = [_kept(x, layer.name, kept[inside]) for x in weights]
+        layer.set_weights(weights)
     return smaller
 
 

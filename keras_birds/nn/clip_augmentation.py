@@ -19,15 +19,15 @@ Masks = tuple[float, tuple[int, int], tuple[int, int]]
 class ClipAugmentation(keras.layers.Layer):
     """Changes each image of a batch with a probability, while training.
 
+    Input and output `[batch, height, width, channels]` in [0, 1], frequency along the height, time along the width.
+
     Args:
         probability: that a clip is changed.
         seed: of the draws when called as a layer.
         kwargs: as for `keras.layers.Layer`.
 
-    Input and output `[batch, height, width, channels]` in [0, 1], frequency along the height, time along the width.
-
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; so do all that extend it.
     """
 
     _settings: tuple[str, ...] = ()
@@ -35,8 +35,7 @@ class ClipAugmentation(keras.layers.Layer):
 
     def __init__(self, probability: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        _require_probability("probability", probability)
-        self.probability = probability
+        self.probability = _checked_probability("probability", probability)
         self.seed = seed
         self.generator = keras.random.SeedGenerator(seed)
 
@@ -99,9 +98,6 @@ class SpecAugment(ClipAugmentation):
         bias: lowest and highest summand.
         seed, kwargs: as for `ClipAugmentation`.
 
-    Raises:
-        ValueError: if an argument is out of range.
-
     Source: Park et al. 2019, "SpecAugment", arXiv:1904.08779.
     """
 
@@ -119,14 +115,11 @@ class SpecAugment(ClipAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability, seed, **kwargs)
-        self.time_masks = _checked("time_masks", time_masks)
-        self.frequency_masks = _checked("frequency_masks", frequency_masks)
-        _require_probability("gain_probability", gain_probability)
-        _require_range("gain", gain, None)
-        _require_range("bias", bias, None)
-        self.gain_probability = gain_probability
-        self.gain: Range = (gain[0], gain[1])
-        self.bias: Range = (bias[0], bias[1])
+        self.time_masks = _checked_masks("time_masks", time_masks)
+        self.frequency_masks = _checked_masks("frequency_masks", frequency_masks)
+        self.gain_probability = _checked_probability("gain_probability", gain_probability)
+        self.gain = _checked_range("gain", gain)
+        self.bias = _checked_range("bias", bias)
 
     def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
         batch, height, width = _num_clips(xp, images), images.shape[1], images.shape[2]
@@ -174,10 +167,9 @@ class Volume(ClipAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability, seed, **kwargs)
-        _require_range("gain_db", gain_db, None)
         if top_db <= 0:
             raise ValueError(f"`top_db` must be above 0. Received: top_db={top_db}")
-        self.gain_db: Range = (gain_db[0], gain_db[1])
+        self.gain_db = _checked_range("gain_db", gain_db)
         self.top_db = top_db
 
     def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
@@ -190,9 +182,6 @@ class TimeShift(ClipAugmentation):
     """Rotates clips in time by any number of columns, all equally likely.
 
     A sound may lie anywhere in a clip, so a clip that begins elsewhere has the same labels.
-
-    Args:
-        probability, seed, kwargs: as for `ClipAugmentation`.
     """
 
     def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
@@ -219,8 +208,7 @@ class TimeStretch(ClipAugmentation):
         self, rate: Range = (0.8, 1.25), probability: float = 0.5, seed: int | None = None, **kwargs: Any
     ):
         super().__init__(probability, seed, **kwargs)
-        _require_range("rate", rate, 1e-3)
-        self.rate: Range = (rate[0], rate[1])
+        self.rate = _checked_range("rate", rate, 1e-3)
 
     def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
         batch, width = _num_clips(xp, images), images.shape[2]
@@ -259,13 +247,12 @@ class PitchShift(ClipAugmentation):
         **kwargs: Any,
     ):
         super().__init__(probability, seed, **kwargs)
-        _require_range("semitones", semitones, None)
         if not 0 <= f_min_hz < f_max_hz or n_mels < 1:
             raise ValueError(
                 "`n_mels` must be at least 1 and 0 <= `f_min_hz` < `f_max_hz`. "
                 f"Received: n_mels={n_mels}, f_min_hz={f_min_hz}, f_max_hz={f_max_hz}"
             )
-        self.semitones: Range = (semitones[0], semitones[1])
+        self.semitones = _checked_range("semitones", semitones)
         self.n_mels = n_mels
         self.f_min_hz = f_min_hz
         self.f_max_hz = f_max_hz
@@ -295,14 +282,6 @@ def _mel(xp: Any, hz: Any) -> Any:
     return xp.where(hz < LOG_START_HZ, hz / LINEAR_HZ_PER_MEL, logarithmic)
 
 
-def _checked(name: str, masks: Any) -> Masks:
-    probability, count, size = masks
-    _require_probability(f"{name}[0]", probability)
-    _require_range(f"{name}[1]", count, 0)
-    _require_range(f"{name}[2]", size, 0)
-    return probability, (count[0], count[1]), (size[0], size[1])
-
-
 def _num_clips(xp: Any, images: Any) -> Any:
     """Images in a batch, an int where it is known."""
     return len(images) if xp is np else ops.shape(images)[0]
@@ -323,8 +302,7 @@ def _whole(xp: Any, uniform: Any, bounds: tuple[int, int]) -> Any:
 
 def _along(xp: Any, values: Any, axis: int) -> Any:
     """`[batch, place]` beside images: `[batch, place, 1, 1]` for axis 1, `[batch, 1, place, 1]` for axis 2."""
-    size = values.shape[1]
-    return xp.reshape(values, (-1, size, 1, 1) if axis == 1 else (-1, 1, size, 1))
+    return xp.expand_dims(values, (2, 3) if axis == 1 else (1, 3))
 
 
 def _gather(xp: Any, images: Any, places: Any, axis: int) -> Any:
@@ -343,14 +321,23 @@ def _interpolate(xp: Any, images: Any, places: Any, axis: int, existing: Callabl
     return first + (second - first) * _along(xp, places - low, axis)
 
 
-def _require_probability(name: str, value: float) -> None:
+def _checked_probability(name: str, value: float) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
+    return value
 
 
-def _require_range(name: str, bounds: Any, least: float | None) -> None:
-    """Raises ValueError for a range whose ends are swapped, or that starts below `least`."""
+def _checked_range(name: str, bounds: Any, least: float = -math.inf) -> tuple[Any, Any]:
     low, high = bounds
-    if low > high or (least is not None and low < least):
-        rule = "(low, high), low <= high" + ("" if least is None else f", low >= {least:g}")
+    if not least <= low <= high:
+        rule = "(low, high), low <= high" + (f", low >= {least:g}" if math.isfinite(least) else "")
         raise ValueError(f"`{name}` must be {rule}. Received: {name}={tuple(bounds)}")
+    return low, high
+
+
+def _checked_masks(name: str, masks: Any) -> Masks:
+    return (
+        _checked_probability(f"{name}[0]", masks[0]),
+        _checked_range(f"{name}[1]", masks[1], 0),
+        _checked_range(f"{name}[2]", masks[2], 0),
+    )

@@ -122,14 +122,11 @@ class EfficientNetB0(keras.Model):
     ):
         inputs = keras.Input(tuple(input_shape), name="mel")
         x = _conv(inputs, STEM_CHANNELS, "stem", kernel_size=3, stride=2)
-        total, index = sum(stage.num_blocks for stage in STAGES), 0
-        for row, stage in enumerate(STAGES, start=2):
-            for block in range(stage.num_blocks):
-                stride = stage.stride if block == 0 else 1
-                name = f"stage{row}_block{block + 1}"
-                width = (block_widths or {}).get(name)
-                x = _mbconv(x, stage, stride, drop_path * index / total, name, width)
-                index += 1
+        blocks = [(row, x, block) for row, x in enumerate(STAGES, start=2) for block in range(x.num_blocks)]
+        for index, (row, stage, block) in enumerate(blocks):
+            name, stride = f"stage{row}_block{block + 1}", 1 if block else stage.stride
+            width = (block_widths or {}).get(name)
+            x = _mbconv(x, stage, stride, drop_path * index / len(blocks), name, width)
         x = _conv(x, TOP_CHANNELS, "top")
         kwargs.setdefault("name", BACKBONE)
         super().__init__(inputs=inputs, outputs=x, **kwargs)

@@ -16,8 +16,7 @@ def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
     probabilities near 0 and 1 need it.
     """
     x = layers.GlobalAveragePooling2D(name="pool")(features)
-    x = layers.Dropout(dropout, name="dropout")(x)
-    return _dense(x, num_labels, "logits")
+    return _dense(layers.Dropout(dropout, name="dropout")(x), num_labels, "logits")
 
 
 def attention_logits(features: Any, num_labels: int, dropout: float) -> Any:

@@ -170,8 +170,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         x = _channels_first(inputs)
         scale, offset = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
         if not training or not self.trainable:
-            averages = (self.moving_mean, self.moving_variance)
-            mean, variance = (ops.convert_to_tensor(x) for x in averages)
+            mean, variance = (ops.convert_to_tensor(x) for x in (self.moving_mean, self.moving_variance))
             outputs = functional.batch_norm(x, mean, variance, scale, offset, False, 0.0, self.epsilon)
             return self.activation(_channels_last(outputs))
         count = x.shape[0] * x.shape[2] * x.shape[3]
@@ -223,12 +222,11 @@ class ScaleChannels(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Multiplies the two."""
         features, gate = inputs
-        if not _ON_TORCH or _is_symbolic(features):
-            return features * gate
-        x = _channels_first(features)
-        if not torch_kernels.saves_memory(x):
-            return features * gate
-        return _channels_last(torch_kernels.scale_channels(x, _channels_first(gate)))
+        if _ON_TORCH and not _is_symbolic(features):
+            x = _channels_first(features)
+            if torch_kernels.saves_memory(x):
+                return _channels_last(torch_kernels.scale_channels(x, _channels_first(gate)))
+        return features * gate
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)

@@ -44,8 +44,11 @@ class LogMelSpectrogram(keras.layers.Layer):
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * steps)).astype(np.float32).reshape(n1, n2)
         self._first, self._twiddle, self._second = _fourier(n1, n2)
         self._filters = _filters(self.audio, self.mel, n1, n2)
-        self._cepstrum = _cepstrum(self.mel)
-        rows = self.mel.n_mfcc if self.mel.feature == "mfcc" else self.mel.n_mels
+        rows, self._cepstrum = self.mel.n_mels, None
+        if self.mel.feature == "mfcc":
+            rows = self.mel.n_mfcc
+            cosines = scipy.fft.dct(np.eye(self.mel.n_mels), axis=1, type=2, norm="ortho")
+            self._cepstrum = np.ascontiguousarray(cosines[:, :rows].astype(np.float32))
         margin = self.mel.n_fft // 2
         self._num_frames = 1 + (self.audio.clip_samples + 2 * margin - self.mel.n_fft) // self.mel.hop_samples
         self._stretch = _stretch(rows, self.mel.height), _stretch(self._num_frames, self.mel.width)
@@ -145,14 +148,6 @@ def _filters(audio: AudioConfig, mel: MelConfig, n1: int, n2: int) -> np.ndarray
             k1, k2 = n1 - k1, n2 - 1 - k2
         out[k1, k2] += filters[:, k]
     return out.reshape(-1, mel.n_mels)
-
-
-def _cepstrum(mel: MelConfig) -> np.ndarray | None:
-    """The orthonormal DCT-II, `[n_mels, n_mfcc]`; `None` for mel."""
-    if mel.feature != "mfcc":
-        return None
-    cosines = scipy.fft.dct(np.eye(mel.n_mels), axis=1, type=2, norm="ortho")
-    return np.ascontiguousarray(cosines[:, : mel.n_mfcc].astype(np.float32))
 
 
 def _stretch(size: int, target: int) -> np.ndarray | None:

@@ -30,11 +30,7 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
     """
 
     def __init__(
-        self,
-        from_logits: bool = True,
-        label_smoothing: float = 0.0,
-        focal_gamma: float = 0.0,
-        **kwargs: Any,
+        self, from_logits: bool = True, label_smoothing: float = 0.0, focal_gamma: float = 0.0, **kwargs: Any
     ):
         super().__init__(**{"name": "masked_binary_crossentropy", **kwargs})
         if not 0 <= label_smoothing < 1:
@@ -70,10 +66,5 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments to make an equal one with."""
-        return {
-            **super().get_config(),
-            "from_logits": self.from_logits,
-            "label_smoothing": self.label_smoothing,
-            "focal_gamma": self.focal_gamma,
-            "dtype": self.dtype,
-        }
+        names = ("from_logits", "label_smoothing", "focal_gamma", "dtype")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -30,13 +30,7 @@ class MaskedMacroAUC(keras.metrics.Metric):
         ValueError: if `num_labels` or `num_thresholds` is out of range.
     """
 
-    def __init__(
-        self,
-        num_labels: int,
-        from_logits: bool = False,
-        num_thresholds: int = 2000,
-        **kwargs: Any,
-    ):
+    def __init__(self, num_labels: int, from_logits: bool = False, num_thresholds: int = 2000, **kwargs: Any):
         super().__init__(**{"name": "macro_auc", **kwargs})
         if num_labels < 1:
             raise ValueError(f"`num_labels` must be at least 1. Received: num_labels={num_labels}")
@@ -74,9 +68,8 @@ class MaskedMacroAUC(keras.metrics.Metric):
         logits = ops.where(missing, 0.0, scores)
         place = (ops.clip(logits, -_MAX_LOGIT, _MAX_LOGIT) + _MAX_LOGIT) / (2 * _MAX_LOGIT)
         bins = ops.minimum(ops.cast(place * self.num_thresholds, "int32"), self.num_thresholds - 1)
-        rows = ops.cast(targets >= 0.5, "int32") * self.num_labels + ops.arange(
-            self.num_labels, dtype="int32"
-        )
+        labels = ops.arange(self.num_labels, dtype="int32")
+        rows = ops.cast(targets >= 0.5, "int32") * self.num_labels + labels
         counts = ops.segment_sum(
             ops.reshape(weights, [-1]),
             ops.reshape(rows * self.num_thresholds + bins, [-1]),
@@ -99,12 +92,8 @@ class MaskedMacroAUC(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments to make an equal one with."""
-        return {
-            **super().get_config(),
-            "num_labels": self.num_labels,
-            "from_logits": self.from_logits,
-            "num_thresholds": self.num_thresholds,
-        }
+        names = ("num_labels", "from_logits", "num_thresholds")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def label_aucs(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Mixes clips: with others of their batch, and with recordings without animals."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -49,12 +50,9 @@ class MelMixUp(keras.layers.MixUp):
             seed = self._get_seed_generator(backend._backend)
         own = backend.numpy.arange(0, batch, dtype="int32")
         chosen = backend.random.uniform((), seed=seed) < self.probability
-        order = backend.random.shuffle(own, seed=seed)
+        order = backend.numpy.where(chosen, backend.random.shuffle(own, seed=seed), own)
         weight = backend.random.beta((batch,), self.alpha, self.alpha, seed=seed)
-        return {
-            "mix_weight": backend.numpy.where(chosen, weight, 1.0),
-            "permutation_order": backend.numpy.where(chosen, order, own),
-        }
+        return {"mix_weight": backend.numpy.where(chosen, weight, 1.0), "permutation_order": order}
 
     def transform_labels(self, labels: Any, transformation: dict[str, Any], training: bool = True) -> Any:
         """Blends labels `[batch, label]`."""
@@ -88,6 +86,7 @@ class MelMixUp(keras.layers.MixUp):
         return {**super().get_config(), "probability": self.probability}
 
 
+@dataclass(frozen=True)
 class BackgroundMix:
     """Adds a background clip's power to a clip's, so many dB below it, and takes the sum to [0, 1] again.
 
@@ -105,21 +104,15 @@ class BackgroundMix:
         ValueError: if there is no background.
     """
 
-    def __init__(
-        self,
-        images_of: Callable[[np.ndarray], np.ndarray],
-        number: int,
-        snr_db: tuple[float, float],
-        top_db: float,
-        probability: float,
-    ):
-        if number < 1:
-            raise ValueError(f"`number` must be at least 1. Received: number={number}")
-        self.images_of = images_of
-        self.number = number
-        self.snr_db = snr_db
-        self.top_db = top_db
-        self.probability = probability
+    images_of: Callable[[np.ndarray], np.ndarray]
+    number: int
+    snr_db: tuple[float, float]
+    top_db: float
+    probability: float
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise ValueError(f"`number` must be at least 1. Received: number={self.number}")
 
     def augment_arrays(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Mixes backgrounds under some clips of float32 `[batch, height, width, 1]` in [0, 1], left as they are."""
@@ -134,15 +127,12 @@ class BackgroundMix:
 
 
 def mix_power(images: np.ndarray, backgrounds: np.ndarray, snr_db: np.ndarray, top_db: float) -> np.ndarray:
-    """Adds powers of images that are in decibels.
+    """Adds powers of images that are in decibels, float32 `[n, height, width, 1]` in [0, 1], to such images.
 
     Args:
-        images, backgrounds: float32 `[n, height, width, 1]` in [0, 1].
+        images, backgrounds: to add; a sum without contrast gives zeros.
         snr_db: `[n]`, how far the background's maximum lies below the image's.
         top_db: decibels from 0 to 1.
-
-    Returns:
-        float32 of the same shape, each image from 0 to 1. A sum without contrast gives zeros.
     """
     scale = np.float32(top_db) * _NEPER_PER_DB
     quieter = snr_db[:, None, None, None].astype(np.float32) * _NEPER_PER_DB

@@ -7,6 +7,7 @@ symmetric padding and batch norm epsilon 1e-5: with equal weights it computes wh
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,13 @@ _REMEDY = (
 # the connection for minutes.
 _REACH_S = 20.0
 
-# What `EfficientNetB0` calls a part of a block -> what keras-hub calls it.
+# What `EfficientNetB0` calls a part of a block -> what keras-hub calls it, where the two differ.
 _PARTS = {
-    "expand_conv": "expand_conv",
-    "expand_bn": "expand_bn",
     "depthwise_conv": "dwconv",
     "depthwise_bn": "dwconv_bn",
     "squeeze_reduce": "se_reduce",
     "squeeze_expand": "se_expand",
     "project_conv": "project",
-    "project_bn": "project_bn",
 }
 
 
@@ -131,30 +129,26 @@ def _from_hugging_face(handle: str) -> Path:
 
 def _within(seconds: float, call: Callable[[], str]) -> str:
     """The call's result, or TimeoutError; a call that hangs is left behind in a daemon thread."""
-    results: list[str] = []
-    errors: list[Exception] = []
+    future: Future[str] = Future()
 
     def run() -> None:
         try:
-            results.append(call())
+            future.set_result(call())
         except Exception as error:
-            errors.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
-
-
-_UNREACHABLE = {"ConnectionError", "ConnectError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
 def _why(error: Exception) -> str:
-    if _UNREACHABLE & {kind.__name__ for kind in type(error).__mro__}:
+    unreachable = {"ConnectionError", "ConnectError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
+    if unreachable & {kind.__name__ for kind in type(error).__mro__}:
         return "no network, or the host can't be reached"
     return _first_line(error)
 
@@ -240,14 +234,14 @@ def _match(
             f"{x} {got} for {needed}" for x, (got, needed) in shapes.items() if got != needed
         ],
     }
-    found = [f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names]
+    found = [
+        f"{len(names)} {what}: {', '.join(names[:4])}{', ...' * (len(names) > 4)}"
+        for what, names in problems.items()
+        if names
+    ]
     if found:
         raise ModelError(
             f"Pretrained weights must be those of EfficientNet-B0, name by name. Received: {preset}, "
             f"{'; '.join(found)}. {_REMEDY}"
         )
     return [(variables[x], arrays[x]) for x in shapes]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
