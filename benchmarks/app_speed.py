@@ -33,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         clips = [write_clip(folder, k) for k in range(args.repeats)]
-        with serve(folder) as (address, _):
+        with serve(folder) as address:
             first = []
             for _ in range(args.repeats + 1):
                 with Visitor(address, folder) as visitor:
@@ -49,7 +49,7 @@ def main() -> None:
                     visitor.wait_done()
                     visitor.click_detection(2)
                     time.sleep(3)
-                    visitor.screenshot(args.screenshots / "app.png")
+                    visitor.driver.save_screenshot(str(args.screenshots / "app.png"))
         print(f"the first view of all      {first[0]:.1f} s")
         print(f"a first view after it      {statistics.median(first[1:]):.1f} s (median of {args.repeats})")
         print(f"the answer to a 10 s clip  {statistics.median(answers):.1f} s (median of {args.repeats})")

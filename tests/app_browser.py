@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,30 +17,28 @@ ROW_PX = 35
 
 @contextmanager
 def serve(folder: Path, *arguments: str):
-    """`keras-birds app` in `folder`, with its temporary files in `folder/tmp`; yields its address and process."""
+    """`keras-birds app` in `folder`, with its temporary files in `folder/tmp`; yields its address."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     (folder / "tmp").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "keras_birds", "app", *arguments]
     command += ["--", "--server.port", str(port), "--server.headless", "true"]
-    log = (folder / "app.log").open("w")
-    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    address = f"http://localhost:{port}"
+    environment, address = {**os.environ, "TMPDIR": str(folder / "tmp")}, f"http://localhost:{port}"
 
     def is_healthy():
+        assert process.poll() is None, (folder / "app.log").read_text()
         with suppress(OSError):
             return urllib.request.urlopen(f"{address}/_stcore/health", timeout=5).status == 200
 
-    try:
-        until(lambda: is_healthy() or process.poll() is not None)
-        assert process.poll() is None, (folder / "app.log").read_text()
-        yield address, process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        log.close()
+    with (folder / "app.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            until(is_healthy)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def until(condition, wait_s: float = WAIT_S):
@@ -77,13 +74,14 @@ class Visitor:
     def open(self, query: str = ""):
         self.driver.get(f"{self.address}/{query}")
 
-    def all(self, selector: str):
-        from selenium.webdriver.common.by import By
+    def run(self, script: str, *arguments):
+        return self.driver.execute_script(script, *arguments)
 
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+    def all(self, selector: str):
+        return self.driver.find_elements("css selector", selector)
 
     def text(self) -> str:
-        return self.driver.execute_script("return document.body.innerText")
+        return self.run("return document.body.innerText")
 
     def wait_done(self):
         """Waits until everything down to the downloads is there and the server is idle."""
@@ -94,13 +92,15 @@ class Visitor:
         until(lambda: self.all("input[type=file]"))[0].send_keys(str(path))
 
     def click_detection(self, row: int):
+        """Chooses a row of the table, and waits until it is played; where the player stands then."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         table = self.all("[data-testid='stDataFrame']")[1]
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", table)
-        width, height = table.size["width"], table.size["height"]
-        left, top = -width / 2 + 16, -height / 2 + ROW_PX * (row + 1.5)
+        self.run("arguments[0].scrollIntoView({block: 'center'})", table)
+        left, top = 16 - table.size["width"] / 2, ROW_PX * (row + 1.5) - table.size["height"] / 2
         ActionChains(self.driver).move_to_element_with_offset(table, left, top).click().perform()
+        until(lambda: not self.run("return document.querySelector('audio').paused"))
+        return self.run("return document.querySelector('audio').currentTime")
 
     def click_button(self, text: str):
         """In one script: between two calls Streamlit may draw the button anew."""
@@ -111,8 +111,4 @@ class Visitor:
             found.click();
             return true;
         """
-        until(lambda: self.driver.execute_script(script, text))
-
-    def sound(self) -> dict:
-        script = "let a = document.querySelector('audio'); return {at: a.currentTime, paused: a.paused}"
-        return self.driver.execute_script(script)
+        until(lambda: self.run(script, text))

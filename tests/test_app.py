@@ -15,7 +15,7 @@ from keras_birds.app import charts
 from keras_birds.app.analysis import analyse, detections_table, top_table
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
 from keras_birds.app.warm import warm_up
-from keras_birds.data.reviews import Review, read_reviews, reviews_path, save_review
+from keras_birds.data.reviews import Review, read_reviews, reviews_path
 from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.inference.aggregate import aggregate
 
@@ -63,8 +63,8 @@ def test_warming_up_leaves_nothing_and_does_not_mind_a_broken_model(tmp_path, mo
 def test_progress_is_told_and_what_it_raises_stops_the_work(classifier, write_tone, monkeypatch):
     path, told = write_tone("long.flac", seconds=120), []
     analyse(classifier, path, "long", 0.0, 600, lambda *x: told.append(x))
-    assert [x[0] for x in told if x[0] == "Listening"]
-    assert all(0 <= share <= 1 for _, share in told)
+    shares = [share for what, share in told if what == "Listening"]
+    assert 0 <= min(shares) <= max(shares) <= 1
 
     def stop(what, share):
         raise KeyboardInterrupt
@@ -90,11 +90,9 @@ def test_errors_have_the_name_that_people_know(classifier, tmp_path, write_tone)
 
 def test_uploads_lie_under_names_of_our_own_and_go(tmp_path):
     folder = SessionFolder()
-    path = folder.save_upload("../one", memoryview(b"some sound"))
-    assert path.parent == folder.path
-    assert path.read_bytes() == b"some sound"
-    assert folder.save_upload("../one", memoryview(b"some sound")) == path
-    assert folder.save_upload("two", memoryview(b"some sound")) != path
+    paths = [folder.save_upload(x, memoryview(b"some sound")) for x in ("../one", "../one", "two")]
+    assert [x.parent for x in paths] == [folder.path] * 3
+    assert [x.read_bytes() for x in set(paths)] == [b"some sound"] * 2
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
@@ -114,21 +112,20 @@ def test_a_name_is_text_only_and_no_markdown():
         "a\nb\x00.wav": "a b .wav",
         "": "upload",
         "ы 鳥.ogg": "ы 鳥.ogg",
+        "a" * 116 + ".ogg": "a" * 116 + ".ogg",
+        "a" * 117 + ".ogg": "a" * 111 + "…aaaa.ogg",
     }
     assert {x: display_name(x) for x in names} == names
-    assert len(display_name("a" * 500 + ".ogg")) == 120
     assert plain("![x](http://y) *a* $b$ <i>") == r"\!\[x\]\(http\://y\) \*a\* \$b\$ \<i\>"
 
 
 def test_a_folder_shows_its_own_recordings_only(tmp_path, write_tone):
     inside, outside = write_tone("in/b/a.wav", seconds=1), write_tone("out/secret.wav", seconds=1)
-    (tmp_path / "in" / "notes.txt").write_text("no sound")
-    (tmp_path / "in" / "._a.wav").touch()
+    for name in ("notes.txt", "._a.wav", "b.zzz"):
+        (tmp_path / "in" / name).touch()
     (tmp_path / "in" / "link.wav").symlink_to(outside)
-    assert recordings_in(tmp_path / "in") == ([inside], [])
-    (tmp_path / "in" / "b.zzz").touch()
-    _, (note,) = recordings_in(tmp_path / "in")
-    assert "holds 1 file of unknown kind, left out: " in note
+    found, (note,) = recordings_in(tmp_path / "in")
+    assert (found, "holds 1 file of unknown kind, left out: " in note) == ([inside], True)
 
 
 def test_a_long_timeline_keeps_its_peaks():
@@ -142,13 +139,14 @@ def test_a_long_timeline_keeps_its_peaks():
 def test_a_part_is_drawn_with_its_detections(classifier, analysis):
     found = detections_table(classifier, analysis, 0.25, set(classifier.labels), merge=False)
     samples = np.random.default_rng(0).normal(0, 0.1, 64_000).astype(np.float32)
-    pictures = [
+    pictures = {
         charts.part_picture(samples, 9.0, classifier, found.iloc[:0], None),
+        charts.part_picture(samples, 9.0, classifier, found, None),
         charts.part_picture(samples, 9.0, classifier, found, (10.0, "cat")),
-        charts.part_picture(np.zeros(32_000, np.float32), 0.0, classifier, found, None),
-    ]
+        charts.part_picture(0 * samples, 9.0, classifier, found, None),
+    }
+    assert len(pictures) == 4
     assert all(x.startswith(b"\x89PNG") for x in pictures)
-    assert len(set(pictures)) == 3
 
 
 @pytest.fixture
@@ -175,7 +173,6 @@ def test_the_page_shows_what_predict_says_as_the_address_wants_it(open_page, ana
     assert list(answer["label"]) == list(expected["label"])
     np.testing.assert_allclose(answer["probability"], expected["probability"])
     assert len(page.dataframe[1].value) == 6
-    assert not page.error
     page = open_page(threshold="0.97", top="2", by="best window", species="Domestic cat")
     assert page.slider(key="threshold").value == 0.97
     answer, detections = page.dataframe[0].value, page.dataframe[1].value
@@ -189,8 +186,7 @@ def test_a_bad_file_is_named_and_the_page_goes_on(open_page, tmp_path, write_ton
     write_tone("sounds/good.ogg", seconds=6)
     (tmp_path / "sounds" / "bad.ogg").write_bytes(b"OggS broken")
     page = open_page("--folder", tmp_path / "sounds", file="bad.ogg")
-    (error,) = page.error
-    assert r"bad\.ogg" in error.value
+    assert [r"bad\.ogg" in x.value for x in page.error] == [True]
     page.selectbox(key="file").set_value("good.ogg").run()
     assert not page.error
     assert len(page.dataframe[0].value) == 5
@@ -202,29 +198,27 @@ def test_marks_lie_beside_the_recording(open_page, folder, tmp_path):
     recording.write_bytes(folder.example().read_bytes())
     page, marks = open_page("--folder", recording.parent), reviews_path(recording)
 
-    def look_at_the_cat():
-        page.session_state["focus"] = (10.0, "cat")
-        page.run()
+    def click(key):
+        page.button(key=key).click().run()
+        return read_reviews(marks)
 
-    look_at_the_cat()
-    page.button(key="right").click().run()
-    (said,) = read_reviews(marks)
+    page.session_state["focus"] = (10.0, "cat")
+    page.run()
+    (said,) = click("right")
     expected = Review("cat (1).flac", 10, 15, "cat", said.score, "animals", "right", "", said.reviewed_at)
     assert said == expected
     assert said.score == pytest.approx(0.9918, abs=1e-3)
     assert "✓ right" in list(page.dataframe[1].value["review"])
-    page.button(key="other").click().run()
+    assert click("other") == [said]
     assert page.error[0].value == r"Choose the species first\."
-    page.selectbox(key="true_label").set_value("hen").run()
-    page.button(key="other").click().run()
-    (other,) = read_reviews(marks)
-    assert other == replace(said, verdict="other", true_label="hen", reviewed_at=other.reviewed_at)
-    save_review(marks, replace(said, verdict="other", true_label="![x](http://y)"))
-    page.run()
+    page.selectbox(key="true_label").set_value("![x](http://y)").run()
+    (other,) = click("other")
+    assert other == replace(said, verdict="other", true_label="![x](http://y)", reviewed_at=other.reviewed_at)
     assert r"\!\[x\]\(http\://y\)" in "".join(x.value for x in page.markdown)
-    page.button(key="next").click().run()
+    click("next")
     assert page.session_state["focus"] == (15.0, "cat")
-    look_at_the_cat()
-    page.button(key="undo").click().run()
+    page.session_state["focus"] = (10.0, "cat")
+    page.run()
+    assert click("undo") == []
     assert not marks.exists()
     assert not page.exception

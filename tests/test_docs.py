@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from small_run import write_csv
 
 import keras_birds
 
 ROOT = Path(keras_birds.__file__).parents[1]
-RATE_HZ = 32_000
 
 
 def python_blocks(document):
@@ -19,25 +17,19 @@ def python_blocks(document):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, write_tone):
     """What the README's programs find in their folder: a data set, a clip and a long recording."""
-    rng, rows = np.random.default_rng(0), []
-    for label, tone_hz in (("wren", 2000.0), ("bat", 5000.0)):
-        (tmp_path / "birdclef" / "train_audio" / label).mkdir(parents=True)
-        tone = 0.3 * np.sin(2 * np.pi * tone_hz * np.arange(RATE_HZ) / RATE_HZ)
-        for i in range(25):
-            path = tmp_path / "birdclef" / "train_audio" / label / f"{i}.ogg"
-            soundfile.write(path, tone + rng.normal(0, 0.05, RATE_HZ), RATE_HZ)
-            rows.append([f"{label}/{i}.ogg", label])
+    rows = [[f"{label}/{i}.ogg", label] for label in ("wren", "bat") for i in range(25)]
+    for name, label in rows:
+        write_tone(f"birdclef/train_audio/{name}", {"wren": 2000.0, "bat": 5000.0}[label], seconds=1)
     write_csv(tmp_path / "birdclef" / "train.csv", ["filename", "primary_label"], rows)
-    for name, seconds in (("clip.ogg", 6), ("day.flac", 20)):
-        soundfile.write(tmp_path / name, rng.normal(0, 0.05, seconds * RATE_HZ), RATE_HZ)
+    write_tone("clip.ogg", seconds=6)
+    write_tone("day.flac", seconds=20)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
-@pytest.mark.usefixtures("shallow_network")
-def test_readme(folder):
+@pytest.mark.usefixtures("shallow_network", "folder")
+def test_readme():
     blocks, names = python_blocks(ROOT / "README.md"), {"__name__": "readme"}
     assert len(blocks) >= 2
     for block in blocks:
@@ -45,8 +37,7 @@ def test_readme(folder):
     assert list(names["windows"].columns) == ["start_s", "end_s", "bat", "wren"]
     assert list(names["windows"]["start_s"]) == [0.0, 2.5]
     assert names["end_s"].max() == pytest.approx(20.0)
-    assert names["scores"].shape[1] == 2
-    assert names["probabilities"].shape == (8, 2)
+    assert (names["scores"].shape[1], names["probabilities"].shape) == (2, (8, 2))
     assert len(names["run"].folds[0].history["loss"]) == 2
     images, targets = np.random.default_rng(0).random((2, 256, 256, 1), np.float32), np.eye(2, 206)
     assert set(names["model"].evaluate(images, targets, verbose=0, return_dict=True)) == {"loss", "macro_auc"}

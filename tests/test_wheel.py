@@ -1,6 +1,5 @@
 """The wheel, installed in an environment of its own that sees the dependencies but not the checkout."""
 
-import json
 import os
 import re
 import shutil
@@ -12,10 +11,8 @@ import venv
 from importlib.metadata import distributions
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 from placeholder import LABELS, TONES_HZ
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,9 +66,9 @@ def environment(wheel, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_nothing_comes_from_the_checkout_whose_files_are_all_there(environment, tmp_path):
+def test_nothing_comes_from_the_checkout_whose_files_are_all_there(environment, animals_dir, tmp_path):
     code = """
-import importlib, json, pkgutil, sys
+import importlib, pkgutil, sys
 import keras_birds
 from keras_birds.config import Config
 from keras_birds.resources import resource
@@ -80,33 +77,23 @@ for module in pkgutil.walk_packages(keras_birds.__path__, "keras_birds."):
     if "._data" not in module.name and not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 assert Config.load("baseline") == Config()
-assert Config.load("smoke").mel.height == 64
 files = [m.__file__ for n, m in sys.modules.items() if n.startswith("keras_birds") and m.__file__]
-print(json.dumps([str(resource("configs", "baseline.toml")), str(resource("assets", "README.md")), *files]))
+print("", resource("configs", "baseline.toml"), resource("assets", "README.md"), *files, sep="\\n")
 """
-    found = json.loads(run(environment / "python", "-c", code, cwd=tmp_path).splitlines()[-1])
+    found = run(environment / "python", "-c", code, cwd=tmp_path).rpartition("\n\n")[2].splitlines()
     assert len(found) > 30
     assert all(path.startswith(str(environment.parent)) for path in found)
     (data,) = environment.parent.rglob("keras_birds/_data")
-    assert str(data) in found[0]
     for name in SHIPPED:
         original, shipped = (
             {x.relative_to(root): x.read_bytes() for x in root.rglob("*") if x.is_file()}
             for root in (ROOT / name, data / name)
         )
         assert shipped == original
-
-
-@pytest.mark.slow
-def test_a_fresh_install_predicts_with_the_shipped_model(environment, animals_dir, tmp_path):
-    assert "--config" in run(environment / "keras-birds", "train", "--help", cwd=tmp_path)
+    command = environment / "keras-birds"
     clip = sorted((animals_dir / "train_audio" / "rooster").iterdir())[0]
-    table = run(environment / "keras-birds", "predict", clip, "--format", "csv", cwd=tmp_path)
-    assert table.splitlines()[1].split(",")[1:3] == ["1", "rooster"]
-    assert run(environment / "keras-birds", "info", "animals", cwd=tmp_path).startswith("# animals\n")
-    (first,) = json.loads(run(environment / "keras-birds", "models", "--format", "json", cwd=tmp_path))
-    assert first["model"] == "animals"
-    assert first["file"].startswith(str(environment.parent))
+    assert ",1,rooster," in run(command, "predict", clip, "--format", "csv", cwd=tmp_path)
+    assert str(data / "assets" / "animals.onnx") in run(command, "info", "animals", cwd=tmp_path)
 
 
 def pins(name):
@@ -132,39 +119,24 @@ def test_a_slim_environment_predicts_and_cuts(wheel, placeholder_run, write_tone
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
     run(*pip, "install", "--quiet", "-r", ROOT / "requirements-predict.txt", cwd=folder, timeout_s=800)
     run(*pip, "install", "--quiet", "--no-deps", wheel, cwd=folder)
-    code = "import json, importlib.metadata as m; print(json.dumps({x.name: x.version for x in m.distributions()}))"
-    found = json.loads(run(python, "-c", code, cwd=tmp_path))
-    installed = {name.lower().replace("_", "-"): version for name, version in found.items()}
+    code = "import importlib.metadata as m\nfor x in m.distributions(): print(x.name, x.version)"
+    installed = dict(
+        x.split() for x in run(python, "-c", code, cwd=tmp_path).lower().replace("_", "-").splitlines()
+    )
     assert installed.pop("keras-birds")
     assert installed == {x: y for x, y in pins("requirements-predict.txt").items() if x in installed}
-    assert not installed.keys() & set(ABSENT)
-    rates = {"rate": 24_000, "seconds": 6}
     for k, suffix in enumerate(("wav", "flac", "ogg", "mp3")):
-        clip = write_tone(f"disk/P{k}_20250601_0{k}3000.{suffix}", TONES_HZ[k], **rates)
-    answer = run(
-        *(command, "predict", clip, "--model", placeholder_run, "--format", "csv", "--figure", "clip.png"),
-        cwd=tmp_path,
-    )
-    assert answer.splitlines()[1].split(",")[2] == LABELS[3]
+        write_tone(f"disk/{k}.{suffix}", TONES_HZ[k], seconds=6, rate=24_000)
+    model = ("--model", placeholder_run)
+    answer = run(command, "predict", "disk/3.mp3", *model, "--figure", "clip.png", cwd=tmp_path)
+    assert answer.splitlines()[2].split()[:2] == ["1", LABELS[3]]
     assert (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
-
-    (tmp_path / "thresholds.csv").write_text("label,threshold\n" + "".join(f"{x},0.05\n" for x in LABELS))
-    run(
-        *(command, "detect", "disk", "--model", placeholder_run, "--out", "results", "--overlap", 1),
-        *("--threshold", "thresholds.csv", "--top-k", 1, "--keep-scores"),
-        *(x for form in ("csv", "json", "parquet", "raven", "birdclef") for x in ("--format", form)),
-        cwd=tmp_path,
-    )
-    table = pd.read_csv(tmp_path / "results" / "detections.csv", dtype={"label": str})
-    assert list(table.groupby("file")["label"].unique().map(list)) == [[x] for x in LABELS]
-    assert (tmp_path / "results" / "submission.csv").is_file()
-    assert (tmp_path / "results" / "activity.png").is_file()
-
+    forms = [x for form in ("csv", "json", "parquet", "raven", "birdclef") for x in ("--format", form)]
+    run(command, "detect", "disk", *model, "--out", "results", "--top-k", 1, *forms, cwd=tmp_path)
     run(command, "segments", "results", "--out", "clips", "--seconds", 1, cwd=tmp_path)
     clips = pd.read_csv(tmp_path / "clips" / "segments.csv", dtype={"label": str})
-    assert set(clips["label"]) == set(LABELS)
-    for row in clips.itertuples():
-        samples, rate_hz = soundfile.read(tmp_path / "clips" / row.clip)
-        loudest_hz = np.abs(np.fft.rfft(samples)).argmax() * rate_hz / len(samples)
-        assert loudest_hz == pytest.approx(TONES_HZ[LABELS.index(row.label)], abs=2)
+    assert dict(zip(clips["file"].str[-5], clips["label"], strict=True)) == dict(
+        zip("0123", LABELS, strict=True)
+    )
+    assert all((tmp_path / "clips" / x).is_file() for x in clips["clip"])
     shutil.rmtree(folder)  # 700 MB
