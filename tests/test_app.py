@@ -15,7 +15,7 @@ from keras_birds.app import charts
 from keras_birds.app.analysis import analyse, detections_table, top_table
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
 from keras_birds.app.warm import warm_up
-from keras_birds.data.reviews import Review, read_reviews, reviews_path
+from keras_birds.data.reviews import Review, read_reviews, reviews_path, save_review
 from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.inference.aggregate import aggregate
 
@@ -211,9 +211,11 @@ def test_marks_lie_beside_the_recording(open_page, folder, tmp_path):
     assert "✓ right" in list(page.dataframe[1].value["review"])
     assert click("other") == [said]
     assert page.error[0].value == r"Choose the species first\."
-    page.selectbox(key="true_label").set_value("![x](http://y)").run()
+    page.selectbox(key="true_label").set_value("hen").run()
     (other,) = click("other")
-    assert other == replace(said, verdict="other", true_label="![x](http://y)", reviewed_at=other.reviewed_at)
+    assert other == replace(said, verdict="other", true_label="hen", reviewed_at=other.reviewed_at)
+    save_review(marks, replace(other, true_label="![x](http://y)"))
+    page.run()
     assert r"\!\[x\]\(http\://y\)" in "".join(x.value for x in page.markdown)
     click("next")
     assert page.session_state["focus"] == (15.0, "cat")
