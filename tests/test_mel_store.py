@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,32 +19,50 @@ from keras_birds.data.precompute import precompute
 from keras_birds.data.source import OnTheFlySource
 from keras_birds.errors import DataError, KerasBirdsError
 
+SETTINGS = (
+    *("audio.sample_rate_hz=16000", "audio.clip_s=1.0", "mel.n_fft=512", "mel.hop_samples=256"),
+    *("mel.n_mels=32", "mel.n_mfcc=20", "mel.f_max_hz=8000", "mel.height=40", "mel.width=48"),
+)
 
-def small_config(crop="center", **mel):
-    mel = {"n_mels": 32, "n_mfcc": 20, "f_max_hz": 8000, "height": 40, "width": 48} | mel
-    audio = {"sample_rate_hz": 16_000, "clip_s": 1.0, "crop": crop}
-    return Config.parse({"audio": audio, "mel": {"n_fft": 512, "hop_samples": 256, **mel}})
+
+def config_of(*changes):
+    return Config.load("baseline", [*SETTINGS, *changes])
 
 
-def write_recordings(folder, n):
-    """Noise that swells, 0.3 to 4 s, with a tone in every other one."""
-    folder.mkdir()
-    for i in range(n):
-        rng = np.random.default_rng(i)
-        t = np.arange(round((0.3 + 3.7 * (i % 7) / 6) * 16_000)) / 16_000
-        samples = rng.normal(0, 10 ** rng.uniform(-4, -1), len(t)) * np.linspace(0.1, 1, len(t))
-        samples += 0.3 * (i % 2) * np.sin(2 * np.pi * 300 * (1 + i) * t)
-        soundfile.write(folder / f"{i:04}.wav", samples, 16_000, subtype="FLOAT")
-    return sorted(folder.iterdir())
+CENTER, RANDOM = config_of(), config_of("audio.crop=random")
 
 
 @pytest.fixture
-def some(tmp_path):
-    """Eight recordings, settings, and a folder for their store."""
-    return write_recordings(tmp_path / "audio", 8), small_config(), tmp_path / "store"
+def recordings(tmp_path):
+    """Writes noise that swells, 0.3 to 4 s, with a tone in every other one, all of label "wren"; their paths."""
+
+    def write(n):
+        folder = tmp_path / "birds" / "wren"
+        folder.mkdir(parents=True)
+        for i in range(n):
+            rng, t = np.random.default_rng(i), np.arange(round((0.3 + 3.7 * (i % 7) / 6) * 16_000)) / 16_000
+            samples = rng.normal(0, 10 ** rng.uniform(-4, -1), len(t)) * np.linspace(0.1, 1, len(t))
+            samples += 0.3 * (i % 2) * np.sin(2 * np.pi * 300 * (1 + i) * t)
+            soundfile.write(folder / f"{i:04}.wav", samples, 16_000, subtype="FLOAT")
+        return sorted(folder.iterdir())
+
+    return write
 
 
-def assert_same_store(store, other):
+@pytest.fixture
+def eight(recordings):
+    return recordings(8)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "store"
+
+
+def assert_same_store(store, paths, config):
+    """As one that is made without interruption."""
+    other = store.with_name("whole")
+    precompute(paths, config, other)
     assert (store / DATA).read_bytes() == (other / DATA).read_bytes()
     pd.testing.assert_frame_equal(pd.read_parquet(store / INDEX), pd.read_parquet(other / INDEX))
 
@@ -56,9 +75,11 @@ def assert_as_computed(paths, config, store):
 
 @pytest.mark.parametrize("crop", ["center", "random"])
 @pytest.mark.parametrize("feature", ["mel", "mfcc"])
-def test_images_are_those_computed_on_the_fly_and_the_size_is_told_beforehand(tmp_path, crop, feature):
-    config, store = small_config(crop, feature=feature), tmp_path / "store"
-    paths, plans = write_recordings(tmp_path / "audio", 14), []
+def test_images_are_those_computed_on_the_fly_and_the_size_is_told_beforehand(
+    recordings, store, crop, feature
+):
+    config = config_of(f"audio.crop={crop}", f"mel.feature={feature}")
+    paths, plans = recordings(14), []
     summary = precompute(paths, config, store, workers=2, announce=plans.append)
     assert plans == [summary.plan]
     assert plans[0].new_bytes == summary.data_bytes == (store / DATA).stat().st_size
@@ -86,20 +107,17 @@ def stop_at(n):
     return progress
 
 
-@pytest.mark.parametrize("crop", ["center", "random"])
-def test_an_interrupted_run_goes_on(tmp_path, some, crop):
-    paths, _, store = some
-    config = small_config(crop)
-    precompute(paths, config, tmp_path / "whole")
+@pytest.mark.parametrize("config", [CENTER, RANDOM])
+def test_an_interrupted_run_goes_on(store, eight, config):
     for n, reused in ((4, 0), (2, 4)):
         plans = []
         with pytest.raises(Stop):
-            precompute(paths, config, store, progress=stop_at(n), announce=plans.append)
+            precompute(eight, config, store, progress=stop_at(n), announce=plans.append)
         assert plans[0].reused == reused
         with pytest.raises(DataError, match=r"unfinished store.*data precompute"):
-            MelStore(store, config, paths)
-    assert precompute(paths, config, store).plan.reused == 6
-    assert_same_store(store, tmp_path / "whole")
+            MelStore(store, config, eight)
+    assert precompute(eight, config, store).plan.reused == 6
+    assert_same_store(store, eight, config)
 
 
 @pytest.mark.parametrize(
@@ -113,122 +131,97 @@ def test_an_interrupted_run_goes_on(tmp_path, some, crop):
         (DATA, lambda x: x + bytes(5000), 7),
     ],
 )
-def test_what_a_crash_left_torn_is_computed_again(tmp_path, some, name, tear, reused):
-    paths, _, store = some
-    precompute(paths, small_config("random"), tmp_path / "whole")
+def test_what_a_crash_left_torn_is_computed_again(store, eight, name, tear, reused):
     with pytest.raises(Stop):
-        precompute(paths, small_config("random"), store, progress=stop_at(7))
+        precompute(eight, RANDOM, store, progress=stop_at(7))
     (store / name).write_bytes(tear((store / name).read_bytes()))
-    assert precompute(paths, small_config("random"), store).plan.reused == reused
-    assert_same_store(store, tmp_path / "whole")
+    assert precompute(eight, RANDOM, store).plan.reused == reused
+    assert_same_store(store, eight, RANDOM)
 
 
-def test_other_settings_make_the_store_anew_but_not_another_image_size(tmp_path, some):
-    paths, config, store = some
-    precompute(paths, config, store)
-    wider, other = small_config(width=64), small_config(n_mels=24)
-    assert MelStore(store, wider, paths).images(np.array([0])).shape == (1, 40, 64, 1)
-    assert precompute(paths, wider, store).plan.reused == 8
+def test_other_settings_make_the_store_anew_but_not_another_image_size(store, eight):
+    precompute(eight, CENTER, store)
+    wider, other = config_of("mel.width=64"), config_of("mel.n_mels=24")
+    assert MelStore(store, wider, eight).images(np.array([0])).shape == (1, 40, 64, 1)
+    assert precompute(eight, wider, store).plan.reused == 8
     with pytest.raises(DataError, match=r"mel\.n_mels is 32, not 24"):
-        MelStore(store, other, paths)
+        MelStore(store, other, eight)
     with pytest.raises(Stop):
-        precompute(paths, other, store, progress=stop_at(1))
-    for unfinished in (config, other):
+        precompute(eight, other, store, progress=stop_at(1))
+    for unfinished in (CENTER, other):
         with pytest.raises(DataError, match="unfinished"):
-            MelStore(store, unfinished, paths)
-    plan = precompute(paths, config, store).plan
+            MelStore(store, unfinished, eight)
+    plan = precompute(eight, CENTER, store).plan
     assert (plan.rebuild_reason, plan.reused) == ("mel.n_mels is 24, not 32", 0)
-    precompute(paths, config, tmp_path / "fresh")
-    assert_same_store(store, tmp_path / "fresh")
+    assert_same_store(store, eight, CENTER)
 
 
-def test_new_and_changed_recordings_are_computed_and_no_others(some):
-    paths, config, store = some
-    precompute(paths[:5], config, store)
+def test_new_and_changed_recordings_are_computed_and_no_others(store, eight, monkeypatch):
+    monkeypatch.chdir(eight[0].parent)
+    precompute([x.name for x in eight[:5]], CENTER, store)
     with pytest.raises(DataError, match=r"3 that it lacks, first .*0005\.wav.*data precompute"):
-        MelStore(store, config, paths)
-    assert precompute(paths, config, store).plan.reused == 5
-    assert_as_computed([paths[6], paths[1]], config, store)
-    soundfile.write(paths[2], np.random.default_rng(9).normal(0, 0.1, 30_000), 16_000)
+        MelStore(store, CENTER, eight)
+    monkeypatch.chdir("..")
+    assert precompute([*eight, "wren/0000.wav"], CENTER, store).plan.reused == 5
+    assert_as_computed([eight[6], eight[1]], CENTER, store)
+    soundfile.write(eight[2], np.random.default_rng(9).normal(0, 0.1, 30_000), 16_000)
     with pytest.raises(DataError, match=r"1 that changed, first .*0002\.wav.*data precompute"):
-        MelStore(store, config, paths)
-    summary = precompute(paths, config, store)
+        MelStore(store, CENTER, eight)
+    summary = precompute(eight, CENTER, store)
     assert summary.plan.reused == 7
     assert summary.unused_bytes == summary.data_bytes / 9
-    assert_as_computed(paths, config, store)
+    assert_as_computed(eight, CENTER, store)
+    size = summary.data_bytes
+    os.truncate(store / DATA, size - 1)
+    with pytest.raises(DataError, match=rf"must hold {size} bytes\. Received: {size - 1}"):
+        MelStore(store, CENTER, eight)
+    precompute(eight, CENTER, store)
+    assert_as_computed(eight, CENTER, store)
 
 
-def test_unreadable_files_are_left_out_with_their_reason_and_read_when_they_come_back(some):
-    paths, config, store = some
-    away = paths[4].rename(paths[4].with_suffix(".away"))
-    paths[1].write_bytes(b"not audio")
-    paths[2].write_bytes(b"")
-    soundfile.write(paths[3], np.zeros(16_000), 16_000)
+def test_unreadable_files_are_left_out_with_their_reason_and_read_when_they_come_back(store, eight):
+    away = eight[4].rename(eight[4].with_suffix(".away"))
+    eight[1].write_bytes(b"not audio")
+    eight[2].write_bytes(b"")
+    soundfile.write(eight[3], np.zeros(16_000), 16_000)
     reasons = ["", "is not audio", "is empty (0 bytes)", "", "no such file", "", "", ""]
-    summary = precompute(paths, config, store)
-    assert summary.left_out == tuple((str(paths[i]), reasons[i]) for i in (1, 2, 4))
-    found = MelStore(store, config, paths)
-    assert found.usable.tolist() == [not x for x in reasons]
-    assert found.reasons == reasons
+    summary = precompute(eight, CENTER, store)
+    assert summary.left_out == tuple((str(eight[i]), reasons[i]) for i in (1, 2, 4))
+    found = MelStore(store, CENTER, eight)
+    assert (found.usable.tolist(), found.reasons) == ([not x for x in reasons], reasons)
     with pytest.raises(DataError, match="is not audio"):
         found.images(np.array([0, 1]))
     assert (store / DATA).stat().st_size == 5 * 32 * 63 * 4
-    away.rename(paths[4])
-    summary = precompute(paths, config, store)
+    away.rename(eight[4])
+    summary = precompute(eight, CENTER, store)
     assert (summary.plan.reused, len(summary.left_out)) == (7, 2)
 
 
-def test_the_same_store_from_another_folder(tmp_path, some, monkeypatch):
-    paths, config, store = some
-    monkeypatch.chdir(tmp_path / "audio")
-    precompute([path.name for path in paths], config, store)
-    monkeypatch.chdir(tmp_path)
-    assert precompute([*paths, f"audio/{paths[0].name}"], config, store).plan.reused == 8
-
-
-def test_data_cut_short_is_told(some):
-    paths, config, store = some
-    precompute(paths, config, store)
-    size = (store / DATA).stat().st_size
-    os.truncate(store / DATA, size - 1)
-    with pytest.raises(DataError, match=rf"must hold {size} bytes\. Received: {size - 1}"):
-        MelStore(store, config, paths)
-    precompute(paths, config, store)
-    assert_as_computed(paths, config, store)
-
-
-def test_a_folder_with_other_files_is_not_touched(tmp_path):
+def test_what_is_no_store_is_told_and_a_folder_with_other_files_not_touched(tmp_path, store):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.txt").write_text("keep")
-    with pytest.raises(DataError, match=r"new or empty folder.*thesis\.txt"):
-        precompute([], small_config(), folder)
-    with pytest.raises(DataError, match="must be a folder"):
-        precompute([], small_config(), folder / "thesis.txt")
+    for out, told in ((folder, r"new or empty folder.*thesis\.txt"), (folder / "thesis.txt", "be a folder")):
+        with pytest.raises(DataError, match=told):
+            precompute([], CENTER, out)
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
-
-
-def test_what_is_no_store_is_told(tmp_path):
-    store = tmp_path / "store"
     with pytest.raises(DataError, match=r"finished mel store.*no store.*data precompute"):
-        MelStore(store, small_config(), [])
+        MelStore(store, CENTER, [])
     store.mkdir()
     for content in ("[1]", "{"):
         (store / "settings.json").write_text(content)
         for use in (MelStore, lambda store, config, paths: precompute(paths, config, store)):
             with pytest.raises(DataError, match=r"settings\.json: must be a mel store's settings"):
-                use(store, small_config(), [])
+                use(store, CENTER, [])
 
 
-def test_one_writer_at_a_time(some):
-    paths, config, store = some
-
+def test_one_writer_at_a_time(store, eight):
     def second(plan):
         with pytest.raises(DataError, match="one run at a time"):
-            precompute(paths, config, store)
+            precompute(eight, CENTER, store)
 
-    precompute(paths, config, store, announce=second)
-    assert precompute(paths, config, store).plan.reused == 8
+    precompute(eight, CENTER, store, announce=second)
+    assert precompute(eight, CENTER, store).plan.reused == 8
 
 
 @contextmanager
@@ -243,14 +236,13 @@ def small_disk(folder, size):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_too_small_is_told_before_any_work_and_one_that_fills_up_breaks_nothing(tmp_path):
-    paths, config = write_recordings(tmp_path / "audio", 80), small_config("random")
-    precompute(paths, config, tmp_path / "whole")
+def test_a_disk_too_small_is_told_before_any_work_and_one_that_fills_up_breaks_nothing(tmp_path, recordings):
+    paths = recordings(80)
     with small_disk(tmp_path / "disk", "2m") as disk:
         store, other = disk / "store", disk / "other"
         other.write_bytes(bytes(1_990_000))
         with pytest.raises(DataError, match="must have room for the store"):
-            precompute(paths, config, store, progress=stop_at(1))
+            precompute(paths, RANDOM, store, progress=stop_at(1))
         assert not (store / DATA).exists()
         for spare, at_least in ((0, 0), (100_000, 1), (600_000, 64)):
             shutil.rmtree(store)
@@ -260,22 +252,61 @@ def test_a_disk_too_small_is_told_before_any_work_and_one_that_fills_up_breaks_n
                 other.write_bytes(bytes(plan.free_bytes - spare))
 
             with pytest.raises(KerasBirdsError, match=r"No space left on device\. Free some space"):
-                precompute(paths, config, store, announce=fill_up)
+                precompute(paths, RANDOM, store, announce=fill_up)
             with pytest.raises(DataError):
-                MelStore(store, config, paths)
+                MelStore(store, RANDOM, paths)
             other.unlink()
-            assert precompute(paths, config, store).plan.reused >= at_least
-            assert_same_store(store, tmp_path / "whole")
+            assert precompute(paths, RANDOM, store).plan.reused >= at_least
+        shutil.copytree(store, tmp_path / "store")
+    assert_same_store(tmp_path / "store", paths, RANDOM)
 
 
-def test_memory_does_not_grow_with_the_recordings(tmp_path, some):
+def test_memory_does_not_grow_with_the_recordings(tmp_path, eight):
     links, peaks = [tmp_path / f"{i:03}.wav" for i in range(600)], []
     for i, link in enumerate(links):
-        os.link(some[0][i % 7], link)
+        os.link(eight[i % 7], link)
+    config = config_of("audio.crop=random", "mel.n_mels=128")
     for n in (100, 600):
         tracemalloc.start()
-        summary = precompute(links[:n], small_config("random", n_mels=128), tmp_path / f"store{n}", workers=2)
+        summary = precompute(links[:n], config, tmp_path / f"store{n}", workers=2)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (summary.plan.recordings, summary.left_out) == (n, ())
     assert peaks[1] - peaks[0] < 0.25 * summary.data_bytes
+
+
+@pytest.fixture
+def run(run_command, tmp_path, eight):
+    """`keras-birds data precompute`."""
+    settings = [f"--set={x}" for x in SETTINGS]
+    return partial(run_command, "data", "precompute", "--data", tmp_path / "birds", *settings)
+
+
+def test_the_command_tells_the_size_beforehand_and_what_it_made(run, store, eight):
+    code, out, err = run("--out", store, "--workers", 2)
+    assert (code, out) == (0, f"{store}: 8 recordings, 64.5 kB\n")
+    assert f"{store}: 8 recordings; will write 64.5 kB, " in err
+    assert err.endswith("B are free\n")
+    assert_as_computed(eight, CENTER, store)
+    soundfile.write(eight[0], np.zeros(24_000), 16_000)
+    _, out, err = run(f"--set=data.store={store}")
+    assert "8 recordings, 7 of them there already; will write 8.1 kB" in err
+    assert out.splitlines()[1] == "8.1 kB of it are unused; delete the store to make it anew without them"
+    _, _, err = run("--out", store, "--set=mel.n_mels=48")
+    assert "8 recordings, made anew (mel.n_mels is 32, not 48); will" in err
+    code, _, err = run()
+    assert code == 2
+    assert "--out must name the store's folder" in err
+
+
+def test_the_command_lists_what_was_left_out_with_its_reason(run, store, eight):
+    bad = [eight[0].with_name(f"{i:02}.wav") for i in range(21)]
+    stray = eight[0].parents[1] / "stray.wav"
+    for path in (*bad, stray):
+        path.touch()
+    code, out, err = run("--out", store)
+    listed = [f"  {path}: is empty (0 bytes)" for path in sorted(bad)[:20]]
+    more = "  and 1 more; `keras-birds data check` lists all"
+    assert (code, out.splitlines()[1:]) == (0, ["21 left out:", *listed, more])
+    assert out.startswith(f"{store}: 8 recordings, ")
+    assert f"{stray} lies in no label's folder, left out\n" in err

@@ -5,28 +5,26 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
-from small_run import make_config
+from small_run import make_config, write_tones
 
-from keras_birds.config import Config
+from keras_birds.config import AudioConfig, Config
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.source import OnTheFlySource
 from keras_birds.errors import AudioError, DataError
 from keras_birds.nn.augment import build_augment
 
 NUM = 13
-CONFIG = make_config()
+CONFIG, RANDOM = (
+    make_config().model_copy(update={"audio": AudioConfig(sample_rate_hz=8000, clip_s=0.25, crop=x)})
+    for x in ("center", "random")
+)
 TARGETS = np.eye(NUM, dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("clips"), np.random.default_rng(0)
-    for i in range(NUM):
-        t = np.arange(12_000) / 8000
-        sweep = np.sin(2 * np.pi * (300 + 150 * i + 400 * t) * t)
-        soundfile.write(folder / f"{i}.wav", 0.4 * sweep + rng.normal(0, 0.02, len(t)), 8000)
-    return [folder / f"{i}.wav" for i in range(NUM)]
+    """Recordings of 0.5 s, twice as long as a clip."""
+    return sorted(write_tones(tmp_path_factory.mktemp("data") / "clips", ["a"], [1000], NUM).glob("*/*.wav"))
 
 
 def _dataset(paths, config=CONFIG, rows=range(NUM), batch_size=4, augment=None, workers=1, **epochs):
@@ -49,75 +47,51 @@ def _order(dataset):
     return np.concatenate([targets for _, targets in _epochs(dataset)]).argmax(1).tolist()
 
 
-def _assert_same(a, b):
-    assert len(a) == len(b)
-    for (images, targets), (other_images, other_targets) in zip(a, b, strict=True):
-        np.testing.assert_array_equal(images, other_images)
-        np.testing.assert_array_equal(targets, other_targets)
-
-
 def test_gives_the_sources_images_and_targets_in_order(paths):
     rows = [5, 2, 9, 0, 7]
     dataset = _dataset(paths, rows=rows)
     batches = _epochs(dataset)
     assert [len(images) for images, _ in batches] == [4, 1] == [len(targets) for _, targets in batches]
     images, targets = (np.concatenate(part) for part in zip(*batches, strict=True))
-    assert images.shape == (5, 32, 32, 1)
     assert images.dtype == targets.dtype == np.float32
     np.testing.assert_array_equal(images, dataset.source.images(np.array(rows)))
     assert targets.argmax(1).tolist() == rows
 
 
-def test_each_epoch_has_an_order_of_its_own_with_every_recording(paths):
-    dataset = _dataset(paths, shuffle=True)
-    per_epoch = [_order(dataset) for _ in range(3)]
-    assert dataset.epoch == 3
-    assert [sorted(order) for order in per_epoch] == [list(range(NUM))] * 3
-    assert len(set(map(tuple, per_epoch))) == 3
-
-
-def test_negatives_are_a_share_of_every_epoch_and_drawn_anew(paths):
+def test_negatives_are_a_share_of_every_epoch_and_drawn_anew_few_repeated_evenly(paths):
     negatives = {"negative_rows": np.arange(6, NUM), "negative_fraction": 0.4}
     dataset = _dataset(paths, rows=range(6), **negatives, shuffle=True, batch_size=5)
-    drawn = []
-    for _ in range(7):
-        found = sorted(_order(dataset))
-        assert found[:6] == list(range(6))
-        drawn.append(tuple(found[6:]))
-        assert len(set(drawn[-1])) == len(drawn[-1]) == 4
     assert len(dataset) == 2
+    orders = [_order(dataset) for _ in range(7)]
+    drawn = [tuple(sorted(x)[6:]) for x in orders]
+    assert all(sorted(x)[:6] == list(range(6)) for x in orders)
+    assert [len(set(x)) for x in drawn] == [len(x) for x in drawn] == [4] * 7
     assert len(set(drawn)) > 1
     assert set(sum(drawn, ())) == set(range(6, NUM))
 
-
-def test_few_negatives_are_repeated_evenly_and_none_are_refused(paths):
-    negatives = {"negative_rows": np.array([10, 11]), "negative_fraction": 0.5}
-    found = _order(_dataset(paths, rows=range(9), **negatives, batch_size=18))
+    few = {"negative_rows": np.array([10, 11]), "negative_fraction": 0.5}
+    found = _order(_dataset(paths, rows=range(9), **few, batch_size=18))
     assert sorted([found.count(10), found.count(11)]) == [4, 5]
-    with pytest.raises(DataError, match="negatives must have at least one usable recording"):
-        _dataset(paths, negative_fraction=0.5)
 
 
-@pytest.mark.parametrize("crop", ["center", "random"])
-def test_repeats_exactly_whatever_the_number_of_threads(paths, crop):
-    config = CONFIG.model_copy(update={"audio": CONFIG.audio.model_copy(update={"crop": crop})})
-    settings = {"shuffle": True, "augment": build_augment(config), "random_crop": crop == "random"}
+@pytest.mark.parametrize("config", [CONFIG, RANDOM])
+def test_each_epoch_has_an_order_and_crops_of_its_own_whatever_the_number_of_threads(paths, config):
+    is_random, augment = config is RANDOM, build_augment(config)
 
-    def epochs(workers, seed=42):
-        return _epochs(_dataset(paths, config, workers=workers, seed=seed, **settings), 2)
+    def epochs(n=2, **settings):
+        return _epochs(_dataset(paths, config, shuffle=True, random_crop=is_random, **settings), n)
 
-    expected = epochs(0)
+    expected = epochs(workers=0, augment=augment)
     for workers in (1, 4):
-        _assert_same(epochs(workers), expected)
-    other = epochs(0, seed=43)
-    assert not all(np.array_equal(a[0], b[0]) for a, b in zip(other, expected, strict=True))
-
-
-def test_random_crops_differ_between_epochs(paths):
-    config = CONFIG.model_copy(update={"audio": CONFIG.audio.model_copy(update={"crop": "random"})})
-    first, second = (_epochs(x)[0] for x in [_dataset(paths, config, random_crop=True)] * 2)
-    assert not np.array_equal(first[0], second[0])
-    np.testing.assert_array_equal(first[1], second[1])
+        np.testing.assert_equal(epochs(workers=workers, augment=augment), expected)
+    other = epochs(seed=43, augment=augment)
+    assert not any(np.array_equal(a[0], b[0]) for a, b in zip(other, expected, strict=True))
+    whole = epochs(3, batch_size=NUM)
+    orders = [targets.argmax(1) for _, targets in whole]
+    assert [sorted(x) for x in orders] == [list(range(NUM))] * 3
+    assert len(set(map(tuple, orders))) == 3
+    first, second, _ = (images[order.argsort()] for (images, _), order in zip(whole, orders, strict=True))
+    assert np.array_equal(first, second) != is_random
 
 
 def test_a_batch_depends_on_its_epoch_and_index_only(paths):
@@ -125,10 +99,10 @@ def test_a_batch_depends_on_its_epoch_and_index_only(paths):
     expected = _epochs(_dataset(paths, **settings, workers=0), 3)
     dataset = _dataset(paths, **settings, workers=2)
     for index in (3, 0, 2, 2, 1, 3, 0):
-        _assert_same([dataset[index]], [expected[index]])
+        np.testing.assert_equal(dataset[index], expected[index])
     # What it fetched ahead in epoch 0 must not turn up in epoch 2, where a resumed run goes on.
     dataset.epoch = 2
-    _assert_same(_epochs(dataset), expected[-4:])
+    np.testing.assert_equal(_epochs(dataset), expected[-4:])
     assert dataset.epoch == 3
 
 
@@ -152,19 +126,16 @@ def test_fit_sees_whole_epochs_from_the_first_on(paths):
     source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel)
     epochs = Epochs(np.arange(NUM), shuffle=True, drop_remainder=True)
     dataset = Watched(source, TARGETS, epochs, 2, workers=2)
-    begin = []
 
     class SetEpoch(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            begin.append(len(seen))
+            if not epoch:
+                seen.clear()
             dataset.epoch = epoch
 
     _model().fit(dataset, epochs=3, verbose=0, shuffle=False, callbacks=[SetEpoch()])
-    trained = seen[begin[0] :]
-    assert [(epoch, index) for epoch, index, _ in trained] == [(e, i) for e in range(3) for i in range(6)]
-    for epoch in range(3):
-        rows = [row for e, _, rows in trained if e == epoch for row in rows]
-        assert len(set(rows)) == 12
+    assert [(epoch, index) for epoch, index, _ in seen] == [(e, i) for e in range(3) for i in range(6)]
+    assert [len({x for e, _, rows in seen if e == epoch for x in rows}) for epoch in range(3)] == [12] * 3
     assert dataset.epoch == 3
 
 
@@ -181,10 +152,8 @@ def test_the_baseline_really_mixes_images_and_labels(paths):
     baseline = Config().augment
     assert baseline.mixup.probability == 1.0
     config = CONFIG.model_copy(update={"augment": baseline.model_copy(update={"probability": 0.0})})
-    plain = _epochs(_dataset(paths, shuffle=True))
-    mixed = _epochs(_dataset(paths, shuffle=True, augment=build_augment(config)))
-    num_mixed = 0
-    for (images, targets), (seen_images, seen_targets) in zip(plain, mixed, strict=True):
+    num_mixed, datasets = 0, (_dataset(paths, shuffle=True, augment=x) for x in (None, build_augment(config)))
+    for (images, targets), (seen_images, seen_targets) in zip(*map(_epochs, datasets), strict=True):
         np.testing.assert_allclose(seen_targets.sum(1), 1, atol=1e-6)
         # Labels are one-hot by recording: they say what was mixed with what weight; images must agree.
         np.testing.assert_allclose(seen_images, np.tensordot(seen_targets @ targets.T, images, 1), atol=1e-5)
@@ -210,23 +179,21 @@ def test_batches_are_computed_ahead_in_threads_and_no_thread_outlives_the_data_s
         assert not thread.is_alive()
 
 
-def test_what_a_thread_raises_arrives(paths, tmp_path):
-    broken = tmp_path / "broken.wav"
-    broken.write_bytes(b"RIFF nothing")
-    dataset = _dataset([*paths[:-1], broken], workers=2)
+def test_what_a_thread_raises_arrives_and_the_arguments_are_checked(paths, tmp_path):
+    (tmp_path / "broken.wav").touch()
     with pytest.raises(AudioError, match=r"broken\.wav"):
-        _epochs(dataset)
-
-
-def test_the_arguments_are_checked(paths):
-    with pytest.raises(DataError, match="at least one usable recording"):
-        _dataset(paths, rows=[])
-    with pytest.raises(DataError, match="Received: 13 recordings for batches of 14"):
-        _dataset(paths, batch_size=14, drop_remainder=True)
-    with pytest.raises(DataError, match="Received: 13"):
-        _dataset(paths[:12], rows=range(2))
-    manifest = pd.DataFrame({"path": map(str, paths), "status": "ok", "reason": ""})
-    manifest.loc[12, ["status", "reason"]] = "corrupt", "truncated"
+        _epochs(_dataset([*paths[:-1], tmp_path / "broken.wav"], workers=2))
+    for given, settings, told in (
+        (paths, {"negative_fraction": 0.5}, "negatives must have at least one usable recording"),
+        (paths, {"rows": []}, "a data set needs at least one usable recording"),
+        (paths, {"batch_size": 14, "drop_remainder": True}, "Received: 13 recordings for batches of 14"),
+        (paths[:12], {"rows": range(2)}, "Received: 13"),
+    ):
+        with pytest.raises(DataError, match=told):
+            _dataset(given, **settings)
+    manifest = pd.DataFrame(
+        {"path": map(str, paths), "status": ["ok"] * 12 + ["corrupt"], "reason": "truncated"}
+    )
     source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel, manifest=manifest)
     with pytest.raises(DataError, match=r"row 12 \(truncated\)"):
         MelDataset(source, TARGETS, Epochs(np.arange(NUM)), 2)

@@ -69,10 +69,7 @@ def test_threads_lose_no_review(tmp_path):
         ({"score": "nan"}, "score must be a number"),
         ({"verdict": "maybe"}, "verdict must be one of right, wrong, other. Received: 'maybe'"),
         ({"verdict": "other"}, "there must be a true_label .*Received: '' with other"),
-        (
-            {"true_label": "bat"},
-            "there must be a true_label with the verdict other, and only then. Received: 'bat'",
-        ),
+        ({"true_label": "bat"}, "there must be a true_label with .* other, and only then. Received: 'bat'"),
         ({"end_s": "2.5"}, "a detection must end after it begins. Received: 2.5 to 2.5"),
         ({"start_s": "-0.1"}, "a detection must end after it begins"),
     ],
@@ -104,33 +101,33 @@ def test_tables_that_contradict_themselves_or_are_none_are_refused_and_repeated_
             read_reviews(path)
 
 
-def write_sounds(folder, seconds=8.0):
-    folder.mkdir(parents=True, exist_ok=True)
-    samples = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16_000)).astype(np.float32)
-    soundfile.write(folder / "a.wav", samples, AUDIO.sample_rate_hz, subtype="FLOAT")
-    return samples
+@pytest.fixture
+def folder(tmp_path):
+    """With a recording of 8 s of noise, `a.wav`."""
+    samples = np.random.default_rng(0).normal(0, 0.1, 8 * 16_000).astype(np.float32)
+    (tmp_path / "plot 1").mkdir()
+    soundfile.write(tmp_path / "plot 1/a.wav", samples, AUDIO.sample_rate_hz, subtype="FLOAT")
+    return tmp_path / "plot 1"
 
 
-def test_reviews_below_a_folder_come_with_their_recordings(tmp_path):
-    write_sounds(tmp_path / "plot 1")
-    recording = tmp_path / "plot 1" / "a.wav"
-    save_review(reviews_path(recording), replace(RIGHT, file="a.wav"))
-    assert list(find_reviews(tmp_path)) == [(recording, replace(RIGHT, file="a.wav"))]
-    save_review(tmp_path / "b.wav.reviews.csv", replace(RIGHT, file="b.wav"))
+def test_reviews_below_a_folder_come_with_their_recordings(folder):
+    recording, review = folder / "a.wav", replace(RIGHT, file="a.wav")
+    save_review(reviews_path(recording), review)
+    assert list(find_reviews(folder.parent)) == [(recording, review)]
+    save_review(folder / "b.wav.reviews.csv", replace(RIGHT, file="b.wav"))
     with pytest.raises(DataError, match=r"the recording must lie beside its reviews. Received: no b\.wav"):
-        list(find_reviews(tmp_path))
-    save_review(tmp_path / "b.wav.reviews.csv", replace(RIGHT, file="c.wav", start_s=0.5))
+        list(find_reviews(folder))
+    save_review(folder / "b.wav.reviews.csv", replace(RIGHT, file="c.wav", start_s=0.5))
     with pytest.raises(DataError, match=r"row 2: file must be b\.wav. Received: c\.wav"):
-        list(find_reviews(tmp_path))
+        list(find_reviews(folder))
 
 
-def test_reviewed_windows_have_their_place_and_say_only_what_was_said(tmp_path):
-    samples = write_sounds(tmp_path)
-    recording = tmp_path / "a.wav"
+def test_reviewed_windows_have_their_place_and_say_only_what_was_said(folder):
     reviews = [replace(x, file="a.wav", end_s=x.start_s + 2) for x in (RIGHT, WRONG, OTHER)]
     reviews.append(replace(reviews[0], start_s=1.0, end_s=7.0))  # an event longer than a clip
-    source = ReviewedSource([(recording, x) for x in reviews], AUDIO, MEL, LABELS)
+    source = ReviewedSource([(folder / "a.wav", x) for x in reviews], AUDIO, MEL, LABELS)
     assert source.targets.tolist() == [[1, -1, -1, -1], [0, -1, -1, -1], [-1, 0, 1, -1], [1, -1, -1, -1]]
+    samples = soundfile.read(folder / "a.wav", dtype="float32")[0]
     clips = [samples[round(x * 16_000) : round((x + 2) * 16_000)] for x in (2.5, 0.0, 2.5, 3.0)]
     np.testing.assert_array_equal(source.images(np.arange(4)), MelTransform(AUDIO, MEL).images(clips))
 
@@ -144,44 +141,32 @@ def test_reviewed_windows_have_their_place_and_say_only_what_was_said(tmp_path):
         ({"start_s": 3.0, "end_s": 8.0}, "a reviewed recording must be readable. Received: is not audio"),
     ],
 )
-def test_a_review_that_cannot_be_used_is_named(tmp_path, changed, said):
-    write_sounds(tmp_path)
-    read = partial(read_reviewed, str(tmp_path), AUDIO, MEL, LABELS)
-    with pytest.raises(DataError, match=rf"Received: {tmp_path}, without any \*\.reviews\.csv"):
+def test_a_review_that_cannot_be_used_is_named(folder, changed, said):
+    read = partial(read_reviewed, str(folder), AUDIO, MEL, LABELS)
+    with pytest.raises(DataError, match=rf"Received: {folder}, without any \*\.reviews\.csv"):
         read()
-    save_review(tmp_path / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", **changed))
+    save_review(folder / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", **changed))
     if "readable" in said:
         assert len(read()) == 1
-        (tmp_path / "a.wav").write_bytes(b"no sound")
+        (folder / "a.wav").write_bytes(b"no sound")
     with pytest.raises(DataError, match=said):
         read()
 
 
-def test_calibration_hears_the_reviews_of_its_own_run(tmp_path):
-    run = read_run(write_scored_run(tmp_path / "run", skill=2.5))
-    folder = tmp_path / "field"
-    write_sounds(folder, 400)
+def test_calibration_hears_the_reviews_of_its_own_run(folder, tmp_path, run_command):
+    path = write_scored_run(tmp_path / "run", skill=2.5)
     # In the field, what scores 0.4 for the second label is always wrong.
+    said = Review("a.wav", 0.0, 0.1, LABELS[1], 0.4, "run/fold0+fold1+fold2", "wrong")
     for k in range(60):
-        said = Review("a.wav", 5.0 * k, 5.0 * k + 5, LABELS[1], 0.4, "run/fold0+fold1+fold2", "wrong")
-        save_review(folder / "a.wav.reviews.csv", said)
-    save_review(folder / "a.wav.reviews.csv", replace(said, start_s=399, end_s=400, model_id="other/fold0"))
-    reviewed = reviewed_scores(run, folder)
-    assert (len(reviewed.targets), reviewed.skipped) == (60, 1)
+        save_review(folder / "a.wav.reviews.csv", replace(said, start_s=0.1 * k, end_s=0.1 * k + 0.1))
+    save_review(folder / "a.wav.reviews.csv", replace(said, start_s=7, end_s=8, model_id="other/fold0"))
+    run = read_run(path)
     plain = fit_calibration(run, "platt", 0.8, lambda *_: None)
-    found = fit_calibration(run, "platt", 0.8, lambda *_: None, reviewed)
+    found = fit_calibration(run, "platt", 0.8, lambda *_: None, reviewed_scores(run, folder))
     scores = np.full((1, len(LABELS)), 0.4, np.float32)
     assert found.apply(scores)[0, 1] < 0.5 * plain.apply(scores)[0, 1]
     np.testing.assert_array_equal(found.apply(scores)[0, [0, 2, 3]], plain.apply(scores)[0, [0, 2, 3]])
     assert found.error_before == plain.error_before
-
-
-def test_the_command_says_what_it_took(tmp_path, run_command):
-    run = write_scored_run(tmp_path / "run", skill=2.5)
-    folder = tmp_path / "field"
-    write_sounds(folder)
-    save_review(folder / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", model_id="run/fold0"))
-    save_review(folder / "a.wav.reviews.csv", replace(OTHER, file="a.wav", model_id="else/fold0"))
-    code, _, err = run_command("calibrate", run, "--reviews", folder)
+    code, _, err = run_command("calibrate", path, "--reviews", folder)
     assert code == 0
-    assert err.startswith("1 reviewed detections; 1 skipped, of other models or labels\n")
+    assert err.startswith("60 reviewed detections; 1 skipped, of other models or labels\n")
