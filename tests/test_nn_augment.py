@@ -63,6 +63,7 @@ def test_masks_have_the_set_count_and_size(axis, name):
         covered += list(bands) if len(bands) == 3 else []
     assert set(num_bands) == {1, 2, 3}
     if axis:  # Three bands apart: their lengths are the drawn sizes.
+        assert 100 < num_bands.count(1) < 200
         assert min(covered) == 5
         assert max(covered) == 20
 

@@ -87,7 +87,7 @@ def test_recordings_are_to_do_that_are_new_or_changed_or_failed(tmp_path):
     with open_results(tmp_path / "out") as results:
         assert list(results.to_do([x, bad])) == [x, bad]
         results.add(found(x, mtime_ns=5))
-        results.add(failed(bad))
+        results.add(found(bad, 0, status="corrupt", reason="is not audio", mtime_ns=5))
     with open_results(tmp_path / "out") as results:
         assert list(results.to_do([x, bad, new])) == [bad, new]
         assert results.done_before == 1
