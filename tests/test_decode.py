@@ -1,9 +1,11 @@
 import io
-import os
+import re
 import shutil
 import struct
 import subprocess
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -32,32 +34,30 @@ def noise(seconds, rate=RATE, seed=0):
     return np.random.default_rng(seed).normal(0, 0.1, round(seconds * rate)).astype(np.float32)
 
 
-def encoded(samples, form="wav", subtype=None):
+def encoded(samples, form="wav", subtype=None, rate=RATE):
     file = io.BytesIO()
-    soundfile.write(file, samples, RATE, subtype, format=form)
+    soundfile.write(file, samples, rate, subtype, format=form)
     return file.getvalue()
 
 
-def needs(*programs):
-    lacking = [x for x in programs if shutil.which(x) is None]
-    return pytest.mark.skipif(bool(lacking), reason=f"needs {', '.join(lacking)}")
-
-
-def run(*command, stdin=None):
-    return subprocess.run([str(x) for x in command], input=stdin, check=True, capture_output=True).stdout
-
-
-def ffmpeg(source, *arguments):
-    return run("ffmpeg", "-loglevel", "error", "-y", "-i", source, *arguments)
+def made(command, samples, rate=RATE):
+    """What a program makes of sound, from `a.wav` to `b` of any suffix or to its output."""
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"needs {command.split()[0]}")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "a.wav").write_bytes(encoded(samples, rate=rate))
+        done = subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+        return done.stdout or next(Path(folder).glob("b*")).read_bytes()
 
 
 def failure(path):
     """Status and one-line reason of a file that must not decode."""
     with pytest.raises(AudioError) as caught:
         decode(path, RATE)
-    assert str(caught.value) == f"{path}: {caught.value.reason}"
-    assert "\n" not in caught.value.reason
-    return caught.value.status, caught.value.reason
+    error = caught.value
+    assert str(error) == f"{path}: {error.reason}"
+    assert "\n" not in error.reason
+    return f"{error.status}: {error.reason}"
 
 
 def heard(path):
@@ -72,36 +72,27 @@ def clip_at(path, position):
     return decode_clip(path, AudioConfig(clip_s=1.0), position).samples
 
 
-def truncate(path, keep=0.6):
-    content = path.read_bytes()
-    path.write_bytes(content[: int(keep * len(content))])
-
-
-@pytest.mark.parametrize(
-    ("suffix", "rate"),
-    [("wav", 8_000), ("flac", 22_050), ("ogg", 44_100), ("mp3", 48_000), *((x, RATE) for x in FORMATS)],
-)
-def test_any_format_and_rate_gives_the_same_tone(tmp_path, monkeypatch, suffix, rate):
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "b.ogg of FLAC", "b.raw of WAV"])
+def test_the_content_decides_how_a_file_is_read_and_silence_is_told(tmp_path, monkeypatch, name):
     monkeypatch.setenv("PATH", "")  # none of these needs ffmpeg
-    path = tmp_path / f"a.{suffix}"
-    soundfile.write(path, tone(2.0, rate), rate)
+    name, _, form = name.partition(" of ")
+    path, form = tmp_path / name, form or name[2:]
+    path.write_bytes(encoded(tone(2), form))
     decoded = decode(path, RATE)
     assert (decoded.status, decoded.reason, decoded.samples.dtype) == ("ok", "", np.float32)
-    assert abs(len(decoded.samples) - 2 * RATE) <= 0.1 * RATE
-    middle = decoded.samples[RATE // 2 : RATE]
-    assert np.abs(middle).max() == pytest.approx(0.5, abs=0.06)
-    if rate == RATE:
-        atol = 1e-4 if suffix in ("wav", "flac") else 0.1
-        np.testing.assert_allclose(decoded.samples[: 2 * RATE], tone(2.0), atol=atol)
-    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
-    assert np.argmax(spectrum) * RATE / len(middle) == pytest.approx(1000, abs=3)
+    assert len(decoded.samples) == pytest.approx(2 * RATE, abs=0.1 * RATE)
+    atol = 0.1 if form in ("ogg", "mp3") else 1e-4
+    np.testing.assert_allclose(decoded.samples[: 2 * RATE], tone(2), atol=atol)
+    path.write_bytes(encoded(np.zeros(6 * RATE), form))
+    assert heard(path) == ("silent", pytest.approx(6, abs=0.1), "all samples are zero")
+    assert decode_clip(path, AUDIO).status == "silent"
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_channels_are_averaged(tmp_path, channels):
     samples = np.stack([noise(1.0, seed=seed) for seed in range(channels)], axis=1)
     path = tmp_path / "ünïcode name.wav"
-    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    path.write_bytes(encoded(samples, subtype="FLOAT"))
     mean = samples.mean(axis=1)
     assert header_seconds(path) == 1.0
     np.testing.assert_allclose(decode(path, RATE).samples, mean, atol=1e-6)
@@ -109,33 +100,21 @@ def test_channels_are_averaged(tmp_path, channels):
     np.testing.assert_allclose(decode(path, 44_100).samples, resampled, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "form"), [("really-flac.ogg", "FLAC"), ("really-wav.raw", "WAV")])
-def test_content_decides_not_the_name(tmp_path, name, form):
-    (tmp_path / name).write_bytes(encoded(tone(1.0), form))
-    np.testing.assert_allclose(decode(tmp_path / name, RATE).samples, tone(1.0), atol=1e-4)
-
-
 @pytest.mark.parametrize("rate", [22_050, 32_000, 48_000])
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_decode_clip_is_the_crop_of_the_whole(tmp_path, suffix, rate):
-    path, n = tmp_path / f"a.{suffix}", AUDIO.clip_samples
-    soundfile.write(path, noise(11.3, rate), rate)
+@pytest.mark.parametrize("form", FORMATS)
+def test_decode_clip_is_the_crop_of_the_whole(tmp_path, form, rate):
+    path, n = tmp_path / "a", AUDIO.clip_samples
+    path.write_bytes(encoded(noise(11.3, rate), form, rate=rate))
     whole = decode(path, RATE).samples
     np.testing.assert_allclose(decode_clip(path, AUDIO).samples, center(whole, n), atol=2e-4)
     for position in (0.0, 0.31, 1.0):
         clip = decode_clip(path, AUDIO, position, snap_samples=512, context_samples=512)
         start = crop_start(len(whole), n, position, 512)
         np.testing.assert_allclose(clip.samples, np.pad(whole, 512)[start : start + n + 1024], atol=2e-4)
-    soundfile.write(path, noise(1.7, rate), rate)  # shorter than a clip: repeated
+    path.write_bytes(encoded(noise(1.7, rate), form, rate=rate))  # shorter than a clip: repeated
     filled = fill(decode(path, RATE).samples, n)
     np.testing.assert_array_equal(decode_clip(path, AUDIO, 0.4).samples, filled)
     np.testing.assert_array_equal(decode_clip(path, AUDIO, context_samples=100).samples, np.pad(filled, 100))
-
-
-def with_sample(value):
-    samples = noise(2.0)
-    samples[1234] = value
-    return encoded(samples, subtype="FLOAT")
 
 
 TONE = encoded(tone(1))
@@ -144,109 +123,93 @@ NO_SOUND = [
     (b"", "empty: is empty (0 bytes)"),
     (encoded(np.zeros(0)), "empty: holds no samples"),
     (encoded(np.full(1, 0.5)), "too short: holds 1 sample; at least 0.05 s is"),
-    (TONE[:24] + bytes(4) + TONE[28:], "corrupt: its header is invalid: 0 Hz or no channels"),
     (TONE[:24] + struct.pack("<I", 999) + TONE[28:], "corrupt: its header says 999 Hz; at least 1000 Hz is"),
-    *((with_sample(x), "corrupt: holds NaN samples") for x in (np.nan, np.inf, -np.inf)),
+    *(
+        (encoded([0.1] * 9999 + [x], subtype="FLOAT"), "corrupt: holds NaN")
+        for x in (np.nan, np.inf, -np.inf)
+    ),
     (HEADS["wav"], "too short: holds 8 samples"),
-    (HEADS["flac"], "corrupt: is damaged (Error : unknown error in flac decoder) (ffmpeg: "),
-    (HEADS["ogg"], "corrupt: is damaged (Supported file format but file is malformed) (ffmpeg: "),
-    (HEADS["mp3"], "corrupt: holds no audio that decodes (ffmpeg: "),
-    (bytes(5000), "corrupt: is not audio, or too damaged (ffmpeg: "),
+    (b"<html>404 not found</html>", "corrupt: is not audio"),
+]
+LACKS = "needs ffmpeg, which is not installed: install it or convert the file to FLAC"
+FOR_FFMPEG = [
+    (TONE[:24] + bytes(4) + TONE[28:], "its header is invalid: 0 Hz or no channels", ", or "),
+    (HEADS["flac"], r"is damaged \(.+\)", ", or "),
+    (HEADS["ogg"], r"is damaged \(.+\)", ", or "),
+    (HEADS["mp3"], "holds no audio that decodes", ", or "),
+    (bytes(5000), "is not audio, or too damaged", "libsndfile doesn't know its format: it "),
 ]
 
 
-@needs("ffmpeg")
 @pytest.mark.parametrize(("content", "told"), NO_SOUND, ids=range(len(NO_SOUND)))
-def test_what_holds_no_sound_is_told(tmp_path, content, told):
+def test_what_holds_no_sound_is_told(tmp_path, monkeypatch, content, told):
+    monkeypatch.setenv("PATH", "")
+    path = tmp_path / "a"
+    assert failure(path) == "missing: no such file"
+    assert failure(tmp_path) == "unreadable: is a folder"
+    path.write_bytes(encoded(noise(MIN_SECONDS)))
+    assert decode(path, RATE).status == "ok"
+    path.write_bytes(content)
+    assert failure(path).startswith(told)
+
+
+@pytest.mark.parametrize(("content", "reason", "without"), FOR_FFMPEG, ids=range(len(FOR_FFMPEG)))
+def test_what_neither_libsndfile_nor_ffmpeg_reads_is_told(tmp_path, monkeypatch, content, reason, without):
     path = tmp_path / "a"
     path.write_bytes(content)
-    assert ": ".join(failure(path)).startswith(told)
-
-
-def test_what_is_no_sound_is_told_by_either(tmp_path, monkeypatch):
-    assert failure(tmp_path / "none.wav") == ("missing", "no such file")
-    assert failure(tmp_path) == ("unreadable", "is a folder")
-    path = tmp_path / "a.wav"
-    soundfile.write(path, noise(MIN_SECONDS), RATE)
-    assert decode(path, RATE).status == "ok"
+    if shutil.which("ffmpeg"):
+        assert re.match(rf"corrupt: {reason} \(ffmpeg: .+\)$", failure(path))
     monkeypatch.setenv("PATH", "")
-    path.write_text("<html>404 not found</html>")
-    assert failure(path) == ("corrupt", "is not audio")
+    before = reason if without == ", or " else ""
+    assert re.match(f"unreadable: {before}{without}{LACKS}$", failure(path))
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
-def test_silence_is_told(tmp_path, suffix):
-    path = tmp_path / f"a.{suffix}"
-    soundfile.write(path, np.zeros(6 * RATE), RATE)
-    decoded = decode(path, RATE)
-    assert (decoded.status, decoded.reason) == ("silent", "all samples are zero")
-    assert len(decoded.samples) == 6 * RATE
-    assert decode_clip(path, AUDIO).status == "silent"
+def cut(content):
+    return content[: int(0.6 * len(content))]
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_truncated_file_is_partial_and_keeps_what_decodes(tmp_path, suffix):
-    path = tmp_path / f"a.{suffix}"
-    soundfile.write(path, noise(10.0), RATE)
+def randomized(content):
+    half = len(content) // 2
+    return content[:half] + np.random.default_rng(0).bytes(40_000) + content[half + 40_000 :]
+
+
+@pytest.mark.parametrize(("form", "damage"), [*((x, cut) for x in FORMATS), ("flac", randomized)])
+def test_a_damaged_file_is_partial_and_keeps_what_decodes(tmp_path, form, damage):
+    path, content = tmp_path / "a", encoded(noise(10), form)
+    path.write_bytes(content)
     whole = decode(path, RATE).samples
-    truncate(path)
+    path.write_bytes(damage(content))
     decoded = decode(path, RATE)
-    assert decoded.status == "partial"
-    assert decoded.reason.startswith("read ")
+    assert (decoded.status, decoded.reason[:5]) == ("partial", "read ")
     assert 4.5 < len(decoded.samples) / RATE < 7
-    # The last MP3 frame lacks its neighbour.
-    kept = len(decoded.samples) - 2 * 1152
+    kept = len(decoded.samples) - 2 * 1152  # the last MP3 frame lacks its neighbour
     np.testing.assert_allclose(decoded.samples[:kept], whole[:kept], atol=1e-3)
-    assert decoded.samples.any()
     clip = decode_clip(path, AUDIO)
     assert clip.status == "partial"
-    np.testing.assert_allclose(clip.samples, center(decoded.samples, 5 * RATE), atol=2e-4)
-
-
-def test_flac_damaged_in_the_middle_keeps_what_comes_before(tmp_path):
-    path = tmp_path / "a.flac"
-    content = bytearray(encoded(noise(10.0), "flac"))
-    path.write_bytes(content)
-    whole = decode(path, RATE).samples
-    half = len(content) // 2
-    content[half : half + 40_000] = os.urandom(40_000)
-    path.write_bytes(content)
-    decoded = decode(path, RATE)
-    assert decoded.status == "partial"
-    np.testing.assert_array_equal(decoded.samples[: 4 * RATE], whole[: 4 * RATE])
+    if damage is cut:
+        np.testing.assert_allclose(clip.samples, center(decoded.samples, 5 * RATE), atol=2e-4)
 
 
 # What libsndfile calls the whole and isn't. A recording that is `ok` was heard to its end.
 
 
-@pytest.fixture(scope="module")
-def loud_then_quiet(tmp_path_factory):
-    """12 s whose first second needs many bits and the rest few, at 44.1 kHz; and the other way round."""
-    folder = tmp_path_factory.mktemp("mp3")
-    samples = np.concatenate([noise(2, 44_100) * 5, tone(10, 44_100) / 500])
-    soundfile.write(folder / "loud.wav", samples, 44_100)
-    soundfile.write(folder / "quiet.wav", samples[::-1], 44_100)
-    return folder
+# 12 s at 44.1 kHz whose first second needs many bits and the rest few.
+LOUD_THEN_QUIET = np.concatenate([noise(2, 44_100) * 5, tone(10, 44_100) / 500])
+LAME = [
+    "-b 128 a.wav b",
+    "-V 4 a.wav b",
+    "-t -V 4 a.wav b",
+    "-t -b 64 a.wav b",
+    "--resample 8 -V 4 a.wav b",
+    "--resample 16 --abr 40 a.wav b",
+    "-V 4 a.wav -",
+]
 
 
-LAME = {
-    "constant": ("-b", "128"),
-    "variable": ("-V", "4"),
-    "no table": ("-t", "-V", "4"),
-    "constant, no table": ("-t", "-b", "64"),
-    "8 kHz": ("--resample", "8", "-V", "4"),
-    "16 kHz": ("--resample", "16", "--abr", "40"),
-    "on a pipe": ("-V", "4"),
-}
-
-
-@needs("lame")
-@pytest.mark.parametrize("kind", LAME)
-@pytest.mark.parametrize("name", ["loud", "quiet"])
-def test_an_mp3_is_heard_to_its_end_and_a_cut_one_is_told(loud_then_quiet, tmp_path, name, kind):
-    path = tmp_path / "a.mp3"
-    out = "-" if kind == "on a pipe" else path
-    whole = run("lame", "--quiet", *LAME[kind], loud_then_quiet / f"{name}.wav", out) or path.read_bytes()
+@pytest.mark.parametrize("options", LAME)
+@pytest.mark.parametrize("step", [1, -1], ids=["loud", "quiet"])
+def test_an_mp3_is_heard_to_its_end_and_a_cut_one_is_told(tmp_path, step, options):
+    path, whole = tmp_path / "a.mp3", made(f"lame --quiet {options}", LOUD_THEN_QUIET[::step], 44_100)
     tags = b"ID3\3\0\0\0\0\x10\0" + bytes(2048), b"TAG" + bytes(125)
     for content in (whole, tags[0] + whole + tags[1], b"\n junk \xff\xfb" * 99 + whole):
         path.write_bytes(content)
@@ -259,12 +222,10 @@ def test_an_mp3_is_heard_to_its_end_and_a_cut_one_is_told(loud_then_quiet, tmp_p
         assert (status, reason[:5]) == ("partial", "read ")
 
 
-@needs("lame")
-def test_mp3s_that_follow_each_other_are_all_heard_and_damaged_ones_told(loud_then_quiet, tmp_path):
-    path, parts = tmp_path / "a.mp3", []
-    for options in ("-V 4", "-b 64", "--resample 22.05 -b 32", "-a -b 96", "-b 128", "-t -V 4"):
-        run("lame", "--quiet", *options.split(), loud_then_quiet / "loud.wav", path)
-        parts.append(path.read_bytes())
+def test_mp3s_that_follow_each_other_are_all_heard_and_damaged_ones_told(tmp_path):
+    path = tmp_path / "a.mp3"
+    options = ("-V 4", "-b 64", "--resample 22.05 -b 32", "-a -b 96", "-b 128", "-t -V 4")
+    parts = [made(f"lame --quiet {x} a.wav b", LOUD_THEN_QUIET, 44_100) for x in options]
     path.write_bytes(b"".join(parts[:4]))
     assert heard(path)[:2] == ("ok", pytest.approx(48, abs=0.3))
     for content in parts[4:]:
@@ -272,26 +233,14 @@ def test_mp3s_that_follow_each_other_are_all_heard_and_damaged_ones_told(loud_th
         assert heard(path)[0] == "partial"
 
 
-def ogg_of(folder, samples, rate, encoder):
-    source, out = folder / "a.wav", folder / "a.out"
-    soundfile.write(source, samples, rate)
-    if encoder == "ogg":
-        run("oggenc", "-Q", "--serial", "7", "-o", out, source)
-    else:
-        run("opusenc", "--quiet", source, out)
-    return out.read_bytes()
-
-
-@needs("oggenc", "opusenc")
-@pytest.mark.parametrize("encoder", ["ogg", "opus"])
-def test_every_stream_of_an_ogg_is_heard(tmp_path, monkeypatch, encoder):
+@pytest.mark.parametrize("command", ["oggenc -Q --serial 7 -o b a.wav", "opusenc --quiet a.wav b"])
+def test_every_stream_of_an_ogg_is_heard(tmp_path, monkeypatch, command):
     left_only = np.stack([tone(3, 44_100, 3000.0), np.zeros(3 * 44_100)], axis=1)
     sounds = ((tone(2), RATE), (left_only, 44_100), (tone(2, 16_000, 5000.0), 16_000))
-    parts = [ogg_of(tmp_path, *x, encoder) for x in sounds]
-    path = tmp_path / "all.ogg"
+    path, parts = tmp_path / "all.ogg", [made(command, *x) for x in sounds]
     path.write_bytes(b"".join(parts))
     assert heard(path) == ("ok", 7.0, "")
-    if encoder == "opus":  # of streams with numbers of their own, the ends tell
+    if command.startswith("opus"):  # of streams with numbers of their own, the ends tell
         monkeypatch.setattr(ogg, "_MAX_WALKED_BYTES", 0)
     fsspec.filesystem("memory").pipe("/all.ogg", path.read_bytes())
     assert heard("memory://all.ogg") == ("ok", 7.0, "")
@@ -342,20 +291,18 @@ def test_a_wav_is_read_to_its_end_whatever_its_sizes_say(tmp_path, kind):
     np.testing.assert_allclose(decode(path, RATE).samples, tone(2), atol=1e-4)
     np.testing.assert_allclose(clip_at(path, 1.0), tone(2)[-RATE:], atol=1e-4)
     path.write_bytes(wav(tone(0), 0, 0, WAMD))
-    assert failure(path)[0] == "empty"
+    assert failure(path) == "empty: holds no samples"
 
 
-@needs("ffmpeg")
 @pytest.mark.parametrize("codec", ["libmp3lame", "adpcm_ima_wav", "adpcm_ms"])
-def test_a_wav_of_other_encodings_is_read_to_its_end_without_a_size(loud_then_quiet, tmp_path, codec):
+def test_a_wav_of_other_encodings_is_read_to_its_end_without_a_size(tmp_path, codec):
     path = tmp_path / "a.wav"
-    ffmpeg(loud_then_quiet / "loud.wav", "-c:a", codec, "-q:a", "4", path)
-    assert heard(path)[:2] == ("ok", 12.0)
-    content = path.read_bytes()
+    content = made(f"ffmpeg -i a.wav -c:a {codec} -q:a 4 b.wav", LOUD_THEN_QUIET, 44_100)
     place = content.index(b"data") + 4
-    path.write_bytes(content[:place] + bytes(4) + content[place + 4 :])
-    assert heard(path)[:2] == ("ok", 12.0)
-    path.write_bytes(content[: len(content) // 2])
+    for data in (content, content[:place] + bytes(4) + content[place + 4 :]):
+        path.write_bytes(data)
+        assert heard(path)[:2] == ("ok", 12.0)
+    path.write_bytes(cut(content))
     assert heard(path)[0] == "partial"
 
 
@@ -364,7 +311,7 @@ def test_a_wav_past_4_gib_whose_size_wrapped_around(tmp_path):
     with path.open("wb") as file:
         file.write(wav(tone(0), more + 36, more, rate=rate))
         file.truncate(44 + (1 << 32) + more)  # sparse
-        file.seek(-2000, os.SEEK_END)
+        file.seek(-2000, 2)
         file.write(b"\1\2" * 1000 + WAMD)
     with Reader(path) as reader:
         assert (reader.frames, reader.problem) == (((1 << 32) + more) // 2, "")
@@ -378,31 +325,23 @@ def test_other_containers_that_are_cut_off(tmp_path, form, subtype):
     path = tmp_path / "a"
     path.write_bytes(encoded(noise(5), form, subtype))
     assert heard(path) == ("ok", 5.0, "")
-    truncate(path)
+    path.write_bytes(cut(path.read_bytes()))
     assert heard(path) == ("partial", 3.0, "read 3.0 of 5.0 s")
 
 
-@needs("sox")
-@pytest.mark.parametrize("form", ["wav", "aiff"])
-def test_what_sox_writes_to_a_pipe_is_whole(tmp_path, form):
-    (tmp_path / "a.wav").write_bytes(encoded(noise(2)))
-    (tmp_path / "b").write_bytes(run("sox", tmp_path / "a.wav", "-t", form, "-"))
-    assert heard(tmp_path / "b") == ("ok", 2.0, "")
-
-
-@needs("flac")
-def test_a_flac_of_unknown_length_is_heard_to_its_last_block(tmp_path):
-    path, options = (
-        tmp_path / "a.flac",
-        "-s --force-raw-format --endian little --sign signed --channels 1 --bps 16",
-    )
-    samples = (noise(3) * 32767).astype("<i2")
-    path.write_bytes(run("flac", *options.split(), "--sample-rate", RATE, "-c", "-", stdin=samples.tobytes()))
-    np.testing.assert_allclose(decode(path, RATE).samples * 32768, samples, atol=0.5)
-    np.testing.assert_allclose(clip_at(path, 1.0) * 32768, samples[-RATE:], atol=0.5)
-    truncate(path)
-    status, seconds, reason = heard(path)
-    assert (status, reason) == ("partial", f"read {seconds} s: the file is cut off")
+@pytest.mark.parametrize(
+    "command", ["sox a.wav -t wav -", "sox a.wav -t aiff -", "flac -s --ignore-chunk-sizes -c a.wav"]
+)
+def test_what_is_written_to_a_pipe_is_heard_to_its_end(tmp_path, command):
+    path, samples = tmp_path / "a", noise(3)
+    path.write_bytes(made(command, samples))
+    assert heard(path) == ("ok", 3.0, "")
+    np.testing.assert_allclose(decode(path, RATE).samples, samples, atol=4e-5)
+    np.testing.assert_allclose(clip_at(path, 1.0), samples[-RATE:], atol=4e-5)
+    if command.startswith("flac"):  # by its last block
+        path.write_bytes(cut(path.read_bytes()))
+        status, seconds, reason = heard(path)
+        assert (status, reason) == ("partial", f"read {seconds} s: the file is cut off")
 
 
 REFUSED = {
@@ -418,15 +357,10 @@ REFUSED = {
 }
 
 
-@needs("ffmpeg")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_libsndfile_refuses_goes_to_ffmpeg_by_its_content(tmp_path, monkeypatch, kind):
-    monkeypatch.chdir(tmp_path)
     path = tmp_path / "any.name"
-    soundfile.write("a.wav", noise(6), RATE)
-    *options, out = REFUSED[kind].split()
-    ffmpeg("a.wav", *options, out)
-    shutil.move(out, path)
+    path.write_bytes(made(f"ffmpeg -i a.wav {REFUSED[kind]}", noise(6)))
     assert heard(path)[:2] == ("ok", pytest.approx(6, abs=0.11))
     whole = decode(path, RATE).samples
     np.testing.assert_allclose(decode_clip(path, AUDIO).samples, center(whole, 5 * RATE), atol=2e-4)
@@ -434,12 +368,10 @@ def test_what_libsndfile_refuses_goes_to_ffmpeg_by_its_content(tmp_path, monkeyp
         rate = reader.rate_hz
         native = np.concatenate([reader.segment(k * rate, k * rate + rate) for k in range(3)])
         np.testing.assert_array_equal(native, next(reader.blocks())[: 3 * rate])
-    truncate(path)
+    path.write_bytes(cut(path.read_bytes()))
     assert heard(path)[0] == "partial"
     monkeypatch.setenv("PATH", "")
-    status, reason = failure(path)
-    assert status == "unreadable"
-    assert "needs ffmpeg, which is not installed" in reason
+    assert re.match(f"unreadable: .*{LACKS}$", failure(path))
 
 
 def test_channels_that_cancel_each_other_out_are_told(tmp_path):
@@ -453,24 +385,20 @@ def test_channels_that_cancel_each_other_out_are_told(tmp_path):
         ((sound, 0 * sound), ("ok", "")),
         ((0 * sound, 0 * sound), ("silent", "all samples are zero")),
     ):
-        soundfile.write(path, np.stack(pair, axis=1), RATE, subtype="FLOAT")
+        path.write_bytes(encoded(np.stack(pair, axis=1), subtype="FLOAT"))
         assert heard(path)[::2] == expected
         with open_stream(path, RATE, channel=1) as stream:
             assert sum(len(x) for x in stream.blocks) == len(sound)
         assert stream.status == ("ok" if pair[0].any() else "silent")
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac"])
-def test_a_crop_of_a_long_recording_takes_memory_for_the_crop_only(tmp_path, suffix):
-    path = tmp_path / f"a.{suffix}"
-    with soundfile.SoundFile(path, "w", RATE, 1) as file:
-        for _ in range(20):
-            file.write(noise(30))
+@pytest.mark.parametrize("form", ["wav", "flac"])
+def test_a_crop_of_a_long_recording_takes_memory_for_the_crop_only(tmp_path, form):
+    path = tmp_path / "a"
+    path.write_bytes(encoded(np.tile(noise(30), 20), form))
     tracemalloc.start()
-    try:
-        decode_clip(path, AUDIO, 0.7)
-        heard(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    decode_clip(path, AUDIO, 0.7)
+    heard(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert peak < 12e6  # the whole is 77 MB
