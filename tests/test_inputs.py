@@ -91,30 +91,22 @@ def test_names_that_are_not_utf8_come_through(here):
     assert inputs("-", stdin=b"rec/\xe9.wav\n") == inputs("list.csv") == [odd]
 
 
-@pytest.fixture
-def unprivileged(here):
-    """The current folder, and no right to read what is forbidden: root gives its rights up for the test."""
-    if sys.platform == "win32":
-        pytest.skip("no such rights")
-    here.chmod(0o755)
-    is_root = os.geteuid() == 0
-    yield lambda: os.seteuid(65534) if is_root else None
-    if is_root:
-        os.seteuid(0)
-
-
-def test_a_forbidden_folder_is_told(here, unprivileged):
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such rights")
+def test_a_forbidden_folder_is_told(here):
     touch(here, "rec/1.wav", "rec/a/2.wav", "rec/b/3.wav", "closed/4.wav")
-    (here / "rec/a").chmod(0)
-    (here / "closed").chmod(0)
-    (here / "rec/1.wav").chmod(0)
-    unprivileged()
-    reason = "can't be listed (Permission denied)"
-    assert inputs("rec") == ["rec/1.wav", "rec/b/3.wav", ("rec/a", reason)]
-    assert "'closed/4.wav' (Permission denied)" in refused("rec", "closed/4.wav")
-    assert refused("closed").endswith(f"'closed'; closed {reason}")
-    with pytest.raises(AudioError, match=": Permission denied"):
-        Reader("rec/1.wav")
+    here.chmod(0o755)
+    for name in ("rec/a", "closed", "rec/1.wav"):
+        (here / name).chmod(0)
+    reason, user = "can't be listed (Permission denied)", os.geteuid()
+    try:
+        os.seteuid(user or 65534)  # root gives its rights up
+        assert inputs("rec") == ["rec/1.wav", "rec/b/3.wav", ("rec/a", reason)]
+        assert "'closed/4.wav' (Permission denied)" in refused("rec", "closed/4.wav")
+        assert refused("closed").endswith(f"'closed'; closed {reason}")
+        with pytest.raises(AudioError, match=": Permission denied"):
+            Reader("rec/1.wav")
+    finally:
+        os.seteuid(user)
 
 
 def test_each_recording_comes_once_under_its_first_name(here):
@@ -136,10 +128,8 @@ def test_what_is_gone_or_empty_is_named_all_at_once_or_gone_without(here):
     message = refused("a.wav", "empty", "deep", "*.flac", "gone/**/*.wav")
     assert message.endswith("Received none in: 'empty', 'deep', '*.flac', 'gone/**/*.wav'")
     gone = []
-    found = find_inputs(
-        ["gone", "a.wav", "empty", "*.flac"], None, None, lambda *x: gone.append(": ".join(x))
-    )
-    assert list(found) == ["a.wav"]
+    arguments = ["gone", "a.wav", "empty", "*.flac"]
+    assert list(find_inputs(arguments, None, None, lambda *x: gone.append(": ".join(x)))) == ["a.wav"]
     empty = "it holds no recordings"
     assert gone == ["gone: No such file or directory", f"empty: {empty}", f"*.flac: {empty}"]
 
@@ -194,21 +184,18 @@ def test_a_file_of_exactly_the_globs_name_wins(here):
 # Lists
 
 
-@pytest.mark.parametrize(
-    ("header", "row"),
-    [
-        ("x,path,y", "no,a b.wav,no"),
-        ("filename", "a b.wav"),
-        ("path,file,filename", "no,a b.wav,no"),
-        ("Filename,PATH,x", "no,a b.wav,no"),
-        ("\ufefffile,x", "a b.wav,no"),
-    ],
-)
-def test_a_csv_lists_recordings_in_the_first_column_known(here, header, row):
-    touch(here, "list.CSV", content=f"{header}\r\n{row}\r\n\r\n")
+def test_a_csv_lists_recordings_in_the_first_column_known(here):
     touch(here, "a b.wav")
-    assert inputs("list.CSV") == ["a b.wav"]
-    assert inputs(here / "list.CSV") == [str(here / "a b.wav")]
+    for header, row in {
+        "x,path,y": "no,a b.wav,no",
+        "filename": "a b.wav",
+        "path,file,filename": "no,a b.wav,no",
+        "Filename,PATH,x": "no,a b.wav,no",
+        "\ufefffile,x": "a b.wav,no",
+    }.items():
+        touch(here, "list.CSV", content=f"{header}\r\n{row}\r\n\r\n")
+        assert inputs("list.CSV") == ["a b.wav"]
+        assert inputs(here / "list.CSV") == [str(here / "a b.wav")]
 
 
 def test_names_in_a_csv_count_from_its_folder_else_from_here(here):
@@ -244,10 +231,16 @@ def test_a_csv_that_lists_nothing_is_refused(here, text, problem):
         (b" a.wav \n*.wav\ns3://x/y.wav\n", [" a.wav ", "*.wav", "s3://x/y.wav"]),
         (b"a\nb.wav\0c.wav\r\0\0d.wav\0", ["a\nb.wav", "c.wav\r", "d.wav"]),
         (b"a.wav\0b.wav", ["a.wav", "b.wav"]),
+        (None, "no stdin"),
+        (b"\n\n", "hold recordings. Received none in: '-'"),
+        ("a.wav".encode("utf-16"), "Received: UTF-16"),
     ],
 )
 def test_a_list_on_stdin(data, expected):
-    assert inputs("-", stdin=data) == expected
+    if isinstance(expected, str):
+        assert expected in refused("-", stdin=data)
+    else:
+        assert inputs("-", stdin=data) == expected
 
 
 @pytest.mark.parametrize("separator", [b"\n", b"\0"])
@@ -257,12 +250,6 @@ def test_a_long_list_on_stdin_comes_whole_and_as_it_is_read(separator):
     found = find_inputs(["-", "-"], stdin, None)
     assert stdin.tell() < len(stdin.getvalue()) / 3
     assert list(found) == names
-
-
-def test_a_list_that_is_not_there_empty_or_in_utf16_is_refused():
-    assert "no stdin" in refused("-")
-    assert refused("-", stdin=b"\n\n").endswith("'-'")
-    assert "Received: UTF-16" in refused("-", stdin="a.wav".encode("utf-16"))
 
 
 # URLs
@@ -275,29 +262,27 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         name = self.path.partition("?")[0]
-        wanted = None if name.startswith("/norange") else self.headers.get("Range")
+        kind = re.match(r"/(\w*)", name)[1]
+        wanted = None if kind == "norange" else self.headers.get("Range")
         self.server.requests.append(wanted)
         if name not in self.server.files:
-            return self.send_error(403 if name.startswith("/forbidden") else 404)
+            return self.send_error(403 if kind == "forbidden" else 404)
         data = self.server.files[name]
         first, last = map(int, re.findall(r"\d+", wanted)) if wanted else (0, len(data) - 1)
         part = data[first : last + 1]
         self.send_response(206 if wanted else 200)
         self.send_header("Content-Length", str(len(part)))
         self.send_header("Last-Modified", "Wed, 10 May 2023 07:30:00 GMT")
+        self.send_header("Accept-Ranges", "none" if kind == "norange" else "bytes")
         if wanted:
             self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")
-        elif name.startswith("/norange"):
-            self.send_header("Accept-Ranges", "none")
         self.end_headers()
-        if self.command == "HEAD":
-            return None
-        stalls, breaks = name.startswith("/stalls"), name.startswith("/breaks") and first > 0
-        self.wfile.write(part[: len(part) // 2] if stalls or breaks else part)
-        self.close_connection = breaks
-        if stalls:
+        self.close_connection = kind == "breaks" and first > 0
+        if self.command == "GET":
+            self.wfile.write(part[: len(part) // 2] if self.close_connection or kind == "stalls" else part)
             self.wfile.flush()
-            self.server.released.wait(60)
+            if kind == "stalls":
+                self.server.released.wait(60)
         return None
 
     do_HEAD = do_GET
@@ -336,16 +321,6 @@ def wav_bytes():
     file = io.BytesIO()
     soundfile.write(file, samples, 32_000, format="WAV")
     return file.getvalue(), samples
-
-
-def open_failure(url):
-    with pytest.raises(AudioError) as caught:
-        open_url(url)
-    error = caught.value
-    assert (str(error), error.path) == (f"{url}: {error.reason}", url)
-    assert "\n" not in error.reason
-    assert error.__suppress_context__ or error.__context__ is None
-    return error.status, error.reason
 
 
 def test_urls_are_told_from_paths():
@@ -398,23 +373,27 @@ def test_a_file_is_read_from_any_file_system(tmp_path, memory, wav_bytes):
 def test_what_can_not_be_opened_is_told_in_a_line(web, memory, tmp_path):
     memory.pipe("/empty.wav", b"")
     web.files.update({"/empty.wav": b"", "/norange.wav": b"RIFF" * 1000})
-    gone, empty = ("missing", "no such file"), ("empty", "is empty (0 bytes)")
-    for url, expected in {
+    gone, empty = "missing: no such file", r"empty: is empty \(0 bytes\)"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
+        pass
+    for url, told in {
         "memory://gone.wav": gone,
         "memory://empty.wav": empty,
-        f"file://{tmp_path}": ("unreadable", "is a folder"),
+        f"file://{tmp_path}": "unreadable: is a folder",
         "file:///gone/a.wav": gone,
         f"{web.url}/gone.wav": gone,
         f"{web.url}/empty.wav": empty,
-        f"{web.url}/forbidden.wav": ("unreadable", "its server answers 403 Forbidden"),
-        f"{web.url}/norange.wav": ("unreadable", "its server has no random access: download it"),
+        f"{web.url}/forbidden.wav": "unreadable: its server answers 403 Forbidden",
+        f"{web.url}/norange.wav": "unreadable: its server has no random access: download it",
+        "htps://x.org/a.wav": "unreadable: .*htps.*",
+        f"http://127.0.0.1:{closed.server_port}/a.wav": "unreadable: .*onnect.*",
     }.items():
-        assert open_failure(url) == expected
-    web.shutdown()
-    web.server_close()
-    for url, part in (("htps://x.org/a.wav", "htps"), (f"{web.url}/a.wav", "onnect")):
-        status, reason = open_failure(url)
-        assert (status, part in reason) == ("unreadable", True)
+        with pytest.raises(AudioError) as caught:
+            open_url(url)
+        error = caught.value
+        assert re.fullmatch(told, f"{error.status}: {error.reason}")
+        assert (str(error), error.path) == (f"{url}: {error.reason}", url)
+        assert error.__suppress_context__ or error.__context__ is None
 
 
 def test_a_connection_that_breaks_or_stalls_is_an_error_and_not_an_end(web, wav_bytes, monkeypatch):
@@ -507,16 +486,8 @@ def test_urls_are_scored_and_broken_ones_are_no_partial_recordings(
     web.files.update({"/a/tone.flac": content, "/breaks.wav": wav_bytes[0], "/stub.ogg": b"OggS" * 9})
     memory.pipe("/disk/P1_20250601_120000.flac", content)
     names = [f"{web.url}/{x}" for x in ("breaks.wav", "gone.wav", "forbidden.wav", "stub.ogg", "a/tone.flac")]
-    command = (
-        "detect",
-        *names,
-        local,
-        "memory://disk/",
-        "--model",
-        placeholder_run,
-        "--out",
-        tmp_path / "out",
-    )
+    options = ("--model", placeholder_run, "--out", tmp_path / "out")
+    command = ("detect", *names, local, "memory://disk/", *options)
     code, _, err = run_command(*command)
     assert code == 1
     with (tmp_path / "out" / "manifest.csv").open() as file:
