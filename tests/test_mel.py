@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform, resize_bilinear, slaney_filterbank
 from keras_birds.config import AudioConfig, MelConfig
 
@@ -17,18 +16,6 @@ AUDIO = AudioConfig()
 def librosa_power(samples, mel):
     names = {"n_fft": mel.n_fft, "hop_length": mel.hop_samples, "n_mels": mel.n_mels}
     return librosa.feature.melspectrogram(y=samples, sr=32_000, fmin=mel.f_min_hz, fmax=mel.f_max_hz, **names)
-
-
-def assert_equals_librosa(transform, clips):
-    mel, images = transform.mel, transform.native(clips)
-    assert images.shape == (len(clips), transform.num_rows, transform.num_frames)
-    for image, clip in zip(images, clips, strict=True):
-        expected = librosa.power_to_db(librosa_power(clip, mel), ref=np.max, top_db=mel.top_db)
-        if mel.feature == "mfcc":
-            expected = librosa.feature.mfcc(S=expected, n_mfcc=mel.n_mfcc)
-        expected = (expected - expected.min()) / np.ptp(expected)
-        np.testing.assert_allclose(image, expected, atol=1e-4)
-        assert (image.min(), image.max()) == (0, pytest.approx(1, abs=1e-6))
 
 
 def synthetic_clips(n_samples):
@@ -49,27 +36,28 @@ MELS = [
     MelConfig(hop_samples=625, height=128, width=256),
     MelConfig(n_fft=2048, hop_samples=500, n_mels=64, f_min_hz=0, f_max_hz=16_000, top_db=60),
     MelConfig(n_fft=1001, hop_samples=333, n_mels=40, f_min_hz=1500, f_max_hz=9000),
+    *(MelConfig(feature="mfcc", n_mfcc=n) for n in (13, 40)),
 ]
 
 
 @pytest.mark.parametrize("mel", MELS)
-def test_filterbank_and_mel_equal_librosas(mel):
+def test_filterbank_mel_and_mfcc_equal_librosas(mel):
     ours = slaney_filterbank(32_000, mel.n_fft, mel.n_mels, mel.f_min_hz, mel.f_max_hz)
     theirs = librosa.filters.mel(
         sr=32_000, n_fft=mel.n_fft, n_mels=mel.n_mels, fmin=mel.f_min_hz, fmax=mel.f_max_hz
     )
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, atol=1e-7)
-    assert_equals_librosa(MelTransform(AUDIO, mel), CLIPS)
-
-
-@pytest.mark.parametrize(
-    "mel", [MelConfig(), *(MelConfig(feature="mfcc", n_mfcc=n) for n in (13, 40))], ids=["mel", "13", "40"]
-)
-def test_mel_and_mfcc_equal_librosas_on_real_clips(animals_dir, mel):
-    files = sorted((animals_dir / "train_audio").glob("*/*.ogg"))[::22]
-    clips = np.stack([decode_clip(file, AUDIO).samples for file in files])
-    assert_equals_librosa(MelTransform(AUDIO, mel), np.concatenate([clips, CLIPS]))
+    transform = MelTransform(AUDIO, mel)
+    images = transform.native(CLIPS)
+    assert images.shape == (len(CLIPS), transform.num_rows, transform.num_frames)
+    for image, clip in zip(images, CLIPS, strict=True):
+        expected = librosa.power_to_db(librosa_power(clip, mel), ref=np.max, top_db=mel.top_db)
+        if mel.feature == "mfcc":
+            expected = librosa.feature.mfcc(S=expected, n_mfcc=mel.n_mfcc)
+        expected = (expected - expected.min()) / np.ptp(expected)
+        np.testing.assert_allclose(image, expected, atol=1e-4)
+        assert (image.min(), image.max()) == (0, pytest.approx(1, abs=1e-6))
 
 
 def test_neither_batch_mates_nor_other_threads_matter():
@@ -114,17 +102,12 @@ def test_context_replaces_the_zeros_beyond_the_ends():
     np.testing.assert_allclose(cut, transform.normalise(whole), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("shape", "target"),
-    [
-        ((128, 313), (256, 256)),
-        ((128, 256), (128, 256)),
-        ((40, 313), (256, 313)),
-        ((1, 1), (4, 3)),
-        ((300, 500), (7, 11)),
-    ],
-)
-def test_resize_equals_torch_bilinear(shape, target):
+SIZES = [(128, 313, 256, 256), (128, 256, 128, 256), (40, 313, 256, 313), (1, 1, 4, 3), (300, 500, 7, 11)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_resize_equals_torch_bilinear(sizes):
+    shape, target = sizes[:2], sizes[2:]
     images = np.random.default_rng(1).random((3, *shape), np.float32)
     # In float32 torch itself misplaces samples by 3e-5 at 500 columns.
     expected = torch.nn.functional.interpolate(
