@@ -15,7 +15,7 @@ import soxr
 
 from keras_birds.audio import ogg
 from keras_birds.audio.clips import center, crop_start, fill
-from keras_birds.audio.decode import decode, decode_clip, header_seconds
+from keras_birds.audio.decode import decode, decode_clip, header_seconds, read_part
 from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig
@@ -402,3 +402,15 @@ def test_a_crop_of_a_long_recording_takes_memory_for_the_crop_only(tmp_path, for
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 12e6  # the whole is 77 MB
+
+
+def test_a_part_is_what_lies_there_mixed_and_resampled(tmp_path, write_tone):
+    stereo = np.stack([noise(10, seed=0), noise(10, seed=1)], axis=1)
+    (tmp_path / "a.wav").write_bytes(encoded(stereo, subtype="FLOAT"))
+    for begin_s, end_s in ((3.0, 4.5), (9.5, 12.0), (11.0, 12.0)):
+        part = read_part(tmp_path / "a.wav", begin_s, end_s, RATE)
+        expected = stereo[int(begin_s * RATE) : int(end_s * RATE)].mean(axis=1)
+        np.testing.assert_allclose(part, expected, atol=1e-7)
+    part = read_part(write_tone("b.flac", 1000.0, seconds=5, rate=44_100), 1.0, 3.0, RATE)
+    assert len(part) == 64_000
+    assert np.argmax(np.abs(np.fft.rfft(part))) == pytest.approx(2000, abs=1)

@@ -1,11 +1,12 @@
 import io
 import json
+import os
 import signal
 import struct
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,8 +29,17 @@ def tone(seconds, frequency_hz=TONES_HZ[1], rate_hz=RATE_HZ):
 
 
 def read_all(content, *arguments):
-    rate_hz, blocks = pipe_blocks(io.BytesIO(content), *arguments)
-    return rate_hz, np.concatenate(list(blocks))
+    pipe = io.BytesIO(content)
+    rate_hz, blocks = pipe_blocks(pipe, *arguments or (None, None, None))
+    found = np.concatenate(list(blocks))
+    assert not pipe.read()
+    return rate_hz, found
+
+
+def encoded(samples, subtype, form="WAV"):
+    file = io.BytesIO()
+    soundfile.write(file, samples, 22_050, subtype, format=form)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -37,11 +47,9 @@ def read_all(content, *arguments):
     [("PCM_16", 1, "WAV"), ("PCM_24", 2, "WAVEX"), ("PCM_32", 3, "WAV"), ("FLOAT", 1, "WAVEX")],
 )
 def test_a_wav_on_a_pipe_is_what_libsndfile_reads(subtype, channels, form):
-    samples = np.random.default_rng(0).uniform(-1, 1, (5000, channels)).astype(np.float32)
-    file = io.BytesIO()
-    soundfile.write(file, samples, 22_050, subtype, format=form)
-    expected, _ = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32", always_2d=True)
-    rate_hz, found = read_all(file.getvalue(), None, None, None)
+    content = encoded(np.random.default_rng(0).uniform(-1, 1, (5000, channels)), subtype, form)
+    expected, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    rate_hz, found = read_all(content)
     assert rate_hz == 22_050
     np.testing.assert_array_equal(found, expected)
 
@@ -50,14 +58,11 @@ def test_a_wav_on_a_pipe_is_what_libsndfile_reads(subtype, channels, form):
 def test_a_wav_on_a_pipe_ends_with_its_samples_where_it_says_how_many(size):
     """What follows them, as a Song Meter's `wamd`, is no sound; without a length all that comes is."""
     samples = (tone(1) * 32767).astype("<i2")
-    told = len(samples) * 2 if size is None else size
+    told = struct.pack("<I", len(samples) * 2 if size is None else size)
     form = struct.pack("<IHHIIHH", 16, 1, 1, RATE_HZ, 2 * RATE_HZ, 2, 16)
-    content = b"RIFF" + struct.pack("<I", told) + b"WAVEfmt " + form
-    content += b"LIST\3\0\0\0abc\0data" + struct.pack("<I", told) + samples.tobytes()
-    pipe = io.BytesIO(content + (b"wamd\xd0\7\0\0" + b"\7" * 2000 if size is None else b""))
-    _, blocks = pipe_blocks(pipe, None, None, None)
-    np.testing.assert_array_equal(np.concatenate(list(blocks))[:, 0], samples / np.float32(32768))
-    assert not pipe.read()
+    content = b"RIFF" + told + b"WAVEfmt " + form + b"LIST\3\0\0\0abc\0data" + told + samples.tobytes()
+    _, found = read_all(content + (b"wamd\xd0\7\0\0" + b"\7" * 2000) * (size is None))
+    np.testing.assert_array_equal(found[:, 0], samples / np.float32(32768))
 
 
 @pytest.mark.parametrize(("form", "scale"), [("s16", 2**15), ("s32", 2**31)])
@@ -69,17 +74,13 @@ def test_raw_samples_are_what_the_options_say(form, scale):
     np.testing.assert_allclose(found, stereo, atol=1e-2)
 
 
-MULAW = io.BytesIO()
-soundfile.write(MULAW, tone(1), 8000, "ULAW", format="WAV")
-
-
 @pytest.mark.parametrize(
     ("content", "rate_hz", "error", "message"),
     [
         (b"", 16_000, AudioError, "nothing came"),
         (b"\0" * 100, None, ConfigError, "--rate must tell"),
         (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", None, AudioError, "WAV header is invalid"),
-        (MULAW.getvalue(), None, AudioError, "format 7 with 8 bits"),
+        (encoded(tone(1), "ULAW"), None, AudioError, "format 7 with 8 bits"),
     ],
 )
 def test_what_cannot_be_heard_is_told(content, rate_hz, error, message):
@@ -134,22 +135,26 @@ def test_the_scores_are_those_of_the_file_and_times_do_not_drift(placeholder_run
     np.testing.assert_allclose([x.end_s for x in windows], expected["end_s"], atol=1e-3)
     for window, row in zip(windows, expected[list(LABELS)].to_dict("records"), strict=True):
         assert {x.label.name: x.score for x in window.detections} == pytest.approx(row, abs=1e-3)
-    blocks = [np.full((2 * RATE_HZ, 1), np.nan, np.float32)]
     with pytest.raises(AudioError, match="holds NaN samples"):
-        list(listen(classifier, blocks, 0.0, np.zeros(len(LABELS))))
-
-
-def start(run, *arguments):
-    command = [sys.executable, "-m", "keras_birds", "listen", "-", "--model", run, *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+        list(listen(classifier, [np.full((2 * RATE_HZ, 1), np.nan, np.float32)], 0.0, np.zeros(len(LABELS))))
 
 
 def test_the_command_says_what_it_hears_as_it_comes(placeholder_run, tmp_path):
     (tmp_path / "species.txt").write_text("White-tipped Dove\n")
-    options = ("--rate", str(RATE_HZ), "--format", "json", "--species", tmp_path / "species.txt")
-    process = start(placeholder_run, *options)
-    try:
+    command = [
+        sys.executable,
+        "-m",
+        "keras_birds",
+        "listen",
+        "-",
+        "--model",
+        placeholder_run,
+        "--format",
+        "json",
+    ]
+    command += ["--rate", str(RATE_HZ), "--species", tmp_path / "species.txt"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         for start_s in (0, 2):
             process.stdin.write((tone(2) * 32767).astype("<i2").tobytes())
             process.stdin.flush()
@@ -158,19 +163,16 @@ def test_the_command_says_what_it_hears_as_it_comes(placeholder_run, tmp_path):
             assert (line["start_s"], line["label"]) == (start_s, "whtdov")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
     assert (process.returncode, out) == (0, b"")
     assert b"Heard 4.0 s: 2 detections\n" in err
     assert b"Traceback" not in err
 
 
-def test_wrong_calls_and_no_sound_end_in_one_line(placeholder_run, run_command):
-    process = start(placeholder_run)
-    _, err = process.communicate(b"", timeout=60)
-    assert (process.returncode, err) == (1, b"Error: -: nothing came\n")
+def test_wrong_calls_and_no_sound_end_in_one_line(placeholder_run, run_command, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Path(os.devnull).open())
+    assert run_command("listen", "-", "--model", placeholder_run) == (1, "", "Error: -: nothing came\n")
     code, _, err = run_command("listen", "--rate", "16000")
     assert (code, "pass - as well" in err) == (2, True)
-    if find_spec("sounddevice") is None:  # else there may be a microphone
-        code, _, err = run_command("listen", "--model", placeholder_run)
-        assert (code, "a microphone needs PortAudio and sounddevice: pip install" in err) == (2, True)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    code, _, err = run_command("listen", "--model", placeholder_run)
+    assert (code, "a microphone needs PortAudio and sounddevice: pip install" in err) == (2, True)
