@@ -2,62 +2,14 @@
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import accumulate, chain, count, takewhile
-from typing import Protocol
 
 import numpy as np
 import soundfile
 import soxr
 
-_BLOCK_FRAMES = 1 << 15
-
-
-class Sound(Protocol):
-    """What is read block by block: a `soundfile.SoundFile`, or what behaves as one."""
-
-    samplerate: int
-    channels: int
-    subtype: str
-    frames: int
-
-    def read(self, frames: int, dtype: str, always_2d: bool) -> np.ndarray:
-        """At most so many frames, `[n, channels]`; fewer only at the end."""
-
-    def seek(self, frames: int) -> int:
-        """The new place."""
-
-    def tell(self) -> int:
-        """The next frame."""
-
-    def close(self) -> None:
-        """Ends the reading."""
-
-
-class ForwardSound(ABC):
-    """A sound that is read forwards: seeking reads what lies between, and seeking back begins anew."""
-
-    _place = 0
-
-    @abstractmethod
-    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
-        """As `Sound.read`; moves `_place`."""
-
-    @abstractmethod
-    def _restart(self) -> None:
-        """Goes to the first frame."""
-
-    def seek(self, frames: int) -> int:
-        """As `Sound.seek`."""
-        if frames < self._place:
-            self._restart()
-        while self._place < frames and len(self.read(min(_BLOCK_FRAMES, frames - self._place))):
-            pass
-        return self._place
-
-    def tell(self) -> int:
-        """As `Sound.tell`."""
-        return self._place
+BLOCK_FRAMES = 1 << 15
 
 
 class SndFile(soundfile.SoundFile):
@@ -66,6 +18,57 @@ class SndFile(soundfile.SoundFile):
     def seekable(self) -> bool:
         """Whether places are known: `read` would seek behind the last frame, where libsndfile can't if they aren't."""
         return super().seekable() and self.frames < 1 << 36
+
+
+class ForwardSound(ABC):
+    """A sound that is read forwards, as a `soundfile.SoundFile`: seeking reads what lies between, back from the start.
+
+    Args:
+        samplerate: in Hz.
+        frames: how many there are.
+    """
+
+    subtype = "PCM_16"
+
+    def __init__(self, samplerate: int, channels: int, frames: int):
+        self.samplerate, self.channels, self.frames = samplerate, channels, frames
+        self._begin()
+
+    @abstractmethod
+    def _from_start(self) -> Generator[np.ndarray]:
+        """Float32 blocks `[n, channels]` of all of it."""
+
+    def _begin(self) -> None:
+        self._blocks, self._place = self._from_start(), 0
+        self._held = np.zeros((0, self.channels), np.float32)
+
+    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
+        """At most so many frames, float32 `[n, channels]`; fewer only at the end."""
+        parts, held = [self._held], len(self._held)
+        while held < frames and (block := next(self._blocks, None)) is not None:
+            parts.append(block)
+            held += len(block)
+        found = np.concatenate(parts)
+        self._held = found[frames:]
+        self._place += len(found) - len(self._held)
+        return found[:frames]
+
+    def seek(self, frames: int) -> int:
+        """Goes to a frame, or to the end."""
+        if frames < self._place:
+            self._blocks.close()
+            self._begin()
+        while self._place < frames and len(self.read(min(BLOCK_FRAMES, frames - self._place))):
+            pass
+        return self._place
+
+    def tell(self) -> int:
+        """The next frame."""
+        return self._place
+
+    def close(self) -> None:
+        """Ends the reading."""
+        self._blocks.close()
 
 
 class Chain:
@@ -78,7 +81,7 @@ class Chain:
         sounds: one at least, of known lengths.
     """
 
-    def __init__(self, sounds: Sequence[Sound]):
+    def __init__(self, sounds: Sequence[SndFile]):
         first = sounds[0]
         self.samplerate, self.channels, self.subtype = first.samplerate, first.channels, first.subtype
         self._sounds = [
@@ -89,7 +92,7 @@ class Chain:
         self._current = self._place = 0
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
-        """As `Sound.read`."""
+        """As `SoundFile.read`."""
         blocks = [np.zeros((0, self.channels), np.float32)]
         while frames > 0 and self._current < len(self._sounds):
             block = self._sounds[self._current].read(frames, dtype, always_2d)
@@ -104,7 +107,7 @@ class Chain:
         return np.concatenate(blocks)
 
     def seek(self, frames: int) -> int:
-        """As `Sound.seek`."""
+        """As `SoundFile.seek`."""
         self._place = frames
         self._current = len(self._sounds)
         if frames < self.frames:
@@ -113,11 +116,11 @@ class Chain:
         return frames
 
     def tell(self) -> int:
-        """As `Sound.tell`."""
+        """As `SoundFile.tell`."""
         return self._place
 
     def close(self) -> None:
-        """As `Sound.close`."""
+        """As `SoundFile.close`."""
         for x in self._sounds:
             x.close()
 
@@ -125,25 +128,17 @@ class Chain:
 class _Resampled(ForwardSound):
     """A sound at another rate."""
 
-    def __init__(self, sound: Sound, rate_hz: int):
-        self.samplerate, self.channels, self.subtype = rate_hz, sound.channels, sound.subtype
-        self.frames = resampled_length(sound.frames, sound.samplerate, rate_hz)
-        self._sound, self.close = sound, sound.close
-        self._restart()
+    def __init__(self, sound: SndFile, rate_hz: int):
+        self._sound = sound
+        super().__init__(rate_hz, sound.channels, resampled_length(sound.frames, sound.samplerate, rate_hz))
 
-    def _restart(self) -> None:
+    def _from_start(self) -> Generator[np.ndarray]:
         self._sound.seek(0)
-        native = takewhile(len, (self._sound.read(_BLOCK_FRAMES, "float32", True) for _ in count()))
-        self._blocks = resampled(native, self._sound.samplerate, self.samplerate, self.channels)
-        self._held = np.zeros((0, self.channels), np.float32)
-        self._place = 0
+        native = takewhile(len, (self._sound.read(BLOCK_FRAMES, "float32", True) for _ in count()))
+        return resampled(native, self._sound.samplerate, self.samplerate, self.channels)
 
-    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
-        while len(self._held) < frames and (block := next(self._blocks, None)) is not None:
-            self._held = np.concatenate([self._held, block])
-        taken, self._held = self._held[:frames], self._held[frames:]
-        self._place += len(taken)
-        return taken
+    def close(self) -> None:
+        self._sound.close()
 
 
 def mix(frames: np.ndarray) -> np.ndarray:
@@ -158,7 +153,7 @@ def resampled_length(frames: int, rate_hz: int, target_hz: int) -> int:
 
 def resampled(
     blocks: Iterable[np.ndarray], rate_hz: int, target_hz: int, channels: int
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray]:
     """Blocks `[n, channels]` at another rate (soxr HQ), each as soon as it can be."""
     if rate_hz == target_hz:
         yield from blocks

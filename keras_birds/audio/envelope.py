@@ -1,4 +1,4 @@
-"""The outline of a recording's waveform, in flat memory however long it is."""
+"""The outline of a recording's waveform."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +42,8 @@ def read_envelope(
     Args:
         name: as for `open_stream`.
         decoder: as for `open_stream`.
-        max_cells: at most so many cells, at least half of it where the recording has that many samples.
+        max_cells: at most so many cells, at least half of it where the recording is as long as its header promises and
+            has that many samples.
         max_s: a longer recording is refused, whatever its header says.
         on_block: is told how many seconds are decoded; what it raises stops the decoding.
 
@@ -50,50 +51,27 @@ def read_envelope(
         AudioError: if the recording can't be read, or is too long.
         ConfigError: if the decoder or a package that a URL needs can't be loaded.
     """
-    cells = _Cells(max_cells)
+    size, rest, bounds = _CELL_SAMPLES, np.zeros(0, np.float32), [np.zeros((2, 0), np.float32)]
     with open_stream(name, _RATE_HZ, decoder) as stream:
         _check_length(name, stream.seconds_expected, max_s)
+        while stream.seconds_expected * _RATE_HZ > size * max_cells:
+            size *= 2
         for block in stream.blocks:
-            cells.add(block[:, 0])
+            samples = np.concatenate([rest, block[:, 0]])
+            whole = len(samples) // size * size
+            cells, rest = samples[:whole].reshape(-1, size), samples[whole:]
+            bounds.append(np.stack([cells.min(axis=1), cells.max(axis=1)]))
             _check_length(name, stream.seconds_read, max_s)
             on_block(stream.seconds_read)
-    low, high = cells.finish()
-    return Envelope(low, high, cells.size / _RATE_HZ, stream.seconds_read)
+    if len(rest):
+        bounds.append(np.array([[rest.min()], [rest.max()]]))
+    low, high = np.concatenate(bounds, axis=1)
+    while len(low) > max_cells:  # of a length that the header left out
+        pairs = np.arange(0, len(low), 2)
+        low, high, size = np.minimum.reduceat(low, pairs), np.maximum.reduceat(high, pairs), 2 * size
+    return Envelope(low, high, size / _RATE_HZ, stream.seconds_read)
 
 
 def _check_length(name: str | Path, seconds: float, max_s: float) -> None:
     if seconds > max_s:
         raise AudioError(name, f"is longer than {max_s / 60:g} min", "unreadable")
-
-
-class _Cells:
-    """Cells that double their size when they become too many."""
-
-    def __init__(self, max_cells: int):
-        self.size = _CELL_SAMPLES
-        self._max_cells = max_cells
-        self._bounds = np.zeros((2, 0), np.float32)
-        self._rest = np.zeros(0, np.float32)
-
-    def add(self, samples: np.ndarray) -> None:
-        samples = np.concatenate([self._rest, samples])
-        whole = len(samples) // self.size * self.size
-        self._rest = samples[whole:]
-        self._append(samples[:whole].reshape(-1, self.size))
-
-    def finish(self) -> np.ndarray:
-        """Lows and highs, `[2, cell]`."""
-        if len(self._rest):
-            self._append(self._rest[None])
-        return self._bounds
-
-    def _append(self, cells: np.ndarray) -> None:
-        self._bounds = np.concatenate([self._bounds, [cells.min(axis=1), cells.max(axis=1)]], axis=1)
-        while self._bounds.shape[1] > self._max_cells:
-            if self._bounds.shape[1] % 2:
-                # What has no partner is the beginning of the next cell: an outline of it stands for its samples.
-                self._rest = np.concatenate([np.resize(self._bounds[:, -1], self.size), self._rest])
-                self._bounds = self._bounds[:, :-1]
-            low, high = self._bounds.reshape(2, -1, 2)
-            self._bounds = np.stack([low.min(axis=1), high.max(axis=1)])
-            self.size *= 2

@@ -6,14 +6,15 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 import soundfile
 
-from keras_birds.audio.chain import ForwardSound
+from keras_birds.audio.chain import BLOCK_FRAMES, ForwardSound
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import AudioError
 
@@ -25,7 +26,7 @@ _DAMAGE = re.compile(
 
 
 class FfmpegFile(ForwardSound):
-    """The first audio stream of a file that ffmpeg decodes, forwards; seeking back begins anew.
+    """The first audio stream of a file that ffmpeg decodes.
 
     Args:
         path: the file.
@@ -40,50 +41,33 @@ class FfmpegFile(ForwardSound):
         AudioError: if ffmpeg is not installed or finds no audio.
     """
 
-    subtype, frames = "PCM_16", 1 << 52
-
     def __init__(self, path: Path, refusal: str):
-        self._path = path
+        self._path, self.problem = path, ""
         if not _program():
             is_unknown = refusal == "is not audio"
             reason = "libsndfile doesn't know its format: it" if is_unknown else f"{refusal}, or"
             hint = "needs ffmpeg, which is not installed: install it or convert the file to FLAC"
             raise AudioError(path, f"{reason} {hint}", "unreadable")
-        self.samplerate, self.channels, self.seconds = _probe(path, refusal, *file_fingerprint(path))
-        self.shortfall_s = max(0.1, _CODEC_FRAMES / self.samplerate)
-        self.problem = ""
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        rate_hz, channels, self.seconds = _probe(path, refusal, *file_fingerprint(path))
+        self.shortfall_s = max(0.1, _CODEC_FRAMES / rate_hz)
+        super().__init__(rate_hz, channels, 1 << 52)
 
-    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
-        """As `Sound.read`."""
-        if self._process is None:
-            command = [*_command(self._path), "-loglevel", "error", "-f", "f32le", "-c:a", "pcm_f32le", "-"]
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
-        frame_bytes = 4 * self.channels
-        stdout = self._process.stdout
-        data = stdout.read(frames * frame_bytes) if stdout else b""
-        if len(data) < frames * frame_bytes:
-            self._process.wait()
-            self._log.seek(0)
-            log = self._log.read().decode("utf-8", "replace")
-            damage = [x for x in log.splitlines() if _DAMAGE.search(x)]
-            self.problem = f"the file is damaged (ffmpeg: {_short(damage[-1])})" if damage else ""
-        data = data[: len(data) // frame_bytes * frame_bytes]
-        found = np.frombuffer(data, "<f4").reshape(-1, self.channels)
-        self._place += len(found)
-        return found.astype(dtype, copy=False)
-
-    def close(self) -> None:
-        """As `Sound.close`."""
-        self._restart()
-        self._log.close()
-
-    def _restart(self) -> None:
-        if self._process is not None:
-            with self._process as process:
+    def _from_start(self) -> Generator[np.ndarray]:
+        command = [*_command(self._path), "-loglevel", "error", "-f", "f32le", "-c:a", "pcm_f32le", "-"]
+        with (
+            tempfile.TemporaryFile() as log,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
+        ):
+            try:
+                while data := cast(IO[bytes], process.stdout).read(4 * self.channels * BLOCK_FRAMES):
+                    whole = len(data) // (4 * self.channels) * self.channels
+                    yield np.frombuffer(data, "<f4", whole).reshape(-1, self.channels)
+                process.wait()
+                log.seek(0)
+                damage = [x for x in log.read().decode("utf-8", "replace").splitlines() if _DAMAGE.search(x)]
+                self.problem = f"the file is damaged (ffmpeg: {_short(damage[-1])})" if damage else ""
+            finally:
                 process.kill()
-        self._process, self._place = None, 0
 
 
 def _command(path: Path, options: tuple[str, ...] = ()) -> list[str]:

@@ -4,6 +4,7 @@ libsndfile reads as many frames as a header tells or its own guess says, and the
 that the whole. Here the file itself is looked through: the pages of an Ogg, the frames of an MP3, the chunks of a WAV.
 """
 
+import io
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,15 +56,15 @@ class Layout:
     is_exact: bool = False
 
 
-class Window:
-    """A part of a file as a file for libsndfile, which calls `readinto`, `seek` and `tell`; several may share one."""
+class Window(io.RawIOBase):
+    """A part of a file as a file for libsndfile; several may share one."""
 
     def __init__(self, file: SeekableFile, part: Part):
         self._file, self._part = file, part
         self._place = 0
         self._length = len(part.prefix) + part.end - part.start
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         """As files do."""
         count = max(0, min(len(buffer), self._length - self._place))
         data = self._part.prefix[self._place : self._place + count]
@@ -77,8 +78,4 @@ class Window:
     def seek(self, offset: int, whence: int = 0) -> int:
         """As files do."""
         self._place = max(0, offset + (0, self._place, self._length)[whence])
-        return self._place
-
-    def tell(self) -> int:
-        """As files do."""
         return self._place

@@ -3,6 +3,7 @@
 libsndfile reads it, part by part where the file's own bytes say so (`layout`), else ffmpeg where that is installed.
 """
 
+import io
 import math
 import os
 import re
@@ -16,7 +17,7 @@ import numpy as np
 import soundfile
 
 from keras_birds.audio import flac, mp3, ogg, wav
-from keras_birds.audio.chain import Chain, SndFile, Sound, mix
+from keras_birds.audio.chain import Chain, SndFile, mix
 from keras_birds.audio.ffmpeg import FfmpegFile
 from keras_birds.audio.layout import CUT_OFF, Layout, SeekableFile, Window
 from keras_birds.audio.remote import file_fingerprint, is_url, open_url
@@ -90,7 +91,7 @@ class Reader:
         except OSError as error:
             raise AudioError(self.name, error.strerror or str(error), "unreadable") from None
 
-    def _open(self) -> Sound:
+    def _open(self) -> SndFile | Chain | FfmpegFile:
         try:
             return self._open_parts() if self._layout.parts else self._open_whole()
         except soundfile.LibsndfileError as error:
@@ -109,7 +110,7 @@ class Reader:
         hint = "or needs ffmpeg, which reads local files only: download it first"
         raise AudioError(self.name, f"{reason}, {hint}", "unreadable")
 
-    def _open_whole(self) -> Sound:
+    def _open_whole(self) -> SndFile | Chain:
         if not isinstance(self.name, Path):
             return SndFile(self._source)
         # soundfile takes a name that ends in .raw for headerless data, but not a descriptor, which it closes; and a
@@ -131,12 +132,10 @@ class Reader:
             file.seek(0)
             return file.read(512)
 
-    def _open_parts(self) -> Sound:
+    def _open_parts(self) -> SndFile | Chain:
         if self._source is None:
             self._source = _Guarded(Path(self.name).open("rb", buffering=0))  # noqa: SIM115 - closed by `close`
-        sounds: list[Sound] = [
-            SndFile(Window(self._source, part), **(part.raw or {})) for part in self._layout.parts
-        ]
+        sounds = [SndFile(Window(self._source, x), **(x.raw or {})) for x in self._layout.parts]
         return sounds[0] if len(sounds) == 1 else Chain(sounds)
 
     def _promised(self) -> float:
@@ -253,30 +252,28 @@ class Reader:
             raise AudioError(self.name, f"can no longer be read ({detail_of(error)})", "unreadable") from None
 
 
-class _Guarded:
-    """A file object whose errors are kept: libsndfile calls it from C, where an exception would only be printed."""
+class _Guarded(io.RawIOBase):
+    """A file whose errors are kept: libsndfile calls it from C, where an exception would only be printed."""
 
     def __init__(self, file: BinaryIO):
         self.error: Exception | None = None
-        self.tell, self.close, self._file = file.tell, file.close, file
+        self._file: Any = file
 
-    def _guard(self, call: Callable[..., Any], *arguments: int, otherwise: Any) -> Any:
+    def _guard(self, call: Callable[..., int], *arguments: Any) -> int:
         try:
-            return otherwise if self.error else call(*arguments)
+            return 0 if self.error else call(*arguments)
         except Exception as error:
             self.error = error
-            return otherwise
+            return 0
 
-    def read(self, count: int = -1) -> bytes:
-        return self._guard(self._file.read, count, otherwise=b"")
-
-    def readinto(self, buffer: memoryview) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    def readinto(self, buffer: Any) -> int:
+        return self._guard(self._file.readinto, buffer)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._guard(self._file.seek, offset, whence, otherwise=0)
+        return self._guard(self._file.seek, offset, whence)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def check_file(name: str | Path) -> str | Path:
