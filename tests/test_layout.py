@@ -20,6 +20,8 @@ def test_functions_are_short_and_take_few_parameters():
             # A command takes an argument for each of its options.
             is_command = path.parent.name == "cli" and node.decorator_list
             lines = node.end_lineno - node.lineno + 1
+            if is_command:  # its docstring is the page that --help shows
+                lines -= len((ast.get_docstring(node) or "").splitlines())
             if lines > MAX_LINES or (parameters > MAX_PARAMETERS and not is_command):
                 broken.append(
                     f"{path.relative_to(root)}: {node.name}: {lines} lines, {parameters} parameters"

@@ -11,10 +11,10 @@ _PAGE = Path(__file__).resolve().parents[1] / "app" / "page.py"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--model", type=model_path, metavar="MODEL", help="The first in the page's list of models.")
+@click.option("--model", type=model_path, metavar="MODEL", help="Model that the page shows first.")
 @click.option("--folder", type=EXISTING_FOLDER, help="Recordings to choose from; reviews stay beside them.")
-@click.option("--max-upload-mb", type=COUNT, default=200, help="Larger uploads are refused.")
-@click.option("--max-minutes", type=LENGTH, default=180.0, help="Longer recordings are refused.")
+@click.option("--max-upload-mb", type=COUNT, default=200, help="Refuse larger uploads.")
+@click.option("--max-minutes", type=LENGTH, default=180.0, help="Refuse longer recordings.")
 @click.argument("streamlit_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- STREAMLIT OPTIONS]")
 def app(
     model: Path | None,

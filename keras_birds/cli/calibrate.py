@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from keras_birds.cli.options import ANY_PATH, EXISTING_FOLDER
-from keras_birds.cli.reporting import make_reporter
+from keras_birds.cli.options import ANY_PATH, EXISTING_FOLDER, choice_option
+from keras_birds.cli.reporting import make_reporter, text_table
 
 if TYPE_CHECKING:
     from keras_birds.labels import LabelSet
@@ -16,20 +16,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=ANY_PATH, metavar="RUN")
-@click.option(
-    "--method",
-    type=click.Choice(("platt", "isotonic")),
-    default="platt",
-    help="A line in the logit, or any rising curve.",
+@choice_option(
+    "--method", ("platt", "isotonic"), "Curve to fit: platt is a line in the logit, isotonic any that rises."
 )
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.9,
-    help="Share of right detections to aim for.",
+    help="Share of right detections to reach.",
 )
 @click.option(
-    "--reviews", type=EXISTING_FOLDER, help="Fit to reviews (keras-birds app) of its detections too."
+    "--reviews", type=EXISTING_FOLDER, help="Fit to the reviews beside this folder's recordings too."
 )
 def calibrate(run: Path, method: str, precision: float, reviews: Path | None) -> None:
     """Fit a run's scores to its out-of-fold recordings, so that 0.8 means right eight times in ten.
@@ -76,17 +73,13 @@ def calibrate(run: Path, method: str, precision: float, reviews: Path | None) ->
 
 
 def _describe(calibration: "Calibration", labels: "LabelSet") -> str:
-    width = max(12, *(len(x) for x in labels))
-    lines = [f"{'label':<{width}}{'positives':>10}{'threshold':>11}  95 % interval"]
+    rows: list[tuple[object, ...]] = [("label", "positives", "threshold", "95 % interval")]
     for name, x in zip(labels, calibration.labels, strict=True):
-        if x.refused:
-            found = f"{'–':>11}  left as it is: {x.refused}"
-        elif x.threshold is None or x.threshold_interval is None:
-            found = f"{'–':>11}  no score has a precision of {calibration.precision:g}"
-        else:
-            low, high = x.threshold_interval
-            found = f"{x.threshold:>11.3f}  {low:.3f} to {high:.3f}"
-        lines.append(f"{name:<{width}}{x.positives:>10}{found}")
+        said = f"no score has a precision of {calibration.precision:g}"
+        if x.threshold_interval is not None:
+            said = "{:.3f} to {:.3f}".format(*x.threshold_interval)
+        threshold = "–" if x.refused or x.threshold is None else f"{x.threshold:.3f}"
+        rows.append((name, x.positives, threshold, f"left as it is: {x.refused}" if x.refused else said))
     before, after = calibration.error_before, calibration.error_after
-    lines.append(f"Expected calibration error: {before:.4f} before, {after:.4f} after ({calibration.method})")
-    return "\n".join(lines)
+    error = f"Expected calibration error: {before:.4f} before, {after:.4f} after ({calibration.method})"
+    return f"{text_table(*rows)}\n{error}"

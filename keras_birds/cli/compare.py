@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_birds.cli.options import ANY_PATH, format_option
+from keras_birds.cli.reporting import text_table
 
 if TYPE_CHECKING:
     from keras_birds.evaluation.compare import Comparison
@@ -34,11 +35,12 @@ def compare(run_a: Path, run_b: Path, form: str) -> None:
 
 
 def _describe(comparison: "Comparison") -> str:
-    lines = [f"{'fold':<6}{'recordings':>11}{'A':>9}{'B':>9}{'B - A':>10}  95 % interval"]
+    rows: list[tuple[object, ...]] = [("fold", "recordings", "A", "B", "B - A", "95 % interval")]
     for x in [*comparison.folds, comparison.mean]:
-        name, found = "mean" if x.fold is None else str(x.fold), x.difference
-        row = f"{name:<6}{x.recordings:>11}{x.a:>9.4f}{x.b:>9.4f}{found.value:>+10.4f}"
-        lines.append(f"{row}  {found.low:+.4f} to {found.high:+.4f}")
+        found, name = x.difference, "mean" if x.fold is None else x.fold
+        interval = f"{found.low:+.4f} to {found.high:+.4f}"
+        rows.append((name, x.recordings, x.a, x.b, f"{found.value:+.4f}", interval))
+    lines = [text_table(*rows)]
     better = "B" if comparison.mean.difference.value > 0 else "A"
     lines.append(
         f"{better} is better: the interval of the mean difference is all on one side of 0."

@@ -29,7 +29,7 @@ _workers_option = click.option(
     type=click.IntRange(min=1),
     default=available_cpus,
     show_default="one for each core",
-    help="Threads.",
+    help="Threads that read recordings.",
 )
 
 

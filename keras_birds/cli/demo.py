@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_birds.cli.options import NEW_FOLDER
-from keras_birds.cli.reporting import make_reporter
+from keras_birds.cli.reporting import make_reporter, text_table
 
 if TYPE_CHECKING:
     from keras_birds.training.train import RunResult
 
 
 @click.command()
-@click.option("--out", type=NEW_FOLDER, default=Path("demo"), help="Where data set, run and figure go.")
+@click.option("--out", type=NEW_FOLDER, default=Path("demo"), help="Folder for data set, run and figure.")
 def demo(out: Path) -> None:
     """Train and predict on a small data set made on the spot.
 
@@ -59,9 +59,9 @@ def _label_table(result: "RunResult") -> str:
     fold = result.folds[0]
     oof = OutOfFold.read(fold.folder / OOF)
     aucs, positives = label_aucs(oof.targets, oof.scores), (oof.targets >= 0.5).sum(axis=0)
-    lines = [f"{'label':<12}{'recordings':>12}{'ROC-AUC':>10}"]
-    lines += [f"{x:<12}{n:>12}{auc:>10.4f}" for x, n, auc in zip(oof.labels, positives, aucs, strict=True)]
-    return "\n".join([*lines, f"{'mean':<12}{len(oof.paths):>12}{fold.macro_auc:>10.4f}", ""])
+    rows = zip(oof.labels, positives, map(float, aucs), strict=True)
+    mean = "mean", len(oof.paths), fold.macro_auc
+    return text_table(("label", "recordings", "ROC-AUC"), *rows, mean) + "\n"
 
 
 def _predict(result: "RunResult", example: Path, figure: Path) -> None:

@@ -42,38 +42,34 @@ _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
 @click.command()
 @inputs_argument
 @click.option(
-    "--out", required=True, type=NEW_FOLDER, help="New or empty, or of the same command: it goes on."
+    "--out", required=True, type=NEW_FOLDER, help="Folder of results: a new one, or one to go on with."
 )
 @model_options
 @score_options
 @rules_options
-@click.option("--top-k", type=COUNT, help="Labels for each window, at most. [default: all]")
+@click.option("--top-k", type=COUNT, help="Keep at most so many labels of each window. [default: all]")
 @click.option(
     "--smooth",
     "smooth_windows",
     type=COUNT,
     default=1,
     metavar="N",
-    help="Mean over N neighbouring windows, odd.",
+    help="Take the mean score over N neighbouring windows, an odd number.",
 )
-@click.option("--merge", is_flag=True, help="Windows of a label that touch become one event.")
+@click.option("--merge", is_flag=True, help="Make one event of a label's windows that touch.")
 @click.option(
     "--format",
     "formats",
     type=click.Choice(_FORMATS),
     multiple=True,
     default=("csv",),
-    help="May be repeated.",
+    help="Form of the table of detections. May be repeated.",
 )
-@click.option("--per-recording", is_flag=True, help="One table for each recording instead of one for all.")
-@click.option("--keep-scores", is_flag=True, help="Keep every window's scores as float16.")
+@click.option("--per-recording", is_flag=True, help="Write a table for each recording, not one for all.")
+@click.option("--keep-scores", is_flag=True, help="Keep every window's scores too, in scores/.")
+@click.option("--time-pattern", help="How names tell the time: REC_%Y%m%d_%H%M%S. [default: the common ways]")
 @click.option(
-    "--time-pattern", metavar="PATTERN", help="Of times in names: REC_%Y%m%d_%H%M%S. [default: common ones]"
-)
-@click.option(
-    "--sample-submission",
-    type=EXISTING_FILE,
-    help="The competition's, for birdclef: columns and missing rows.",
+    "--sample-submission", type=EXISTING_FILE, help="For birdclef: the competition's sample submission."
 )
 @ray_option("recordings")
 @strict_option
@@ -157,10 +153,9 @@ def _score(
     ray_address: str | None,
 ) -> "_Counter":
     """Scores what is still to do."""
-    from keras_birds.cli.reporting import OutputRange, progress_bar
+    from keras_birds.cli.reporting import progress_bar, watched
     from keras_birds.inference.scorer import score_recordings
 
-    outputs = OutputRange(model)
     with ExitStack() as stack:
         score: Any = score_recordings
         if ray_address is not None:
@@ -169,10 +164,9 @@ def _score(
             say = partial(click.echo, err=True)
             score = stack.enter_context(ClusterScorer(classifier, model.provider, options.workers, say))
         counter = _Counter(results, len(files), stack.enter_context(progress_bar()))
-        for scored in score(classifier, results.to_do(files), options, counter.on_scored):
-            outputs.add(scored)
+        scores = score(classifier, results.to_do(files), options, counter.on_scored)
+        for scored in watched(scores, model):
             counter.add(results.add(scored))
-    outputs.close()
     return counter
 
 
@@ -181,8 +175,7 @@ class _Counter:
 
     def __init__(self, results: "Results", total: int, bar: "Progress"):
         self.scored = self.failed = self.gone = self.detections = 0
-        self._results, self._total, self._bar = results, total, bar
-        self._scored_s = 0.0
+        self._results, self._total, self._bar, self._scored_s = results, total, bar, 0.0
         self._began = self._told_at = time.monotonic()
         self._task = bar.add_task("", total=total)
 
@@ -203,7 +196,7 @@ class _Counter:
             self.scored += 1
             self.detections += recording.detections
         if problem := describe_problem(recording):
-            self._bar.console.print(problem, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(problem, soft_wrap=True)
         self._show()
 
     def summary(self) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_birds.cli.options import ANY_PATH, EXISTING_FOLDER, NEW_FOLDER, SHARE
-from keras_birds.cli.reporting import make_reporter
+from keras_birds.cli.reporting import make_reporter, text_table
 
 if TYPE_CHECKING:
     from keras_birds.evaluation.evaluate import Evaluation
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=ANY_PATH, metavar="RUN")
-@click.option("--data", "data_dir", type=EXISTING_FOLDER, help="The data set. [default: as in training]")
+@click.option(
+    "--data", "data_dir", type=EXISTING_FOLDER, help="The data set's folder. [default: as in training]"
+)
 @click.option("--out", type=NEW_FOLDER, help="Folder for the report. [default: RUN/evaluation]")
-@click.option("--threshold", type=SHARE, default=0.25, help="Score from which a label counts as there.")
-@click.option("--against", type=ANY_PATH, metavar="RUN", help="A run of the same recipe under other folds.")
+@click.option("--threshold", type=SHARE, default=0.25, help="Least score with which a label counts as there.")
+@click.option("--against", type=ANY_PATH, metavar="RUN", help="Compare with this run under other folds.")
 def evaluate(
     run: Path, data_dir: Path | None, out: Path | None, threshold: float, against: Path | None
 ) -> None:
@@ -55,13 +57,14 @@ def evaluate(
 
 
 def _describe(evaluation: "Evaluation") -> str:
-    head = f"{'fold':<6}{'recordings':>11}{'labels':>8}{'macro AUC':>11}  {'95 % interval':<17}"
-    lines = [f"{head}{'cmAP':>7}{'top-1':>7}"]
+    rows: list[tuple[object, ...]] = [
+        ("fold", "recordings", "labels", "macro AUC", "95 % interval", "cmAP", "top-1")
+    ]
     for x in [*evaluation.folds, evaluation.mean]:
-        name, area = "mean" if x.fold is None else str(x.fold), x.macro_auc
-        bounds = f"{area.low:.4f} to {area.high:.4f}"
-        row = f"{name:<6}{x.recordings:>11}{x.labels:>8}{area.value:>11.4f}  {bounds:<17}"
-        lines.append(f"{row}{x.cmap:>7.3f}{x.top1_accuracy:>7.3f}")
+        name, area = "mean" if x.fold is None else x.fold, x.macro_auc
+        interval = f"{area.low:.4f} to {area.high:.4f}"
+        rows.append((name, x.recordings, x.labels, area.value, interval, x.cmap, x.top1_accuracy))
+    lines = [text_table(*rows)]
     hidden, other = evaluation.hidden, evaluation.other
     if hidden is not None:
         lines.append(f"Hidden recordings, {hidden.windows} windows: macro AUC {hidden.macro_auc}")

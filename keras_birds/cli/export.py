@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
-from keras_birds.cli.options import NEW_FILE, check_folder_of, model_path
+from keras_birds.cli.options import NEW_FILE, check_folder_of, choice_option, model_path
 from keras_birds.cli.reporting import make_reporter
 from keras_birds.export.formats import SUFFIX, Format, Input, Precision, check_format
 
@@ -21,21 +21,24 @@ _MAX_CLIPS = 64
 @click.command()
 @click.argument("model", type=model_path, metavar="MODEL")
 @click.option(
-    "--out", type=NEW_FILE, required=True, help=".onnx, .xml (OpenVINO), .tflite (LiteRT) or .pt2 (torch)."
+    "--out",
+    type=NEW_FILE,
+    required=True,
+    help="File to write: .onnx, .xml (OpenVINO), .tflite (LiteRT) or .pt2.",
 )
-@click.option("--format", "fmt", type=click.Choice(get_args(Format)), help="[default: as --out ends]")
 @click.option(
+    "--format", "fmt", type=click.Choice(get_args(Format)), help="Kind of the file. [default: as --out ends]"
+)
+@choice_option(
     "--input",
+    get_args(Input),
+    "What goes in: sound, for probabilities, or mel images, for logits.",
     "input_kind",
-    type=click.Choice(get_args(Input)),
-    default="waveform",
-    help="Sound to probabilities, or mel images to logits.",
 )
-@click.option(
+@choice_option(
     "--precision",
-    type=click.Choice(get_args(Precision)),
-    default="float32",
-    help="Of the stored weights: float16 takes half the room, int8-weights a quarter. Arithmetic is float32.",
+    get_args(Precision),
+    "How weights are stored: float16 takes half the room, int8-weights a quarter.",
 )
 @click.option(
     "--prune",
@@ -47,8 +50,7 @@ _MAX_CLIPS = 64
 @click.option(
     "--clips",
     type=click.Path(exists=True, path_type=Path),
-    metavar="DIR",
-    help="To compare on. [default: the run's, or test sounds]",
+    help="Recordings to compare on. [default: the run's]",
 )
 def export(
     model: Path,

@@ -14,6 +14,7 @@ from keras_birds.cli.options import (
     COUNT,
     RulesChoice,
     calibrated_option,
+    choice_option,
     model_path,
     overlap_option,
     rules_options,
@@ -26,22 +27,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
-@click.option("--model", type=model_path, metavar="MODEL", help="As for predict.")
-@click.option("--rate", "rate_hz", type=click.IntRange(min=1000), metavar="HZ", help="Of raw samples.")
-@click.option("--channels", type=COUNT, default=1, help="Of raw samples.")
+@click.option("--model", type=model_path, metavar="MODEL", help="The model, as for `predict`.")
 @click.option(
-    "--sample-format",
-    type=click.Choice(("s16", "s24", "s32", "f32")),
-    default="s16",
-    help="Raw, little-endian.",
+    "--rate", "rate_hz", type=click.IntRange(1000), metavar="HZ", help="Sample rate of raw samples on stdin."
 )
-@click.option("--device", metavar="NAME|NUMBER", help="The microphone. [default: the system's]")
+@click.option("--channels", type=COUNT, default=1, help="Channels of raw samples on stdin.")
+@choice_option(
+    "--sample-format",
+    ("s16", "s24", "s32", "f32"),
+    "What raw samples are: integers or floats, little-endian.",
+)
+@click.option("--device", metavar="NAME|NUMBER", help="Microphone to hear. [default: the system's]")
 @overlap_option
 @rules_options
 @calibrated_option
-@click.option(
-    "--format", "fmt", type=click.Choice(("text", "json")), default="text", help="For people or for programs."
-)
+@choice_option("--format", ("text", "json"), "Lines for people or for programs.", "fmt")
 def listen(
     source: str | None,
     model: Path | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_birds.cli.options import format_option, model_path
+from keras_birds.cli.reporting import text_table
 
 if TYPE_CHECKING:
     from keras_birds.models.metadata import ModelMetadata
@@ -28,13 +29,18 @@ def models(form: str) -> None:
     if form == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    lines = [("model", "from", "labels", "macro AUC", "MB", "licence")]
-    for x in rows:
-        area = "–" if x["macro_auc"] is None else f"{x['macro_auc']:.4f}"
-        lines.append((x["model"], x["from"], str(x["labels"]), area, f"{x['mb']:.1f}", x["licence"] or "–"))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(x.ljust(width) for x, width in zip(line, widths, strict=True)).rstrip())
+    found = [
+        (
+            x["model"],
+            x["from"],
+            x["labels"],
+            x["macro_auc"] or math.nan,
+            f"{x['mb']:.1f}",
+            x["licence"] or "–",
+        )
+        for x in rows
+    ]
+    click.echo(text_table(("model", "from", "labels", "macro AUC", "MB", "licence"), *found))
     click.echo("`keras-birds info MODEL` tells more of one")
 
 

@@ -31,38 +31,43 @@ COUNT = click.IntRange(min=1)
 LENGTH = click.FloatRange(min=0, min_open=True)
 SHARE = click.FloatRange(0, 1)
 
+
+def choice_option(name: str, choices: tuple[str, ...], said: str, *key: str) -> Callable[[Command], Command]:
+    """An option that takes one of some words, by default the first."""
+    return click.option(name, *key, type=click.Choice(choices), default=choices[0], help=said)
+
+
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUTS...")
 overlap_option = click.option(
     *("--overlap", "overlap_s"),
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="SECONDS",
-    help="How much each window shares with the one before.",
+    help="How much of each window is shared with the one before.",
 )
 calibrated_option = click.option(
     "--calibrated",
     is_flag=True,
-    help="Scores as `keras-birds calibrate RUN` found them to mean; --threshold RUN/calibration/thresholds.csv fits.",
+    help="Give scores as `keras-birds calibrate RUN` fitted them; --threshold RUN/calibration/thresholds.csv fits.",
 )
-strict_option = click.option("--strict/--no-strict", default=True, help="Exit code 1 if any file fails.")
+strict_option = click.option(
+    "--strict/--no-strict", default=True, help="End with exit code 1 if any file fails."
+)
 data_option = click.option(
     *("--data", "data_dir"),
     type=ANY_PATH,
     metavar="DIR",
     help="Data set: BirdCLEF's layout, a CSV, or a folder per label. [default: data.dir, else this folder]",
 )
-format_option = click.option(
-    *("--format", "form"),
-    type=click.Choice(("table", "json")),
-    default="table",
-    help="For people or for programs.",
+format_option = choice_option(
+    "--format", ("table", "json"), "A table for people or JSON for programs.", "form"
 )
 
 
 def config_options(command: Command) -> Command:
     """Adds `--config` and `--set`."""
     config = "Settings: a shipped configuration or a TOML file."
-    change = "Change one setting, e.g. training.epochs=2. May be repeated."
+    change = "Change one setting, for instance training.epochs=2. May be repeated."
     setting = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help=change)
     name = click.option("--config", "config_name", default="baseline", metavar="NAME|FILE", help=config)
     return name(setting(command))
@@ -174,10 +179,10 @@ def model_options(command: Command) -> Command:
     """Adds `--model` and all that says how it is run; the command gets a `ModelChoice` as `model`."""
     trained = "A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or a shipped model. "
     default = "[default: the newest run in runs/, else the shipped model animals]"
-    engine = "[default: onnx, unless --model is a .keras file]"
-    provider = "ONNX Runtime on cpu, cuda, ... [default: cuda where it is]"
-    decoder = "What reads the files. [default: as the model was trained]"
-    labels = "Another's ONNX model that takes sound: its labels, one a line."
+    engine = "What computes: ONNX Runtime or Keras. [default: onnx, unless --model is a .keras file]"
+    provider = "Where ONNX Runtime computes: cpu, cuda, ... [default: cuda where there is a GPU for it]"
+    decoder = "What decodes audio files. [default: as in the model's training]"
+    labels = "For an ONNX model of others that takes sound: file of its labels, one a line."
     output = click.Choice(("logits", "probabilities"))
     return _bundled(
         command,
@@ -189,9 +194,15 @@ def model_options(command: Command) -> Command:
         click.option("--provider", metavar="NAME", help=provider),
         click.option("--decoder", type=click.Choice(("soundfile", "tfio")), help=decoder),
         click.option("--labels", type=EXISTING_FILE, help=labels),
-        click.option("--sample-rate", "sample_rate_hz", type=COUNT, metavar="HZ", help="... its rate."),
-        click.option("--window-s", type=LENGTH, metavar="SECONDS", help="... its window."),
-        click.option("--output", type=output, default="logits", help="... what it gives."),
+        click.option(
+            "--sample-rate",
+            "sample_rate_hz",
+            type=COUNT,
+            metavar="HZ",
+            help="For such a model: sample rate it takes.",
+        ),
+        click.option("--window-s", type=LENGTH, metavar="SECONDS", help="For such a model: length it takes."),
+        click.option("--output", type=output, default="logits", help="For such a model: what it gives."),
     )
 
 
@@ -203,15 +214,15 @@ def score_options(command: Command) -> Command:
 
         return ScoreOptions(**values)
 
-    channels = "The mean over channels, each by itself, or channel N from 1."
+    channels = "What to score: the mean over channels, each channel by itself, or channel N from 1."
     return _bundled(
         command,
         "score",
         make,
         overlap_option,
         click.option("--channel", type=channel, default="mix", metavar="mix|all|N", help=channels),
-        click.option("--workers", type=COUNT, help="Threads that compute. [default: all processors]"),
-        click.option("--batch-size", type=COUNT, help="Windows at a time. [default: the model's fastest]"),
+        click.option("--workers", type=COUNT, help="Threads that compute. [default: one a processor]"),
+        click.option("--batch-size", type=COUNT, help="Windows computed at a time. [default: the fastest]"),
     )
 
 

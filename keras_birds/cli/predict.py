@@ -1,11 +1,11 @@
 """`keras-birds predict`: one answer for each recording."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -15,6 +15,7 @@ from keras_birds.cli.options import (
     NEW_FILE,
     ModelChoice,
     check_folder_of,
+    choice_option,
     find_files,
     inputs_argument,
     model_options,
@@ -24,7 +25,7 @@ from keras_birds.cli.options import (
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
-    from keras_birds.inference.scorer import RecordingScores, ScoreOptions
+    from keras_birds.inference.scorer import ScoreOptions
 
 _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
 
@@ -33,29 +34,28 @@ _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
 @inputs_argument
 @model_options
 @score_options
-@click.option("--top-k", type=COUNT, default=5, help="Labels for each recording.")
-@click.option(
+@click.option("--top-k", type=COUNT, default=5, help="How many labels to give for each recording.")
+@choice_option(
     "--aggregate",
+    ("mean", "max"),
+    "How windows make an answer; max finds one call in a long recording.",
     "method",
-    type=click.Choice(("mean", "max")),
-    default="mean",
-    help="A recording's answer over its windows; max finds a single call in a long recording.",
 )
 @click.option(
-    "--figure", type=NEW_FILE, metavar="FILE.png", help="Draw one recording: waveform, mel and top labels."
+    "--figure", type=NEW_FILE, metavar="FILE.png", help="Draw the one recording with its top labels."
 )
 @click.option(
     "--frames",
     type=NEW_FILE,
     metavar="FILE.csv",
-    help="Score the frames of each clip too, for the top labels: where in it they are. Needs an attention head.",
+    help="Write where in clips the labels are; needs an attention head.",
 )
-@click.option("--out", type=ANY_PATH, metavar="FILE", help="Write answers to a file, not to stdout.")
+@click.option("--out", type=ANY_PATH, metavar="FILE", help="Write the answers to this file, not to stdout.")
 @click.option(
     "--format",
     "fmt",
     type=click.Choice(tuple(_FORMATS.values())),
-    help="[default: by the name of --out: .txt, .csv or .json; else table]",
+    help="Form of the answers. [default: by the name of --out: .txt, .csv or .json; else table]",
 )
 @strict_option
 @click.pass_context
@@ -104,22 +104,24 @@ def predict(
     classifier = model.load()
     if frames is not None:
         classifier.frame_engines()
-    from keras_birds.cli.reporting import OutputRange
+    from keras_birds.cli.reporting import progress_bar, watched
     from keras_birds.inference.aggregate import answer
     from keras_birds.inference.scorer import score_recordings
-    from keras_birds.results.report import AnswerSink, FrameWriter, answer_writer, describe_problem
+    from keras_birds.results.report import FrameWriter, answer_writer, describe_problem
 
-    outputs, failed = OutputRange(model), 0
+    failed = 0
     with ExitStack() as stack:
         stream = stack.enter_context(_output(out, fmt))
-        sinks: list[AnswerSink] = [answer_writer(fmt, stream, classifier.model_id)]
+        sinks = [answer_writer(fmt, stream, classifier.model_id)]
         if frames is not None:
             table = stack.enter_context(_output(frames, "csv"))
             sinks.append(FrameWriter(table, classifier, score.channel))
-        for scored in _with_progress(score_recordings(classifier, files, score), len(files), stream):
-            outputs.add(scored)
+        # No bar where tables go to the same screen.
+        bar = stack.enter_context(progress_bar(len(files) > 1 and not stream.isatty()))
+        scores = bar.track(score_recordings(classifier, files, score), len(files), description="Scoring")
+        for scored in watched(scores, model):
             if problem := describe_problem(scored.recording):
-                click.echo(problem, err=True)
+                bar.console.print(problem, soft_wrap=True)
             prediction = answer(scored, classifier.labels, method, top_k)
             for sink in sinks:
                 sink.add(prediction)
@@ -132,19 +134,12 @@ def predict(
         prediction_figure(classifier, prediction, figure, score.channel)
     scored_files = len(files) - failed
     said = f"{scored_files} recording{'s' * (scored_files != 1)} scored"
-    _report(len(files), failed, {said: out, "Frames": frames, "Figure": None if failed else figure})
-    outputs.close()
-    if failed:
-        ctx.exit(1 if strict else 0)
-
-
-def _report(total: int, failed: int, files: dict[str, Path | None]) -> None:
-    """Tells what was done and where it is."""
-    for what, path in files.items():
+    for what, path in {said: out, "Frames": frames, "Figure": None if failed else figure}.items():
         if path is not None:
             click.echo(f"{what}: {printable(path)}", err=True)
     if failed:
-        click.echo(f"{failed} of {total} files failed.", err=True)
+        click.echo(f"{failed} of {len(files)} files failed.", err=True)
+        ctx.exit(1 if strict else 0)
 
 
 def _check(
@@ -195,13 +190,3 @@ def _output(out: Path | None, fmt: str) -> Iterator[TextIO]:
 
     with new_text(out, errors) as file:
         yield file
-
-
-def _with_progress(scores: Iterable[Any], total: int, stream: TextIO) -> "Iterable[RecordingScores]":
-    """A bar on stderr where it is a terminal, unless tables go to the same screen."""
-    if total == 1 or not sys.stderr.isatty() or stream.isatty():
-        return scores
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(scores, "Scoring", total, console=Console(stderr=True), transient=True)

@@ -4,30 +4,30 @@ from pathlib import Path
 
 import click
 
-from keras_birds.cli.options import ANY_PATH, COUNT, EXISTING_FOLDER, SHARE
+from keras_birds.cli.options import ANY_PATH, COUNT, EXISTING_FOLDER, SHARE, choice_option
 
 
 @click.command()
 @click.argument("results", type=EXISTING_FOLDER)
 @click.option(
-    "--out", required=True, type=ANY_PATH, metavar="FOLDER", help="For the clips: a new or an empty folder."
+    "--out", required=True, type=ANY_PATH, metavar="FOLDER", help="Folder of the clips: new or empty."
 )
-@click.option("--per-label", type=COUNT, default=20, help="Clips of each label, at most.")
-@click.option("--pick", type=click.Choice(("best", "random", "balanced")), default="best", help="Which.")
+@click.option("--per-label", type=COUNT, default=20, help="Cut at most so many clips of each label.")
+@choice_option(
+    "--pick",
+    ("best", "random", "balanced"),
+    "Which detections: the best, any, or some of each tenth of the scores.",
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 600),
     default=5.0,
-    help="Of a clip, around the detection's middle.",
+    help="Length of a clip, around a detection's middle.",
 )
-@click.option(
-    "--label", "labels", multiple=True, metavar="NAME", help="Only this label or name. May be repeated."
-)
-@click.option("--min-score", type=SHARE, default=0.0, metavar="P", help="Leave out lower scores.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=42, help="Same seed, same clips, also among equal scores."
-)
-@click.option("--format", "fmt", type=click.Choice(("flac", "wav")), default="flac")
+@click.option("--label", "labels", multiple=True, help="Cut this label or name only. May be repeated.")
+@click.option("--min-score", type=SHARE, default=0.0, metavar="P", help="Leave out lower scores than this.")
+@click.option("--seed", type=click.IntRange(0), default=42, help="The same seed draws the same clips.")
+@choice_option("--format", ("flac", "wav"), "Kind of the clips.", "fmt")
 @click.pass_context
 def segments(
     ctx: click.Context,
@@ -97,7 +97,7 @@ def segments(
 
         def tell(file: str, reason: str, clips: int) -> None:
             line = f"Failed: {printable(file)}: {reason} ({_count(clips, 'clip')})"
-            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            bar.console.print(line, soft_wrap=True)
 
         cut = cut_segments(picked, out, seconds, fmt, tell, lambda count: bar.advance(task, count))
     n_labels = len({x.label for x in picked})

@@ -1,6 +1,5 @@
 """`keras-birds train`: train one fold, all of them, or on all recordings."""
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keras_birds.cli.options import ANY_PATH, config_options, data_option, ray_option, resolve_data_dir
-from keras_birds.cli.reporting import make_reporter
+from keras_birds.cli.reporting import make_reporter, text_table
 
 if TYPE_CHECKING:
     from keras_birds.training.train import RunResult
@@ -16,8 +15,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @data_option
-@click.option("--fold", default="0", metavar="N|all|full", help="Which fold to train.")
-@click.option("--out", type=ANY_PATH, metavar="RUN", help="A new or empty folder. [default: runs/<time>]")
+@click.option(
+    "--fold", default="0", metavar="N|all|full", help="Fold to train, or all; full takes all recordings."
+)
+@click.option("--out", type=ANY_PATH, metavar="RUN", help="The run: a new folder. [default: runs/<time>]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out or the newest one.")
 @ray_option("folds")
 @config_options
@@ -80,11 +81,10 @@ def train(
 
 
 def _summary(result: "RunResult") -> str:
-    lines = [f"{'fold':<6}{'macro AUC':>10}{'kept epoch':>12}"]
-    for x in result.folds:
-        auc, epoch = "–" if math.isnan(x.macro_auc) else f"{x.macro_auc:.4f}", f"{x.kept_epoch}/{x.epochs}"
-        lines.append(f"{x.fold:<6}{auc:>10}{epoch:>12}")
-    if len(result.folds) > 1:
-        lines.append(f"{'mean':<6}{result.mean_macro_auc:>10.4f}")
-    lines += [f"Run: {result.out}", f"Next: keras-birds predict clip.ogg --model {result.out}"]
-    return "\n".join(lines)
+    rows = [(x.fold, x.macro_auc, f"{x.kept_epoch}/{x.epochs}") for x in result.folds]
+    if len(rows) > 1:
+        rows.append(("mean", result.mean_macro_auc, ""))
+    return (
+        text_table(("fold", "macro AUC", "kept epoch"), *rows)
+        + f"\nRun: {result.out}\nNext: keras-birds predict clip.ogg --model {result.out}"
+    )
