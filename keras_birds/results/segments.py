@@ -249,8 +249,7 @@ def cut_segments(
     Args:
         segments: what to cut, in the order of the table.
         out: a new or empty folder; names of labels and recordings are written as in `recording_path`.
-        seconds: length of the clips.
-        fmt: one of `CLIP_FORMATS`.
+        seconds, fmt: length of the clips, and one of `CLIP_FORMATS`.
         on_problem: is told of a recording that is gone, has changed or can't be read: its name, why, and how many
             clips are lost. The others go on.
         on_done: is told how many clips more are done or lost.
