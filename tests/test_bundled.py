@@ -7,28 +7,27 @@ import shutil
 import pandas as pd
 import pytest
 
-import keras_birds
 from keras_birds.errors import ModelError
 from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.find import DEFAULT, bundled_models, bundled_name, card_of, resolve_model
-from keras_birds.models.metadata import ModelMetadata
 from keras_birds.resources import resource
 
 MODEL = resource("assets", "animals.onnx")
 
 
-@pytest.fixture
-def metadata():
-    return ModelMetadata.read_onnx(MODEL)
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
-def test_the_shipped_model_is_small_and_says_what_it_is(metadata, animals_dir):
+def test_the_shipped_model_is_small_and_says_what_it_is(animals_dir):
     assert bundled_models() == {DEFAULT: MODEL}
     assert [bundled_name(x) for x in (MODEL, MODEL.with_name("other.onnx"))] == ["animals", ""]
     assert MODEL.stat().st_size < 10e6
-    assert metadata.model_id == "animals"
-    assert (metadata.mel.height, metadata.mel.width) == (128, 256)
-    assert OnnxEngine(MODEL).num_frames == 8
+    engine = OnnxEngine(MODEL)
+    metadata = engine.metadata
+    assert (metadata.model_id, metadata.mel.height, metadata.mel.width) == ("animals", 128, 256)
+    assert engine.num_frames == 8
     taxonomy = pd.read_csv(animals_dir / "taxonomy.csv")
     assert list(metadata.labels) == list(taxonomy["primary_label"])
     assert [x.common_name for x in metadata.labels.items] == list(taxonomy["common_name"])
@@ -39,30 +38,24 @@ def test_the_shipped_model_is_small_and_says_what_it_is(metadata, animals_dir):
     assert not [x for x in (*(f"\n## {x}\n" for x in headings), *figures) if x not in card]
 
 
-def test_a_fresh_install_predicts_with_it_and_says_so(animals_dir, tmp_path, monkeypatch, run_command):
-    monkeypatch.chdir(tmp_path)
-    for label in ("rooster", "dog", "cow"):
+def test_a_fresh_install_predicts_with_it_and_says_so(animals_dir, run_command):
+    said = (
+        "Model: animals, bundled, as there is no trained run in runs/: 11 labels, licence CC BY-NC 3.0 "
+        "(non-commercial); `keras-birds info animals` says more\n"
+    )
+    for label, options, more in (
+        ("dog", (), ""),
+        ("cow", ("--calibrated",), "Scores are calibrated (platt)\n"),
+        ("rooster", ("--frames", "frames.csv", "--top-k", 1), "Frames: frames.csv\n"),
+    ):
         clip = sorted((animals_dir / "train_audio" / label).iterdir())[0]
-        code, printed, err = run_command("predict", clip, "--format", "csv")
-        assert code == 0
-        assert err == (
-            "Model: animals, bundled, as there is no trained run in runs/: 11 labels, licence CC BY-NC 3.0 "
-            "(non-commercial); `keras-birds info animals` says more\n"
-        )
+        code, printed, err = run_command("predict", clip, "--format", "csv", *options)
+        assert (code, err) == (0, said + more)
         assert printed.splitlines()[1].split(",")[1:3] == ["1", label]
+    assert len(pd.read_csv("frames.csv")) == 8
 
 
-def test_what_is_no_animal_scores_low(animals_dir, tmp_path):
-    """Its negatives: most of what it learnt as none of the labels is none of them."""
-    background = animals_dir.parent / "background" / "audio"
-    classifier = keras_birds.load("animals")
-    clips = sorted(background.rglob("*.ogg"))[::16]
-    highest = [classifier.scores(clip)[list(classifier.labels)].to_numpy().max() for clip in clips]
-    assert pd.Series(highest).median() < 0.2
-
-
-def test_a_run_of_ones_own_is_taken_instead(placeholder_run, tmp_path, monkeypatch, write_tone, run_command):
-    monkeypatch.chdir(tmp_path)
+def test_a_run_of_ones_own_is_taken_instead(placeholder_run, tmp_path, write_tone, run_command):
     clip = write_tone("a.wav", 1200.0, 2, 16_000)
     (tmp_path / "runs" / "begun" / "fold0").mkdir(parents=True)
     # Training that didn't end is never replaced in silence.
@@ -72,62 +65,46 @@ def test_a_run_of_ones_own_is_taken_instead(placeholder_run, tmp_path, monkeypat
     code, _, err = run_command("predict", clip)
     assert (code, err) == (0, "Model: 20250601-101500/fold0+fold1\n")
     code, printed, err = run_command("predict", clip, "--model", "animals", "--format", "csv")
-    assert (code, err) == (0, "")
-    assert "whtdov" not in printed
+    assert (code, err, "whtdov" in printed) == (0, "", False)
     # A file or folder of that name comes first.
     shutil.copytree(placeholder_run, tmp_path / "animals")
     assert resolve_model("animals")[0].parent.name == "fold0"
 
 
-def test_calibrated_scores_and_frames_come_with_it(animals_dir, tmp_path, monkeypatch, run_command):
-    monkeypatch.chdir(tmp_path)
-    clip = sorted((animals_dir / "train_audio" / "rooster").iterdir())[0]
-    code, _, err = run_command("predict", clip, "--calibrated")
-    assert code == 0
-    assert "Scores are calibrated (platt)" in err
-    code, _, _ = run_command("predict", clip, "--frames", "frames.csv", "--top-k", 1)
-    assert code == 0
-    assert len(pd.read_csv("frames.csv")) == 8
-
-
-def test_models_lists_what_is_here(placeholder_run, tmp_path, monkeypatch, run_command):
-    monkeypatch.chdir(tmp_path)
-    code, printed, _ = run_command("models")
-    assert code == 0
+def test_models_lists_what_is_here(placeholder_run, tmp_path, run_command):
+    _, printed, _ = run_command("models")
     licence = r"CC BY-NC 3\.0 \(non-commercial\)"
     assert re.search(rf"^animals +keras-birds +11 +0\.\d{{4}} +8\.\d +{licence}$", printed, re.M)
-    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
-    shutil.copytree(placeholder_run / "fold0", tmp_path / "runs" / "mine" / "full")
-    (tmp_path / "runs" / "mine" / "fold0" / "model.onnx").write_bytes(b"nothing")
-    (tmp_path / "runs" / "begun" / "fold0").mkdir(parents=True)
-    (tmp_path / "runs" / "notes.txt").touch()
+    mine = tmp_path / "runs" / "mine"
+    shutil.copytree(placeholder_run, mine)
+    shutil.copytree(placeholder_run / "fold0", mine / "full")
+    (mine / "fold0" / "model.onnx").write_bytes(b"nothing")
+    (mine.with_name("begun") / "fold0").mkdir(parents=True)
+    (mine.parent / "notes.txt").touch()
     code, printed, err = run_command("models", "--format", "json")
     assert code == 0
     found = json.loads(printed)
     assert [x["model"] for x in found] == ["animals", "runs/mine/fold1", "runs/mine/full"]
-    mine = {"labels": 4, "macro_auc": 0.9, "from": "training", "file": "runs/mine/fold1/model.onnx"}
-    assert mine.items() <= found[1].items()
+    own = {"labels": 4, "macro_auc": 0.9, "from": "training", "file": "runs/mine/fold1/model.onnx"}
+    assert own.items() <= found[1].items()
     # A damaged model hides no other.
-    assert err.startswith("Warning: runs/mine/fold0/model.onnx: must be a whole ONNX file. Received: 7 bytes")
-    assert err.count("\n") == 1
-    code, printed, _ = run_command("models")
+    damaged = r"Warning: runs/mine/fold0/model\.onnx: must be a whole ONNX file\. Received: 7 bytes.*\n"
+    assert re.fullmatch(damaged, err)
+    _, printed, _ = run_command("models")
     assert re.search(r"^runs/mine/fold1 +training +4 +0\.9000 +0\.0 +Apache-2\.0$", printed, re.M)
 
 
-def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_command, metadata, tmp_path):
-    code, printed, _ = run_command("info", "animals")
-    assert code == 0
+def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_command):
+    _, printed, _ = run_command("info", "animals")
     assert printed.startswith("# animals\n")
-    assert "model id     animals" in printed
-    assert "  frog  (Frog, Anura, Amphibia)" in printed
-    code, printed, _ = run_command("info", placeholder_run)
-    assert code == 0
+    said = ("model id     animals", "  frog  (Frog, Anura, Amphibia)")
+    assert [x in printed for x in said] == [True, True]
+    _, printed, _ = run_command("info", placeholder_run)
     # The members of a run share their labels.
     said = ("model id", "Amazon Kingfisher", "16,000 Hz, clips of 2 s", "calibration  none")
     assert [printed.count(x) for x in said] == [2, 1, 1, 2]
     code, printed, _ = run_command("info", "animals", "--format", "json")
     found = json.loads(printed)
-    assert found["card"].startswith("# animals")
-    assert found["members"][0]["model_id"] == metadata.model_id
-    code, _, err = run_command("info", tmp_path / "none")
+    assert (code, found["card"][:9], found["members"][0]["model_id"]) == (0, "# animals", "animals")
+    code, _, err = run_command("info", "none")
     assert (code, "or one of animals" in err) == (2, True)

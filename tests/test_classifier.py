@@ -1,46 +1,49 @@
-"""Scores of recordings, from windows to an answer, in ONNX Runtime and in Keras."""
+"""Scores of recordings, from windows to an answer: in ONNX Runtime and in Keras, however many threads there are."""
 
+import _thread
+import itertools
 import shutil
+import threading
+import time
+from collections import deque
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.special
 import soundfile
+import soxr
 from constant_model import write_constant_model
 from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata
 
 import keras_birds
 from keras_birds.audio.clips import fill
 from keras_birds.audio.mel import MelTransform
+from keras_birds.audio.stream import open_stream
 from keras_birds.errors import AudioError, ConfigError, DataError, ModelError
 from keras_birds.inference.aggregate import RankedLabel, aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
-from keras_birds.labels import Label, LabelSet
+from keras_birds.inference.scorer import ScoreOptions, score_recordings
+from keras_birds.labels import LabelSet
 
-RATE = AUDIO.sample_rate_hz
-CLIP = AUDIO.clip_samples
+RATE, CLIP = AUDIO.sample_rate_hz, AUDIO.clip_samples
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def classifier(placeholder_run):
     return keras_birds.load(placeholder_run)
 
 
-def tone_sequence(seconds: float) -> np.ndarray:
-    """A tone of each label in turn, 1.3 s each, so that no two windows are alike."""
-    t = np.arange(round(seconds * RATE)) / RATE
-    hz = np.take(TONES_HZ, (t / 1.3).astype(int), mode="wrap")
-    noise = np.random.default_rng(0).normal(0, 0.01, len(t))
-    return (0.3 * np.sin(2 * np.pi * hz * t) + noise).astype(np.float32)
-
-
 @pytest.fixture
 def record(tmp_path):
-    """Writes `tone_sequence` without loss; gives the file and its samples."""
+    """Writes a tone of each label in turn, 1.3 s each, so that no two windows are alike; the file and its samples."""
 
     def write(seconds: float):
-        samples = tone_sequence(seconds)
+        t = np.arange(round(seconds * RATE)) / RATE
+        hz = np.take(TONES_HZ, (t / 1.3).astype(int), mode="wrap")
+        noise = np.random.default_rng(0).normal(0, 0.01, len(t))
+        samples = (0.3 * np.sin(2 * np.pi * hz * t) + noise).astype(np.float32)
         soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
         return tmp_path / "a.wav", samples
 
@@ -58,17 +61,19 @@ def scores_of(frame) -> np.ndarray:
     return frame[list(LABELS)].to_numpy()
 
 
+# --- one recording or array ------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("seconds", "overlap_s", "starts_s", "ends_s"),
     [
-        (6.0, 0.0, [0, 2, 4], [2, 4, 6]),
         (5.5, 0.0, [0, 2, 4], [2, 4, 5.5]),
         (0.7, 0.0, [0], [0.7]),
         (5.5, 1.25, [0, 0.75, 1.5, 2.25, 3.0, 3.75], [2, 2.75, 3.5, 4.25, 5.0, 5.5]),
     ],
 )
 def test_scores_are_a_row_a_window_and_what_is_short_is_repeated(
-    classifier, record, seconds, overlap_s, starts_s, ends_s
+    placeholder_run, classifier, record, seconds, overlap_s, starts_s, ends_s
 ):
     path, samples = record(seconds)
     frame = classifier.scores(path, overlap_s)
@@ -76,16 +81,34 @@ def test_scores_are_a_row_a_window_and_what_is_short_is_repeated(
     assert set(frame.dtypes[2:]) == {np.dtype(np.float32)}
     assert (frame["start_s"].tolist(), frame["end_s"].tolist()) == (starts_s, ends_s)
     starts = [round(x * RATE) for x in starts_s]
-    expected = expected_scores([fill(samples[x : x + CLIP], CLIP) for x in starts])
-    np.testing.assert_allclose(scores_of(frame), expected, atol=1e-5)
-    assert len(frame) == 1 or np.ptp(expected, axis=0).max() > 0.1, "windows must differ"
+    clips = [fill(samples[x : x + CLIP], CLIP) for x in starts]
+    np.testing.assert_allclose(scores_of(frame), expected_scores(clips), atol=1e-5)
     assert classifier.score_file(path, overlap_s).recording.unscored_s == 0
+    for load, scales in (("fold0", (20.0,)), ("fold1", (10.0,))):
+        alone = keras_birds.load(placeholder_run / load).scores(path, overlap_s)
+        np.testing.assert_allclose(scores_of(alone), expected_scores(clips, scales), atol=1e-5)
+    in_keras = keras_birds.load(placeholder_run, engine="keras").scores(path, overlap_s)
+    np.testing.assert_allclose(scores_of(in_keras), scores_of(frame), atol=1e-4)
 
 
-@pytest.mark.parametrize("overlap_s", [2.0, 5.0, -0.5])
+def test_a_model_is_named_by_its_run_and_folds_and_its_settings_may_lie_beside_it(
+    classifier, placeholder_run, tmp_path
+):
+    assert classifier.model_id == "20250601-101500/fold0+fold1"
+    assert classifier.labels.items == LABELS.items
+    for name in ("model.keras", "model.json"):
+        shutil.copy(placeholder_run / "fold0" / name, tmp_path / name)
+    alone = keras_birds.load(tmp_path / "model.keras")
+    assert (alone.model_id, alone.audio.decoder) == ("20250601-101500/fold0", "soundfile")
+    assert keras_birds.load(placeholder_run, decoder="tfio").audio.decoder == "tfio"
+    with pytest.raises(ConfigError, match=r"audio\.decoder: .*Received: 'vlc'"):
+        keras_birds.load(placeholder_run, decoder="vlc")
+
+
+@pytest.mark.parametrize("overlap_s", [2.0, -0.5])
 def test_an_overlap_that_leaves_no_step_is_refused(classifier, record, overlap_s):
     path, _ = record(5.0)
-    for ask in (classifier.scores, classifier.score_file, lambda *args: list(classifier.stream(*args))):
+    for ask in (classifier.scores, lambda *args: list(classifier.stream(*args))):
         with pytest.raises(ConfigError, match=r"overlap must be .* less than the clip's 2 s\. Received: "):
             ask(path, overlap_s)
 
@@ -101,18 +124,18 @@ def test_stream_gives_the_scores_batch_by_batch(classifier, record):
 
 
 def test_an_array_gets_the_scores_of_a_file_of_it(classifier, record):
-    path, samples = record(5.5)
+    # More than one batch of windows.
+    path, samples = record(39.5)
     in_file = scores_of(classifier.scores(path))
+    assert in_file.shape == (20, 4)
     np.testing.assert_allclose(classifier.predict(samples, RATE), in_file, atol=1e-6)
-    # 5.5 s are three windows; 20 s more than one batch of them.
-    assert classifier.predict(tone_sequence(40.0), RATE).shape == (20, 4)
     clips = np.stack([samples[:CLIP], samples[CLIP : 2 * CLIP]])
     for sound in (clips.astype(np.float64), clips[:, : CLIP // 3]):
         found = classifier.predict(sound, RATE)
         assert (found.dtype, found.shape) == (np.float32, (2, 4))
         np.testing.assert_allclose(found, expected_scores([fill(x, CLIP) for x in sound]), atol=1e-5)
     tone = 0.3 * np.sin(2 * np.pi * TONES_HZ[2] * np.arange(2 * 44_100) / 44_100)
-    for sound in (tone, tone[None], np.stack([tone, tone])):
+    for sound in (tone, np.stack([tone, tone])):
         assert set(classifier.predict(sound, 44_100).argmax(axis=1)) == {2}
 
 
@@ -134,53 +157,13 @@ def test_an_array_that_is_no_sound_is_refused(classifier, clips, rate, said):
         classifier.predict(clips, rate)
 
 
-def test_a_file_that_cannot_be_read_has_no_scores(classifier, tmp_path):
-    (tmp_path / "a.wav").write_bytes(b"not audio" * 100)
-    with pytest.raises(AudioError, match="is not audio"):
-        classifier.scores(tmp_path / "a.wav")
-
-
-@pytest.mark.parametrize(
-    ("suffix", "rate", "channels"), [("wav", 8_000, 1), ("flac", 44_100, 2), ("ogg", 32_000, 1)]
-)
-def test_any_format_rate_and_channels_give_a_tone_its_label(classifier, write_tone, suffix, rate, channels):
-    for i, hz in enumerate(TONES_HZ):
-        if hz < rate / 2:
-            path = write_tone(f"{i}.{suffix}", hz, seconds=4.0, rate=rate, channels=channels)
-            assert scores_of(classifier.scores(path)).argmax(axis=1).tolist() == [i, i], hz
-
-
-def test_an_ensemble_is_the_mean_of_its_members_probabilities(placeholder_run, classifier, record):
-    path, _ = record(6.0)
-    members = [scores_of(keras_birds.load(placeholder_run / x).scores(path)) for x in ("fold0", "fold1")]
-    assert np.abs(members[0] - members[1]).max() > 0.05
-    np.testing.assert_allclose(scores_of(classifier.scores(path)), np.mean(members, axis=0), atol=1e-6)
-    assert classifier.model_id == "20250601-101500/fold0+fold1"
-    assert classifier.labels.items == LABELS.items
-
-
-def test_both_engines_give_the_same_scores(placeholder_run, classifier, record, tmp_path):
-    path, _ = record(7.3)
-    expected = scores_of(classifier.scores(path, 0.5))
-    in_keras = keras_birds.load(placeholder_run, engine="keras")
-    np.testing.assert_allclose(scores_of(in_keras.scores(path, 0.5)), expected, atol=1e-4)
-    # A .keras file by itself: the metadata is read from the JSON beside it.
-    for name in ("model.keras", "model.json"):
-        shutil.copy(placeholder_run / "fold0" / name, tmp_path / name)
-    alone = keras_birds.load(tmp_path / "model.keras")
-    fold = keras_birds.load(placeholder_run / "fold0")
-    np.testing.assert_allclose(scores_of(alone.scores(path)), scores_of(fold.scores(path)), atol=1e-4)
-    assert alone.model_id == "20250601-101500/fold0"
+# --- models and their members ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"labels": LabelSet(LABELS.items[::-1])}, "differ in order at position 1: 1139490 / amakin1"),
-        (
-            {"labels": LabelSet([*LABELS.items[:3], Label("rubthr1")])},
-            "only in .*: rubthr1; only in .*: amakin1",
-        ),
         ({"mel": MEL.model_copy(update={"top_db": 60.0})}, r"mel settings.* mel\.top_db is 80\.0 in "),
         ({"audio": AUDIO.model_copy(update={"clip_s": 3.0})}, r"audio settings.* audio\.clip_s is 2\.0 in "),
     ],
@@ -200,9 +183,6 @@ def test_members_may_differ_in_what_only_training_uses(tmp_path):
     write_constant_model(tmp_path / "fold1" / "model.onnx", [2.0] * 4, other)
     scores = keras_birds.load(tmp_path).score_clips(np.zeros((3, CLIP), np.float32))
     np.testing.assert_allclose(scores, np.full((3, 4), (0.5 + scipy.special.expit(2.0)) / 2), rtol=1e-6)
-
-
-def test_a_classifier_without_members_is_refused():
     with pytest.raises(ModelError, match="at least one model"):
         Classifier([])
 
@@ -216,13 +196,6 @@ def test_nan_logits_are_an_error_and_huge_ones_are_sure(tmp_path):
     np.testing.assert_array_equal(keras_birds.load(path).score_clips(clip), np.float32([[1, 0, 0.5, 0]]))
 
 
-def test_the_decoder_may_be_chosen_and_an_unknown_one_is_a_wrong_call(placeholder_run):
-    assert keras_birds.load(placeholder_run, decoder="tfio").audio.decoder == "tfio"
-    assert keras_birds.load(placeholder_run).audio.decoder == "soundfile"
-    with pytest.raises(ConfigError, match=r"audio\.decoder: .*Received: 'vlc'"):
-        keras_birds.load(placeholder_run, decoder="vlc")
-
-
 def test_aggregate_is_the_mean_or_the_maximum_over_windows():
     scores = np.random.default_rng(0).random((7, 4), np.float32)
     np.testing.assert_allclose(aggregate(scores), scores.mean(axis=0), rtol=1e-6)
@@ -233,13 +206,157 @@ def test_aggregate_is_the_mean_or_the_maximum_over_windows():
 
 
 def test_top_labels_are_ranked_and_equal_ones_keep_the_labels_order():
-    top = top_labels(LABELS, np.float32([0.25, 0.75, 0.5, 0.75]), 3)
-    items = LABELS.items
-    assert top == tuple(
-        RankedLabel(*x) for x in ((1, items[1], 0.75), (2, items[3], 0.75), (3, items[2], 0.5))
-    )
     # Enough of them that a sort which isn't stable mixes them.
     many = LabelSet(map(str, range(300)))
-    scores = np.tile(np.float32([0.25, 0.75, 0.5]), 100)
-    ranked = [x.label.name for x in top_labels(many, scores, 300)]
-    assert ranked == [str(x) for first in (1, 2, 0) for x in range(first, 300, 3)]
+    ranked = top_labels(many, np.tile(np.float32([0.25, 0.75, 0.5]), 100), 299)
+    assert ranked[:2] == (RankedLabel(1, many.items[1], 0.75), RankedLabel(2, many.items[4], 0.75))
+    order = [x for first in (1, 2, 0) for x in range(first, 300, 3)]
+    assert [x.label.name for x in ranked] == [str(x) for x in order[:299]]
+
+
+# --- many recordings -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recordings(tmp_path, write_tone):
+    """Short and long ones, with three that can't be read."""
+    seconds = (0.5, 37.3, 4.0, 2.0, 11.1) * 3
+    names = [write_tone(f"{k}.wav", TONES_HZ[k % 4], seconds=s) for k, s in enumerate(seconds)]
+    (tmp_path / "text.wav").write_text("no audio" * 100)
+    noise = np.random.default_rng(0).normal(0, 0.1, 60 * RATE).astype(np.float32)
+    noise[-5] = np.nan
+    soundfile.write(tmp_path / "nan.wav", noise, RATE, "FLOAT")
+    names[4:4] = [tmp_path / f"{name}.wav" for name in ("text", "none", "nan")]
+    return names
+
+
+def test_scores_are_the_same_whatever_the_threads_and_the_batch(classifier, recordings):
+    expected = list(score_recordings(classifier, recordings, ScoreOptions(0.5, workers=1, batch_size=1)))
+    assert [x.recording.file for x in expected] == [str(x) for x in recordings]
+    found = [(x.recording.status, x.recording.windows, len(x.scores)) for x in expected[:7]]
+    failed = [(x, 0, 0) for x in ("corrupt", "missing", "corrupt")]
+    assert found == [("ok", n, n) for n in (1, 25, 3, 1)] + failed
+    assert expected[6].recording.reason == "holds NaN samples"
+    for ask in (classifier.scores, lambda path: list(classifier.stream(path))):
+        with pytest.raises(AudioError, match="holds NaN samples"):
+            ask(recordings[6])
+    best = {Path(x.recording.file).stem: set(x.scores.argmax(axis=1)) for x in expected[:4] + expected[7:]}
+    assert best == {str(k): {k % 4} for k in range(15)}
+    for workers, batch_size in ((1, 7), (2, 1), (3, 4), (9, 64)):
+        options = ScoreOptions(0.5, workers=workers, batch_size=batch_size)
+        for a, b in zip(score_recordings(classifier, iter(recordings), options), expected, strict=True):
+            assert a.recording == b.recording or np.isnan(a.recording.seconds_expected)
+            np.testing.assert_array_equal([a.start_s, a.end_s], [b.start_s, b.end_s])
+            np.testing.assert_allclose(a.scores, b.scores, atol=1e-6)
+
+
+def test_the_outcome_tells_what_was_read(classifier, write_tone):
+    path = write_tone("a.flac", seconds=4.5, rate=44_100, channels=2)
+    ((found, *_),) = map(astuple, score_recordings(classifier, [path]))
+    stat = path.stat()
+    read = ("ok", "", 4.5, 4.5, 44_100, 2, 2, 0.5, 0, stat.st_size, stat.st_mtime_ns, "")
+    assert found == (str(path), *read)
+
+
+def test_channels_are_mixed_or_picked_or_all_scored(classifier, tmp_path):
+    t = np.arange(4 * RATE) / RATE
+    noise = np.random.default_rng(0).normal(0, 0.005, (len(t), 1))
+    tones = 0.5 * np.sin(2 * np.pi * np.outer(t, [TONES_HZ[0], TONES_HZ[3]])) + noise
+    soundfile.write(tmp_path / "a.wav", tones, RATE)
+    one, two, both, mixed, none = (
+        next(score_recordings(classifier, [tmp_path / "a.wav"], ScoreOptions(channel=x)))
+        for x in (1, 2, "all", "mix", 3)
+    )
+    assert [x.scores.argmax(axis=1).tolist() for x in (one, two, both)] == [[0, 0], [3, 3], [0, 3, 0, 3]]
+    assert [x.channel.tolist() for x in (two, both, mixed)] == [[2, 2], [1, 2, 1, 2], [0, 0]]
+    assert both.start_s.tolist() == [0, 0, 2, 2]
+    assert (np.sort(mixed.scores, axis=1)[:, 2] > 0.3).all(), "both tones are in the mix"
+    assert (none.recording.status, none.recording.reason) == ("unreadable", "has no channel 3: it has 2")
+
+
+@pytest.mark.parametrize(
+    ("rate", "form"), [(22_050, "FLOAT WAV"), (22_050, "PCM_16 RF64"), (384_000, "PCM_24 FLAC")]
+)
+def test_a_stream_in_blocks_is_what_resampling_at_once_gives(tmp_path, form, rate):
+    (subtype, form), path = form.split(), tmp_path / "odd.name"
+    samples = np.random.default_rng(0).normal(0, 0.1, (round(11.3 * rate), 3)).astype(np.float32)
+    soundfile.write(path, samples, rate, subtype, format=form)
+    with open_stream(path, 32_000) as stream:
+        blocks = list(stream.blocks)
+    assert len(blocks) > 1
+    whole = soxr.resample(soundfile.read(path, dtype="float32")[0].mean(axis=1), rate, 32_000, quality="HQ")
+    np.testing.assert_allclose(np.concatenate(blocks)[:, 0], whole, atol=1e-6)
+    assert (stream.status, stream.seconds_read) == ("ok", len(samples) / rate)
+
+
+@pytest.fixture
+def engine_threads():
+    """How many run; none may be left at the end."""
+
+    def count():
+        return sum(x.name == "keras-birds" for x in threading.enumerate())
+
+    yield count
+    assert not count()
+
+
+def test_names_are_read_as_needed_and_threads_end_when_nobody_wants_the_rest(
+    classifier, write_tone, engine_threads
+):
+    path, taken = write_tone("a.wav", seconds=2), []
+    list(score_recordings(classifier, [path] * 3))
+    assert not engine_threads()
+    found = score_recordings(classifier, (taken.append(k) or path for k in range(1000)))
+    for _ in range(3):
+        next(found)
+    time.sleep(0.2)
+    assert engine_threads()
+    assert len(taken) < 80
+    found.close()
+
+
+def test_ctrl_c_ends_the_threads_also_those_that_wait_for_room(classifier, write_tone, engine_threads):
+    path = write_tone("a.wav", seconds=2)
+    threading.Timer(1.5, _thread.interrupt_main).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        deque(score_recordings(classifier, itertools.repeat(path), ScoreOptions(workers=40)), maxlen=0)
+    assert time.monotonic() - began < 15
+
+
+def test_an_error_of_the_model_or_of_the_list_of_names_is_raised(
+    classifier, tmp_path, recordings, engine_threads
+):
+    path = write_constant_model(tmp_path / "model.onnx", [np.nan] * 4)
+    with pytest.raises(ModelError, match="of them NaN"):
+        list(score_recordings(keras_birds.load(path), recordings))
+
+    def names():
+        yield recordings[0]
+        raise ConfigError("the list broke off")
+
+    with pytest.raises(ConfigError, match="broke off"):
+        list(score_recordings(classifier, names()))
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"batch_size": -1}, {"overlap_s": 2.0}])
+def test_options_that_cannot_be_used_are_refused_at_once(classifier, options):
+    with pytest.raises(ConfigError):
+        score_recordings(classifier, [], ScoreOptions(**options))
+
+
+def test_progress_adds_up_to_the_audio(classifier, write_tone):
+    path = write_tone("a.wav", seconds=21.2, channels=2)
+    for options in ({}, {"channel": "all"}, {"overlap_s": 1.5}, {"workers": 1}):
+        told = []
+        list(score_recordings(classifier, [path], ScoreOptions(**options), told.append))
+        assert (sum(told), len(told) > 2) == (pytest.approx(21.2), True), options
+
+
+def test_many_bad_files_in_a_row_neither_stall_the_work_nor_change_its_order(classifier, write_tone):
+    good = write_tone("good.wav", seconds=2)
+    files = [good.with_name(f"none{k}.wav") for k in range(200)]
+    files[70:70], files[150:150] = [good], [good]
+    for workers in (1, 2, 9):
+        found = score_recordings(classifier, files, ScoreOptions(workers=workers))
+        assert [(x.recording.file, len(x.scores)) for x in found] == [(str(x), x == good) for x in files]

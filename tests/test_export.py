@@ -1,4 +1,4 @@
-"""What `keras-birds export` writes, opened as a program without keras-birds would."""
+"""What training and `keras-birds export` write, opened as a program without keras-birds would."""
 
 import json
 import zipfile
@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from constant_model import make_onnx
 from onnx import TensorProto, helper, numpy_helper
-from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata, write_fold
+from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata, make_model, write_fold
+from yardstick import copy_weights, gratings, make_yardstick
 
 import keras_birds
 from keras_birds.app.example import write_example
-from keras_birds.audio.mel import MelTransform
 from keras_birds.config import Config
 from keras_birds.errors import ModelError
 from keras_birds.export import formats
@@ -30,9 +30,10 @@ from keras_birds.export.weight_compression import (
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.find import bundled_models
+from keras_birds.models.keras_engine import KerasEngine, load_keras_model
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.nn.build import build_model
-from keras_birds.nn.efficientnet import BACKBONE
+from keras_birds.models.onnx_export import example_images, export_onnx
+from keras_birds.nn.build import build_model, dtype_policy
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="graphs are traced by torch")
 
@@ -43,65 +44,165 @@ def clips():
     return (0.5 * np.sin(2 * np.pi * np.outer(TONES_HZ, t)) + noise).astype("float32")
 
 
-@pytest.fixture
-def check(placeholder_run):
-    """Compares what a function of any batch gives with the placeholder's probabilities."""
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A fold of an EfficientNet with the yardstick's weights; images, and its logits of them."""
+    model = build_model(Config(audio=AUDIO, mel=MEL), len(LABELS))
+    copy_weights(make_yardstick(len(LABELS), 32), model)
+    images = gratings(16, 32, 32)
+    logits = model.predict_on_batch(images)
+    assert logits.std(axis=0).min() > 0.05, "the images must be told apart"
+    return write_fold(tmp_path_factory.mktemp("runs") / "fold0", model), images, logits
 
-    def call(function, tolerance=1e-4):
-        expected = keras_birds.load(placeholder_run).score_clips(clips())
-        for batch in (1, 4):
-            np.testing.assert_allclose(function(clips()[:batch]), expected[:batch], atol=tolerance)
 
-    return call
+# --- what training writes --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def export(run_command, tmp_path):
-    """Runs the command, comparing on a file of each clip."""
-    sounds = tmp_path / "sounds"
-    sounds.mkdir()
+def test_a_network_has_the_same_logits_in_onnx_runtime(network):
+    folder, images, logits = network
+    assert sorted(x.name for x in folder.iterdir()) == ["model.json", "model.keras", "model.onnx"]
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    (x,), (y,) = session.get_inputs(), session.get_outputs()
+    assert (x.name, x.shape, x.type) == ("mel", ["batch", 32, 32, 1], "tensor(float)")
+    assert (y.name, y.shape, y.type) == ("logits", ["batch", len(LABELS)], "tensor(float)")
+    for engine in (OnnxEngine(folder / "model.onnx"), KerasEngine(folder / "model.keras")):
+        for n in (1, 4):
+            np.testing.assert_allclose(engine.logits(images[:n]), logits[:n], rtol=1e-4, atol=1e-4)
+
+
+def test_a_bfloat16_model_is_exported_in_float32(tmp_path):
+    with dtype_policy("mixed_bfloat16"):
+        mixed = build_model(Config(mel=MEL), len(LABELS))
+        file = write_fold(tmp_path / "fold0", mixed) / "model.onnx"
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    exact = build_model(Config(mel=MEL), len(LABELS))
+    exact.set_weights(mixed.get_weights())
+    images = np.random.default_rng(2).random((2, 32, 32, 1), np.float32)
+    expected = exact.predict_on_batch(images)
+    np.testing.assert_allclose(OnnxEngine(file).logits(images), expected, rtol=0, atol=1e-4)
+    types = {x.data_type for x in onnx.load(file).graph.initializer}
+    assert TensorProto.BFLOAT16 not in types
+
+
+def test_a_model_that_is_not_what_its_metadata_says_is_not_exported(tmp_path):
+    make_model().save(tmp_path / "model.keras")
+    metadata = make_metadata(labels=type(LABELS)(LABELS.items[:2]))
+    # The file comes first, also where another process says so: without the error's class before it.
+    message = rf"^{tmp_path}/model\.keras: .*32, 32, 1\] -> \[batch, 2\]\. Received: .*batch, 4\]"
+    with pytest.raises(ModelError, match=message):
+        export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", metadata)
+    assert not (tmp_path / "model.onnx").exists()
+    # On rough images, which are no sound's, a trained network's own rounding errors would refuse it.
+    assert np.abs(np.diff(example_images(make_metadata()), axis=1)).mean(axis=(1, 2, 3)).max() < 0.25
+
+
+def test_a_keras_file_that_cannot_be_used_is_one_line(tmp_path):
+    path = tmp_path / "model.keras"
+    make_model().save(path)
+    with pytest.raises(ModelError, match=r"neither model\.onnx nor model\.json"):
+        KerasEngine(path)
+    image = keras.Input((32, 32, 1))
+    code = keras.layers.Lambda(lambda x: x)(image)  # must not be run
+    keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(code))).save(tmp_path / "code.keras")
+    whole = path.read_bytes()
+    for content in (b"", whole[:10], whole[:3000], (tmp_path / "code.keras").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.keras: must be a whole \.keras file.*\Z"):
+            load_keras_model(path)
+
+
+# --- what the command writes -----------------------------------------------------------------------------------------
+
+
+def open_onnx(path):
+    session, model = onnxruntime.InferenceSession(path), onnx.load(path)
+    # Operators that others can use.
+    assert {x.domain for x in model.opset_import} == {""}
+    of_the_mel = {x.op_type for x in model.graph.node if not x.name.startswith("model")}
+    assert of_the_mel & {"MatMul", "DFT", "STFT", "Gather"} == {"MatMul"}
+    metadata = session.get_modelmeta().custom_metadata_map["keras_birds"]
+    return metadata, lambda x: session.run(["probabilities"], {"waveform": x})[0]
+
+
+def open_openvino(path):
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    assert model.get_rt_info(["framework", "labels"]).value.split("\n") == list(LABELS)
+    compiled = openvino.Core().compile_model(model, "CPU")
+    metadata = model.get_rt_info(["framework", "keras_birds"]).value
+    return metadata, lambda x: compiled({"waveform": x})["probabilities"]
+
+
+def open_torch(path):
+    import torch
+
+    extra = {"keras_birds.json": ""}
+    program = torch.export.load(path, extra_files=extra).module()
+    return extra["keras_birds.json"], lambda x: program(torch.from_numpy(x)).numpy()
+
+
+def run_litert(path, inputs, input_kind="waveform"):
+    runner = open_interpreter(path).get_signature_runner()
+    return next(iter(runner(**{input_kind: inputs}).values()))
+
+
+def open_litert(path):
+    archive = zipfile.ZipFile(path)
+    assert archive.read("labels.txt").decode().split("\n") == list(LABELS)
+    return archive.read("keras_birds.json"), lambda x: run_litert(path, x)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "opened", "precision", "tolerance"),
+    [
+        (".onnx", open_onnx, "float32", 1e-5),
+        (".xml", open_openvino, "float32", 2e-2),
+        (".xml", open_openvino, "float16", 2e-2),
+        (".pt2", open_torch, "float32", 1e-4),
+        pytest.param(".tflite", open_litert, "float32", 1e-4, marks=pytest.mark.slow),
+    ],
+)
+def test_sound_goes_in_and_the_ensembles_probabilities_come_out(
+    placeholder_run, tmp_path, run_command, suffix, opened, precision, tolerance
+):
+    (tmp_path / "sounds").mkdir()
     for label, clip in zip(LABELS, clips(), strict=True):
-        soundfile.write(sounds / f"{label}.wav", clip, AUDIO.sample_rate_hz)
-
-    def call(*arguments):
-        code, said, err = run_command("export", *arguments, "--clips", sounds)
-        assert (code, err) == (0, "")
-        assert f"on 4 clips of {sounds} probabilities differ by at most" in said
-        assert "the same label on top in 100.0%" in said
-        return said
-
-    return call
+        soundfile.write(tmp_path / "sounds" / f"{label}.wav", clip, AUDIO.sample_rate_hz)
+    out, where = tmp_path / f"birds{suffix}", ("--clips", tmp_path / "sounds", "--precision", precision)
+    code, said, err = run_command("export", placeholder_run, "--out", out, *where)
+    assert (code, err) == (0, "")
+    assert f"on 4 clips of {tmp_path / 'sounds'} probabilities differ by at most" in said
+    assert "the same label on top in 100.0%" in said
+    assert ("Next: docs/edge.md" in said) == (suffix != ".onnx")
+    files = ["birds.bin", "birds.xml"] if suffix == ".xml" else [out.name]
+    assert sorted(x.name for x in tmp_path.glob("*.*")) == files
+    text, function = opened(out)
+    metadata = ModelMetadata.from_dict(json.loads(text))
+    assert (metadata.labels, metadata.metrics) == (LABELS, {})
+    assert metadata.model_id == f"{placeholder_run.name}/fold0+fold1"
+    expected = keras_birds.load(placeholder_run).score_clips(clips())
+    for batch in (1, 4):
+        np.testing.assert_allclose(function(clips()[:batch]), expected[:batch], atol=tolerance)
 
 
 @pytest.fixture(scope="module")
 def exported(placeholder_run, tmp_path_factory):
     """The placeholder's two folds as one graph that takes sound."""
     path = tmp_path_factory.mktemp("export") / "sound.onnx"
-    paths = [placeholder_run / f"fold{k}" / "model.onnx" for k in range(2)]
-    parity = export_model(paths, path, "waveform", "float32", clips())
-    assert parity.max_difference < 1e-5
+    folds = [placeholder_run / f"fold{k}" / "model.onnx" for k in range(2)]
+    assert export_model(folds, path, "waveform", "float32", clips()).max_difference < 1e-5
     return path
 
 
-# --- ONNX ------------------------------------------------------------------------------------------------------------
-
-
-def test_sound_goes_in_and_the_ensembles_probabilities_come_out(exported, placeholder_run, check):
-    session = onnxruntime.InferenceSession(exported)
-    check(lambda x: session.run(["probabilities"], {"waveform": x})[0], 1e-5)
-    model, metadata = onnx.load(exported), ModelMetadata.read_onnx(exported)
-    assert (metadata.labels, metadata.model_id) == (LABELS, f"{placeholder_run.name}/fold0+fold1")
-    assert metadata.metrics == {}
-    # Operators that others can use.
-    assert {x.domain for x in model.opset_import} == {""}
-    of_the_mel = {x.op_type for x in model.graph.node if not x.name.startswith("model")}
-    assert of_the_mel & {"MatMul", "DFT", "STFT", "Gather"} == {"MatMul"}
-
-
-def test_predict_takes_it_and_no_ensemble_mixes_it_with_images(exported, placeholder_run, write_tone):
+def test_predict_takes_it_and_no_ensemble_mixes_it_with_images(
+    exported, placeholder_run, write_tone, run_command
+):
     tone = write_tone("tone.wav", TONES_HZ[2], seconds=5, rate=16_000)
     wanted, found = (keras_birds.load(x).scores(tone)[list(LABELS)] for x in (placeholder_run, exported))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+    _, printed, _ = run_command("predict", tone, "--model", exported, "--format", "csv")
+    assert printed.splitlines()[1].split(",")[1:3] == ["1", "bkcdon"]
     with pytest.raises(ModelError, match=r"must take the same\. Received: mel in"):
         Classifier([OnnxEngine(placeholder_run / "fold0" / "model.onnx"), OnnxEngine(exported)])
 
@@ -137,27 +238,21 @@ def test_float16_weights_are_cast_once_and_come_back():
     halved = halve_weights(model)
     assert model.SerializeToString() == before
     assert list(halved.metadata_props) == list(model.metadata_props)
-    assert {x.name: x.data_type for x in halved.graph.initializer} == {
-        "weight_float16": TensorProto.FLOAT16,
-        "large": TensorProto.FLOAT,
-        "bias": TensorProto.FLOAT,
-    }
+    half, single = TensorProto.FLOAT16, TensorProto.FLOAT
+    types = {x.name: x.data_type for x in halved.graph.initializer}
+    assert types == {"weight_float16": half, "large": single, "bias": single}
     assert [x.op_type for x in halved.graph.node].count("Cast") == 1
+    sessions = [onnxruntime.InferenceSession(x.SerializeToString()) for x in (model, halved)]
     x = rng.normal(0, 1, (8, 200)).astype("float32")
-    answers = [
-        onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"x": x})[0] - 1e6
-        for m in (model, halved)
-    ]
-    assert 0 < np.abs(answers[1] - answers[0]).max() < 2e-3 * np.abs(answers[0]).max()
+    exact, near = (session.run(None, {"x": x})[0] - 1e6 for session in sessions)
+    assert 0 < np.abs(near - exact).max() < 2e-3 * np.abs(exact).max()
 
     shipped = onnx.load(bundled_models()["animals"])
     whole = whole_weights(shipped)
-    assert not [x for x in whole.graph.initializer if x.data_type == TensorProto.FLOAT16]
+    assert half not in {x.data_type for x in whole.graph.initializer}
     assert whole_weights(whole) is whole
-    again, original = (
-        {x.name: x.raw_data for x in m.graph.initializer} for m in (halve_weights(whole), shipped)
-    )
-    assert again == original
+    again = {x.name: x.raw_data for x in halve_weights(whole).graph.initializer}
+    assert again == {x.name: x.raw_data for x in shipped.graph.initializer}
 
 
 def test_int8_weights_are_off_by_half_a_level_at_most():
@@ -182,67 +277,6 @@ def test_int8_weights_are_off_by_half_a_level_at_most():
         assert (np.abs(restored - weights[name]) <= limit * 1.001 + 1e-12).all()
 
 
-# --- other formats ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_openvino(placeholder_run, tmp_path, export, check, precision):
-    import openvino
-
-    out = tmp_path / "birds.xml"
-    export(placeholder_run, "--out", out, "--precision", precision)
-    assert sorted(x.name for x in tmp_path.glob("*.*")) == ["birds.bin", "birds.xml"]
-    model = openvino.Core().read_model(out)
-    assert model.get_rt_info(["framework", "labels"]).value.split("\n") == list(LABELS)
-    metadata = json.loads(model.get_rt_info(["framework", "keras_birds"]).value)
-    assert ModelMetadata.from_dict(metadata).labels == LABELS
-    compiled = openvino.Core().compile_model(model, "CPU")
-    check(lambda x: compiled({"waveform": x})["probabilities"], 2e-2)
-
-
-def test_torch(placeholder_run, tmp_path, export, check):
-    import torch
-
-    out = tmp_path / "birds.pt2"
-    export(placeholder_run, "--out", out)
-    extra = {"keras_birds.json": ""}
-    program = torch.export.load(out, extra_files=extra).module()
-    assert ModelMetadata.from_dict(json.loads(extra["keras_birds.json"])).labels == LABELS
-    check(lambda x: program(torch.from_numpy(x)).numpy())
-
-
-def run_litert(path, inputs, input_kind="waveform"):
-    runner = open_interpreter(path).get_signature_runner()
-    return next(iter(runner(**{input_kind: inputs}).values()))
-
-
-@pytest.mark.slow
-def test_litert(placeholder_run, tmp_path, export, check):
-    out = tmp_path / "birds.tflite"
-    assert "Next: docs/edge.md" in export(placeholder_run, "--out", out)
-    archive = zipfile.ZipFile(out)
-    assert archive.read("labels.txt").decode().split("\n") == list(LABELS)
-    metadata = ModelMetadata.from_dict(json.loads(archive.read("keras_birds.json")))
-    assert metadata.model_id == f"{placeholder_run.name}/fold0+fold1"
-    check(lambda x: run_litert(out, x))
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A fold of an EfficientNet with random weights, scales and statistics; images, and its logits of them."""
-    keras.utils.set_random_seed(0)
-    folder = tmp_path_factory.mktemp("runs") / "fold0"
-    model, rng = build_model(Config(audio=AUDIO, mel=MEL), len(LABELS)), np.random.default_rng(0)
-    for layer in model.get_layer(BACKBONE).layers:
-        if layer.name.endswith("_bn"):
-            gamma, beta, mean, variance = (x.shape for x in layer.get_weights())
-            scales = rng.uniform(0.5, 1.5, gamma), rng.normal(0, 0.1, beta)
-            layer.set_weights([*scales, rng.normal(0, 0.1, mean), rng.uniform(0.5, 1.5, variance)])
-    write_fold(folder, model)
-    images = MelTransform(AUDIO, MEL).images(clips())
-    return folder, images, model.predict(images, verbose=0)
-
-
 @pytest.mark.slow
 def test_torch_takes_any_batch_of_a_network_that_saves_memory_in_training(network, tmp_path):
     import torch
@@ -259,43 +293,47 @@ def test_torch_takes_any_batch_of_a_network_that_saves_memory_in_training(networ
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "share", "tolerance"),
-    [("float32", 1.05, 1e-3), ("float16", 0.56, 0.02), ("int8-weights", 0.36, 0.1)],
+    [("float32", 1.05, 1e-3), ("float16", 0.56, 0.02), ("int8-weights", 0.36, 0.005)],
 )
 def test_litert_of_fewer_bits(network, tmp_path, precision, share, tolerance):
     folder, images, logits = network
-    out = tmp_path / "small.tflite"
+    out, expected = tmp_path / "small.tflite", logits
     parity = export_model([folder / "model.onnx"], out, "mel", precision, clips(), "litert")
     assert parity.clips == len(LABELS)
     assert out.stat().st_size < share * (folder / "model.onnx").stat().st_size
-    off = np.abs(run_litert(out, images, "mel") - logits).max() / np.abs(logits).max()
-    assert (0 if precision == "float32" else 1e-5) < off < tolerance
+    found = run_litert(out, images, "mel")
+    assert (np.abs(found - logits).max() > 1e-3) == (precision != "float32")
+    if precision == "int8-weights":  # far off with these weights, in ONNX Runtime as well
+        graph = quantize_weights(onnx.load(folder / "model.onnx")).SerializeToString()
+        (expected,) = onnxruntime.InferenceSession(graph).run(None, {"mel": images})
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(logits).max())
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fmt", ["onnx", "openvino"])
-def test_a_file_that_gives_something_else_is_not_written(placeholder_run, tmp_path, fmt):
+@pytest.mark.parametrize("name", ["out.onnx", "out.xml"])
+def test_a_file_that_gives_something_else_is_not_written(placeholder_run, tmp_path, run_command, name):
     """As if the Keras model beside were another than the ONNX file, from which the export is made."""
     folder = tmp_path / "fold0"
     folder.mkdir()
-    for fold, name in ((0, "model.onnx"), (1, "model.keras")):
-        (folder / name).write_bytes((placeholder_run / f"fold{fold}" / name).read_bytes())
-    out = tmp_path / f"out{formats.SUFFIX[fmt]}"
-    with pytest.raises(ModelError, match=r"must give the original's probabilities within 0\.0001"):
-        export_model([folder / "model.onnx"], out, "waveform", "float32", clips(), fmt)
+    for fold, file in ((0, "model.onnx"), (1, "model.keras")):
+        (folder / file).write_bytes((placeholder_run / f"fold{fold}" / file).read_bytes())
+    code, _, err = run_command("export", folder, "--out", tmp_path / name)
+    assert (code, "must give the original's probabilities within 0.0001" in err) == (1, True)
     assert [x.name for x in tmp_path.iterdir()] == ["fold0"]
 
 
 def test_recordings_that_cannot_be_read_are_told(placeholder_run, tmp_path, run_command, write_tone):
-    (tmp_path / "sounds").mkdir()
-    (tmp_path / "sounds" / "broken.wav").write_bytes(b"RIFF nothing")
-    command = ("export", placeholder_run, "--out", tmp_path / "a.onnx", "--clips", tmp_path / "sounds")
-    code, _, err = run_command(*command)
-    assert (code, "must hold recordings that can be read. Received: none in" in err) == (1, True)
-    write_tone("sounds/other.wav", TONES_HZ[3], seconds=1, rate=16_000)
+    broken, options = tmp_path / "sounds" / "broken.wav", ("--clips", tmp_path / "sounds")
+    command = ("export", placeholder_run, "--out", tmp_path / "a.onnx", *options)
+    other = write_tone("sounds/other.wav", TONES_HZ[3], seconds=1, rate=16_000)
+    broken.write_bytes(b"RIFF nothing")
     code, said, err = run_command(*command)
     assert (code, "broken.wav: " in err, "on 1 clips of" in said) == (0, True, True)
+    other.unlink()
+    code, _, err = run_command(*command)
+    assert (code, "must hold recordings that can be read. Received: none in" in err) == (1, True)
 
 
 def test_what_can_not_be_is_told_at_once(placeholder_run, exported, tmp_path, run_command, monkeypatch):

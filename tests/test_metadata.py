@@ -12,13 +12,6 @@ from keras_birds.models.logits import logit, sigmoid
 from keras_birds.models.metadata import ModelMetadata, check_labels, joined_id
 
 
-def test_undefined_metrics_are_null_in_json_and_nan_in_python():
-    data = make_metadata(metrics={"macro_auc": math.nan}).to_dict()
-    assert data["metrics"] == {"macro_auc": None}
-    json.dumps(data, allow_nan=False)
-    assert math.isnan(ModelMetadata.from_dict(data).metrics["macro_auc"])
-
-
 def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(placeholder_run):
     path = placeholder_run / "fold0" / "model.onnx"
     metadata = make_metadata("20250601-101500/fold0")
@@ -34,6 +27,10 @@ def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(plac
         "sample_rate_hz": "16000",
         "clip_s": "2",
     }
+    # Undefined metrics are null in JSON and NaN in Python.
+    data = make_metadata(metrics={"macro_auc": math.nan}).to_dict()
+    assert data["metrics"] == {"macro_auc": None}
+    assert math.isnan(ModelMetadata.from_dict(data).metrics["macro_auc"])
 
 
 @pytest.mark.parametrize(
@@ -55,14 +52,12 @@ def test_wrong_metadata_is_named(change, said):
         ModelMetadata.from_dict(data, "x/model.json")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])
-def test_json_that_is_none_is_one_line(tmp_path, content):
-    (tmp_path / "model.json").write_bytes(content)
-    with pytest.raises(ModelError, match=r"model\.json: model metadata must.*$"):
-        ModelMetadata.read_json(tmp_path / "model.json")
-
-
-def test_an_onnx_file_that_is_none_is_one_line(placeholder_run, tmp_path):
+def test_a_file_that_holds_no_metadata_is_one_line(placeholder_run, tmp_path):
+    path = tmp_path / "model.json"
+    for content in (b"", b"{", b"\xff\xfe", b"[]"):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.json: model metadata must.*$"):
+            ModelMetadata.read_json(path)
     path = tmp_path / "model.onnx"
     with pytest.raises(ModelError, match="existing file"):
         ModelMetadata.read_onnx(path)
@@ -82,23 +77,22 @@ def test_check_shapes_names_both():
     metadata = make_metadata()
     metadata.check_shapes("m", (None, 32, 32, 1), ("batch", 4))
     metadata.check_shapes("m", ("batch", 32_000), ("batch", 4))
-    for shapes in (
-        ((None, 32, 64, 1), (None, 4)),
-        ((None, 32, 32, 1), (None, 5)),
-        ((None, 32, 32), (None, 4)),
-        ((None, 31_999), (None, 4)),
-    ):
+    for taken, labels in (((32, 64, 1), 4), ((32, 32, 1), 5), ((32, 32), 4), ((31_999,), 4)):
         with pytest.raises(ModelError, match=r"m: .*\[batch, 32.*\] -> \[batch, 4\]\. Received: \["):
-            metadata.check_shapes("m", *shapes)
+            metadata.check_shapes("m", (None, *taken), (None, labels))
 
 
 def test_label_sets_are_equal_or_the_difference_is_told():
     check_labels(LABELS, list(LABELS), "M", "T")
-    with pytest.raises(ModelError, match=r"of M and T .*order at position 2: b / c"):
-        check_labels(["a", "b", "c"], ["a", "c", "b"], "M", "T")
-    lacking = r"2 / 11 labels; only in T: c, 0, 1, 2, 3 and 5 more; only in M: b$"
-    with pytest.raises(ModelError, match=lacking):
-        check_labels(["a", "b"], ["a", "c", *map(str, range(9))], "M", "T")
+    for second, said in (
+        (["a", "c", "b"], r"of M and T .*order at position 2: b / c$"),
+        (
+            ["a", "d", *map(str, range(9))],
+            r"3 / 11 labels; only in T: d, 0, 1, 2, 3 and 5 more; only in M: b, c$",
+        ),
+    ):
+        with pytest.raises(ModelError, match=said):
+            check_labels(["a", "b", "c"], second, "M", "T")
 
 
 def test_an_ensemble_is_called_by_its_run_and_folds():

@@ -6,7 +6,7 @@ import onnx
 import pandas as pd
 import pytest
 import soundfile
-from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata
+from placeholder import AUDIO, LABELS, MEL, TONES_HZ, write_fold
 
 import keras_birds
 from keras_birds.config import Config
@@ -15,7 +15,6 @@ from keras_birds.labels import LabelSet
 from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.keras_engine import KerasEngine, load_keras_model, with_frames
 from keras_birds.models.logits import sigmoid
-from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.build import build_model
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean
 
@@ -34,15 +33,6 @@ def make_listener(scale=20.0):
     frames.set_weights([scale * np.eye(len(LABELS)), np.full(len(LABELS), -0.9 * scale)])
     attention.set_weights([4 * np.eye(len(LABELS)), np.zeros(len(LABELS))])
     return model
-
-
-def write_fold(folder, model, **changes):
-    folder.mkdir(parents=True)
-    model.save(folder / "model.keras")
-    metadata = make_metadata(f"listener/{folder.name}", **changes)
-    metadata.write_json(folder / "model.json")
-    export_onnx(folder / "model.keras", folder / "model.onnx", metadata)
-    return folder
 
 
 @pytest.fixture(scope="module")
