@@ -26,8 +26,7 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.evaluation.run_scores import FoldScores, read_run
 from keras_birds.export.exporter import export_model
 from keras_birds.export.formats import SUFFIX
-from keras_birds.export.other_formats import open_interpreter
-from keras_birds.models.logits import sigmoid
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.session import open_session
 from keras_birds.nn.metrics import macro_auc
 
@@ -107,7 +106,9 @@ def open_file(path: Path) -> Score:
         network.reshape([BATCH, *(x.get_length() for x in network.inputs[0].partial_shape[1:])])
         compiled = core.compile_model(network, "CPU", options)
         return lambda images: compiled(images)[0].copy()
-    interpreter, shapes = open_interpreter(path), []
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter, shapes = Interpreter(str(path), num_threads=1), []
 
     def score(images: np.ndarray) -> np.ndarray:
         index = interpreter.get_input_details()[0]["index"]

@@ -15,8 +15,8 @@ from recommended_recipe import ANIMALS, finished
 from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.evaluation.metrics import top1_accuracy
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import OnnxEngine
-from keras_birds.models.logits import sigmoid
 from keras_birds.nn.metrics import macro_auc
 
 

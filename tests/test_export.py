@@ -20,7 +20,6 @@ from keras_birds.config import Config
 from keras_birds.errors import ModelError
 from keras_birds.export import formats
 from keras_birds.export.exporter import export_model
-from keras_birds.export.other_formats import open_interpreter
 from keras_birds.export.weight_compression import (
     MIN_ELEMENTS,
     halve_weights,
@@ -143,7 +142,9 @@ def open_torch(path):
 
 
 def run_litert(path, inputs, input_kind="waveform"):
-    runner = open_interpreter(path).get_signature_runner()
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path), num_threads=1).get_signature_runner()
     return next(iter(runner(**{input_kind: inputs}).values()))
 
 

@@ -7,8 +7,7 @@ import pytest
 from placeholder import LABELS, make_metadata
 
 from keras_birds.errors import ModelError
-from keras_birds.models.calibration import Calibration
-from keras_birds.models.logits import logit, sigmoid
+from keras_birds.models.calibration import Calibration, logit, sigmoid
 from keras_birds.models.metadata import ModelMetadata, check_labels, joined_id
 
 

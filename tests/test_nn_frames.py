@@ -12,9 +12,9 @@ import keras_birds
 from keras_birds.config import Config
 from keras_birds.errors import ModelError
 from keras_birds.labels import LabelSet
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.keras_engine import KerasEngine, load_keras_model, with_frames
-from keras_birds.models.logits import sigmoid
 from keras_birds.nn.build import build_model
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean
 

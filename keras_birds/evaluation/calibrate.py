@@ -18,8 +18,7 @@ from keras_birds.data.tables import write_table
 from keras_birds.errors import ModelError
 from keras_birds.evaluation.bootstrap import interval, resamples
 from keras_birds.evaluation.run_scores import RunScores
-from keras_birds.models.calibration import Calibration, LabelCalibration, Method, calibrate
-from keras_birds.models.logits import logit
+from keras_birds.models.calibration import Calibration, LabelCalibration, Method, calibrate, logit
 from keras_birds.models.onnx_export import replace_metadata
 from keras_birds.plots.reliability import calibration_error
 

@@ -24,14 +24,11 @@ MEL_TOLERANCE = 1e-3
 
 
 def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata) -> onnx.ModelProto:
-    """Puts the mel before a model, or before several whose probabilities are averaged.
-
-    Args:
-        members: graphs from `mel` to `logits`, of the same audio and mel settings; weights of any precision.
-        metadata: goes inside.
+    """Puts the mel before a model from `mel` to `logits`, or before several whose probabilities are averaged.
 
     Returns:
-        A checked graph from `waveform` `[batch, clip_samples]` to `probabilities` `[batch, label]`, both float32.
+        A checked graph from `waveform` `[batch, clip_samples]` to `probabilities` `[batch, label]`, both float32,
+        with the metadata inside.
 
     Raises:
         ModelError: if the mel can't be exported, or isn't that of prediction.
@@ -48,8 +45,7 @@ def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata
         model = compose.merge_models(model, member, [("mel", f"model{number}/mel")], outputs=outputs)
     graph = model.graph
     scores = [f"{x}/probabilities" for x in outputs[1:]]
-    for name, score in zip(outputs[1:], scores, strict=True):
-        graph.node.append(helper.make_node("Sigmoid", [name], [score]))
+    graph.node.extend(helper.make_node("Sigmoid", [x], [f"{x}/probabilities"]) for x in outputs[1:])
     graph.node.append(helper.make_node("Mean", scores, ["probabilities"]))
     del graph.output[:]
     shape = ["batch", len(metadata.labels)]
@@ -89,23 +85,17 @@ def _trace_mel(metadata: ModelMetadata, path: Path) -> None:
     onnx.save(graph, str(path))
 
 
-def end_to_end_model(
-    keras_paths: Sequence[str | Path], metadata: ModelMetadata, input_kind: str
-) -> "keras.Model":
-    """As `end_to_end_graph`, of Keras models, on the current backend; float32.
+def end_to_end_model(paths: Sequence[Path], metadata: ModelMetadata, input_kind: str) -> "keras.Model":
+    """As `end_to_end_graph`, of `model.keras` beside each path, on the current backend.
 
-    Returns:
-        From `waveform` to `{"probabilities": [batch, label]}`, or of one member, where `input_kind` is `"mel"`, from
-        `mel` `[batch, height, width, 1]` to `{"logits": [batch, label]}`.
-
-    Raises:
-        ModelError: if a member can't be loaded.
+    From `waveform` to `{"probabilities": [batch, label]}`, or of one member, where `input_kind` is `"mel"`, from `mel`
+    `[batch, height, width, 1]` to `{"logits": [batch, label]}`.
     """
     import keras
 
     from keras_birds.nn.log_mel import LogMelSpectrogram
 
-    loaded = [load_float32(Path(x)) for x in keras_paths]
+    loaded = [load_float32(x.with_suffix(".keras")) for x in paths]
     members = [keras.Model(x.inputs[0], x.outputs[0], name=f"model{k}") for k, x in enumerate(loaded)]
     if input_kind == "mel":
         images = keras.Input((metadata.mel.height, metadata.mel.width, 1), name="mel")

@@ -1,25 +1,22 @@
 """What `keras-birds export` does: a model in another form, compared with the original before it is there."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.export import other_formats
-from keras_birds.export.end_to_end import end_to_end_graph
+from keras_birds.export import writers
 from keras_birds.export.formats import Format, Input, Precision, check_format
-from keras_birds.export.weight_compression import halve_weights, quantize_weights, whole_weights
 from keras_birds.models.backend_process import call_on_backend
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import Engine, load_engine
-from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import ModelMetadata, check_members, joined_id
-from keras_birds.models.session import open_session
 
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25}
 """How far a probability may be from the original's."""
@@ -51,7 +48,7 @@ def export_model(
         paths: `model.onnx` of a fold, or of several, whose probabilities the file then averages. Where `model.keras`
             lies beside, that is the original which the file is compared with.
         out: the file, with the format's suffix.
-        input_kind: `"mel"` images and gives logits (of one model), or `"waveform"`, clips, and gives probabilities.
+        input_kind: `"mel"` images to logits (of one model), or `"waveform"`, clips to probabilities.
         precision: of the stored weights.
         clips: float32 `[n, clip_samples]`, to compare on.
         fmt: what is written.
@@ -62,7 +59,7 @@ def export_model(
         KerasBirdsError: if the file can't be written.
     """
     check_format(paths, fmt, precision)
-    engines, keras_paths = [_load_original(x) for x in paths], [x.with_suffix(".keras") for x in paths]
+    engines, (write, run) = [_load_original(x) for x in paths], _FORMATS[fmt]
     metadata = _common_metadata(engines)
     if input_kind == "mel" and len(paths) > 1:
         raise ModelError(
@@ -72,17 +69,8 @@ def export_model(
     images = MelTransform(metadata.audio, metadata.mel).images(clips)
     inputs = clips if input_kind == "waveform" else images
     with _draft(out) as draft:
-        if fmt in ("onnx", "openvino"):
-            graph = _graph(paths, metadata, input_kind, precision)
-            if fmt == "onnx":
-                onnx.save(graph, str(draft))
-            else:
-                other_formats.write_openvino(graph, draft, precision == "float16")
-        elif fmt == "litert":
-            other_formats.write_litert(keras_paths, draft, metadata, input_kind, precision)
-        else:
-            call_on_backend("torch", other_formats.write_torch, keras_paths, draft, metadata, input_kind)
-        outputs = np.concatenate(_RUN[fmt](draft, _batches(inputs)))
+        write(paths, draft, metadata, input_kind, precision)
+        outputs = np.concatenate(run(draft, _batches(inputs)))
         parity = _compare(engines, images, outputs if input_kind == "waveform" else sigmoid(outputs))
         if not parity.max_difference <= TOLERANCE[precision]:
             raise ModelError(
@@ -105,18 +93,6 @@ def _draft(out: Path) -> Iterator[Path]:
         raise KerasBirdsError(
             f"{out} can't be written. Received: {error.strerror or error}. Free some space or choose another place"
         ) from None
-
-
-def _graph(
-    paths: Sequence[Path], metadata: ModelMetadata, input_kind: Input, precision: Precision
-) -> onnx.ModelProto:
-    compress = {"float16": halve_weights, "int8-weights": quantize_weights}.get(precision, lambda x: x)
-    members = [compress(whole_weights(onnx.load(str(x)))) for x in paths]
-    if input_kind == "waveform":
-        return end_to_end_graph(members, metadata)
-    (model,) = members
-    onnx.helper.set_model_props(model, metadata.onnx_props())
-    return model
 
 
 def _load_original(path: Path) -> Engine:
@@ -155,14 +131,10 @@ def _batches(inputs: np.ndarray) -> list[np.ndarray]:
     return [inputs[x : x + _BATCH] for x in range(0, len(inputs), _BATCH)]
 
 
-def _run_onnx(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
-    session = open_session(path)
-    return [session.run(None, {session.get_inputs()[0].name: x})[0] for x in batches]
-
-
-_RUN = {
-    "onnx": _run_onnx,
-    "openvino": other_formats.run_openvino,
-    "litert": other_formats.run_litert,
-    "torch": other_formats.run_torch,
+_FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path, Sequence[np.ndarray]], list[np.ndarray]]]] = {
+    "onnx": (writers.write_onnx, writers.run_onnx),
+    "openvino": (writers.write_openvino, writers.run_openvino),
+    "litert": (writers.write_litert, writers.run_litert),
+    "torch": (partial(call_on_backend, "torch", writers.write_torch), writers.run_torch),
 }
+"""What writes each, and what runs it."""

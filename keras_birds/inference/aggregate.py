@@ -37,15 +37,9 @@ def answer(scored: RecordingScores, labels: LabelSet, method: str = "mean", top_
 
 
 def aggregate(scores: np.ndarray, method: str = "mean") -> np.ndarray:
-    """One probability per label, float32 `[label]`.
+    """One probability per label, float32 `[label]`, of those of at least one window, `[window, label]`.
 
-    Args:
-        scores: `[window, label]`, at least one window.
-        method: `"mean"`, which suits clips of one animal, or `"max"`, which finds a single call in a long
-            recording.
-
-    Raises:
-        ConfigError: if the method is unknown.
+    `"mean"` suits clips of one animal, `"max"` finds a single call in a long recording; else raises `ConfigError`.
     """
     if method not in METHODS:
         raise ConfigError(f"aggregate must be one of {', '.join(METHODS)}. Received: {method}")

@@ -76,12 +76,11 @@ class Classifier(Ensemble):
             )
         if sample_rate_hz != audio.sample_rate_hz:
             samples = soxr.resample(samples.T, sample_rate_hz, audio.sample_rate_hz, quality="HQ").T
-        n = audio.clip_samples
-        found: Iterable[np.ndarray] = (fill(x, n)[:n] for x in samples) if samples.ndim == 2 else ()
-        if samples.ndim == 1:
-            found = (x.clip for x in sliding_windows([samples[:, None]], audio))
-        batches = _batched(found, _WINDOWS_AT_ONCE)
-        return np.concatenate([x for _, x in map_in_order(self.score_clips, [batches], available_cpus())])
+        n, is_one = audio.clip_samples, samples.ndim == 1
+        windows = sliding_windows([samples[:, None]], audio) if is_one else ()
+        found = (x.clip for x in windows) if is_one else (fill(x, n)[:n] for x in samples)
+        scored = map_in_order(self.score_clips, [_batched(found)], available_cpus())
+        return np.concatenate([x for _, x in scored])
 
     def scores(self, path: str | Path, overlap_s: float = 0.0) -> "DataFrame":
         """Scores a recording in sliding windows, on all processors.
@@ -119,20 +118,18 @@ class Classifier(Ensemble):
         """
         rate_hz = self.audio.sample_rate_hz
         for windows, scores in self._map_windows(self.score_clips, path, overlap_s):
-            start_s = np.array([x.start_samples for x in windows]) / rate_hz
-            yield start_s, start_s + np.array([x.n_samples for x in windows]) / rate_hz, scores
+            start_s, length_s = np.array([(x.start_samples, x.n_samples) for x in windows]).T / rate_hz
+            yield start_s, start_s + length_s, scores
 
     def frame_scores(self, path: str | Path, channel: Channel = "mix") -> "DataFrame":
         """Scores the frames of a recording, as models with an attention head can (`model.head = "attention"`).
-
-        Windows don't overlap. Frames of what fills up the last one are left out.
 
         Args:
             path: an audio file or its URL.
             channel: `"mix"`, the mean over channels, or a number from 1.
 
         Returns:
-            One row a frame: as of `scores`, but not calibrated.
+            As `scores`, one row a frame, but not calibrated. Windows don't overlap.
 
         Raises:
             AudioError: if the file can't be read.
@@ -160,8 +157,9 @@ class Classifier(Ensemble):
         window_hop_samples(self.audio, overlap_s)
         with open_stream(path, self.audio.sample_rate_hz, self.audio.decoder, channel) as stream:
             windows = sliding_windows(stream.blocks, self.audio, overlap_s, stream.channel_ids)
-            batches = _batched(windows, _WINDOWS_AT_ONCE)
-            yield from map_in_order(lambda x: score([y.clip for y in x]), [batches], available_cpus())
+            yield from map_in_order(
+                lambda x: score([y.clip for y in x]), [_batched(windows)], available_cpus()
+            )
 
     def _frame(self, spans_s: np.ndarray, scores: np.ndarray) -> "DataFrame":
         import pandas as pd
@@ -224,9 +222,6 @@ def listen(
         overlap_s: how much each window shares with the one before.
         thresholds: least probability of each label, `[label]`; above 1 for labels that aren't wanted.
 
-    Yields:
-        Every window, with or without detections.
-
     Raises:
         AudioError: if samples are no numbers.
         ConfigError: if the overlap is negative or as long as the clip.
@@ -242,10 +237,9 @@ def listen(
         yield LiveWindow(start_s, end_s, tuple(x for x in ranked if x.score >= 0))
 
 
-def _batched(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+def _batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:
     rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
+    return iter(lambda: list(islice(rest, _WINDOWS_AT_ONCE)), [])
 
 
 def _checked(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:

@@ -9,9 +9,8 @@ import numpy as np
 
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
-from keras_birds.models.calibration import Calibration
+from keras_birds.models.calibration import Calibration, sigmoid
 from keras_birds.models.engines import Engine
-from keras_birds.models.logits import sigmoid
 from keras_birds.models.metadata import check_members, joined_id
 
 
@@ -48,14 +47,7 @@ class Ensemble:
         self._slots = threading.Semaphore(at_once) if at_once else nullcontext()
 
     def inputs(self, clips: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """What the members take: the mel images of clips, or the clips themselves.
-
-        Args:
-            clips: float32 `[n, clip_samples]`; a list of clips isn't copied.
-
-        Returns:
-            float32 `[n, height, width, 1]` in [0, 1], or `clips`.
-        """
+        """What the members take, of float32 `[n, clip_samples]`: images `[n, height, width, 1]`, or those."""
         return np.asarray(clips) if self._transform is None else self._transform.images(clips)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
@@ -77,14 +69,11 @@ class Ensemble:
         return mean if self.calibration is None else self.calibration.apply(mean)
 
     def score_clips(self, clips: Sequence[np.ndarray], batch_size: int | None = None) -> np.ndarray:
-        """Scores clips of the model's length and rate, in batches; threads may ask at the same time.
+        """Scores clips `[n, clip_samples]`, n >= 1, in batches; float32 `[n, label]`. Threads may ask at the same time.
 
         Args:
-            clips: float32 `[n, clip_samples]`, n >= 1.
+            clips: float32.
             batch_size: how many at a time; `None` for what the members are fastest with.
-
-        Returns:
-            float32 probabilities `[n, label]`.
 
         Raises:
             ModelError: as `probabilities`.
@@ -96,10 +85,7 @@ class Ensemble:
             )
 
     def score_frames(self, clips: Sequence[np.ndarray]) -> np.ndarray:
-        """Scores the frames of clips `[n, clip_samples]`, as models with an attention head can.
-
-        Returns:
-            float32 `[n, frame, label]`, of several members the mean; not calibrated.
+        """Scores the frames of clips `[n, clip_samples]`: float32 `[n, frame, label]`, not calibrated.
 
         Raises:
             ModelError: as `frame_engines`.
@@ -110,11 +96,7 @@ class Ensemble:
         return mean.astype(np.float32)
 
     def frame_engines(self) -> Sequence[Engine]:
-        """The members, if all can score the frames of a clip.
-
-        Raises:
-            ModelError: naming the first that has no attention head, or another number of frames.
-        """
+        """The members; raises `ModelError` if one has no attention head, or another number of frames."""
         for engine in self.engines:
             if not engine.num_frames or engine.num_frames != self.engines[0].num_frames:
                 raise ModelError(

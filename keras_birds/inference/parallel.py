@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import chain
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -28,7 +28,7 @@ def map_in_order(
 
     Args:
         function: of an item.
-        sources: each has the same number of threads, or one more.
+        sources: each has the same number of threads, or one more; none gives `None`.
         threads: how many; with 1 everything happens in the caller's.
         on_end: called when nobody wants more results: makes sources go on that wait for something.
 
@@ -39,67 +39,48 @@ def map_in_order(
     if threads == 1:
         yield from ((item, function(item)) for item in chain.from_iterable(sources))
         return
-    shared: _Shared[_Item, _Result] = _Shared(function, _AHEAD_A_THREAD * threads)
-    locks = [threading.Lock() for _ in sources]
+    # What came of items, in the order in which they were taken; None once for each thread, at its end.
+    taken: SimpleQueue[Future[tuple[_Item, _Result] | None]] = SimpleQueue()
+    may_take = threading.Semaphore(_AHEAD_A_THREAD * threads)
+    is_stopped = threading.Event()
+
+    def work(source: Iterator[_Item], lock: threading.Lock) -> None:
+        while True:
+            future: Future[tuple[_Item, _Result] | None] = Future()
+            item = None
+            may_take.acquire()
+            with lock:
+                try:
+                    if is_stopped.is_set() or (item := next(source, None)) is None:
+                        future.set_result(None)
+                except BaseException as error:
+                    future.set_exception(error)
+                taken.put(future)
+            if item is None:
+                return
+            try:
+                future.set_result((item, function(item)))
+            except BaseException as error:
+                future.set_exception(error)
+
+    tasks = [(x, threading.Lock()) for x in sources]
     workers = []
     for k in range(threads):
-        task = sources[k % len(sources)], locks[k % len(sources)]
-        workers.append(threading.Thread(target=shared.work, args=task, daemon=True, name="keras-birds"))
+        task = tasks[k % len(tasks)]
+        workers.append(threading.Thread(target=work, args=task, daemon=True, name="keras-birds"))
         workers[-1].start()
     try:
         at_work = threads
         while at_work:
-            future = shared.taken.get()
-            if future is None:
+            result = taken.get().result()
+            if result is None:
                 at_work -= 1
                 continue
-            result = future.result()
-            shared.may_take.release()
+            may_take.release()
             yield result
     finally:
-        shared.is_stopped = True
+        is_stopped.set()
         on_end()
-        shared.may_take.release(threads)
+        may_take.release(threads)
         for worker in workers:
             worker.join(_JOIN_S)
-
-
-class _Shared(Generic[_Item, _Result]):
-    """What the threads of one map share."""
-
-    def __init__(self, function: Callable[[_Item], _Result], ahead: int):
-        self.taken: SimpleQueue[Future[tuple[_Item, _Result]] | None] = SimpleQueue()
-        """What came of items, in the order in which they were taken; `None` for each thread that ended."""
-        self.may_take = threading.Semaphore(ahead)
-        self.is_stopped = False
-        self._function = function
-
-    def work(self, source: Iterator[_Item], lock: threading.Lock) -> None:
-        """Runs in each thread."""
-        while (task := self._take(source, lock)) is not None:
-            item, result = task
-            try:
-                result.set_result((item, self._function(item)))
-            except BaseException as error:
-                result.set_exception(error)
-        self.taken.put(None)
-
-    def _take(
-        self, source: Iterator[_Item], lock: threading.Lock
-    ) -> tuple[_Item, Future[tuple[_Item, _Result]]] | None:
-        """The next item, and where what comes of it goes; `None` at the end."""
-        self.may_take.acquire()
-        with lock:
-            if self.is_stopped:
-                return None
-            future: Future[tuple[_Item, _Result]] = Future()
-            try:
-                item = next(source)
-            except StopIteration:
-                return None
-            except BaseException as error:
-                future.set_exception(error)
-                self.taken.put(future)
-                return None
-            self.taken.put(future)
-            return item, future

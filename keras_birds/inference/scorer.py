@@ -70,16 +70,13 @@ def score_recordings(
     options: ScoreOptions = DEFAULT_OPTIONS,
     on_scored: Callable[[float], None] = lambda _: None,
 ) -> Iterator[RecordingScores]:
-    """Scores recordings. One that can't be read gets a status that says why.
+    """Scores recordings, in order. One that can't be read gets a status that says why.
 
     Args:
         ensemble: the model.
         files: paths or URLs, taken as they are needed.
         options: how.
         on_scored: told how many more seconds of sound were scored, whatever the overlap and the channels.
-
-    Yields:
-        One for each file, in order.
 
     Raises:
         ConfigError: at once, if the options can't be used.

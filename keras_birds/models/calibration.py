@@ -1,4 +1,4 @@
-"""What turns a model's scores into shares of right answers, label by label; it travels in the model's metadata."""
+"""Logits, probabilities, and what turns these into shares of right answers; that travels in the model's metadata."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -7,9 +7,22 @@ import numpy as np
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from keras_birds.models.logits import logit
-
 Method = Literal["platt", "isotonic"]
+
+_LEAST = 1e-7
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities in float32, without overflow at either end."""
+    logits = np.asarray(logits, np.float32)
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1, small) / (1 + small)
+
+
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    """Float64 logits; probabilities nearer to 0 or 1 than 1e-7 count as that near."""
+    likely = np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)
+    return np.asarray(np.log(likely) - np.log1p(-likely))
 
 
 @dataclass(frozen=True)
@@ -18,10 +31,10 @@ class LabelCalibration:
 
     Args:
         positives: that it was fitted to.
-        parameters: slope and offset of the logit for Platt's method; the knots' scores, then as many calibrated ones,
-            for isotonic; empty where the label is left as it is.
+        parameters: of Platt's method the logit's slope and offset; of isotonic the knots' scores, then as many
+            calibrated ones; empty where the label is left as it is.
         refused: why it is left as it is; else empty.
-        threshold: the least calibrated score with the wanted precision; `None` where there is none.
+        threshold: the least calibrated score with the wanted precision, if there is one.
         threshold_interval: its 95 % interval.
     """
 

@@ -4,44 +4,25 @@ import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import ConfigError, DataError, ModelError
 from keras_birds.labels import Label, LabelSet
-from keras_birds.models.logits import sigmoid
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
 from keras_birds.models.session import choose_provider, open_session
 
 if TYPE_CHECKING:
     from onnxruntime import NodeArg
 
+    from keras_birds.models.keras_engine import KerasEngine
 
-class Engine(Protocol):
-    """One loaded model.
 
-    Args:
-        input_kind: `"mel"`, images `[n, height, width, 1]` in [0, 1], or `"waveform"`, clips `[n, samples]`.
-        batch_size: how many inputs at a time it is fastest with.
-        workers: threads that may ask it at the same time; `None` for as many as there are processors.
-        num_frames: parts of equal length that it can score of a clip as well; 0 where it has no attention head.
-    """
-
-    path: Path
-    metadata: ModelMetadata
-    input_kind: str
-    batch_size: int
-    workers: int | None
-    num_frames: int
-
-    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """Float32 inputs to float32 `[n, label]`."""
-
-    def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Float32 inputs to float32 `[n, frame, label]`, where `num_frames` isn't 0."""
-
+Engine: TypeAlias = "OnnxEngine | WaveformEngine | KerasEngine"
+"""One loaded model: `SessionEngine` says what each has."""
 
 _GRAPHS = (
     (["mel"], ["logits"]),
@@ -63,10 +44,19 @@ class SessionEngine:
         path: the file.
         provider: `"cpu"`, or `"cuda"`, `"coreml"`, ... where ONNX Runtime has it; `None` for CUDA where it is there.
 
+    Attributes:
+        input_kind: `"mel"`, images `[n, height, width, 1]` in [0, 1], or `"waveform"`, clips `[n, samples]`.
+        batch_size: how many inputs at a time it is fastest with.
+        workers: threads that may ask it at the same time; `None` for as many as there are processors.
+        num_frames: parts of equal length that it can score of a clip as well; 0 where it has no attention head.
+
     Raises:
         ModelError: if the file is missing, damaged or not what the engine takes.
         ConfigError: if ONNX Runtime has no such provider here.
     """
+
+    input_kind, num_frames = "waveform", 0
+    metadata: ModelMetadata
 
     def __init__(self, path: str | Path, provider: str | None = None):
         self.path = Path(path)
@@ -75,7 +65,6 @@ class SessionEngine:
         is_cpu = chosen == "CPUExecutionProvider"
         self.batch_size = 2 if is_cpu else 64
         self.workers: int | None = None if is_cpu else 1
-        self.num_frames = 0
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores the frames of images `[n, height, width, 1]`; float32 `[n, frame, label]`."""
@@ -123,8 +112,6 @@ class WaveformEngine(SessionEngine):
         provider: as for `SessionEngine`.
     """
 
-    input_kind = "waveform"
-
     def __init__(
         self,
         path: str | Path,
@@ -165,11 +152,8 @@ class WaveformEngine(SessionEngine):
             ModelError: if probabilities were promised and others come.
         """
         n, step = len(inputs), self._batch or len(inputs)
-        padded = np.pad(inputs, ((0, -n % step), (0, 0)))
-        parts = [
-            self._session.run([self._output], {self._input: padded[x : x + step]})[0]
-            for x in range(0, n, step)
-        ]
+        batches = np.pad(inputs, ((0, -n % step), (0, 0))).reshape(-1, step, inputs.shape[1])
+        parts = [self._session.run([self._output], {self._input: x})[0] for x in batches]
         values = np.concatenate(parts)[:n].astype(np.float32)
         if self.output == "logits":
             return sigmoid(values)
@@ -195,12 +179,11 @@ def load_engine(path: str | Path, provider: str | None = None) -> Engine:
             f"--provider is for ONNX models. Received: {provider} with {path}; KERAS_BACKEND chooses what computes"
         )
     # By name: nothing here may import keras unless it is asked for.
-    loaded: Engine = import_module("keras_birds.models.keras_engine").KerasEngine(path)
-    return loaded
+    return cast(Engine, import_module("keras_birds.models.keras_engine").KerasEngine(path))
 
 
 def read_label_lines(path: Path) -> LabelSet:
-    """Reads a label a line, as published models have them; BirdNET's `Turdus merula_Common Blackbird` gives names too.
+    """Reads a label a line, as models come with them; BirdNET's `Turdus merula_Common Blackbird` gives names too.
 
     Raises:
         DataError: if the file can't be read, is empty, or holds a label twice.

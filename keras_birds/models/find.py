@@ -24,9 +24,9 @@ def resolve_model(
     """Finds the model files that a path stands for, all `.onnx` or all `.keras`: an ensemble's in fold order.
 
     Args:
-        path: a fold's folder, a run's folder (all its finished folds, else its model of all recordings), an
-            `.onnx` or `.keras` file, or a shipped model's name; `None` for the newest run below `runs_dir`, or where
-            there is none, begun or trained, the shipped model.
+        path: a fold's folder, a run's (all its finished folds, else its model of all recordings), an `.onnx` or
+            `.keras` file, or a shipped model's name; `None` for the newest run below `runs_dir`, or where there is
+            none, begun or trained, the shipped model.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         runs_dir: where runs are.
 
@@ -67,12 +67,13 @@ def resolve_model(
 
 def finished_models(runs_dir: Path = RUNS_DIR) -> list[Path]:
     """The `.onnx` files of all runs below `runs_dir`: of each finished fold, then of all recordings."""
-    places = [x for run in sorted(_runs(runs_dir)) for x in (*numbered_folds(run), run / FULL)]
+    runs = sorted(x for x in runs_dir.glob("*") if x.is_dir())
+    places = [x for run in runs for x in (*numbered_folds(run), run / FULL)]
     return [x / ONNX for x in places if _finished(x, "onnx")]
 
 
 def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
-    runs = _runs(runs_dir)
+    runs = [x for x in runs_dir.glob("*") if x.is_dir()]
     files = [
         (run, x / f"model{_SUFFIX[engine]}") for run in runs for x in _folds(run) if _finished(x, engine)
     ]
@@ -86,10 +87,6 @@ def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
     raise ModelError(
         f"No model: there must be a trained run. Received: {received}. {_how_to_go_on(begun, engine)}"
     )
-
-
-def _runs(runs_dir: Path) -> list[Path]:
-    return [x for x in runs_dir.iterdir() if x.is_dir()] if runs_dir.is_dir() else []
 
 
 def _folds(run: Path) -> list[Path]:

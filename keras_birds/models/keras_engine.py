@@ -12,7 +12,7 @@ import numpy as np
 
 import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras file names
 from keras_birds.errors import ModelError, as_model_error
-from keras_birds.models.logits import sigmoid
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.heads import FRAME_LOGITS
 from keras_birds.threads import TorchThreads

@@ -26,11 +26,10 @@ TOLERANCE = 1e-4
 
 
 def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMetadata) -> None:
-    """Writes a float32 ONNX file, checked against the Keras model in ONNX Runtime.
+    """Writes a float32 ONNX file for any batch, whatever the model's precision; there whole or not at all.
 
-    The graph has the input `mel` `[batch, height, width, 1]` and the output `logits` `[batch, label]`, both
-    float32, for any batch; of a model with an attention head also `frame_logits` `[batch, frame, label]`. A model
-    of mixed or bfloat16 precision is exported in float32. The file is there whole or not at all.
+    The graph takes `mel` `[batch, height, width, 1]` and gives `logits` `[batch, label]`; of a model with an attention
+    head also `frame_logits` `[batch, frame, label]`.
 
     Raises:
         ModelError: if the model can't be exported, isn't what its metadata says, or scores differently in ONNX
@@ -68,11 +67,7 @@ def _export(keras_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
 
 
 def replace_metadata(path: str | Path, metadata: ModelMetadata) -> None:
-    """Puts other metadata into an ONNX file; its graph and weights stay. The file is there whole all the time.
-
-    Raises:
-        KerasBirdsError: if the file can't be written.
-    """
+    """Puts other metadata into an ONNX file, which is there whole all the time; raises `KerasBirdsError`."""
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, metadata.onnx_props())
     with atomic_path(path) as temporary:
@@ -117,21 +112,17 @@ def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.
         path_of_graph = str(Path(folder, "graph.onnx"))
         model.export(path_of_graph, format="onnx", verbose=False)
         graph = onnx.load(path_of_graph)
-    _rename(graph, names)
-    return graph
-
-
-def _rename(model: onnx.ModelProto, wanted: Sequence[str]) -> None:
-    """Gives the input and the outputs these names; the exporter makes up its own."""
-    values = [model.graph.input[0], *model.graph.output]
-    names = {value.name: name for value, name in zip(values, wanted, strict=False)}
-    for node in model.graph.node:
+    # The exporter makes up its own names.
+    values = [graph.graph.input[0], *graph.graph.output]
+    wanted = {value.name: name for value, name in zip(values, names, strict=False)}
+    for node in graph.graph.node:
         for side in (node.input, node.output):
             for i, name in enumerate(side):
-                side[i] = names.get(name, f"{name}_" if name in wanted else name)
+                side[i] = wanted.get(name, f"{name}_" if name in names else name)
     for value in values:
-        value.name = names[value.name]
+        value.name = wanted[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return graph
 
 
 def example_images(metadata: ModelMetadata) -> np.ndarray:

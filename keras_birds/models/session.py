@@ -13,15 +13,9 @@ if TYPE_CHECKING:
 def open_session(
     path: str | Path, threads: int | None = None, provider: str = "CPUExecutionProvider"
 ) -> "InferenceSession":
-    """Opens an ONNX file in ONNX Runtime.
+    """Opens an ONNX file, in ONNX Runtime's name of a provider; raises `ModelError` if it is missing or damaged.
 
-    Args:
-        path: the file.
-        threads: for one run; `None` for all processors that this process may use.
-        provider: ONNX Runtime's name of what computes; what it can't compute the CPU does.
-
-    Raises:
-        ModelError: if the file is missing, damaged or not ONNX.
+    `threads` is for one run; `None` for all processors that this process may use.
     """
     import onnxruntime
 
@@ -42,11 +36,7 @@ def open_session(
 
 
 def choose_provider(name: str | None) -> str:
-    """ONNX Runtime's name of a provider, for instance `"CPUExecutionProvider"` of `"cpu"`.
-
-    Raises:
-        ConfigError: naming those that are there.
-    """
+    """ONNX Runtime's name of a provider, of `"cpu"` `"CPUExecutionProvider"`; a `ConfigError` names those there are."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()

@@ -1,4 +1,4 @@
-"""What `keras-birds export` writes besides ONNX files, and runs to compare: OpenVINO, LiteRT and torch programs."""
+"""What `keras-birds export` writes, and runs to compare: ONNX files, OpenVINO, LiteRT and torch programs."""
 
 import json
 import tempfile
@@ -6,40 +6,66 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 
 from keras_birds.errors import as_model_error
-from keras_birds.export.end_to_end import end_to_end_model
+from keras_birds.export.end_to_end import end_to_end_graph, end_to_end_model
+from keras_birds.export.formats import Input, Precision
+from keras_birds.export.weight_compression import halve_weights, quantize_weights, whole_weights
 from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.session import open_session
 from keras_birds.suppress_output import suppress_output
-
-if TYPE_CHECKING:
-    from ai_edge_litert.interpreter import Interpreter
 
 METADATA, LABELS = "keras_birds.json", "labels.txt"
 """The first among a torch program's extra files; both in the ZIP archive that follows a LiteRT model in its file, as
 TensorFlow Lite's metadata has it: `unzip` shows them."""
 
 
-def write_openvino(model: onnx.ModelProto, out: Path, half: bool) -> None:
-    """Writes `out`, in .xml, and the weights, in float16 if `half`, in .bin beside.
+def write_onnx(
+    paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input, precision: Precision
+) -> None:
+    """Writes one graph of `model.onnx` of each member, with the metadata inside; `ModelError` if the mel is another."""
+    onnx.save(_graph(paths, metadata, input_kind, precision), str(out))
 
-    The model's runtime information `framework` holds the metadata, by the same names.
+
+def _graph(
+    paths: Sequence[Path], metadata: ModelMetadata, input_kind: Input, precision: Precision
+) -> onnx.ModelProto:
+    compress = {"float16": halve_weights, "int8-weights": quantize_weights}.get(precision, lambda x: x)
+    members = [compress(whole_weights(onnx.load(str(x)))) for x in paths]
+    if input_kind == "waveform":
+        return end_to_end_graph(members, metadata)
+    (model,) = members
+    onnx.helper.set_model_props(model, metadata.onnx_props())
+    return model
+
+
+def run_onnx(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a file that `write_onnx` wrote gives."""
+    session = open_session(path)
+    return [session.run(None, {session.get_inputs()[0].name: x})[0] for x in batches]
+
+
+def write_openvino(
+    paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input, precision: Precision
+) -> None:
+    """Writes `out`, in .xml, and the weights in .bin beside, with the metadata as runtime information `framework`.
 
     Raises:
         ModelError: if OpenVINO can't convert it.
     """
     import openvino
 
+    graph = _graph(paths, metadata, input_kind, precision)
     with as_model_error(f"{out}: the model must be one that OpenVINO reads"):
-        converted = openvino.Core().read_model(model.SerializeToString())
+        converted = openvino.Core().read_model(graph.SerializeToString())
         # Conversion may have dropped a step that bore the input's name.
-        converted.inputs[0].get_tensor().set_names({model.graph.input[0].name})
-        openvino.save_model(converted, out, compress_to_fp16=half)
+        converted.inputs[0].get_tensor().set_names({input_kind})
+        openvino.save_model(converted, out, compress_to_fp16=precision == "float16")
 
 
 def run_openvino(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -51,19 +77,19 @@ def run_openvino(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def write_litert(
-    keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str, precision: str
+    paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input, precision: Precision
 ) -> None:
-    """Writes a model for any batch, whose one signature has the input `input_kind`.
+    """Writes a model for any batch, whose one signature has the input `input_kind`, in .tflite.
 
     Convolutions hold nearly all weights, and are what the smaller precisions change: they are brought back to float32
-    where they are used. `input_kind` and `precision` are those of `export_model`; `out` is in .tflite.
+    where they are used.
 
     Raises:
         ModelError: if it can't be converted.
     """
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole.tflite")
-        call_on_backend("tensorflow", _write_float_litert, keras_paths, whole, metadata, input_kind)
+        call_on_backend("tensorflow", _write_float_litert, paths, whole, metadata, input_kind)
         out.write_bytes(whole.read_bytes() if precision == "float32" else _compressed(whole, precision))
     with zipfile.ZipFile(out, "a") as archive:
         archive.writestr(METADATA, json.dumps(metadata.to_dict(), ensure_ascii=False))
@@ -72,17 +98,12 @@ def write_litert(
 
 def run_litert(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What a model that `write_litert` wrote gives."""
-    with suppress_output():
-        runner = open_interpreter(path).get_signature_runner()
-        (taken,), (given,) = runner.get_input_details(), runner.get_output_details()
-        return [runner(**{taken: x})[given] for x in batches]
-
-
-def open_interpreter(path: Path, threads: int = 1) -> "Interpreter":
-    """Opens a file in LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
-    return Interpreter(str(path), num_threads=threads)
+    with suppress_output():
+        runner = Interpreter(str(path), num_threads=1).get_signature_runner()
+        (taken,), (given,) = runner.get_input_details(), runner.get_output_details()
+        return [runner(**{taken: x})[given] for x in batches]
 
 
 def _compressed(path: Path, precision: str) -> bytes:
@@ -109,13 +130,11 @@ def _compressed(path: Path, precision: str) -> bytes:
         return bytes(work.quantize().quantized_model or b"")
 
 
-def _write_float_litert(
-    keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str
-) -> None:
-    """Writes a float32 file; on the tensorflow backend."""
+def _write_float_litert(paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input) -> None:
+    """On the tensorflow backend."""
     from keras import InputSpec
 
-    model = end_to_end_model(keras_paths, metadata, input_kind)
+    model = end_to_end_model(paths, metadata, input_kind)
     # Keras exports only what was called.
     model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32))
     signature = [InputSpec("float32", shape=(None, *model.inputs[0].shape[1:]), name=input_kind)]
@@ -132,7 +151,7 @@ def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [program(torch.from_numpy(x)).numpy() for x in batches]
 
 
-def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: str) -> None:
+def write_torch(paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input, _: str) -> None:
     """Writes a float32 program in .pt2 for any batch, whose one argument is `input_kind`; on the torch backend.
 
     Raises:
@@ -140,7 +159,7 @@ def write_torch(keras_paths: Sequence[Path], out: Path, metadata: ModelMetadata,
     """
     import torch
 
-    model = end_to_end_model(keras_paths, metadata, input_kind)
+    model = end_to_end_model(paths, metadata, input_kind)
 
     class Program(torch.nn.Module):
         # The Keras model isn't a submodule: its weights would be stored a second time, as they are constants here.
