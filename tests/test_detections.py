@@ -44,7 +44,7 @@ def found_in(scores, hop_s=5.0, **options):
 SCORES = [[0.1, 0.9, 0.3], [0.25, 0.8, 0.2499], [0.0, 0.0, 0.0], [0.5, 0.26, 0.6]]
 
 
-def test_scores_at_the_threshold_or_above_are_detections_by_time_and_then_score():
+def test_scores_at_the_threshold_or_above_are_detections_by_time_and_then_score(tmp_path):
     assert found_in(SCORES) == [
         (0.0, 5.0, "whtdov", 0.9),
         (0.0, 5.0, "bkcdon", 0.3),
@@ -54,77 +54,69 @@ def test_scores_at_the_threshold_or_above_are_detections_by_time_and_then_score(
         (15.0, 20.0, "1139490", 0.5),
         (15.0, 20.0, "whtdov", 0.26),
     ]
+    path = tmp_path / "thresholds.csv"
+    path.write_text("threshold,label\n0.5,1139490\n0.9,whtdov\n0,bkcdon\n")
+    labels = [x[2] for x in found_in(SCORES, threshold=path)]
+    assert labels == ["whtdov", "bkcdon", "bkcdon", "bkcdon", "bkcdon", "1139490"]
+    # The best of a window among the wanted species.
+    assert [x[2] for x in found_in(SCORES, top_k=1)] == ["whtdov", "whtdov", "bkcdon"]
+    best = [x[2:] for x in found_in(SCORES, top_k=1, species=(True, False, True))]
+    assert best == [("bkcdon", 0.3), ("1139490", 0.25), ("bkcdon", 0.6)]
 
 
 def test_rows_hold_what_the_schema_promises():
     table = detect(recording(SCORES, channels=(1, 2)), rules(threshold=0.85)).cast(detection_schema())
     row = {
-        "file": "A_20230510_235955.ogg",
+        **{
+            "file": "A_20230510_235955.ogg",
+            "model_id": "run/fold0",
+            "scientific_name": "",
+            "common_name": "",
+        },
         **{"channel": 1, "start_s": 0.0, "end_s": 5.0, "start_time": datetime(2023, 5, 10, 23, 59, 55)},
-        **{"label": "whtdov", "scientific_name": "", "common_name": "", "score": pytest.approx(0.9)},
-        "model_id": "run/fold0",
+        **{"label": "whtdov", "score": pytest.approx(0.9)},
     }
     assert table.to_pylist() == [row, row | {"channel": 2}]
     late = detect(recording(SCORES), rules(threshold=0.55)).to_pylist()[-1]
     assert (late["label"], late["start_time"]) == ("bkcdon", datetime(2023, 5, 11, 0, 0, 10))
-    unknown = detect(recording(SCORES, file="a.ogg"), rules())
-    assert set(unknown["start_time"].to_pylist()) == {None}
-    named = detect(recording([[0.9, 0, 0]]), rules()).to_pylist()[0]
+    named = detect(recording([[0.9, 0, 0]], file="a.ogg"), rules()).to_pylist()[0]
     assert (named["scientific_name"], named["common_name"]) == ("Lithobates palmipes", "Amazon River Frog")
+    assert named["start_time"] is None
     for scores in (np.zeros((3, 3)), np.zeros((0, 3))):
-        table = detect(recording(scores), rules())
-        assert table.cast(detection_schema()).num_rows == 0
+        assert detect(recording(scores), rules()).cast(detection_schema()).num_rows == 0
         assert summarise(recording(scores), LABELS, rules()).num_rows == 0
 
 
-def test_top_k_keeps_the_best_of_a_window_among_the_wanted_species(tmp_path):
-    assert [x[2] for x in found_in(SCORES, top_k=1)] == ["whtdov", "whtdov", "bkcdon"]
-    (tmp_path / "species.txt").write_text("# wanted\nlithobates Palmipes\n\nbkcdon\n")
-    species, _ = read_species(tmp_path / "species.txt", LABELS)
-    assert [x[2:] for x in found_in(SCORES, top_k=1, species=species)] == [
-        ("bkcdon", 0.3),
-        ("1139490", 0.25),
-        ("bkcdon", 0.6),
-    ]
-
-
-def test_each_label_may_have_a_threshold_of_its_own(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("label,threshold\n1139490,0.5\nwhtdov,0.5\n", "none for bkcdon"),
+        ("label,threshold\n1139490,0.5\nwhtdov,0.5\nbkcdon,1\nrubthr1,0.1\n", "rubthr1"),
+        ("label,threshold\n1139490,high\n", "row 2: a threshold must be a number. Received: 'high'"),
+        ("label,threshold\n1139490,-0.1\n", "row 2: the threshold must be from 0 to 1. Received: -0.1"),
+        ("label,threshold\n1139490,nan\n", "row 2: the threshold must be from 0 to 1. Received: nan"),
+        ("species,p\na,1\n", "must have the columns label, threshold. Received: species, p"),
+        ("", "must have the columns label, threshold. Received: none"),
+        ("label;threshold\n1139490;0.5\n", "semicolon-separated"),
+        ("label,threshold\n1139490,0.5\nwhtdov,0.5\n1139490,0.6\n", "1139490 in rows 2 and 4"),
+    ],
+)
+def test_wrong_thresholds_are_refused_naming_the_file_and_what_is_wrong(tmp_path, text, said):
     path = tmp_path / "thresholds.csv"
-    path.write_text("threshold,label\n0.5,1139490\n0.9,whtdov\n0,bkcdon\n")
-    labels = [x[2] for x in found_in(SCORES, threshold=path)]
-    assert labels == ["whtdov", "bkcdon", "bkcdon", "bkcdon", "bkcdon", "1139490"]
-
-
-WRONG = {
-    "label,threshold\n1139490,0.5\nwhtdov,0.5\n": "none for bkcdon",
-    "label,threshold\n1139490,0.5\nwhtdov,0.5\nbkcdon,1\nrubthr1,0.1\n": "rubthr1",
-    "label,threshold\n1139490,high\n": "row 2: a threshold must be a number. Received: 'high'",
-    "label,threshold\n1139490,1.5\n": "row 2: the threshold must be from 0 to 1. Received: 1.5",
-    "label,threshold\n1139490,nan\n": "row 2: the threshold must be from 0 to 1. Received: nan",
-    "species,p\na,1\n": "must have the columns label, threshold. Received: species, p",
-    "": "must have the columns label, threshold. Received: none",
-    "label;threshold\n1139490;0.5\n": "semicolon-separated",
-    "label,threshold\n1139490,0.5\nwhtdov,0.5\n1139490,0.6\n": "1139490 in rows 2 and 4",
-}
-
-
-def test_wrong_thresholds_are_refused_naming_the_file_and_what_is_wrong(tmp_path):
-    path = tmp_path / "thresholds.csv"
-    for text, said in WRONG.items():
-        path.write_text(text)
-        with pytest.raises((ConfigError, DataError), match=f"{re.escape(str(path))}.*{re.escape(said)}"):
-            rules(threshold=path)
-    for option, value in (("threshold", 1.01), ("threshold", -0.1), ("smooth_windows", 2)):
-        with pytest.raises(ConfigError, match=f"Received: {value}"):
-            rules(**{option: value})
+    path.write_text(text)
+    with pytest.raises((ConfigError, DataError), match=f"{re.escape(str(path))}.*{re.escape(said)}"):
+        rules(threshold=path)
 
 
 def test_a_species_list_holds_names_of_any_kind_and_unknown_ones_are_told(tmp_path):
     path = tmp_path / "species.txt"
-    path.write_text("whtdov\nLithobates palmipes_Frosch\nTurdus merula_Amsel\nrubthr1\n")
+    path.write_text("# wanted\nwhtdov\n\nlithobates Palmipes_Frosch\nTurdus merula_Amsel\nrubthr1\n")
     assert read_species(path, LABELS) == ((True, True, False), ["Turdus merula_Amsel", "rubthr1"])
     with pytest.raises(DataError, match=r"species\.txt: .* knows\. Received: Turdus merula_Amsel, rubthr1"):
         read_species(path, LABELS, strict=True)
+    for name in ("lithobates palmipes", "AMAZON river frog"):
+        path.write_text(name)
+        assert read_species(path, LABELS) == ((True, False, False), [])
     for text, said in {
         "# nothing\n": "at least one name",
         "Turdus merula\n": "knows. Received: Turdus merula",
@@ -135,15 +127,12 @@ def test_a_species_list_holds_names_of_any_kind_and_unknown_ones_are_told(tmp_pa
             read_species(path, LABELS)
 
 
-def test_smoothing_is_the_mean_over_neighbours_and_over_fewer_at_the_ends():
+def test_smoothing_is_the_mean_over_neighbours_of_a_channel_and_over_fewer_at_the_ends():
     scores = np.random.default_rng(0).random((9, 3), np.float32)
     for n in (1, 3, 5, 21):
         expected = [scores[max(0, i - n // 2) : i + n // 2 + 1].mean(axis=0) for i in range(9)]
         np.testing.assert_allclose(smooth(scores, n), expected, atol=1e-6)
     assert smooth(scores[:0], 3).shape == (0, 3)
-
-
-def test_smoothing_takes_each_channel_by_itself():
     found = recording(SCORES, channels=(1, 2))
     found.scores[1::2] = 0
     table = detect(found, rules(smooth_windows=3)).to_pylist()
@@ -161,10 +150,8 @@ def test_windows_that_touch_or_overlap_become_one_event_with_the_best_score():
         (15.0, 25.0, "1139490", 0.5),
     ]
     # With an overlap of half a window the gap of one window is bridged.
-    assert found_in(scores, hop_s=2.5, merge=True) == [
-        (0.0, 15.0, "1139490", 0.9),
-        (2.5, 12.5, "bkcdon", 0.7),
-    ]
+    expected = [(0.0, 15.0, "1139490", 0.9), (2.5, 12.5, "bkcdon", 0.7)]
+    assert found_in(scores, hop_s=2.5, merge=True) == expected
 
 
 def test_the_summary_has_the_best_the_two_best_and_the_count_of_windows():

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from keras_birds.labels import LabelSet
 from keras_birds.results import results as results_module
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.journal import JOURNAL
-from keras_birds.results.results import MANIFEST_COLUMNS, Results
+from keras_birds.results.results import MANIFEST_COLUMNS, Results, read_detections
 
 LABELS = LabelSet(["a", "b"])
 SETTINGS = {"model_id": "m", "overlap_s": 0.0, "thresholds": 0.25}
@@ -36,17 +37,20 @@ def failed(name):
     return found(name, 0, status="corrupt", reason="is not audio")
 
 
-def open_results(folder, settings=SETTINGS, keep_scores=True):
-    return Results(folder, LABELS, "m", DetectionRules.of(LABELS), settings, keep_scores)
+def open_results(folder, *recordings, settings=SETTINGS):
+    """The folder, with recordings added."""
+    results = Results(folder, LABELS, "m", DetectionRules.of(LABELS), settings, keep_scores=True)
+    for x in recordings:
+        results.add(x)
+    return results
 
 
 def contents(folder):
-    """File to its detections' scores."""
-    with open_results(folder) as results:
-        tables = {
-            x.file: [y for batch in rows for y in batch.to_pylist()] for x, rows in results.read("detections")
-        }
-    return {file: [round(x["score"], 3) for x in rows] for file, rows in tables.items()}
+    """File to its detections' scores, read beside a process that may be at work."""
+    return {
+        x.file: [round(score, 3) for batch in rows for score in batch["score"].to_pylist()]
+        for x, rows in read_detections(folder)
+    }
 
 
 def shards(folder, kind="detections"):
@@ -65,18 +69,14 @@ def test_what_was_written_is_read_back_and_the_manifest_has_a_row_for_every_reco
         np.testing.assert_allclose(kept["x.wav"]["b"].to_pylist(), [0.1, 0.1], atol=1e-4)
         assert [sum(map(len, rows)) for _, rows in results.read("summary")] == [1, 0, 1]
     assert contents(out) == {x: [0.5] * windows for x, windows in names.items()}
-    assert pq.read_table(out / "detections")["file"].to_pylist() == [
-        *("x.wav", "x.wav", "caf\\udce9,\n.wav"),
-    ]
+    files = pq.read_table(out / "detections")["file"].to_pylist()
+    assert files == ["x.wav", "x.wav", "caf\\udce9,\n.wav"]
     with manifest.open(newline="", errors="surrogateescape") as file:
-        assert list(csv.reader(file)) == [
-            list(MANIFEST_COLUMNS),
-            *(
-                [x, "ok", "", f"{5 * n}.000", "", "0", "0", str(n), "0.000", str(n), ""]
-                for x, n in names.items()
-            ),
-            ["bad.wav", "corrupt", "is not audio", "0.000", "", "0", "0", "0", "0.000", "0", ""],
-        ]
+        header, *rows = csv.reader(file)
+    assert header == list(MANIFEST_COLUMNS)
+    assert rows.pop() == ["bad.wav", "corrupt", "is not audio", "0.000", "", "0", "0", "0", "0.000", "0", ""]
+    for row, (name, n) in zip(rows, names.items(), strict=True):
+        assert row == [name, "ok", "", f"{5 * n}.000", "", "0", "0", str(n), "0.000", str(n), ""]
 
 
 def test_recordings_are_to_do_that_are_new_or_changed_or_failed(tmp_path):
@@ -95,36 +95,46 @@ def test_recordings_are_to_do_that_are_new_or_changed_or_failed(tmp_path):
         assert list(results.to_do([x])) == [x]
 
 
-def test_rows_of_a_recording_that_was_scored_again_are_replaced_everywhere(tmp_path):
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_rows_of_a_recording_that_was_scored_again_are_replaced_everywhere(tmp_path, monkeypatch, is_killed):
     out = tmp_path / "out"
-    with open_results(out) as results:
-        for name in ("x.wav", "y.wav"):
-            results.add(found(name))
-    with open_results(out) as results:
-        results.add(found("x.wav", 1, score=0.9, mtime_ns=2))
-        results.add(failed("y.wav"))
-        results.add(found("z.wav", 1))
-        results.finish()
+    with open_results(out, found("x.wav"), found("y.wav"), found("z.wav")):
+        pass
+    again = found("x.wav", 1, 0.9, mtime_ns=2), failed("y.wav"), found("new.wav", 1)
+    with open_results(out, *again) as results:
+        results.flush()
+        assert contents(out) == {"z.wav": [0.5] * 3, "x.wav": [0.9], "new.wav": [0.5]}
+        if is_killed:  # while outdated rows are dropped
+            monkeypatch.setattr(results, "_remove_unlisted", lambda: sys.exit("killed"))
+            with pytest.raises(SystemExit):
+                results.finish()
+        else:
+            results.finish()
+    with open_results(out):
+        pass
     # Whoever opens the folder of shards sees the same rows.
-    for kind, rows in (("detections", 2), ("scores", 2), ("summary", 2)):
+    for kind, rows in (("detections", 5), ("scores", 5), ("summary", 3)):
         assert pq.read_table(out / kind).num_rows == rows
-    assert contents(out) == {"x.wav": [0.9], "z.wav": [0.5]}
+    assert contents(out) == {"x.wav": [0.9], "new.wav": [0.5], "z.wav": [0.5] * 3}
 
 
 def test_a_kill_between_shard_and_journal_or_in_the_middle_of_a_write_leaves_nothing_wrong(tmp_path):
     out = tmp_path / "out"
-    with open_results(out) as results:
-        results.add(found("x.wav"))
+    with suppress(KeyboardInterrupt), open_results(out, found("x.wav")) as results:
         results.flush()
         before = (out / JOURNAL).read_bytes()
         results.add(found("y.wav"))
+        raise KeyboardInterrupt
+    assert contents(out) == {"x.wav": [0.5] * 3, "y.wav": [0.5] * 3}
     whole = (out / JOURNAL).read_bytes()
     for cut in (len(before), len(before) + 1, len(whole) - 1):
         copy = shutil.copytree(out, tmp_path / f"cut{cut}")
         (copy / JOURNAL).write_bytes(whole[:cut])
         (copy / "detections" / ".000003.parquet.4711.tmp").write_bytes(b"half")
         (copy / ".manifest.csv.4711.tmp").write_bytes(b"half")
+        names = sorted(copy.rglob("*"))
         assert contents(copy) == {"x.wav": [0.5] * 3}
+        assert sorted(copy.rglob("*")) == names
         with open_results(copy) as results:
             assert list(results.to_do(["y.wav"])) == ["y.wav"]
             assert shards(copy) == shards(copy, "scores") == ["000001.parquet"]
@@ -134,49 +144,22 @@ def test_a_kill_between_shard_and_journal_or_in_the_middle_of_a_write_leaves_not
         assert not list(copy.rglob("*.tmp"))
 
 
-def test_a_kill_while_outdated_rows_are_dropped_loses_nothing(tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    with open_results(out) as results:
-        for name in ("x.wav", "y.wav"):
-            results.add(found(name))
-    with open_results(out) as results:
-        results.add(found("x.wav", 1, mtime_ns=2))
-        monkeypatch.setattr(results, "_remove_unlisted", lambda: sys.exit("killed"))
-        with pytest.raises(SystemExit):
-            results.finish()
-    assert contents(out) == {"x.wav": [0.5], "y.wav": [0.5] * 3}
-    assert pq.read_table(out / "detections").num_rows == 4
-
-
-def test_ctrl_c_keeps_what_was_scored(tmp_path):
-    results = open_results(tmp_path / "out")
-    results.add(found("x.wav"))
-    results.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert contents(tmp_path / "out") == {"x.wav": [0.5] * 3}
-
-
 def test_shards_end_by_size_and_by_time(tmp_path, monkeypatch):
     monkeypatch.setattr(results_module, "_SHARD_BYTES", 2000)
-    with open_results(tmp_path / "out") as results:
-        for k in range(20):
-            results.add(found(f"{k}.wav", 10))
+    with open_results(tmp_path / "out", *(found(f"{k}.wav", 10) for k in range(20))):
         assert len(shards(tmp_path / "out")) > 5
     monkeypatch.setattr(results_module, "_SHARD_S", 0.0)
-    with open_results(tmp_path / "other") as results:
-        for k in range(3):
-            results.add(found(f"{k}.wav"))
+    with open_results(tmp_path / "other", *(found(f"{k}.wav") for k in range(3))):
         assert len(shards(tmp_path / "other")) == 3
 
 
 def test_what_is_no_folder_of_these_results_is_refused_and_left_as_it_is(tmp_path):
     out, journal = tmp_path / "out", tmp_path / "out" / JOURNAL
-    with open_results(out) as results:
-        results.add(found("x.wav"))
-        with pytest.raises(KerasBirdsError, match="one process at a time"):
-            open_results(out)
+    with open_results(out, found("x.wav")), pytest.raises(KerasBirdsError, match="one process at a time"):
+        open_results(out)
     other = {**SETTINGS, "overlap_s": 2.5, "merge": True}
     with pytest.raises(ConfigError, match=r"overlap_s is 2\.5, was 0\.0; merge is true, was null\. Choose"):
-        open_results(out, other)
+        open_results(out, settings=other)
     (tmp_path / "thesis.txt").write_text("keep")
     for folder in (tmp_path, tmp_path / "thesis.txt"):
         with pytest.raises(ConfigError, match="--out must be a new or empty folder"):
@@ -198,13 +181,11 @@ def test_what_is_no_folder_of_these_results_is_refused_and_left_as_it_is(tmp_pat
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_a_full_disk_is_an_error_and_the_journal_stays_whole(tmp_path):
-    with open_results(tmp_path / "out") as results:
-        results.add(found("x.wav"))
-
-    results = open_results(tmp_path / "out")
+    with open_results(tmp_path / "out", found("x.wav")):
+        pass
+    results = open_results(tmp_path / "out", found("y.wav"))
     results._journal._file.close()
     results._journal._file = open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115
-    results.add(found("y.wav"))
     with pytest.raises(KerasBirdsError, match=r"can't be written.*No space left"):
         results.__exit__(None, None, None)
     assert contents(tmp_path / "out") == {"x.wav": [0.5] * 3}
