@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 from constant_model import write_constant_model
@@ -32,8 +31,6 @@ from keras_birds.inference.classifier import Classifier, load
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
 from keras_birds.models.engines import WaveformEngine
-from keras_birds.results.detections import DetectionRules
-from keras_birds.results.results import Results
 
 # Ray's own lock on the tests' clusters, with a key that nobody keeps; read when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -175,47 +172,25 @@ def batch(tmp_path_factory):
     return folder
 
 
-def score_batch(batch, out, score, calls=()):
-    """Scores a batch into a folder, and calls once as many recordings are done; the tables it leaves."""
-    classifier, calls = load(batch / "model.onnx"), dict(calls)
-    names = sorted(f"disk/{x.name}" for x in (batch / "disk").iterdir())
-    rules, scored_s, failed = DetectionRules.of(classifier.labels, smooth_windows=3), [], []
-    with Results(out, classifier.labels, classifier.model_id, rules, {}, keep_scores=True) as results:
-        scored = score(classifier, names, ScoreOptions(overlap_s=1), scored_s.append)
-        for done, (name, found) in enumerate(zip(names, scored, strict=True), 1):
-            assert found.recording.file == name
-            if results.add(found).failed:
-                failed.append(name)
-            calls.pop(done, lambda: None)()
-        results.finish()
-    tables = {x: pd.read_parquet(out / x) for x in ("detections", "summary", "scores")}
-    tables["manifest"] = pd.read_csv(out / "manifest.csv")
-    return tables, failed, sum(scored_s)
-
-
-def assert_same(tables, wanted, but=""):
-    for name, table in wanted.items():
-        found, expected = (x[x["file"] != but].reset_index(drop=True) for x in (tables[name], table))
-        pd.testing.assert_frame_equal(found, expected, atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def plain(batch, tmp_path_factory):
-    """What one machine makes of the batch."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(batch)
-        return score_batch(batch, tmp_path_factory.mktemp("plain"), score_recordings)
-
-
 @pytest.fixture
-def small_groups(monkeypatch):
-    """So that a batch of seconds has a middle."""
+def names(batch, monkeypatch):
+    """The batch's recordings, relative to the folder that is the current one now; groups are of seconds."""
+    monkeypatch.chdir(batch)
     monkeypatch.setattr(predict, "GROUP_S", 0.1)
+    return sorted(f"disk/{x.name}" for x in (batch / "disk").iterdir())
 
 
-def test_workers_that_are_killed_lose_and_double_nothing(
-    batch, plain, tmp_path, monkeypatch, capfd, small_groups
-):
+OPTIONS = ScoreOptions(overlap_s=1)
+
+
+def assert_as_on_one_machine(found, names):
+    for x, y in zip(found, score_recordings(load("model.onnx"), names, OPTIONS), strict=True):
+        assert str(x.recording) == str(y.recording)
+        assert np.array_equal(x.start_s, y.start_s)
+        np.testing.assert_allclose(x.scores, y.scores, atol=1e-5)
+
+
+def test_workers_that_are_killed_lose_and_double_nothing(names, tmp_path, monkeypatch, capfd):
     """One dies with its work done; one recording kills whoever reads it."""
     deadly = "disk/037_20250601_130000.flac"
 
@@ -228,18 +203,18 @@ def test_workers_that_are_killed_lose_and_double_nothing(
             os.kill(os.getpid(), signal.SIGKILL)
         return score_group(model, places, options)
 
-    monkeypatch.chdir(batch)
     monkeypatch.setattr(predict, "score_group", score_and_die)
-    said = []
-    with connect("local"), ClusterScorer(load("model.onnx"), say=said.append) as scorer:
-        tables, failed, scored_s = score_batch(batch, tmp_path / "out", scorer)
-    assert_same(tables, plain[0], but=deadly)
-    assert failed == [deadly, "disk/bad.flac"]
-    rows = tables["manifest"].set_index("file")
-    why = ["corrupt", "3 worker processes died while they read it"]
-    assert list(rows.loc[deadly, ["status", "reason"]]) == why
-    assert scored_s == pytest.approx(rows["seconds"].sum() - rows["unscored_s"].sum())
-    assert (tmp_path / "killed").exists()
+    said, scored_s, model = [], [], load("model.onnx")
+    with connect("local"), ClusterScorer(model, say=said.append) as scorer:
+        found = list(scorer(model, names, OPTIONS, scored_s.append))
+    given_up = found.pop(names.index(deadly))
+    names.remove(deadly)
+    assert_as_on_one_machine(found, names)
+    why = (deadly, "corrupt", "3 worker processes died while they read it")
+    assert (given_up.recording.file, given_up.recording.status, given_up.recording.reason) == why
+    assert given_up.scores.shape == (0, 4)
+    expected_s = sum(x.recording.seconds - x.recording.unscored_s for x in found)
+    assert sum(scored_s) == pytest.approx(expected_s)
     assert len(said) == 4
     assert all(re.match(r"A worker died \(killed or crashed\); ", x) for x in said)
     assert sum("given up" in x for x in said) == 1
@@ -247,29 +222,27 @@ def test_workers_that_are_killed_lose_and_double_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_groups")
-def test_a_node_that_goes_loses_nothing_and_one_that_comes_is_counted(
-    batch, plain, tmp_path, monkeypatch, two_nodes
-):
+def test_a_node_that_goes_loses_nothing_and_one_that_comes_is_counted(names, monkeypatch, two_nodes):
     def slow(model, places, options):
         time.sleep(0.2)
         return score_group(model, places, options)
 
-    monkeypatch.chdir(batch)
     monkeypatch.setattr(predict, "_LOOK_EVERY_S", 0.2)
     monkeypatch.setattr(predict, "score_group", slow)
-    node = two_nodes.add_node(**SETTINGS)
+    node, found, model = two_nodes.add_node(**SETTINGS), [], load("model.onnx")
 
     def wait_for_slots(count):
         while scorer._slots != count:
             scorer._look()
             time.sleep(0.1)
 
-    with ClusterScorer(load("model.onnx")) as scorer:
+    with ClusterScorer(model) as scorer:
         wait_for_slots(3)
-        calls = {10: lambda: two_nodes.remove_node(node, allow_graceful=False)}
-        tables, _, _ = score_batch(batch, tmp_path / "out", scorer, calls)
-        assert_same(tables, plain[0])
+        for scored in scorer(model, names, OPTIONS, lambda _: None):
+            found.append(scored)
+            if len(found) == 10:
+                two_nodes.remove_node(node, allow_graceful=False)
+        assert_as_on_one_machine(found, names)
         wait_for_slots(2)
         node = two_nodes.add_node(**SETTINGS)
         wait_for_slots(3)
@@ -278,23 +251,24 @@ def test_a_node_that_goes_loses_nothing_and_one_that_comes_is_counted(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_nodes")
-def test_errors_of_workers_and_of_options_are_one_line(batch, tmp_path, monkeypatch):
-    monkeypatch.chdir(batch)
-    model, names = load("model.onnx"), ["disk/005_20250601_050000.flac"]
+def test_errors_of_workers_and_of_options_are_one_line(names, tmp_path, monkeypatch):
+    model, names = load("model.onnx"), names[5:6]
     bad = write_constant_model(tmp_path / "nan.onnx", [float("nan")] * 4)
     said = r"nan\.onnx: the model must give"
     with ClusterScorer(load(bad)) as scorer, pytest.raises(ModelError, match=said):
-        list(scorer(model, names, ScoreOptions(), lambda _: None))
+        list(scorer(model, names, OPTIONS, lambda _: None))
 
     def blind(model, places, options):
         return score_group(model, tuple(f"{x}.gone" for x in places), options)
 
     monkeypatch.setattr(predict, "score_group", blind)
     with ClusterScorer(model) as scorer:
-        with pytest.raises(ConfigError, match="overlap"):
-            list(scorer(model, names, ScoreOptions(overlap_s=99), lambda _: None))
-        with pytest.raises(ConfigError, match=r"every node sees them.*Received: .*050000\.flac, which node"):
-            list(scorer(model, names, ScoreOptions(), lambda _: None))
+        for options, said in (
+            (ScoreOptions(overlap_s=99), "overlap"),
+            (OPTIONS, r"every node sees them.*Received: .*050000\.flac, which node"),
+        ):
+            with pytest.raises(ConfigError, match=said):
+                list(scorer(model, names, options, lambda _: None))
 
 
 @pytest.mark.slow
@@ -327,18 +301,18 @@ def start_command(*arguments, cwd):
 @pytest.mark.slow
 def test_ray_local_on_the_command_line_goes_on_after_ctrl_c_and_gives_the_same_files(batch, tmp_path):
     arguments = ("detect", "disk", "--model", "model.onnx", "--out")
+    on_ray = (*arguments, tmp_path / "ray", "--ray", "local")
     plain = start_command(*arguments, tmp_path / "plain", cwd=batch)
     printed, err = plain.communicate(timeout=120)
     assert plain.returncode == 1, err
-    stopped = start_command(*arguments, tmp_path / "ray", "--ray", "local", cwd=batch)
+    stopped = start_command(*on_ray, cwd=batch)
     while not any("ray::score_group" in x for x in command_lines()):
         assert stopped.poll() is None
         time.sleep(0.01)
     os.killpg(stopped.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     _, err = stopped.communicate(timeout=60)
-    assert stopped.returncode == 130, err
-    assert err.splitlines()[-1] == "Stopped."
-    again = start_command(*arguments, tmp_path / "ray", "--ray", "local", cwd=batch)
+    assert (stopped.returncode, err.splitlines()[-1]) == (130, "Stopped."), err
+    again = start_command(*on_ray, cwd=batch)
     stdout, err = again.communicate(timeout=120)
     assert again.returncode == 1, err
     assert stdout.replace(str(tmp_path / "ray"), "") == printed.replace(str(tmp_path / "plain"), "")
@@ -378,10 +352,8 @@ def test_a_fold_s_task_that_is_killed_goes_on_and_ends_as_without_ray(tmp_path, 
     data, config = small.make_data(tmp_path / "birds"), small.make_config(epochs=6)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as on a node with one processor: sums are of another order with two
-    try:
-        here = train(config, data, "all", tmp_path / "here")
-    finally:
-        torch.set_num_threads(threads)
+    here = train(config, data, "all", tmp_path / "here")
+    torch.set_num_threads(threads)
 
     class Killer(small.Watcher):
         def log(self, line):
@@ -416,7 +388,6 @@ def test_a_run_that_nodes_do_not_see_is_told(tmp_path, two_nodes, monkeypatch):
     data = small.make_data(tmp_path / "birds")
     monkeypatch.setattr(module.Path, "cwd", lambda: Path("/nowhere"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"storage that every node sees under the same name\. Received: /nowhere/birds"
-    ):
+    said = r"storage that every node sees under the same name\. Received: /nowhere/birds"
+    with pytest.raises(ConfigError, match=said):
         train_on_cluster(two_nodes.address, small.make_config(), data.name, 0, tmp_path / "run")
