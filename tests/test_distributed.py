@@ -13,13 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+import test_waveform_engine as foreign
 from constant_model import write_constant_model
 from placeholder import TONES_HZ
-from test_waveform_engine import LABELS as FOREIGN_LABELS
-from test_waveform_engine import RATE as FOREIGN_RATE
-from test_waveform_engine import WINDOW_S as FOREIGN_WINDOW_S
-from test_waveform_engine import write_model as write_foreign_model
 
 from keras_birds.distributed import cluster, predict
 from keras_birds.distributed.cluster import Node, check_address, connect
@@ -37,12 +33,21 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def test_without_ray_the_error_says_what_to_install(monkeypatch, run_command, tmp_path, write_tone):
-    monkeypatch.setitem(sys.modules, "ray", None)
+def test_where_nothing_listens_or_ray_is_not_installed_is_told_at_once_and_leaves_nothing(
+    run_command, write_tone, tmp_path, monkeypatch
+):
     model, out = write_constant_model(tmp_path / "model.onnx", [0.0] * 4), tmp_path / "out"
-    detect = ("detect", write_tone("a.wav"), "--model", model, "--out", out)
-    for command in (detect, ("train", "--data", tmp_path, "--fold", "all")):
-        code, _, err = run_command(*command, "--ray", "auto")
+    detect = ("detect", write_tone("a.wav"), "--model", model, "--out", out, "--ray")
+    for form in ("127.0.0.1:{}", "ray://127.0.0.1:{}"):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = form.format(server.getsockname()[1])
+        code, _, err = run_command(*detect, address)
+        assert (code, err.count("\n")) == (1, 1)
+        assert f"Received: {address} (ConnectionRefusedError: " in err
+        assert "Start one with `ray start" in err
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for command in (detect, ("train", "--data", tmp_path, "--fold", "all", "--ray")):
+        code, _, err = run_command(*command, "auto")
         assert (code, err.count("\n")) == (2, 1)
         assert "pip install 'keras-birds[ray]'" in err
     assert not out.exists()
@@ -53,19 +58,6 @@ def test_what_is_no_address_is_a_wrong_call():
     for address in ("", "everywhere", "host", "host:", ":6379", "http://host:6379", "host:port"):
         with pytest.raises(ConfigError, match=f"{said}{address}$"):
             check_address(address)
-
-
-@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
-def test_where_nothing_listens_is_told_at_once_and_leaves_nothing(run_command, write_tone, tmp_path, form):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = form.format(server.getsockname()[1])
-    model, out = write_constant_model(tmp_path / "model.onnx", [0.0] * 4), tmp_path / "out"
-    arguments = (write_tone("a.wav"), "--model", model, "--out", out, "--ray", address)
-    code, _, err = run_command("detect", *arguments)
-    assert (code, err.count("\n")) == (1, 1)
-    assert f"Received: {address} (ConnectionRefusedError: " in err
-    assert "Start one with `ray start" in err
-    assert not out.exists()
 
 
 def test_nodes_are_divided_among_workers_and_folds():
@@ -104,37 +96,25 @@ def test_groups_grow_to_what_takes_seconds_and_have_absolute_paths(tmp_path, mon
     assert predict._Group(names).places == expected
 
 
-def scores_of(classifier, path):
-    return classifier.scores(path).iloc[:, 2:].to_numpy()
-
-
-@pytest.mark.parametrize("engine", ["onnx", "keras"])
-def test_a_packed_run_is_loaded_where_its_files_are_not(placeholder_run, write_tone, tmp_path, engine):
-    clip = write_tone("clip.wav")
-    run = shutil.copytree(placeholder_run, tmp_path / "copy")
-    classifier = load(run, engine)
-    packed = PackedModel.of(classifier, None)
+@pytest.mark.parametrize("engine", ["onnx", "keras", "waveform"])
+def test_a_packed_model_is_loaded_where_its_files_are_not(placeholder_run, write_tone, tmp_path, engine):
+    clip, run = write_tone("clip.wav", 3000.0), shutil.copytree(placeholder_run, tmp_path / "copy")
+    if engine == "waveform":
+        path, labels = foreign.write_model(run / "a.onnx", activation="Sigmoid"), LabelSet(foreign.LABELS)
+        model = WaveformEngine(path, labels, foreign.RATE, foreign.WINDOW_S, "probabilities")
+        classifier = Classifier([model])
+    else:
+        classifier = load(run, engine)
+    packed = PackedModel.of(classifier, None if engine == "keras" else "cpu")
     run.rename(tmp_path / "gone")
     other = packed.load()
-    assert [type(x) for x in other.engines] == [type(x) for x in classifier.engines]
-    assert [x.path for x in other.engines] == [x.path for x in classifier.engines]
+    assert [(type(x), x.path) for x in other.engines] == [(type(x), x.path) for x in classifier.engines]
     assert (other.model_id, other.labels) == (classifier.model_id, classifier.labels)
-    np.testing.assert_allclose(scores_of(other, clip), scores_of(classifier, clip), atol=1e-6)
+    scores, expected = (x.scores(clip).iloc[:, 2:].to_numpy() for x in (other, classifier))
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
     object.__setattr__(packed, "version", "9.9")
     with pytest.raises(ConfigError, match=r"must have keras-birds 9\.9"):
         packed.load()
-
-
-def test_a_packed_model_of_others_keeps_labels_rate_window_and_output(tmp_path, write_tone):
-    path = write_foreign_model(tmp_path / "foreign.onnx", activation="Sigmoid")
-    engine = WaveformEngine(path, LabelSet(FOREIGN_LABELS), FOREIGN_RATE, FOREIGN_WINDOW_S, "probabilities")
-    classifier = Classifier([engine])
-    packed = PackedModel.of(classifier, "cpu")
-    path.unlink()
-    other = packed.load()
-    assert other.model_id == "foreign"
-    clip = write_tone("clip.wav", 3000.0, rate=FOREIGN_RATE)
-    np.testing.assert_array_equal(scores_of(other, clip), scores_of(classifier, clip))
 
 
 # --- real clusters ---------------------------------------------------------------------------------------------------
@@ -158,23 +138,20 @@ def two_nodes():
         found.shutdown()
 
 
-@pytest.fixture(scope="module")
-def batch(tmp_path_factory):
+@pytest.fixture
+def batch(tmp_path, write_tone):
     """A folder with recordings of all lengths, one of them no audio, and a model."""
-    folder = tmp_path_factory.mktemp("batch")
-    write_constant_model(folder / "model.onnx", [0.5, -0.5, -3.0, 2.0])
-    (folder / "disk").mkdir()
+    write_constant_model(tmp_path / "model.onnx", [0.5, -0.5, -3.0, 2.0])
     for k in range(80):
-        t = np.arange((3 + k % 7) * 16_000) / 16_000
-        sound = 0.5 * np.sin(2 * np.pi * TONES_HZ[k % 4] * t)
-        soundfile.write(folder / "disk" / f"{k:03d}_20250601_{k % 24:02d}0000.flac", sound, 16_000)
-    (folder / "disk" / "bad.flac").write_text("no audio")
-    return folder
+        name = f"disk/{k:03d}_20250601_{k % 24:02d}0000.flac"
+        write_tone(name, TONES_HZ[k % 4], seconds=3 + k % 7, rate=16_000)
+    (tmp_path / "disk" / "bad.flac").write_text("no audio")
+    return tmp_path
 
 
 @pytest.fixture
 def names(batch, monkeypatch):
-    """The batch's recordings, relative to the folder that is the current one now; groups are of seconds."""
+    """The batch's recordings, relative to the folder that is the current one now; groups take little time."""
     monkeypatch.chdir(batch)
     monkeypatch.setattr(predict, "GROUP_S", 0.1)
     return sorted(f"disk/{x.name}" for x in (batch / "disk").iterdir())

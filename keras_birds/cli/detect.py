@@ -229,7 +229,7 @@ class _Counter:
 def _report(results: "Results", manifest: Path, outputs: "Outputs", counter: _Counter) -> None:
     """Draws the activity, and tells what was done and where it is."""
     files = [manifest, *outputs.files]
-    if not outputs.activity.is_empty:
+    if outputs.activity.detections.any():
         from keras_birds.plots.activity import activity_figure
 
         files.append(results.folder / "activity.png")

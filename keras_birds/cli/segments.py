@@ -81,8 +81,8 @@ def segments(
     picker = SegmentPicker(per_label, pick, seconds, labels, min_score, seed)
     with progress_bar() as bar:
         task = bar.add_task("Recordings read", total=None)
-        for recording, table in read_detections(results):
-            picker.add(recording, table)
+        for recording, rows in read_detections(results):
+            picker.add(recording, rows)
             bar.advance(task)
     for name in picker.not_found:
         click.echo(f"Warning: no detection of {printable(name)}", err=True)
@@ -94,19 +94,22 @@ def segments(
         )
     with progress_bar() as bar:
         task = bar.add_task("Cutting clips", total=len(picked))
+        failed: list[int] = []
 
         def tell(file: str, reason: str, clips: int) -> None:
+            failed.append(clips)
             line = f"Failed: {printable(file)}: {reason} ({_count(clips, 'clip')})"
             bar.console.print(line, soft_wrap=True)
 
-        cut = cut_segments(picked, out, seconds, fmt, tell, lambda count: bar.advance(task, count))
+        table = cut_segments(picked, out, seconds, fmt, tell, lambda count: bar.advance(task, count))
     n_labels = len({x.label for x in picked})
-    click.echo(f"{_count(cut.clips, 'clip')} of {_count(n_labels, 'label')}: {printable(out)}", err=True)
-    click.echo(printable(cut.table))
-    if cut.failed_clips:
-        click.echo(
-            f"{_count(cut.failed_clips, 'clip')} of {_count(cut.failed_files, 'recording')} failed.", err=True
-        )
+    click.echo(
+        f"{_count(len(picked) - sum(failed), 'clip')} of {_count(n_labels, 'label')}: {printable(out)}",
+        err=True,
+    )
+    click.echo(printable(table))
+    if failed:
+        click.echo(f"{_count(sum(failed), 'clip')} of {_count(len(failed), 'recording')} failed.", err=True)
         ctx.exit(1)
 
 

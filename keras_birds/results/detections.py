@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 THRESHOLD = 0.25
 """The least probability that is a detection, unless another is asked for."""
 
+SUMMARY_COLUMNS = ("file", "label", "scientific_name", "common_name", "max", "mean_top2", "windows")
+"""Of `summary.csv` and `summarise`: a row for each recording and label detected in it."""
+
 _TOUCHING_S = 1e-6
 _WINDOWS_AT_ONCE = 256
 
@@ -57,15 +60,15 @@ class DetectionRules:
         Args:
             labels: of the model.
             threshold: one number, or a CSV with the columns label and threshold, a row for every label.
-            species: as in the class; `None` for all labels. `read_species` reads it.
+            species: as in the class, for instance of `read_species`; `None` for all labels.
             others: as in the class.
 
         Raises:
             ConfigError: if a number is out of range, or the time pattern can't be used.
-            DataError: if the file can't be used; it names the unknown and the missing.
+            DataError: if the file can't be read, a label is unknown, lacking or there twice, or it holds no numbers.
         """
         if isinstance(threshold, Path):
-            thresholds = read_thresholds(threshold, labels)
+            thresholds = _read_thresholds(threshold, labels)
         else:
             _check_threshold(threshold, "--threshold")
             thresholds = (float(threshold),) * len(labels)
@@ -99,13 +102,7 @@ def detection_schema() -> "pa.Schema":
     return pa.schema([pa.field(name, x, nullable=name == "start_time") for name, x in types.items()])
 
 
-def read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
-    """Reads a CSV with the columns label and threshold.
-
-    Raises:
-        DataError: if it can't be read, a label is unknown, lacking or there twice, or a threshold isn't a number.
-        ConfigError: if a threshold isn't from 0 to 1.
-    """
+def _read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
     found: dict[str, tuple[float, int]] = {}
     for row, cells in read_records(path, ("label", "threshold"), "thresholds"):
         label, text = cells["label"], cells["threshold"]
@@ -127,12 +124,8 @@ def read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
 def read_species(path: Path, labels: LabelSet, strict: bool = False) -> tuple[tuple[bool, ...], list[str]]:
     """Reads a list of labels, scientific or common names, or `Scientific name_Common name`, one a line.
 
-    Empty lines and `#` comments are skipped, and capitals don't count.
-
-    Args:
-        path: the list.
-        labels: of the model.
-        strict: whether names that the model doesn't know are refused.
+    Empty lines and `#` comments are skipped, and capitals don't count. With `strict`, names that the model doesn't know
+    are refused.
 
     Returns:
         Whether each label is in the list, `[label]`, and the names that the model doesn't know.
@@ -196,12 +189,6 @@ def detect(
 ) -> "Iterator[pa.Table]":
     """A recording's detections, by start, then channel, then score from the highest.
 
-    Args:
-        found: its scores.
-        labels: of the columns.
-        rules: what becomes a detection.
-        model_id: for the rows.
-
     Yields:
         Tables of `detection_schema`, their texts as dictionaries; at least one.
     """
@@ -236,10 +223,8 @@ def _chosen(scores: np.ndarray, rules: DetectionRules) -> np.ndarray:
     chosen = (scores >= np.asarray(rules.thresholds, np.float32)) & np.asarray(rules.species)
     if rules.top_k is not None and rules.top_k < scores.shape[1]:
         allowed = np.where(rules.species, scores, -1)
-        best = np.argsort(-allowed, axis=1, kind="stable")[:, : rules.top_k]
-        is_best = np.zeros_like(chosen)
-        np.put_along_axis(is_best, best, True, axis=1)
-        chosen &= is_best
+        worse = np.argsort(-allowed, axis=1, kind="stable")[:, rules.top_k :]
+        np.put_along_axis(chosen, worse, False, axis=1)
     return chosen
 
 
@@ -286,11 +271,10 @@ def _as_table(
 
 
 def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -> "pa.Table":
-    """A row for each label that was detected in a recording, the most probable first.
+    """A recording's rows of `SUMMARY_COLUMNS`, the most probable label first.
 
-    Returns:
-        Columns file, label, scientific_name, common_name, max, mean_top2 (the mean of the two best windows) and
-        windows (how many reached the threshold), after smoothing, over all channels.
+    `mean_top2` is the mean of the two best windows, `windows` how many reached the threshold, after smoothing, over all
+    channels.
     """
     import pyarrow as pa
 
@@ -298,11 +282,11 @@ def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -
     counts = _chosen(scores, rules).sum(axis=0)
     best = -np.partition(-scores, min(1, len(scores) - 1), axis=0)[:2] if len(scores) else scores
     order = [int(k) for k in np.argsort(-best[0], kind="stable") if counts[k]] if len(scores) else []
-    rows: list[dict[str, Any]] = []
+    file = storable(found.recording.file)
+    rows = []
     for k in order:
-        names = {x: getattr(labels.items[k], x) for x in ("scientific_name", "common_name")}
-        scores_of = {"max": best[0, k], "mean_top2": best[:, k].mean(), "windows": counts[k]}
-        rows.append({"file": storable(found.recording.file), "label": labels[k], **names, **scores_of})
-    texts = {x: pa.string() for x in ("file", "label", "scientific_name", "common_name")}
-    numbers = {"max": pa.float32(), "mean_top2": pa.float32(), "windows": pa.int32()}
-    return pa.Table.from_pylist(rows, pa.schema(texts | numbers))
+        item, two = labels.items[k], best[:, k]
+        rows.append((file, item.name, item.scientific_name, item.common_name, two[0], two.mean(), counts[k]))
+    types = [pa.string()] * 4 + [pa.float32()] * 2 + [pa.int32()]
+    schema = pa.schema(zip(SUMMARY_COLUMNS, types, strict=True))
+    return pa.Table.from_pylist([dict(zip(SUMMARY_COLUMNS, x, strict=True)) for x in rows], schema)

@@ -11,6 +11,7 @@ import numpy as np
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.labels import LabelSet
+from keras_birds.results.detections import SUMMARY_COLUMNS
 from keras_birds.results.recording_time import start_time
 from keras_birds.results.results import Results
 from keras_birds.results.writers.files import new_text
@@ -21,9 +22,6 @@ from keras_birds.text import csv_writer
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SUMMARY_COLUMNS = ("file", "label", "scientific_name", "common_name", "max", "mean_top2", "windows")
-"""Of `summary.csv`: a row for each recording and label detected in it, by `detections.summarise`."""
 
 ACTIVITY_COLUMNS = ("label", "scientific_name", "common_name", "hour", "detections", "recorded_h")
 """Of `activity.csv`, a row for each detected label and hour of day in which something was recorded."""
@@ -62,11 +60,6 @@ class Activity:
             hours = batch["start_time"].to_numpy(zero_copy_only=False).astype("datetime64[h]")
             np.add.at(self.detections, (known[labels.indices.to_numpy()], hours.astype(np.int64) % 24), 1)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to show."""
-        return not self.detections.any()
-
     def write_csv(self, stream: TextIO) -> None:
         """Writes `ACTIVITY_COLUMNS`, labels in the model's order."""
         rows = csv_writer(stream)
@@ -99,7 +92,7 @@ def write_outputs(
     Args:
         results: with all that is to be written.
         classifier: the model; its mel settings give Raven's boxes their height.
-        formats: of `writers.FORMATS` or `"birdclef"`.
+        formats: of `writers.tables.FORMATS` or `"birdclef"`.
         per_recording: one table for each recording instead of one for all.
         sample_submission: for `"birdclef"`, as `write_submission` has it.
 
@@ -130,7 +123,7 @@ def write_outputs(
     activity = Activity(classifier.labels, results.rules.time_pattern)
     for recording, batches in results.read("detections"):
         activity.add(recording, batches)
-    if not activity.is_empty:
+    if activity.detections.any():
         files.append(results.folder / "activity.csv")
         with new_text(files[-1]) as stream:
             activity.write_csv(stream)

@@ -4,10 +4,9 @@ import hashlib
 from bisect import bisect, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import soundfile
@@ -28,7 +27,8 @@ PICKS = ("best", "random", "balanced")
 _MIN_CLIP_S, _MAX_CLIP_S = 0.1, 600.0  # the longest is what may be in memory at once
 _BINS = 10
 _OVERLAP_S = 1e-6
-_COLUMNS = ("label", "scientific_name", "common_name", "score", "start_s", "end_s", "channel")
+_NAMES = ("label", "scientific_name", "common_name")
+_NUMBERS = ("score", "start_s", "end_s", "channel")
 
 CLIP_FORMATS = ("flac", "wav")
 SEGMENT_COLUMNS = (
@@ -38,31 +38,18 @@ SEGMENT_COLUMNS = (
 """Of `segments.csv`, a row for each clip. `file` to `end_s` are the detection's, as in the other tables; `clip` is the
 path below the folder of the table; `review` is empty, for the reviewer."""
 
-_DEEP = frozenset({"PCM_24", "PCM_32", "FLOAT", "DOUBLE"})
-_FLOAT = frozenset({"FLOAT", "DOUBLE"})
 
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A detection to be cut out.
-
-    Args:
-        recording: of its recording.
-        channel: where it was detected, from 1; 0 for the mean over channels.
-        start_s, end_s: where the detection begins and ends.
-        label: as the model names it.
-        scientific_name, common_name: empty where the model doesn't know.
-        score: probability.
-    """
+class Segment(NamedTuple):
+    """A detection to be cut out, with fields as in `detection_schema()`."""
 
     recording: RecordingStatus
-    channel: int
+    score: float
     start_s: float
     end_s: float
+    channel: int
     label: str
     scientific_name: str
     common_name: str
-    score: float
 
 
 _Item = tuple[float, float, int, Segment]  # rank, what decides between equal ranks, a serial number
@@ -102,15 +89,11 @@ class SegmentPicker:
         min_score: float = 0.0,
         seed: int = 42,
     ):
-        # NaN is in no range.
-        for is_right, wanted, value in (
+        length = f"--seconds must be {_MIN_CLIP_S} to {_MAX_CLIP_S:g}"
+        for is_right, wanted, value in (  # NaN is in no range
             (pick in PICKS, f"--pick must be one of {', '.join(PICKS)}", pick),
             (per_label >= 1, "--per-label must be at least 1", per_label),
-            (
-                _MIN_CLIP_S <= seconds <= _MAX_CLIP_S,
-                f"--seconds must be {_MIN_CLIP_S} to {_MAX_CLIP_S:g}",
-                seconds,
-            ),
+            (_MIN_CLIP_S <= seconds <= _MAX_CLIP_S, length, seconds),
             (0 <= min_score <= 1, "--min-score must be from 0 to 1", min_score),
         ):
             if not is_right:
@@ -133,27 +116,26 @@ class SegmentPicker:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        kept = [x.select(_COLUMNS).filter(pc.greater_equal(x["score"], self._min_score)) for x in batches]
+        columns = [*_NAMES, *_NUMBERS]
+        kept = [x.select(columns).filter(pc.greater_equal(x["score"], self._min_score)) for x in batches]
         if not kept:
             return
         rows = pa.Table.from_batches(kept).unify_dictionaries().combine_chunks()
-        labels = pc.dictionary_encode(rows["label"]).combine_chunks()
-        codes = labels.indices.to_numpy()
+        codes = pc.dictionary_encode(rows["label"]).combine_chunks().indices.to_numpy()
         order = np.argsort(codes, kind="stable")
-        columns = [rows[x].to_numpy() for x in _COLUMNS[3:]]
+        numbers = [rows[x].to_numpy() for x in _NUMBERS]
         for places in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
             if len(places):
-                names = [rows[x][int(places[0])].as_py() for x in _COLUMNS[:3]]
-                self._add_label(recording, names, *(x[places] for x in columns))
+                names = [rows[x][int(places[0])].as_py() for x in _NAMES]
+                self._add_label(recording, names, [x[places] for x in numbers])
 
-    def _add_label(self, recording: RecordingStatus, names: list[str], *columns: np.ndarray) -> None:
-        label, scientific, common = names
-        score, start_s, end_s, channel = columns
+    def _add_label(self, recording: RecordingStatus, names: list[str], numbers: list[np.ndarray]) -> None:
         matching = {x.casefold() for x in names} & self._wanted.keys()
         if self._wanted and not matching:
             return
         self._found |= matching
-        key = f"{self._seed}\0{label}\0{recording.file}".encode("utf-8", "surrogateescape")
+        score, start_s, end_s, _ = numbers
+        key = f"{self._seed}\0{names[0]}\0{recording.file}".encode("utf-8", "surrogateescape")
         seed = int.from_bytes(hashlib.blake2b(key, digest_size=16).digest())
         chance = np.random.default_rng(seed).random(len(score))
         rank = score.astype(np.float64) if self._pick == "best" else chance
@@ -164,14 +146,13 @@ class SegmentPicker:
         stop_s = np.maximum(end_s, middle_s + self._seconds / 2)
         taken: _Spans = []
         for i in np.lexsort((-chance, -rank)).tolist():
-            kept = self._kept[label][tenth[i]]
+            kept = self._kept[names[0]][tenth[i]]
             is_in = len(kept) < self._per_label or (rank[i], chance[i]) > kept[0][:2]
             if not is_in and not is_balanced:
                 break  # all that follow are worse
             if not _take(taken, float(begin_s[i]), float(stop_s[i])) or not is_in:
                 continue
-            place = (int(channel[i]), float(start_s[i]), float(end_s[i]))
-            segment = Segment(recording, *place, label, scientific, common, float(score[i]))
+            segment = Segment(recording, *(x[i].item() for x in numbers), *names)
             self._count += 1
             insort(kept, (float(rank[i]), float(chance[i]), self._count, segment))
             del kept[: -self._per_label]
@@ -209,23 +190,6 @@ def _spread(bins: list[list[_Item]], count: int) -> list[_Item]:
     return chosen
 
 
-@dataclass(frozen=True)
-class Cut:
-    """What `cut_segments` did.
-
-    Args:
-        clips: how many are written.
-        failed_clips: how many aren't.
-        failed_files: of so many recordings.
-        table: the CSV.
-    """
-
-    clips: int
-    failed_clips: int
-    failed_files: int
-    table: Path
-
-
 def check_new_folder(out: Path) -> None:
     """Raises a `ConfigError` if clips can't go there: it is a file, or a folder that holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -239,7 +203,7 @@ def cut_segments(
     fmt: str = "flac",
     on_problem: Callable[[str, str, int], None] = lambda *_: None,
     on_done: Callable[[int], None] = lambda _: None,
-) -> Cut:
+) -> Path:
     """Writes `out/<label>/<score>_<recording>_<start>s.flac` for each segment, and `out/segments.csv`.
 
     A clip has `seconds` around the detection's middle, fewer at the recording's ends, with the recording's rate and
@@ -254,6 +218,9 @@ def cut_segments(
             clips are lost. The others go on.
         on_done: is told how many clips more are done or lost.
 
+    Returns:
+        The table.
+
     Raises:
         ConfigError: if `out` holds something, the format is unknown, or a package that a URL needs isn't installed.
         KerasBirdsError: if a file can't be written. The table holds what was cut until then.
@@ -266,10 +233,9 @@ def cut_segments(
     for k, segment in enumerate(segments):
         by_file[segment.recording.file].append(k)
     spans_s: dict[int, tuple[float, float]] = {}
-    failed_files = 0
+    table = out / "segments.csv"
     try:
         for file, places in sorted(by_file.items()):
-            done = len(spans_s)
             try:
                 for k, span_s, data in _cut_recording([(k, segments[k]) for k in places], seconds, fmt):
                     with new_file(out / names[k]) as stream:
@@ -277,12 +243,10 @@ def cut_segments(
                     spans_s[k] = span_s
                     on_done(1)
             except AudioError as error:
-                failed_files += 1
-                lost = len(places) - (len(spans_s) - done)
+                lost = len(set(places) - set(spans_s))
                 on_problem(file, error.reason, lost)
                 on_done(lost)
     finally:
-        table = out / "segments.csv"
         with new_text(table) as stream:
             rows = csv_writer(stream)
             rows.writerow(SEGMENT_COLUMNS)
@@ -291,7 +255,7 @@ def cut_segments(
                 about = (x.label, x.scientific_name, x.common_name, six_digits(x.score))
                 times = (decimal(t) for t in (x.start_s, x.end_s, *spans_s[k]))
                 rows.writerow((names[k].as_posix(), *about, x.recording.file, x.channel, *times, ""))
-    return Cut(len(spans_s), len(segments) - len(spans_s), failed_files, table)
+    return table
 
 
 def _clip_names(segments: Sequence[Segment], fmt: str) -> list[PurePath]:
@@ -314,11 +278,7 @@ def _clip_names(segments: Sequence[Segment], fmt: str) -> list[PurePath]:
 def _cut_recording(
     wanted: Sequence[tuple[int, Segment]], seconds: float, fmt: str
 ) -> Iterator[tuple[int, tuple[float, float], bytes]]:
-    """Gives number, begin and end in seconds, and the file's bytes of each clip of a recording.
-
-    Raises:
-        AudioError: whatever is wrong with the recording; the reason is for people.
-    """
+    """Number, begin and end in seconds, and bytes of each clip; an `AudioError` whatever is wrong."""
     recording = wanted[0][1].recording
     file = recording.file
     try:
@@ -350,14 +310,15 @@ def _cut_recording(
 
 
 def _encode(file: str, frames: np.ndarray, source: Reader, fmt: str) -> bytes:
-    subtype = "PCM_24" if source.subtype in _DEEP else "PCM_16"
-    if fmt == "wav" and source.subtype in _FLOAT:
+    is_deep = source.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+    subtype = "PCM_24" if is_deep else "PCM_16"
+    if fmt == "wav" and source.subtype in ("FLOAT", "DOUBLE"):
         subtype, samples = "FLOAT", frames
     else:
         # By ourselves: libsndfile reads a 16-bit sample as x / 32768 but writes x * 32767.
-        scale = float(1 << (23 if subtype == "PCM_24" else 15))
+        scale = float(1 << (23 if is_deep else 15))
         whole = np.clip(np.rint(frames * np.float64(scale)), -scale, scale - 1)
-        samples = whole.astype(np.int32) << 8 if subtype == "PCM_24" else whole.astype(np.int16)
+        samples = whole.astype(np.int32) << 8 if is_deep else whole.astype(np.int16)
     buffer = BytesIO()
     try:
         options = {"subtype": subtype, "format": fmt.upper()}
