@@ -2,8 +2,8 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from keras_birds.errors import DataError
@@ -77,12 +77,3 @@ class LabelSet(Sequence[str]):
             return self._index[value]
         except KeyError:
             raise DataError(f"The label must be one of the {len(self)} known. Received: {value!r}") from None
-
-    def to_json(self) -> list[dict[str, str]]:
-        """As plain data, for a model's metadata."""
-        return [asdict(x) for x in self.items]
-
-    @classmethod
-    def from_json(cls, rows: Iterable[Mapping[str, str]]) -> "LabelSet":
-        """The inverse of `to_json`."""
-        return cls(Label(**row) for row in rows)

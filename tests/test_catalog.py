@@ -1,6 +1,5 @@
 """`read_catalog`: what a data set holds, and all that is wrong with it at once."""
 
-import json
 import shutil
 
 import numpy as np
@@ -366,7 +365,6 @@ def test_a_label_set_keeps_the_order_and_the_strings():
     told = LabelSet([Label("1139490", "Pitangus sulphuratus", "Great Kiskadee", "Aves"), *names[1:]])
     assert len({labels, told}) == 1
     assert labels not in (LabelSet(names[::-1]), list(names))
-    assert LabelSet.from_json(json.loads(json.dumps(told.to_json()))).items == told.items
 
 
 def test_what_is_no_label_or_there_twice_is_refused():

@@ -129,8 +129,8 @@ def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: 
 
 
 def _first(lines: list[str], where: str) -> list[str]:
-    shown = [f"  {line}" for line in lines[:_LISTED]]
-    return shown + ([f"  and {len(lines) - _LISTED:,} more{where}"] if len(lines) > _LISTED else [])
+    more = [f"  and {len(lines) - _LISTED:,} more{where}"] if len(lines) > _LISTED else []
+    return [*(f"  {line}" for line in lines[:_LISTED]), *more]
 
 
 @data.command(short_help="Write the mel store that training can read.")
@@ -258,43 +258,36 @@ def preview(
     from keras_birds.plots.augmentation import augmentation_preview
     from keras_birds.plots.figure import save_png
     from keras_birds.text import printable
+    from keras_birds.training.run import background_paths
 
     config = Config.load(config_name, overrides)
-    (first, image), (second, other) = (
-        _from_data(data_dir, config, seed) if file is None else _from_file(file, config)
-    )
+    (first, image), *others = _clips(file, data_dir, config, seed)
+    # Alone in its folder, a clip is mixed with itself.
+    second, other = others[0] if others else (first, image)
+    backgrounds = background_paths(config) if config.augment.background.probability else []
+    background = next((image for _, image in _readable(backgrounds, config)), None)
     names = printable(first.name), printable(second.name)
-    save_png(augmentation_preview(image, other, names, config, seed, _background(config)), out, 100)
+    save_png(augmentation_preview(image, other, names, config, seed, background), out, 100)
     click.echo(f"Figure: {printable(out)}")
 
 
-def _background(config: "Config") -> "np.ndarray | None":
-    from keras_birds.training.run import background_paths
-
-    paths = background_paths(config) if config.augment.background.probability else []
-    return next((image for _, image in _readable(paths, config)), None)
-
-
-def _from_file(file: Path, config: "Config") -> list[tuple[Path, "np.ndarray"]]:
-    from keras_birds.audio.listing import is_audio_name
-    from keras_birds.plots.augmentation import clip_image
-
-    first = file, clip_image(file, config)
-    neighbours = sorted(p for p in file.parent.iterdir() if is_audio_name(p.name) and not p.samefile(file))
-    # Those that follow in the alphabet come first; alone in its folder, the clip is mixed with itself.
-    neighbours.sort(key=lambda p: p.name < file.name)
-    return [first, next(_readable(neighbours, config), first)]
-
-
-def _from_data(data_dir: Path | None, config: "Config", seed: int) -> list[tuple[Path, "np.ndarray"]]:
+def _clips(
+    file: Path | None, data_dir: Path | None, config: "Config", seed: int
+) -> list[tuple[Path, "np.ndarray"]]:
+    """A clip and another one if there is one: of a file and the next of its folder, or drawn from the data set."""
     import numpy as np
 
+    from keras_birds.audio.listing import is_audio_name
     from keras_birds.errors import DataError
+    from keras_birds.plots.augmentation import clip_image
 
+    if file is not None:
+        neighbours = [x for x in file.parent.iterdir() if is_audio_name(x.name) and not x.samefile(file)]
+        neighbours.sort(key=lambda x: (x.name < file.name, x))
+        return [(file, clip_image(file, config)), *islice(_readable(neighbours, config), 1)]
     catalog = _read_clean(data_dir, config)
-    paths = catalog.recordings["path"]
-    order = np.random.default_rng(seed).permutation(len(paths))
-    found = list(islice(_readable(paths[order], config), 2))
+    order = np.random.default_rng(seed).permutation(len(catalog))
+    found = list(islice(_readable(catalog.recordings["path"][order], config), 2))
     if len(found) < 2:
         rule = "a preview needs two recordings that can be read"
         raise DataError(f"{rule}. Received: {len(found)} in {catalog.root}")

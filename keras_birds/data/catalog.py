@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +34,19 @@ _DEFAULT = DataConfig()
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """A data set's recordings and labels.
-
-    Args:
-        root: the data set's folder.
-        recordings: one row a recording, index 0 to n-1, with the columns `path` (str: the file), `label` (str),
-            `secondary` (tuple of str), `rating`, `latitude`, `longitude` (float, NaN where absent), `collection`,
-            `author` (str, empty where absent), `row` (the CSV's line, whose header is line 1; 0 without a CSV) and
-            every other column of the CSV (str).
-        labels: in taxonomy order.
-        problems: all that is wrong, one line each, with the numbers of the rows.
-        left_out: name and reason of what lies among folders of labels and isn't learned from.
-    """
+    """A data set's recordings and labels."""
 
     root: Path
     recordings: pd.DataFrame
+    """A row each, index 0 to n-1: `path` (str: the file), `label` (str), `secondary` (tuple of str), `rating`,
+    `latitude`, `longitude` (float, NaN where absent), `collection`, `author` (str, empty where absent), `row` (the
+    CSV's line, whose header is line 1; 0 without a CSV) and every other column of the CSV (str)."""
     labels: LabelSet
+    """In taxonomy order."""
     problems: list[str]
+    """All that is wrong, one line each, with the numbers of the rows."""
     left_out: list[tuple[str, str]]
+    """Name and reason of what lies among folders of labels and isn't learned from."""
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -72,17 +66,10 @@ class Catalog:
             )
 
     def targets(self, data: DataConfig) -> np.ndarray:
-        """What a model should answer.
+        """What a model should answer, float32 `[n, num_labels]`: 1 for the primary label.
 
-        Args:
-            data: `secondary` says whether secondary labels count (`"positive"`: as `secondary_weight`), are
-                taken out of loss and metric (`"mask"`: -1) or are left out (`"ignore"`: 0).
-
-        Returns:
-            float32 `[n, num_labels]`, 0 to 1, or -1 for masked; the primary label is always 1.
-
-        Raises:
-            DataError: if a label is unknown.
+        Secondary labels are `data.secondary_weight` with `data.secondary = "positive"`, -1 with `"mask"`, which
+        takes them out of loss and metric, and 0 with `"ignore"`. Raises `DataError` if a label is unknown.
         """
         targets = np.zeros((len(self), len(self.labels)), np.float32)
         if data.secondary != "ignore":
@@ -98,16 +85,16 @@ class Catalog:
 def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
     """Reads a data set: BirdCLEF's layout, any CSV through `data.column_*`, or a folder per label.
 
-    With a CSV (`data.table`), paths are relative to `data.audio_dir` (`""` or `"."` for the data set's folder itself);
-    rows whose path leaves it aren't among the recordings. Labels come from `data.taxonomy` in its order, or else are
-    the sorted primary labels. A label is a string, whatever it looks like, without the white space around it.
+    With a CSV (`data.table`), paths are relative to `data.audio_dir` (`""` for the data set's folder itself); rows
+    whose path leaves it are left out. Labels are strings without the white space around them: those of
+    `data.taxonomy` in its order, or else the sorted primary labels.
 
     Without a CSV, each folder below `data.audio_dir` (or, where that is missing, below `root`) that holds audio at any
     depth is a label.
 
-    `data.min_rating` leaves out recordings that are rated lower. Unrated ones (rating 0 or an empty cell) stay: whole
-    collections, and with them whole labels, come without ratings. `data.collections`, unless empty, names those that
-    stay. Rows that are left out aren't checked.
+    `data.min_rating` leaves out recordings that are rated lower, but not unrated ones (rating 0 or an empty cell):
+    whole collections come without ratings. `data.collections`, unless empty, names those that stay. Rows that are
+    left out aren't checked.
 
     Raises:
         DataError: if there is nothing to read as a data set, or a table isn't a CSV in UTF-8.
@@ -117,11 +104,11 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
         raise DataError(f"a data set must be a folder. Received: {root}")
     problems = Problems()
     taxonomy = read_taxonomy(root, data, problems)
+    left_out: list[tuple[str, str]] = []
     if (root / data.table).is_file():
         recordings, found = _from_table(root, data, problems)
-        left_out: list[tuple[str, str]] = []
     elif data.table == _DEFAULT.table:
-        recordings, found, left_out = _from_folders(root, data, problems)
+        recordings, found = _from_folders(root, data, problems, left_out)
     else:
         raise DataError(
             f"data.table must name a CSV in the data set's folder. Received: {data.table}, not a file in {root}"
@@ -135,8 +122,7 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
     for names in near_duplicates(taxonomy):
         for row in recordings["row"][recordings["label"].isin(names[1:])]:
             problems.add(rule.format(" and ".join(map(repr, names))), row, data.table)
-    columns = (recordings[x].tolist() for x in ("label", "secondary", "row"))
-    for label, secondary, row in zip(*columns, strict=True):
+    for label, secondary, row in recordings[["label", "secondary", "row"]].itertuples(index=False):
         if label and label not in taxonomy:
             problems.add(f"the primary label must be in {where}. Received: {label!r}", row, data.table)
         for name in secondary if data.secondary != "ignore" else ():
@@ -151,11 +137,10 @@ def data_hash(catalog: Catalog) -> str:
 
     It depends neither on where the data set lies nor on the order of its rows. A missing file's size is -1.
     """
-    table = catalog.recordings
-    columns = catalog.relative_paths, table["path"], table["label"], table["secondary"]
+    table = catalog.recordings[["path", "label", "secondary"]].itertuples(index=False)
     entries = [
         [relative, file_fingerprint(path)[0], label, *secondary]
-        for relative, path, label, secondary in zip(*columns, strict=True)
+        for relative, (path, label, secondary) in zip(catalog.relative_paths, table, strict=True)
     ]
     entries.sort(key=json.dumps)
     return hashlib.sha256(json.dumps([catalog.labels.names, entries]).encode()).hexdigest()
@@ -253,35 +238,23 @@ def _check_filters(rows: list[dict[str, Any]], n_kept: int, data: DataConfig, pr
 
 def _check_files(base: Path, data: DataConfig, records: list[dict[str, Any]], problems: Problems) -> None:
     """Lists each folder once instead of looking up each file: quick on network disks too."""
-    if not records:
-        return
-    if not base.is_dir():
+    if records and not base.is_dir():
         none = f"none of the {len(records)} recordings of {data.table} is there"
         problems.add(f"data.audio_dir must be a folder. Received: {base}, so {none}")
         return
-
-    @cache
-    def names_in(folder: str) -> frozenset[str]:
-        try:
-            return frozenset(os.listdir(folder))  # noqa: PTH208
-        except OSError:
-            return frozenset()
-
+    folders = {Path(record["path"]).parent for record in records}
+    there = {str(path) for folder in folders for path in folder.glob("*")}
     for record in records:
-        folder, name = os.path.split(record["path"])
-        there = names_in(folder)
         # Some file systems find a name that differs in case or Unicode form from the listed one.
-        if name not in there and not (there and Path(record["path"]).exists()):
-            problems.add(
-                f"the file must exist. Received: {record[data.column_path]}", record["row"], data.table
-            )
+        if record["path"] not in there and not Path(record["path"]).exists():
+            name, row = record[data.column_path], record["row"]
+            problems.add(f"the file must exist. Received: {name}", row, data.table)
 
 
 def _from_folders(
-    root: Path, data: DataConfig, problems: Problems
-) -> tuple[pd.DataFrame, dict[str, Label], list[tuple[str, str]]]:
+    root: Path, data: DataConfig, problems: Problems, left_out: list[tuple[str, str]]
+) -> tuple[pd.DataFrame, dict[str, Label]]:
     base = root / data.audio_dir if (root / data.audio_dir).is_dir() else root
-    left_out: list[tuple[str, str]] = []
     records: list[dict[str, Any]] = []
 
     def on_problem(name: str, reason: str) -> None:
@@ -304,4 +277,4 @@ def _from_folders(
             f"a data set must have the table {data.table} or a folder of audio files for each label. "
             f"Received: {root}, which has neither. Choose another folder, or another table with data.table"
         )
-    return _frame(records), {record["label"]: Label(record["label"]) for record in records}, left_out
+    return _frame(records), {record["label"]: Label(record["label"]) for record in records}

@@ -1,9 +1,11 @@
 """Decodes every recording once and tells what each holds."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -12,6 +14,8 @@ from keras_birds.errors import AudioError
 
 Row = tuple[str, float, int, int, str, str]
 COLUMNS = ("path", "seconds", "sample_rate_hz", "channels", "status", "reason")
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 def check_recordings(
@@ -40,13 +44,10 @@ def check_recordings(
         ConfigError: if the decoder can't be loaded.
     """
     rows: list[Row] = []
-    pool = ThreadPoolExecutor(max(1, workers), "check")
-    try:
-        for row in pool.map(partial(_check, sample_rate_hz=sample_rate_hz, decoder=decoder), map(str, paths)):
-            rows.append(row)
-            progress(len(rows), len(paths))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    check = partial(_check, sample_rate_hz=sample_rate_hz, decoder=decoder)
+    for row in in_order(check, map(str, paths), max(1, workers)):
+        rows.append(row)
+        progress(len(rows), len(paths))
     kinds = {"seconds": float, "sample_rate_hz": int, "channels": int}
     # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(kinds)
@@ -62,3 +63,18 @@ def _check(path: str, sample_rate_hz: int, decoder: str) -> Row:
     except AudioError as error:
         return path, 0.0, rate_hz, channels, error.status, error.reason
     return path, stream.seconds_read, rate_hz, channels, stream.status, stream.reason
+
+
+def in_order(compute: Callable[[_Item], _Found], items: Iterable[_Item], workers: int) -> Iterator[_Found]:
+    """Computes in threads and yields in order; at most two results a thread wait, so memory stays flat."""
+    waiting: deque[Future[_Found]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(compute, item))
+            if len(waiting) == 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

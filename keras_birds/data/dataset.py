@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -40,29 +40,19 @@ class Epochs:
     shuffle: bool = False
     random_crop: bool = False
     drop_remainder: bool = False
-    negative_rows: np.ndarray | None = None
+    negative_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.intp))
     negative_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         if not len(self.rows):
             raise DataError("a data set needs at least one usable recording. Received: none")
-        if self.num_negatives and not len(self.negatives):
+        if self.num_negatives and not len(self.negative_rows):
             raise DataError("negatives must have at least one usable recording. Received: none")
 
     @property
-    def negatives(self) -> np.ndarray:
-        """Int, the negative rows; empty without any."""
-        return np.asarray([] if self.negative_rows is None else self.negative_rows, np.intp)
-
-    @property
     def num_negatives(self) -> int:
-        """Negative clips of an epoch."""
+        """Of an epoch."""
         return round(len(self.rows) * self.negative_fraction / (1 - self.negative_fraction))
-
-    def num_batches(self, batch_size: int) -> int:
-        """Batches of an epoch."""
-        n = len(self.rows) + self.num_negatives
-        return n // batch_size if self.drop_remainder else -(-n // batch_size)
 
     def order(self, epoch: int) -> np.ndarray:
         """Int, the catalog rows of an epoch in its order."""
@@ -70,18 +60,14 @@ class Epochs:
         if self.num_negatives:
             draws = self._rng(_NEGATIVES, epoch)
             # Each as often as any other, give or take one.
-            rounds = -(-self.num_negatives // len(self.negatives))
-            drawn = np.concatenate([draws.permutation(self.negatives) for _ in range(rounds)])
+            rounds = -(-self.num_negatives // len(self.negative_rows))
+            drawn = np.concatenate([draws.permutation(self.negative_rows) for _ in range(rounds)])
             rows = np.concatenate([rows, drawn[: self.num_negatives]])
         return self._rng(_ORDER, epoch).permutation(rows) if self.shuffle else rows
 
     def positions(self, epoch: int, index: int, n: int) -> np.ndarray | None:
         """Where the `n` crops of a batch lie, float `[n]` from 0 to 1; `None` for the middle."""
         return self._rng(_CROP, epoch, index).random(n) if self.random_crop else None
-
-    def key(self, epoch: int, index: int) -> tuple[int, int, int]:
-        """Seed of a batch's augmentation."""
-        return self.seed % 2**64, epoch, index
 
     def _rng(self, stream: int, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence((self.seed % 2**64, *key), spawn_key=(stream,)))
@@ -122,12 +108,7 @@ class MelDataset(keras.utils.PyDataset):
         if len(targets) != len(source):
             rule = f"targets must have a row for each of the source's {len(source)} recordings"
             raise DataError(f"{rule}. Received: {len(targets)}")
-        require_usable(source, np.concatenate([epochs.rows, epochs.negatives]).astype(np.intp))
-        if not epochs.num_batches(batch_size):
-            raise DataError(
-                f"training needs at least one full batch. Received: {len(epochs.rows)} recordings for batches of "
-                f"{batch_size}; lower training.batch_size"
-            )
+        require_usable(source, np.concatenate([epochs.rows, epochs.negative_rows]).astype(np.intp))
         self.source = source
         self.targets = np.asarray(targets, np.float32)
         self.epochs = epochs
@@ -140,9 +121,15 @@ class MelDataset(keras.utils.PyDataset):
         self._asked: set[int] = set()
         self._epoch = 0
         self._order = self.epochs.order(0)
+        if not len(self):
+            raise DataError(
+                f"training needs at least one full batch. Received: {len(epochs.rows)} recordings for batches of "
+                f"{batch_size}; lower training.batch_size"
+            )
 
     def __len__(self) -> int:
-        return self.epochs.num_batches(self.batch_size)
+        n = len(self._order)
+        return n // self.batch_size if self.epochs.drop_remainder else -(-n // self.batch_size)
 
     @property
     def epoch(self) -> int:
@@ -190,4 +177,6 @@ class MelDataset(keras.utils.PyDataset):
         rows = order[index * self.batch_size : (index + 1) * self.batch_size]
         positions = self.epochs.positions(epoch, index, len(rows))
         batch = self.source.images(rows, positions), self.targets[rows]
-        return batch if self.augment is None else self.augment(*batch, self.epochs.key(epoch, index))
+        return (
+            batch if self.augment is None else self.augment(*batch, (self.epochs.seed % 2**64, epoch, index))
+        )

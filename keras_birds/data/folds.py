@@ -25,14 +25,10 @@ _ROWS_LISTED = 5
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Which recordings train, validate and stay hidden.
-
-    Args:
-        fold: int `[n]`, the fold in which a recording validates; -1 for the hidden test set.
-        n_folds: how many folds there are.
-    """
+    """Which recordings train, validate and stay hidden."""
 
     fold: np.ndarray
+    """Int `[n]`, the fold in which a recording validates; -1 for the hidden test set."""
     n_folds: int
 
     def train_rows(self, k: Fold) -> np.ndarray:
@@ -56,13 +52,10 @@ class Split:
             raise ConfigError(f"--fold must be one of {known}, all or full. Received: {k}")
 
     def save(self, path: str | Path, catalog: Catalog) -> None:
-        """Writes a CSV with a row for each recording: what it is, where it went, who recorded it and where.
+        """Writes a CSV with a row for each recording, as `write_table`.
 
         The columns are `path` (from the data set's folder), `label`, `fold` (-1 for hidden), and as in the
         catalog `author`, `latitude`, `longitude` (degrees) and `collection`, empty where absent.
-
-        Raises:
-            KerasBirdsError: if it can't be written.
         """
         table = catalog.recordings[["path", "label", *_DETAILS]].assign(fold=self.fold)
         # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
@@ -93,13 +86,11 @@ class Split:
 def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
     """Divides a catalog's recordings; the same seed gives the same split.
 
-    `stratified`: `StratifiedKFold` on the primary label.
-
-    `grouped`: `StratifiedGroupKFold`: recordings with the same value in `folds.column` stay together, also as to the
-    hidden set. `author` and `collection` mean the columns that `data.column_*` name; `location` means latitude and
-    longitude, rounded to 0.01 degrees. A recording with an empty cell, or without a location, is a group of its own.
-
-    `column`: `folds.column` holds each recording's fold, 0 to n-1. `n_folds` and `seed` don't count, nothing is hidden.
+    - `stratified`: `StratifiedKFold` on the primary label.
+    - `grouped`: `StratifiedGroupKFold`: recordings with the same value in `folds.column` stay together, also as to
+      the hidden set. `author` and `collection` mean the columns that `data.column_*` name; `location` means latitude
+      and longitude, rounded to 0.01 degrees. A recording with an empty cell is a group of its own.
+    - `column`: `folds.column` holds each recording's fold, 0 to n-1. Nothing is hidden.
 
     The hidden set, `folds.hidden_fraction` of the recordings, is chosen before the folds. Labels with fewer than 3
     recordings have none in it, and each label keeps at least one for the folds. Labels with fewer recordings than
@@ -107,12 +98,11 @@ def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
 
     Raises:
         ConfigError: if `folds.column` names no column, or there are fewer recordings or groups than folds.
-        DataError: if a fold of the column isn't a number from 0 to n-1; it names the rows.
+        DataError: if the column's folds aren't 0 to n-1.
     """
     if folds.strategy == "column":
         return _by_column(catalog, folds)
-    labels, groups = _codes(catalog.recordings["label"].tolist()), np.arange(len(catalog))
-    what = "recordings"
+    labels, groups, what = _codes(list(catalog.recordings["label"])), np.arange(len(catalog)), "recordings"
     if folds.strategy == "grouped":
         groups, what = _codes(_group_names(catalog, folds.column)), f"groups by {folds.column}"
     fold = np.where(_is_hidden(labels, groups, folds), HIDDEN, 0)
@@ -128,13 +118,16 @@ def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
 
 def _divide(labels: np.ndarray, groups: np.ndarray, n_parts: int, seed: int) -> np.ndarray:
     """Int `[n]`, the part of each recording."""
+    part = np.zeros(len(labels), int)
     is_grouped = len(np.unique(groups)) < len(groups)
     if np.bincount(labels).max() < n_parts:
         # scikit-learn refuses labels that are all this rare.
         if not is_grouped:
-            return _deal(labels, n_parts, seed)
+            # Those of a label go to one part after the other, so no two to the same.
+            order = np.random.default_rng(seed).permutation(len(labels))
+            part[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % n_parts
+            return part
         labels = np.zeros_like(labels)
-    part = np.zeros(len(labels), int)
     with warnings.catch_warnings():
         # Rare labels are spread as far as they go, as documented.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
@@ -142,14 +135,6 @@ def _divide(labels: np.ndarray, groups: np.ndarray, n_parts: int, seed: int) -> 
         divider = kind(n_parts, shuffle=True, random_state=seed)
         for k, (_, rows) in enumerate(divider.split(labels, labels, groups if is_grouped else None)):
             part[rows] = k
-    return part
-
-
-def _deal(labels: np.ndarray, n_parts: int, seed: int) -> np.ndarray:
-    """Int `[n]`: those of a label go to one part after the other, so no two to the same."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    part = np.zeros(len(labels), int)
-    part[order[np.argsort(labels[order], kind="stable")]] = np.arange(len(labels)) % n_parts
     return part
 
 

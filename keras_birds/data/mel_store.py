@@ -48,11 +48,7 @@ def describe_difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
-    """A store folder's settings; `None` where there are none.
-
-    Raises:
-        DataError: if the file is there but isn't settings.
-    """
+    """A store folder's settings, `None` where there are none; raises `DataError` if the file isn't settings."""
     try:
         settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -118,14 +114,24 @@ class MelStore:
                 f"data.store must be a finished mel store. Received: {self.path} ({state}); {_REMEDY}"
             )
         if difference := describe_difference(settings, store_settings(config)):
-            raise DataError(
-                f"{self.path}: the store must be made with this run's settings. Received: {difference}; "
-                f"{_REMEDY}"
-            )
+            rule = "the store must be made with this run's settings"
+            raise DataError(f"{self.path}: {rule}. Received: {difference}; {_REMEDY}")
         self._slots = Slots(config)
         self.transform = self._slots.transform
         index = pd.read_parquet(self.path / INDEX).set_index("path")
-        index = _select(self.path, index, [store_name(path) for path in paths])
+        names = [store_name(path) for path in paths]
+        if absent := [name for name in names if name not in index.index]:
+            raise DataError(
+                f"{self.path}: the store must hold every recording. Received: {len(absent)} that it lacks, "
+                f"first {absent[0]}; {_REMEDY}"
+            )
+        index = index.loc[names]
+        stamps = zip(names, index["size_bytes"], index["mtime_ns"], strict=True)
+        if changed := [name for name, *stamp in stamps if file_fingerprint(name) != tuple(stamp)]:
+            raise DataError(
+                f"{self.path}: recordings must be as they were when the store was made. Received: "
+                f"{len(changed)} that changed, first {changed[0]}; {_REMEDY}"
+            )
         self.usable, self.reasons = usable_of(index)
         columns = ("offset", "frames", "samples")
         self._offsets, self._frames, self._samples = (index[x].to_numpy() for x in columns)
@@ -133,20 +139,15 @@ class MelStore:
         size = file.stat().st_size if file.is_file() else 0
         end = max(self._offsets + self._frames * self._slots.frame_bytes, default=0)
         if size < end:
-            raise DataError(
-                f"{file}: must hold {end} bytes. Received: {size}; delete the store and {_REMEDY}"
-            )
+            told = f"must hold {end} bytes. Received: {size}; delete the store and {_REMEDY}"
+            raise DataError(f"{file}: {told}")
         self._data = np.memmap(file, np.uint8, "r") if size else np.zeros(0, np.uint8)
 
     def __len__(self) -> int:
         return len(self.reasons)
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
-        """Images of some recordings, as `MelSource.images`.
-
-        Raises:
-            DataError: if a row isn't usable.
-        """
+        """Images of some recordings, as `MelSource.images`."""
         require_usable(self, rows)
         transform = self.transform
         clips = np.empty((len(rows), transform.num_rows, transform.num_frames), np.float32)
@@ -158,22 +159,6 @@ class MelStore:
             place = int(self._offsets[row]), int(self._frames[row])
             clips[i] = self._slots.clip(self._data, *place, frame)
         return transform.resize(clips)
-
-
-def _select(store: Path, index: pd.DataFrame, paths: list[str]) -> pd.DataFrame:
-    if absent := [path for path in paths if path not in index.index]:
-        raise DataError(
-            f"{store}: the store must hold every recording. Received: {len(absent)} that it lacks, "
-            f"first {absent[0]}; {_REMEDY}"
-        )
-    chosen = index.loc[paths]
-    stamps = zip(paths, chosen["size_bytes"], chosen["mtime_ns"], strict=True)
-    if changed := [path for path, *stamp in stamps if file_fingerprint(path) != tuple(stamp)]:
-        raise DataError(
-            f"{store}: recordings must be as they were when the store was made. Received: {len(changed)} "
-            f"that changed, first {changed[0]}; {_REMEDY}"
-        )
-    return chosen
 
 
 def store_name(path: str | Path) -> str:

@@ -9,11 +9,10 @@ import json
 import math
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from keras_birds.audio.decode import decode, decode_clip, header_seconds
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import AudioConfig, Config
 from keras_birds.data import mel_store
+from keras_birds.data.check import in_order
 from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, SETTINGS, Slots
 from keras_birds.data.source import USABLE
 from keras_birds.errors import AudioError, DataError
@@ -37,8 +37,6 @@ except ImportError:  # Windows has no flock: there, two runs on one store aren't
 _LOCK = ".lock"
 # A mount, a permission or ffmpeg may have come back since the last run.
 _TRY_AGAIN = frozenset({"missing", "unreadable"})
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,57 +55,33 @@ class _Entry:
     samples: int = 0
     offset: int = 0
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the recording is in the store as it is on the disk now."""
-        stamp = self.size_bytes, self.mtime_ns
-        return self.status not in _TRY_AGAIN and file_fingerprint(self.path) == stamp
-
 
 @dataclass(frozen=True)
 class StorePlan:
-    """What a run will do.
-
-    Args:
-        store: the folder.
-        recordings: asked for.
-        reused: of them already in the store.
-        new_bytes: to be written, estimated from the files' headers.
-        free_bytes: on the store's disk, with what a rebuilt store gives back.
-        rebuild_reason: why what the folder holds is thrown away; empty where it isn't.
-    """
+    """What a run will do."""
 
     store: Path
     recordings: int
     reused: int
+    """Recordings already in the store."""
     new_bytes: int
+    """To be written, estimated from the files' headers."""
     free_bytes: int
+    """On the store's disk, with what a rebuilt store gives back."""
     rebuild_reason: str
-
-    def require_room(self) -> None:
-        """Raises `DataError` if the disk would become full."""
-        if self.new_bytes > self.free_bytes:
-            raise DataError(
-                f"{self.store}: the disk must have room for the store. Received: {self.free_bytes / 1e9:.2f} GB "
-                f"free of {self.new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
-            )
+    """Why what the folder holds is thrown away; empty where it isn't."""
 
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What a run did.
-
-    Args:
-        plan: what it set out to do.
-        data_bytes: size of the store's data now.
-        unused_bytes: of them data of recordings that changed or left the data set.
-        left_out: path and reason of each recording that isn't usable.
-    """
+    """What a run did."""
 
     plan: StorePlan
     data_bytes: int
     unused_bytes: int
+    """Of `data_bytes`, those of recordings that changed or left the data set."""
     left_out: tuple[tuple[str, str], ...]
+    """Path and reason of each recording that isn't usable."""
 
 
 def precompute(
@@ -115,7 +89,7 @@ def precompute(
     config: Config,
     store: str | Path,
     workers: int = 1,
-    progress: Progress = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
     announce: Callable[[StorePlan], None] = lambda _: None,
 ) -> StoreSummary:
     """Makes a mel store, or brings one up to date.
@@ -144,18 +118,23 @@ def precompute(
         anew = bool(reason) or stored is None
         data_bytes = _size(store / DATA)
         entries, journal_bytes = ({}, 0) if anew else _read_journal(store, slots.frame_bytes)
-        current = {name for name, x in entries.items() if x.is_current}
-        todo = [name for name in names if name not in current]
-        new_bytes = _estimate_bytes(todo, config.audio, slots, workers)
+        todo = [name for name in names if not _is_current(name, entries.get(name))]
+        frames = in_order(partial(_estimate_frames, audio=config.audio, slots=slots), todo, workers)
+        new_bytes = sum(frames) * slots.frame_bytes
         free_bytes = shutil.disk_usage(store).free + (data_bytes if reason else 0)
         plan = StorePlan(store, len(names), len(names) - len(todo), new_bytes, free_bytes, reason)
         announce(plan)
-        plan.require_room()
+        if new_bytes > free_bytes:
+            raise DataError(
+                f"{store}: the disk must have room for the store. Received: {free_bytes / 1e9:.2f} GB free of "
+                f"{new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
+            )
         if anew:
             _begin(store, settings)
         end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)
         with _open_at(store / DATA, end) as file, _open_at(store / JOURNAL, journal_bytes) as journal:
-            for done, (entry, data) in enumerate(_compute(todo, config.audio, slots, workers), 1):
+            computed = in_order(partial(_compute, audio=config.audio, slots=slots), todo, workers)
+            for done, (entry, data) in enumerate(computed, 1):
                 entries[entry.path] = entry = replace(entry, offset=file.tell() if data else 0)
                 _write(file, data)
                 _write(journal, json.dumps(asdict(entry)).encode() + b"\n")
@@ -169,6 +148,13 @@ def precompute(
     unused_bytes = data_bytes - sum(x.frames for x in chosen) * slots.frame_bytes
     left_out = tuple((entry.path, entry.reason) for entry in chosen if entry.status not in USABLE)
     return StoreSummary(plan, data_bytes, unused_bytes, left_out)
+
+
+def _is_current(path: str, entry: _Entry | None) -> bool:
+    """Whether the recording is in the store as it is on the disk now."""
+    if entry is None or entry.status in _TRY_AGAIN:
+        return False
+    return file_fingerprint(path) == (entry.size_bytes, entry.mtime_ns)
 
 
 def _read_journal(store: Path, frame_bytes: int) -> tuple[dict[str, _Entry], int]:
@@ -246,24 +232,7 @@ def _locked(store: Path) -> Iterator[None]:
         ) from None
 
 
-def _compute(
-    paths: list[str], audio: AudioConfig, slots: Slots, workers: int
-) -> Iterator[tuple[_Entry, bytes]]:
-    """Computes in threads, yields in order; at most two recordings a thread wait: memory stays flat."""
-    waiting: deque[Future[tuple[_Entry, bytes]]] = deque()
-    pool = ThreadPoolExecutor(workers, "precompute")
-    try:
-        for path in paths:
-            waiting.append(pool.submit(_compute_one, path, audio, slots))
-            if len(waiting) == 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _compute_one(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, bytes]:
+def _compute(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, bytes]:
     stamp = file_fingerprint(path)
     try:
         if audio.crop == "center":
@@ -279,20 +248,13 @@ def _compute_one(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, b
     return _Entry(path, *stamp, decoded.status, decoded.reason, *sizes), slots.encode(mel)
 
 
-def _estimate_bytes(paths: list[str], audio: AudioConfig, slots: Slots, workers: int) -> int:
-    """Bytes that recordings will take, from their headers; files without a readable header count as none."""
-    transform = slots.transform
+def _estimate_frames(path: str, audio: AudioConfig, slots: Slots) -> int:
+    """Frames that a recording will take, from its header; a file without a readable header counts as none."""
     if audio.crop == "center":
-        return len(paths) * transform.num_frames * slots.frame_bytes
-
-    def frames(path: str) -> int:
-        try:
-            seconds = header_seconds(path)
-        except AudioError:
-            return 0
-        if math.isnan(seconds):
-            return transform.num_frames
-        return transform.frames_of(max(round(seconds * audio.sample_rate_hz), audio.clip_samples))
-
-    with ThreadPoolExecutor(workers, "probe") as pool:
-        return sum(pool.map(frames, paths)) * slots.frame_bytes
+        return slots.transform.num_frames
+    try:
+        seconds = header_seconds(path)
+    except AudioError:
+        return 0
+    samples = 0 if math.isnan(seconds) else round(seconds * audio.sample_rate_hz)
+    return slots.transform.frames_of(max(samples, audio.clip_samples))

@@ -33,28 +33,21 @@ _saving = threading.Lock()
 
 @dataclass(frozen=True)
 class Review:
-    """What was said of one detection: a row of the CSV, whose columns are these fields.
-
-    Args:
-        file: the recording's name, without folders.
-        start_s, end_s: of the detection in the recording.
-        label: detected.
-        score: its probability, not calibrated.
-        model_id: of the model that detected it.
-        verdict: `right`, `wrong` or `other`.
-        true_label: what it is, with `other`; else empty.
-        reviewed_at: UTC, for instance `2025-06-01T05:30:00Z`.
-    """
+    """What was said of one detection: a row of the CSV, whose columns are these fields."""
 
     file: str
+    """The recording's name, without folders."""
     start_s: float
     end_s: float
     label: str
     score: float
+    """Not calibrated."""
     model_id: str
     verdict: Verdict
     true_label: str = ""
+    """What it is, with `other`; else empty."""
     reviewed_at: str = ""
+    """UTC, for instance `2025-06-01T05:30:00Z`."""
 
     @property
     def place(self) -> tuple[float, float, str]:
@@ -83,11 +76,7 @@ def now() -> str:
 
 
 def read_reviews(path: Path) -> list[Review]:
-    """Reads a CSV of reviews; none where there is no file.
-
-    Raises:
-        DataError: if it can't be used; it names the row. Two rows that contradict each other are refused too.
-    """
+    """Reads a CSV of reviews, none where there is no file; raises `DataError` if it can't be used."""
     return [review for _, review in _numbered(path)]
 
 
@@ -113,19 +102,22 @@ def save_review(path: Path, review: Review) -> None:
     Raises:
         KerasBirdsError: if what is there can't be read, or it can't be written; what was there stays.
     """
-    with _saving:
-        found = {x.place: x for x in read_reviews(path)}
-        _write(path, sorted({**found, review.place: review}.values(), key=lambda x: x.place))
+    _change(path, review.place, review)
 
 
 def remove_review(path: Path, place: tuple[float, float, str]) -> None:
     """Takes a review back; with the last one the file goes. Errors are those of `save_review`."""
+    _change(path, place, None)
+
+
+def _change(path: Path, place: tuple[float, float, str], review: Review | None) -> None:
     with _saving:
-        left = [x for x in read_reviews(path) if x.place != place]
-        if left:
-            _write(path, left)
-        else:
+        found = [x for x in read_reviews(path) if x.place != place] + ([review] if review else [])
+        if not found:
             path.unlink(missing_ok=True)
+            return
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+            write_reviews(stream, sorted(found, key=lambda x: x.place))
 
 
 def find_reviews(folder: Path) -> Iterator[tuple[Path, Review]]:
@@ -136,21 +128,18 @@ def find_reviews(folder: Path) -> Iterator[tuple[Path, Review]]:
     """
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
         recording = path.with_name(path.name.removesuffix(SUFFIX))
-        found = _numbered(path)
+        if not (found := _numbered(path)):
+            continue
         for row, review in found:
             if review.file != recording.name:
                 raise DataError(f"{path}: row {row}: file must be {recording.name}. Received: {review.file}")
-        if found:
-            if not recording.is_file():
-                raise DataError(
-                    f"{path}: the recording must lie beside its reviews. Received: no {recording.name}"
-                )
-            row, last = max(found, key=lambda x: x[1].end_s)
-            if not len(_samples(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s, _CHECK_HZ)):
-                raise DataError(
-                    f"{path}: row {row}: reviews must lie in the recording. Received: {last.start_s:g} to "
-                    f"{last.end_s:g} s, after its end"
-                )
+        if not recording.is_file():
+            rule = "the recording must lie beside its reviews"
+            raise DataError(f"{path}: {rule}. Received: no {recording.name}")
+        row, last = max(found, key=lambda x: x[1].end_s)
+        if not len(_samples(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s, _CHECK_HZ)):
+            rule = f"{path}: row {row}: reviews must lie in the recording"
+            raise DataError(f"{rule}. Received: {last.start_s:g} to {last.end_s:g} s, after its end")
         yield from ((recording, review) for _, review in found)
 
 
@@ -169,11 +158,6 @@ def write_reviews(stream: TextIO, reviews: Iterable[Review]) -> None:
     for x in reviews:
         numbers = {"start_s": f"{x.start_s:.3f}", "end_s": f"{x.end_s:.3f}", "score": f"{x.score:.6g}"}
         writer.writerow((asdict(x) | numbers).values())
-
-
-def _write(path: Path, reviews: Iterable[Review]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        write_reviews(stream, reviews)
 
 
 def _review(path: Path, line: int, row: dict[str, str]) -> Review:
@@ -240,11 +224,9 @@ class ReviewedSource:
 
 def read_reviewed(folder: str, audio: AudioConfig, mel: MelConfig, labels: LabelSet) -> ReviewedSource:
     """All reviewed windows below a folder; raises `DataError` if there are none, or one can't be used."""
-    found = list(find_reviews(Path(folder)))
-    if not found:
-        raise DataError(
-            f"data.reviews must be a folder with reviews. Received: {folder}, without any *.reviews.csv"
-        )
+    if not (found := list(find_reviews(Path(folder)))):
+        rule = "data.reviews must be a folder with reviews"
+        raise DataError(f"{rule}. Received: {folder}, without any *{SUFFIX}")
     source = ReviewedSource(found, audio, mel, labels)
     for row in range(len(source)):
         source.samples(row)  # now, not in the middle of an epoch

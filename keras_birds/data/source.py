@@ -29,15 +29,12 @@ class MelSource(Protocol):
     def __len__(self) -> int: ...
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
-        """Images of some recordings.
+        """Images of some recordings, float32 `[b, height, width, 1]`; raises `DataError` if one isn't usable.
 
         Args:
             rows: int `[b]`, positions in the catalog.
             positions: float `[b]`, 0 to 1: where each crop lies among its possible starts; `None` for the
                 centre. Only `audio.crop = "random"` has other crops than the centre.
-
-        Returns:
-            float32 `[b, height, width, 1]`.
         """
         ...
 
@@ -103,12 +100,7 @@ class OnTheFlySource:
         return len(self.paths)
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
-        """Images of some recordings, as `MelSource.images`.
-
-        Raises:
-            AudioError: if a recording doesn't decode.
-            DataError: if a row isn't usable.
-        """
+        """Images of some recordings, as `MelSource.images`; raises `AudioError` if one doesn't decode."""
         require_usable(self, rows)
         where = [None] * len(rows) if positions is None else positions.tolist()
         clips = np.empty((len(rows), self.transform.num_rows, self.transform.num_frames), np.float32)
@@ -125,9 +117,7 @@ class OnTheFlySource:
 
 
 class CachedSource:
-    """A source whose centre crops are computed once.
-
-    Safe to share between threads: two that ask for the same row at once compute it twice, to the same values.
+    """A source whose centre crops are computed once, or at most once a thread: safe to share between threads.
 
     Args:
         source: computes the images.

@@ -5,6 +5,7 @@ import csv
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
@@ -16,8 +17,7 @@ from keras_birds.csv_table import read_csv
 from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet
 
-_ROWS_LISTED = 5
-_MOST_SHOWN = 60
+_ROWS_LISTED, _MOST_SHOWN = 5, 60
 _ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
 
 
@@ -47,13 +47,9 @@ class Problems:
 def read_table(
     path: Path, name: str, problems: Problems
 ) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Reads a CSV, which problems call `name`; rows with more or fewer cells than the header are one, and left out.
+    """Reads a CSV, which problems call `name`: its columns, and of each row the line of the file and the cells.
 
-    Returns:
-        The column names, and of each row the line of the file on which it begins and the cells by column.
-
-    Raises:
-        DataError: if it can't be read as a CSV in UTF-8 with commas.
+    Rows with more or fewer cells than the header are a problem, and left out. Errors are those of `read_csv`.
     """
     header, rows = read_csv(path)
     for column in sorted({x for x in header if x and header.count(x) > 1}):
@@ -69,13 +65,7 @@ def read_table(
 
 
 def read_taxonomy(root: Path, data: DataConfig, problems: Problems) -> LabelSet | None:
-    """Reads the labels in their order; `None` where there is no taxonomy.
-
-    The label's column is `data.column_label`, or else `primary_label`.
-
-    Raises:
-        DataError: if it isn't a CSV in UTF-8.
-    """
+    """Reads the labels, of the column `data.column_label` or else `primary_label`; `None` without a taxonomy."""
     name = data.taxonomy
     if not (root / name).is_file():
         if name not in ("", DataConfig().taxonomy):
@@ -121,11 +111,7 @@ def parse_secondary(text: str) -> tuple[tuple[str, ...], str]:
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Writes a CSV in UTF-8; bytes of names that aren't UTF-8 stay as they are.
-
-    Raises:
-        KerasBirdsError: if it can't be written; what was there stays.
-    """
+    """Writes a CSV in UTF-8, as `atomic_path`; bytes of names that aren't UTF-8 stay as they are."""
     with atomic_path(path) as temporary:
         # Text is always quoted: up to Python 3.12 a carriage return alone wouldn't be, and ends a line.
         frame.to_csv(
@@ -138,19 +124,14 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def load_table(path: Path, what: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Reads what `write_table` wrote, every cell as a string; messages call it `what`, for instance `a split`.
-
-    Raises:
-        DataError: if it can't be read, or lacks a column.
-    """
+    """Reads what `write_table` wrote, every cell as a string; raises `DataError`, which calls it `what`."""
     rule = f"{path}: {what} must be a CSV with the columns {', '.join(columns)}"
     try:
         # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
         table = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{rule}. Received: {getattr(error, 'strerror', None) or str(error).strip()}"
-        ) from None
+        told = getattr(error, "strerror", None) or str(error).strip()
+        raise DataError(f"{rule}. Received: {told}") from None
     if not set(columns) <= set(table):
         raise DataError(f"{rule}. Received: {', '.join(map(str, table)) or 'none'}")
     return table
@@ -160,12 +141,11 @@ def number(text: str, limit: float = math.inf) -> tuple[float, bool]:
     """A cell's number, NaN where it is empty or wrong; and whether it is wrong: not finite, or beyond +-`limit`."""
     if text.strip().lower() in _ABSENT:
         return math.nan, False
-    try:
+    with suppress(ValueError):
         value = float(text)
-    except ValueError:
-        value = math.nan
-    is_wrong = not math.isfinite(value) or abs(value) > limit
-    return (math.nan if is_wrong else value), is_wrong
+        if math.isfinite(value) and abs(value) <= limit:
+            return value, False
+    return math.nan, True
 
 
 def is_inside(path: str) -> bool:

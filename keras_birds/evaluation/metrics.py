@@ -108,7 +108,7 @@ def label_table(run: RunScores, threshold: float) -> pd.DataFrame:
         `precision` and `recall`, the last four not numbers where undefined.
     """
     targets, decided = run.targets, run.scores >= threshold
-    table = pd.DataFrame(run.labels.to_json()).rename(columns={"name": "label"})
+    table = pd.DataFrame(list(run.labels.items)).rename(columns={"name": "label"})
     decisions = [_precision_recall(*columns) for columns in zip(targets.T, decided.T, strict=True)]
     precision, recall = zip(*decisions, strict=True)
     return table[["label", "common_name", "scientific_name", "class_name"]].assign(

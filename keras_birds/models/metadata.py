@@ -6,7 +6,7 @@ The copy inside `model.onnx` is the authority; `model.json` beside it is for rea
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from keras_birds.atomic import atomic_path
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import KerasBirdsError, ModelError
-from keras_birds.labels import LabelSet
+from keras_birds.labels import Label, LabelSet
 from keras_birds.models.calibration import Calibration
 from keras_birds.models.session import open_session
 
@@ -62,7 +62,7 @@ class ModelMetadata:
             "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
             "audio": self.audio.model_dump(mode="json"),
             "mel": self.mel.model_dump(mode="json"),
-            "labels": self.labels.to_json(),
+            "labels": [asdict(x) for x in self.labels.items],
             **({"calibration": self.calibration.to_dict()} if self.calibration else {}),
         }
 
@@ -80,7 +80,7 @@ class ModelMetadata:
                 "Update keras-birds, or export the model again"
             )
         try:
-            labels = LabelSet.from_json(data["labels"])
+            labels = LabelSet(Label(**row) for row in data["labels"])
             stored = data.get("calibration")
             calibration = None if stored is None else Calibration.from_dict(stored)
             if calibration is not None and len(calibration.labels) != len(labels):

@@ -83,7 +83,7 @@ class TrainingRun:
         """Shuffled, augmented batches of a fold's recordings, reviewed windows and background."""
         config, settings = self.config, self.config.training
         sources, targets, rows = [self.source], [self.targets], [self.train_rows(fold)]
-        reviewed_rows, negative_rows = self.reviewed_rows(fold), None
+        reviewed_rows, negative_rows = self.reviewed_rows(fold), np.zeros(0, np.intp)
         if self.reviewed is not None and len(reviewed_rows):
             rows.append(len(self.source) + reviewed_rows)
             sources.append(CachedSource(self.reviewed))
