@@ -4,6 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -249,8 +250,8 @@ class Config(_Section):
                 training.ema_momentum and training.keep != "last"
             ),
         }
-        if any(wrong.values()):
-            raise ValueError("; ".join(message for message, is_so in wrong.items() if is_so))
+        if told := [message for message, is_so in wrong.items() if is_so]:
+            raise ValueError("; ".join(told))
         return self
 
     @classmethod
@@ -289,9 +290,13 @@ class Config(_Section):
 
     def to_toml(self) -> str:
         """All settings as TOML that `Config.load` reads back to an equal `Config`."""
-        lines: list[str] = []
-        _write_table(lines, (), self.model_dump(mode="json"))
-        return "\n".join(lines).lstrip("\n") + "\n"
+        lines, section = [], ""
+        for key, value in _flat(self.model_dump(mode="json")).items():
+            table, _, name = key.rpartition(".")
+            lines += ["", f"[{table}]"] if table != section else []
+            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+            section = table
+        return "\n".join(lines[1:]) + "\n"
 
 
 def _find(name_or_path: str | Path) -> Path:
@@ -304,9 +309,8 @@ def _find(name_or_path: str | Path) -> Path:
         return resource("configs", f"{text}.toml")
     except KerasBirdsError:
         known = ", ".join(sorted(p.stem for p in resource("configs").glob("*.toml")))
-        raise ConfigError(
-            f"--config must be the path of a TOML file or one of: {known}. Received: {text}"
-        ) from None
+        rule = f"--config must be the path of a TOML file or one of: {known}"
+        raise ConfigError(f"{rule}. Received: {text}") from None
 
 
 def _apply(settings: dict[str, Any], override: str) -> None:
@@ -327,8 +331,9 @@ def _apply(settings: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    settings = [key.split(".") for key in _flat(Config().model_dump())]
-    known = {".".join(key[:depth]) for key in settings for depth in (1, 2, 3)}
+    known = {
+        part for key in _flat(Config().model_dump()) for part in accumulate(key.split("."), "{}.{}".format)
+    }
     problems = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
@@ -342,24 +347,11 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(problems)
 
 
-def _write_table(lines: list[str], path: tuple[str, ...], table: Mapping[str, Any]) -> None:
-    if path:
-        lines += ["", f"[{'.'.join(path)}]"]
-    for key, value in table.items():
-        if not isinstance(value, dict):
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    for key, value in table.items():
-        if isinstance(value, dict):
-            _write_table(lines, (*path, key), value)
-
-
-_WITHOUT_EFFECT = ("data.dir", "data.store", "training.workers")
-
-
 def diff_configs(stored: Config, wanted: Config) -> dict[str, tuple[Any, Any]]:
     """Both values of every setting that differs, by its dotted key; what a result doesn't depend on isn't compared."""
     found = diff_settings(_flat(stored.model_dump(mode="json")), _flat(wanted.model_dump(mode="json")))
-    return {key: values for key, values in found.items() if key not in _WITHOUT_EFFECT}
+    without_effect = ("data.dir", "data.store", "training.workers")
+    return {key: values for key, values in found.items() if key not in without_effect}
 
 
 def diff_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

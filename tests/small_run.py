@@ -22,7 +22,15 @@ NUM_VALIDATE = (36, 34)
 EPOCHS, BATCH_SIZE = 4, 4
 FOLD_FILES = {"model.keras", "model.onnx", "model.json", "history.csv", "oof.parquet"}
 RUN_FILES = {"config.toml", "environment.json", "split.csv", "manifest.csv"}
-MEL = {"n_fft": 256, "hop_samples": 128, "n_mels": 16, "n_mfcc": 8, "f_max_hz": 4000}
+MEL = {
+    "n_fft": 256,
+    "hop_samples": 128,
+    "n_mels": 16,
+    "n_mfcc": 8,
+    "f_max_hz": 4000,
+    "height": 32,
+    "width": 32,
+}
 TRAINING = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": 5e-3, "seed": 2}
 
 
@@ -30,7 +38,7 @@ def make_config(data=(), model=(), augment=(), **training):
     return Config.parse(
         {
             "audio": {"sample_rate_hz": RATE_HZ, "clip_s": 0.5},
-            "mel": {**MEL, "height": 32, "width": 32},
+            "mel": MEL,
             "data": {"secondary": "mask", **dict(data)},
             "folds": {"strategy": "column", "column": "fold"},
             "augment": dict(augment),
@@ -53,7 +61,7 @@ def write_tones(folder, labels, tones_hz, count):
 
 
 def make_data(folder):
-    """BirdCLEF's layout with a column of folds; two recordings can't be read, a third of them has a second label."""
+    """Tones in BirdCLEF's layout with a column of folds; two can't be read, a third of them has a second label."""
     write_tones(folder / "train_audio", LABELS, TONES_HZ, 2 * PER_LABEL_AND_FOLD)
     for name, content in BROKEN.items():
         (folder / "train_audio" / name).write_bytes(content)

@@ -34,8 +34,7 @@ from keras_birds.nn.log_mel import LogMelSpectrogram
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.nn.mixing import MelMixUp
-from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch
-from keras_birds.training.checkpoint import load_checkpoint
+from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, load_checkpoint
 from keras_birds.training.train import compile_model
 
 ON_JAX = keras.config.backend() == "jax"

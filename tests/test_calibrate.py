@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from placeholder import LABELS
 from scored_run import use_placeholder, write_scored_run
+from sklearn.calibration import calibration_curve
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import precision_recall_curve
 
@@ -22,9 +23,9 @@ from keras_birds.evaluation.calibrate import (
     thresholds_for,
 )
 from keras_birds.evaluation.run_scores import read_run
-from keras_birds.models.calibration import Calibration, LabelCalibration, calibrate
+from keras_birds.models.calibration import calibrate
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.plots.reliability import calibration_error
+from keras_birds.plots.reliability import calibration_error, reliability, reliability_figure
 
 
 def fit(scores, method="platt", precision=0.8):
@@ -55,15 +56,12 @@ def test_calibrated_scores_mean_what_they_say(scores, method):
         # A higher score stays a higher or equal one.
         assert (np.diff(after[np.argsort(before)]) >= 0).all()
     assert [(x.positives, x.refused) for x in found.labels] == [(30, "")] * 4
-
-
-def test_isotonic_is_scikit_learns(scores):
-    used = scores.targets[:, 2] >= 0
-    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-    model.fit(scores.scores[used, 2].astype(float), scores.targets[used, 2] > 0.5)
-    x = np.linspace(0, 1, 101)
-    found = calibrate("isotonic", fit(scores, "isotonic").labels[2].parameters, x)
-    np.testing.assert_allclose(found, model.predict(x), atol=1e-6)
+    if method == "isotonic":
+        used, x = scores.targets[:, 2] >= 0, np.linspace(0, 1, 101)
+        model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        model.fit(scores.scores[used, 2].astype(float), scores.targets[used, 2] > 0.5)
+        isotonic = calibrate("isotonic", found.labels[2].parameters, x)
+        np.testing.assert_allclose(isotonic, model.predict(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", [0.5, 0.8])
@@ -102,46 +100,31 @@ def test_what_cannot_be_calibrated_is_left_as_it_is_and_named(tmp_path):
     assert (calibrated[:, 0] != scores.scores[:, 0]).any()
     thresholds = pd.read_csv(store_calibration(scores, found, tmp_path / "out"))
     assert list(thresholds["threshold"][1:3]) == [1, 1]
+    assert read_run(run).calibration == found
     with pytest.raises(ModelError, match="folds that it isn't fitted to"):
         fit(replace(scores, folds=scores.folds[:1]))
 
 
-def test_a_calibration_survives_json():
-    labels = (
-        LabelCalibration(5, refused="5 positives"),
-        LabelCalibration(40, (1.5, -0.5), "", 0.8, (0.7, 0.9)),
-    )
-    calibration = Calibration("platt", 0.9, 0.1, 0.05, labels)
-    assert Calibration.from_dict(json.loads(json.dumps(calibration.to_dict()))) == calibration
-    with pytest.raises(ValueError, match="'platt' or 'isotonic'"):
-        Calibration.from_dict({**calibration.to_dict(), "method": "magic"})
-
-
-@pytest.fixture
-def calibrated(placeholder_run, tmp_path, run_command):
-    """A run of the placeholder with out-of-fold scores, after `keras-birds calibrate`."""
-    run = write_scored_run(tmp_path / "run", skill=2.5, num_folds=2)
+def test_the_command_stores_what_it_tells_and_the_report_and_predictions_use_it(
+    run, placeholder_run, run_command, write_tone, tmp_path
+):
+    uncalibrated, run = run, write_scored_run(tmp_path / "run", skill=2.5, num_folds=2)
     use_placeholder(run, placeholder_run)
     code, printed, err = run_command("calibrate", run, "--precision", "0.7")
     assert (code, err) == (0, "")
-    return run, printed
-
-
-def test_the_command_stores_what_it_tells_the_report_shows_it_and_another_replaces_it(
-    calibrated, run_command
-):
-    run, printed = calibrated
-    first, second = (ModelMetadata.read_onnx(run / f"fold{k}" / "model.onnx") for k in range(2))
-    calibration = first.calibration
-    assert calibration == second.calibration
-    assert first == ModelMetadata.read_json(run / "fold0" / "model.json")
+    model, thresholds = run / "fold0" / "model.onnx", run / "calibration" / "thresholds.csv"
+    metadata = ModelMetadata.read_onnx(model)
+    calibration = metadata.calibration
+    assert ModelMetadata.read_onnx(run / "fold1" / "model.onnx").calibration == calibration
+    assert ModelMetadata.read_json(run / "fold0" / "model.json") == metadata
     for name, label in zip(LABELS, calibration.labels, strict=True):
         low, high = label.threshold_interval
         assert re.search(rf"{name} +20 +{label.threshold:.3f}  {low:.3f} to {high:.3f}\n", printed)
     assert f"error: {calibration.error_before:.4f} before, {calibration.error_after:.4f} after" in printed
     assert (run / "calibration" / "reliability.png").read_bytes().startswith(b"\x89PNG")
-    thresholds = pd.read_csv(run / "calibration" / "thresholds.csv", dtype={"label": str})
-    assert list(thresholds["label"]) == list(LABELS)
+    least = pd.read_csv(thresholds, dtype={"label": str}).set_index("label")["threshold"]
+    assert list(least.index) == list(LABELS)
+    assert list(least) == pytest.approx([x.threshold for x in calibration.labels])
     assert not list(run.rglob("*.tmp*"))
 
     assert run_command("evaluate", run)[0] == 0
@@ -152,22 +135,11 @@ def test_the_command_stores_what_it_tells_the_report_shows_it_and_another_replac
     assert "Calibrated scores are of folds that the fit hasn't seen" in html
     assert "0 of 4 labels" in html
 
-    size = (run / "fold0" / "model.onnx").stat().st_size
-    assert run_command("calibrate", run, "--method", "isotonic")[0] == 0
-    assert ModelMetadata.read_onnx(run / "fold0" / "model.onnx").calibration.method == "isotonic"
-    props = onnx.load(run / "fold0" / "model.onnx").metadata_props
-    assert len({x.key for x in props}) == len(props)
-    assert abs((run / "fold0" / "model.onnx").stat().st_size - size) < 40_000
-
-
-def test_predictions_are_calibrated_means_of_the_folds_and_not_mixed_with_others(
-    calibrated, run, write_tone, run_command, tmp_path
-):
-    uncalibrated, (run, _) = run, calibrated
+    # Predictions are calibrated means of the folds.
     tone, out = write_tone("tone.wav", 1200.0, seconds=5, rate=16_000), tmp_path / "results"
     raw = keras_birds.load(run).scores(tone)[list(LABELS)].to_numpy()
     found = keras_birds.load(run, calibrated=True).scores(tone)[list(LABELS)]
-    expected = ModelMetadata.read_onnx(run / "fold0" / "model.onnx").calibration.apply(raw)
+    expected = calibration.apply(raw)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.abs(expected - raw).max() > 0.05
     predict = ["predict", tone, "--calibrated", "--format", "csv", "--model"]
@@ -176,20 +148,48 @@ def test_predictions_are_calibrated_means_of_the_folds_and_not_mixed_with_others
     first = printed.splitlines()[1].split(",")
     assert first[2] == "whtdov"
     assert float(first[-1]) == pytest.approx(found["whtdov"].mean(), abs=1e-5)
-
-    thresholds = run / "calibration" / "thresholds.csv"
     call = ["detect", tone, "--model", run, "--threshold", thresholds, "--out", out]
     assert run_command(*call, "--calibrated")[0] == 0
-    least = pd.read_csv(thresholds, dtype={"label": str}).set_index("label")["threshold"]
     detections = pd.read_csv(out / "detections.csv", dtype={"label": str})
     assert (detections["score"] >= detections["label"].map(least) - 1e-6).all()
     code, _, err = run_command(*call)
     assert (code, "calibrated" in err) == (2, True)
 
-    code, _, err = run_command(*predict, uncalibrated)
+    # Another calibration replaces it; models without one, or with another, aren't mixed with it.
+    size = model.stat().st_size
+    assert run_command("calibrate", run, "--method", "isotonic")[0] == 0
+    assert ModelMetadata.read_onnx(model).calibration.method == "isotonic"
+    props = onnx.load(model).metadata_props
+    assert len({x.key for x in props}) == len(props)
+    assert abs(model.stat().st_size - size) < 40_000
     needed = r"fold0/model\.onnx: calibrated scores need .* Received: none\. .*keras-birds calibrate RUN"
-    assert code == 1
-    assert re.search(needed, err)
+    code, _, err = run_command(*predict, uncalibrated)
+    assert (code, bool(re.search(needed, err))) == (1, True)
     shutil.copy(uncalibrated / "fold0" / "model.onnx", run / "fold1" / "model.onnx")
     code, _, err = run_command(*predict, run)
     assert (code, "fold1" in err) == (1, True)
+
+
+def test_reliability_is_scikit_learns_and_its_error_the_mean_distance_from_the_diagonal():
+    rng = np.random.default_rng(0)
+    scores = rng.random((5000, 4)).astype("float32")
+    targets = (rng.random((5000, 4)) < scores**2).astype("float32")
+    targets[:50, 1] = -1
+    used = targets >= 0
+    positive, score = calibration_curve(targets[used], scores[used], n_bins=10)
+    found = reliability(targets, scores)
+    np.testing.assert_allclose(found.positive, positive)
+    np.testing.assert_allclose(found.score, score, rtol=1e-5)
+    assert list(found.count) == list(np.histogram(scores[used], 10, (0, 1))[0])
+
+    # A score of s is right with probability s squared: the distance is s - s^2, on average 1/6.
+    assert calibration_error(targets, scores) == pytest.approx(1 / 6, abs=0.02)
+    assert calibration_error(targets, scores**2) == pytest.approx(0, abs=0.02)
+    assert calibration_error(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]])) == 0
+    assert np.isnan(calibration_error(np.array([[-1.0]]), np.array([[0.3]])))
+
+    curves = {"before": found, "after": reliability(targets, scores**2)}
+    above, below = reliability_figure(curves, "All labels").axes
+    assert (len(above.lines), len(below.patches)) == (3, 2)
+    assert above.get_legend().get_texts()[1].get_text().startswith("before, expected calibration")
+    np.testing.assert_allclose(above.lines[1].get_ydata(), positive)

@@ -11,6 +11,7 @@ from keras_birds.errors import ConfigError
 from keras_birds.resources import resource
 
 SHIPPED = sorted(resource("configs").glob("*.toml"))
+TAKES = r"--set takes section\.key=value\. Received: "
 
 
 def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
@@ -19,11 +20,11 @@ def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
     with pytest.raises(ConfigError) as caught:
         Config.load(path)
     near = {"mel.n_mel": "mel.n_mels", "training.epoch": "training.epochs", "modell": "model"}
-    expected = {f"unknown key {x} (did you mean {y}?)" for x, y in near.items()}
+    expected = {
+        f"unknown key {x} (did you mean {y}?)" for x, y in {**near, "training.lr": "training"}.items()
+    }
     source, _, problems = str(caught.value).partition(": ")
-    assert source == str(path)
-    assert expected < set(problems.split("; "))
-    assert "unknown key training.lr" in problems
+    assert (source, set(problems.split("; "))) == (str(path), expected)
 
 
 @pytest.mark.parametrize(
@@ -69,20 +70,19 @@ def test_overrides_are_toml_values_or_bare_words_and_the_last_of_one_key_counts(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        *(
-            ([x], r"--set takes section\.key=value\. Received: ")
-            for x in ("training.epochs", "training.=2", ".epochs=2")
-        ),
-        (["training.epochs.more=2"], "epochs is a value, not a section"),
+        ("training.epochs", TAKES),
+        ("training.=2", TAKES),
+        (".epochs=2", TAKES),
+        ("training.epochs.more=2", "epochs is a value, not a section"),
         (
-            ["training.epoks=2", "training.batch_size=many"],
-            r"training.batch_size: .*Received: 'many'; .*epoks \(did you mean training.epochs\?\)",
+            "training.epoks=2 training.batch_size=many",
+            r"batch_size: .*Received: 'many'; .*mean training.epochs",
         ),
     ],
 )
 def test_wrong_overrides_are_refused(overrides, message):
     with pytest.raises(ConfigError, match=message):
-        Config.load("baseline", overrides)
+        Config.load("baseline", overrides.split())
 
 
 def test_to_toml_round_trip(tmp_path):
@@ -96,9 +96,7 @@ def test_to_toml_round_trip(tmp_path):
     )
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml(), encoding="utf-8")
-    assert Config.load(path) == config
-    assert Config.load(path).to_toml() == config.to_toml()
-    assert Config.load(path) != Config()
+    assert Config.load(path) == config != Config()
 
 
 def test_missing_and_unreadable_files_are_told(tmp_path):
@@ -117,20 +115,15 @@ def test_baseline_is_the_defaults_and_states_every_one_of_them():
     assert Config.load("baseline") == Config() == Config.load()
     stated = tomllib.loads(resource("configs", "baseline.toml").read_text(encoding="utf-8"))
     assert stated == tomllib.loads(Config().to_toml())
+    audio = Config.parse({"audio": {"sample_rate_hz": 44_100, "clip_s": 0.5}}).audio
+    assert (Config().audio.clip_samples, audio.clip_samples) == (160_000, 22_050)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_each_shipped_config_loads_and_opens_with_its_run_command(path: Path):
     Config.load(path.stem)
     program, name, *words = shlex.split(path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
-    assert program == "keras-birds"
     command = cli.get_command(click.Context(cli), name)
-    assert command is not None
     known = {option for parameter in command.params for option in parameter.opts}
+    assert (program, words[words.index("--config") + 1]) == ("keras-birds", path.stem)
     assert {word for word in words if word.startswith("--")} <= known
-    assert words[words.index("--config") + 1] == path.stem
-
-
-def test_the_audio_of_a_clip_is_counted_in_samples():
-    assert Config().audio.clip_samples == 160_000
-    assert Config.parse({"audio": {"sample_rate_hz": 44_100, "clip_s": 0.5}}).audio.clip_samples == 22_050

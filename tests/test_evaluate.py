@@ -1,6 +1,7 @@
+"""`keras-birds evaluate` and `compare`, and the bootstrap under both."""
+
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,21 +10,31 @@ import soundfile
 from placeholder import LABELS, TONES_HZ
 from scored_run import NUM_FOLDS, PER_FOLD, make_scores, use_placeholder, write_scored_run
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
+from small_run import files_below
 
 from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
 from keras_birds.data.folds import make_split
 from keras_birds.errors import DataError, ModelError
+from keras_birds.evaluation.bootstrap import interval, macro_auc_draws, resamples
+from keras_birds.evaluation.compare import compare_runs
 from keras_birds.evaluation.evaluate import evaluate, find_leaks
 from keras_birds.evaluation.metrics import confusions, group_table, label_table, top1_accuracy
 from keras_birds.evaluation.run_scores import read_run
+from keras_birds.nn.metrics import macro_auc
 from keras_birds.plots.report import auc_against_count_figure, confusion_figure, curves_figure
 
 
 @pytest.fixture(scope="module")
+def weak(tmp_path_factory):
+    return write_scored_run(tmp_path_factory.mktemp("weak") / "weak", skill=1.0, training={"epochs": 5})
+
+
+@pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Read-only."""
-    return write_scored_run(tmp_path_factory.mktemp("runs") / "birds")
+    """Better than `weak`; both are read-only."""
+    settings = {"training": {"epochs": 7}, "model": {"dropout": 0.3}}
+    return write_scored_run(tmp_path_factory.mktemp("runs") / "birds", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -37,54 +48,66 @@ def decided_well(targets, scores, threshold):
     return precision_recall_fscore_support(targets[used], scores[used] >= threshold, average="binary")[:2]
 
 
-def test_a_runs_scores_are_read_in_fold_order(scores):
-    assert [(x.fold, x.kept_epoch) for x in scores.folds] == [(0, 2), (1, 3), (2, 4)]
-    assert scores.labels == LABELS
-    assert scores.labels.items[0].common_name == "Amazon River Frog"
-    for found, expected in zip((scores.targets, scores.scores), make_scores(1), strict=True):
-        np.testing.assert_array_equal(found[PER_FOLD : 2 * PER_FOLD], expected)
-    assert scores.paths[PER_FOLD] == "train_audio/1/0.wav"
-
-
-def test_figures_of_folds_are_scikit_learns(run, tmp_path):
-    found = evaluate(run, tmp_path, threshold=0.3)
-    for fold, figures in enumerate(found.folds):
-        targets, scores = make_scores(fold)
-        used = targets >= 0
-        columns = [(targets[used[:, i], i], scores[used[:, i], i]) for i in range(len(LABELS))]
-        assert figures.macro_auc.value == pytest.approx(np.mean([roc_auc_score(t, s) for t, s in columns]))
-        assert figures.macro_auc.low < figures.macro_auc.value < figures.macro_auc.high
-        assert figures.cmap == pytest.approx(np.mean([average_precision_score(t, s) for t, s in columns]))
-        assert (figures.precision, figures.recall) == pytest.approx(decided_well(targets, scores, 0.3))
-        right = targets[np.arange(PER_FOLD), np.where(used, scores, -1).argmax(axis=1)] == 1
-        assert figures.top1_accuracy == right.mean()
-        assert (figures.fold, figures.recordings, figures.labels) == (fold, PER_FOLD, 4)
-    mean = found.mean
-    assert (mean.fold, mean.recordings) == (None, NUM_FOLDS * PER_FOLD)
-    assert mean.macro_auc.value == pytest.approx(np.mean([x.macro_auc.value for x in found.folds]))
-    assert mean.recall == pytest.approx(np.mean([x.recall for x in found.folds]))
-    # A mean of independent folds varies less than any of them.
-    widths = [x.macro_auc.high - x.macro_auc.low for x in [mean, *found.folds]]
-    assert widths[0] < min(widths[1:])
-
-
-def test_labels_and_groups(scores):
-    table = label_table(scores, 0.3)
-    assert list(table["label"]) == list(LABELS)
-    assert list(table["positives"]) == [30] * 4
-    per_fold = []
-    for fold in range(NUM_FOLDS):
+def test_the_command_writes_scikit_learns_figures_into_a_report_that_needs_no_network(
+    run, weak, scores, run_command, tmp_path
+):
+    out = tmp_path / "report"
+    code, printed, err = run_command("evaluate", run, "--out", out, "--threshold", "0.3", "--against", weak)
+    assert code == 0
+    assert files_below(out) == {"report.html", "report.json", "labels.csv"}
+    report = json.loads((out / "report.json").read_text())
+    areas = [x.pop("macro_auc") for x in (*report["folds"], report["mean"])]
+    label_areas = []
+    for fold, figures in enumerate(report["folds"]):
         targets, probabilities = make_scores(fold)
-        used = targets[:, 2] >= 0
-        per_fold.append(roc_auc_score(targets[used, 2], probabilities[used, 2]))
-    assert table["auc"][2] == pytest.approx(np.mean(per_fold))
+        used = targets >= 0
+        columns = [(targets[used[:, i], i], probabilities[used[:, i], i]) for i in range(len(LABELS))]
+        label_areas.append([roc_auc_score(*x) for x in columns])
+        precision, recall = decided_well(targets, probabilities, 0.3)
+        right = targets[np.arange(PER_FOLD), np.where(used, probabilities, -1).argmax(axis=1)] == 1
+        expected = {"fold": fold, "recordings": PER_FOLD, "labels": 4, "top1_accuracy": right.mean()}
+        expected["cmap"] = np.mean([average_precision_score(*x) for x in columns])
+        assert figures == pytest.approx({**expected, "precision": precision, "recall": recall})
+    assert [x["value"] for x in areas[:3]] == pytest.approx(np.mean(label_areas, axis=1))
+    assert all(x["low"] < x["value"] < x["high"] for x in areas)
+    names = ("cmap", "top1_accuracy", "precision", "recall")
+    means = {name: np.mean([x[name] for x in report["folds"]]) for name in names}
+    total = {"fold": None, "recordings": NUM_FOLDS * PER_FOLD, "labels": 4}
+    assert report["mean"] == total | {k: pytest.approx(v) for k, v in means.items()}
+    mean = areas[3]
+    assert mean["value"] == pytest.approx(np.mean(label_areas))
+    # A mean of independent folds varies less than any of them.
+    assert mean["high"] - mean["low"] < min(x["high"] - x["low"] for x in areas[:3])
+    assert f"{mean['value']:.4f}  {mean['low']:.4f} to {mean['high']:.4f}" in printed
+
+    other = np.mean([macro_auc(*make_scores(k, skill=1.0)) for k in range(NUM_FOLDS)])
+    assert report["other_folds"]["mean"]["macro_auc"]["value"] == pytest.approx(other)
+    area = rf"macro AUC {other:.4f} \(0\.\d{{4}} to 0\.\d{{4}}\), difference \+{mean['value'] - other:.4f}"
+    assert re.search(f"weak, folds read from column fold: {area}", printed)
+    assert report["strategy"] == "read from column fold"
+    leaks = {"sources": 1 + NUM_FOLDS * 10, "divided": 1, "recordings": NUM_FOLDS, "example": "ann"}
+    assert report["leaks"] == {**leaks, "named": NUM_FOLDS * PER_FOLD}
+    assert "Warning: 1 of 31 sources have recordings in more than one fold (3 recordings)" in err
+    assert "Pass --data DIR" in err
+    assert f"Report: {out / 'report.html'}" in printed
+    html = (out / "report.html").read_text()
+    assert f"<b>{mean['value']:.4f}</b>" in html
+    assert "A source on both sides" in html
+    assert html.count('src="data:image/png;base64,') == 4
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
+
+    labels = pd.read_csv(out / "labels.csv", dtype={"label": str})
+    assert list(labels["label"]) == list(LABELS)
+    assert list(labels["positives"]) == [30] * 4
+    assert list(labels["auc"]) == pytest.approx(np.mean(label_areas, axis=0))
     expected = decided_well(scores.targets[:, 2], scores.scores[:, 2], 0.3)
-    assert (table["precision"][2], table["recall"][2]) == pytest.approx(expected)
-    groups = group_table(table.assign(positives=[19, 20, 99, 100])).set_index("group")
-    assert groups.loc["Aves", "labels"] == 3
-    assert groups.loc["Aves", "macro_auc"] == pytest.approx(table["auc"][1:].mean())
-    assert groups.loc["rare: under 20", "macro_auc"] == pytest.approx(table["auc"][0])
-    assert groups.loc["20 to 99", "cmap"] == pytest.approx(table["average_precision"][1:3].mean())
+    assert (labels["precision"][2], labels["recall"][2]) == pytest.approx(expected)
+    classes = ["", *labels["class_name"][1:]]
+    groups = group_table(labels.assign(positives=[19, 20, 99, 100], class_name=classes)).set_index("group")
+    assert list(groups["labels"]) == [1, 3, 1, 2, 1]
+    assert list(groups.index[:3]) == ["class not given", "Aves", "rare: under 20"]
+    assert groups.loc["Aves", "macro_auc"] == pytest.approx(labels["auc"][1:].mean())
+    assert groups.loc["20 to 99", "cmap"] == pytest.approx(labels["average_precision"][1:3].mean())
     assert groups.loc["common: 100 and more", "positives"] == 100
 
 
@@ -119,18 +142,16 @@ def test_the_most_confused_pairs_come_first_with_their_clearest_recording(scores
     assert confusions(scores, most=2) == found[:2]
 
 
-def test_a_source_on_both_sides_is_found(run, tmp_path):
-    leaks = find_leaks(run)
-    assert (leaks.divided, leaks.recordings, leaks.example) == (1, NUM_FOLDS, "ann")
-    assert leaks.sources == 1 + NUM_FOLDS * 10
-    split = pd.read_csv(run / "split.csv")
+@pytest.mark.parametrize(
+    ("author", "expected"), [(lambda split: split["fold"].map("author {}".format), 3), (lambda split: "", 0)]
+)
+def test_sources_of_one_part_each_are_no_leaks(run, tmp_path, author, expected):
+    pd.read_csv(run / "split.csv").assign(author=author).to_csv(tmp_path / "split.csv", index=False)
+    leaks = find_leaks(tmp_path)
+    assert (leaks.sources, leaks.divided, leaks.example) == (expected, 0, "")
     (tmp_path / "split.csv").write_text("path,label,fold\n")
     with pytest.raises(DataError, match="columns fold, author"):
         find_leaks(tmp_path)
-    split.assign(author=split["fold"].map("author {}".format)).to_csv(tmp_path / "split.csv", index=False)
-    assert find_leaks(tmp_path).divided == 0
-    split.assign(author="").to_csv(tmp_path / "split.csv", index=False)
-    assert find_leaks(tmp_path).sources == 0
 
 
 def test_figures_show_what_they_say(scores):
@@ -162,10 +183,10 @@ def test_what_is_no_whole_run_is_named(tmp_path, content, name, error):
         read_run(run)
 
 
-@pytest.fixture(scope="module")
-def hidden_run(placeholder_run, tmp_path_factory):
-    """A data set of tones, and a run of the placeholder that hides a fifth of them."""
-    data, rng = tmp_path_factory.mktemp("tones"), np.random.default_rng(0)
+def test_hidden_recordings_are_scored_as_a_submission_and_confused_ones_are_played(
+    placeholder_run, run_command, tmp_path
+):
+    data, rng = tmp_path / "tones", np.random.default_rng(0)
     for label, hz in zip(LABELS, TONES_HZ, strict=True):
         (data / "train_audio" / label).mkdir(parents=True)
         for i in range(10):
@@ -176,62 +197,112 @@ def hidden_run(placeholder_run, tmp_path_factory):
     rows = [f"{label}/{i}.wav,{label},[]" for label in LABELS for i in range(10)]
     (data / "train.csv").write_text("\n".join(["filename,primary_label,secondary_labels", *rows]))
     (data / "taxonomy.csv").write_text("\n".join(["primary_label", *LABELS]))
-    run = write_scored_run(tmp_path_factory.mktemp("runs") / "hiding", num_folds=2, folds={"n_folds": 2})
+    run = write_scored_run(tmp_path / "run", num_folds=2, folds={"n_folds": 2})
     use_placeholder(run, placeholder_run)
     config = Config.load(run / "config.toml")
     catalog = read_catalog(data, config.data)
     make_split(catalog, config.folds).save(run / "split.csv", catalog)
-    return run, data
+    split = pd.read_csv(run / "split.csv")
+    for fold in range(2):
+        path, paths = run / f"fold{fold}" / "oof.parquet", list(split[split["fold"] == fold]["path"])
+        pd.read_parquet(path).head(len(paths)).assign(path=paths).to_parquet(path)
 
-
-def test_hidden_recordings_are_scored_as_a_submission(hidden_run, tmp_path):
-    run, data = hidden_run
-    found = evaluate(run, tmp_path, data)
-    hidden, split = found.hidden, pd.read_csv(run / "split.csv")
-    assert (hidden.recordings, hidden.left_out) == ((split["fold"] == -1).sum(), 0) == (8, 0)
-    submission = pd.read_csv(hidden.submission)
+    code, _, err = run_command("evaluate", run, "--data", data)
+    assert (code, err.strip()) == (0, "")
+    hidden = json.loads((run / "evaluation" / "report.json").read_text())["hidden"]
+    submission = pd.read_csv(run / "evaluation" / "submission.csv")
     assert list(submission.columns) == ["row_id", *LABELS]
-    assert hidden.windows == len(submission) >= 8
+    counts = {"recordings": 8, "left_out": 0, "windows": len(submission), "labels": 4}
+    assert counts.items() <= hidden.items()
+    assert len(submission) >= 8 == (split["fold"] == -1).sum()
     # The placeholder is always right about tones.
-    assert hidden.macro_auc.value == hidden.macro_auc.low == 1.0
+    assert hidden["macro_auc"]["value"] == hidden["macro_auc"]["low"] == 1.0
     truth = [re.fullmatch(r"train_audio_(.*)_\d+_[24]", x)[1] for x in submission["row_id"]]
     assert list(submission[list(LABELS)].idxmax(axis=1)) == truth
-    assert not any("hidden" in x for x in found.notes)
-
-
-def test_the_command_writes_a_report_that_needs_no_network(run, run_command, tmp_path):
-    out = tmp_path / "report"
-    code, printed, err = run_command("evaluate", run, "--out", out, "--against", run)
-    assert code == 0
-    assert {x.name for x in out.iterdir()} == {"report.html", "report.json", "labels.csv"}
-    report = json.loads((out / "report.json").read_text())
-    mean = report["mean"]["macro_auc"]
-    assert f"{mean['value']:.4f}  {mean['low']:.4f} to {mean['high']:.4f}" in printed
-    assert report["other_folds"]["mean"] == report["mean"]
-    assert report["strategy"] == "read from column fold"
-    assert f"Report: {out / 'report.html'}" in printed
-    assert "Warning: 1 of 31 sources have recordings in more than one fold (3 recordings)" in err
-    assert "Pass --data DIR" in err
-    html = (out / "report.html").read_text()
-    assert f"<b>{mean['value']:.4f}</b>" in html
-    assert "A source on both sides" in html
-    assert html.count('src="data:image/png;base64,') == 4
-    assert not re.search(r"""(src|href)=["']?(https?:)?//""", html)
-    labels = pd.read_csv(out / "labels.csv", dtype={"label": str})
-    assert list(labels["label"]) == list(LABELS)
-
-
-def test_the_report_plays_what_is_confused(hidden_run, run_command, tmp_path):
-    run, data = hidden_run
-    copy = shutil.copytree(run, tmp_path / "run")
-    split = pd.read_csv(copy / "split.csv")
-    for fold in range(2):
-        path = copy / f"fold{fold}" / "oof.parquet"
-        rows = split[split["fold"] == fold]["path"]
-        pd.read_parquet(path).head(len(rows)).assign(path=list(rows)).to_parquet(path)
-    code, _, err = run_command("evaluate", copy, "--data", data)
-    assert (code, err.strip()) == (0, "")
-    html = (copy / "evaluation" / "report.html").read_text()
+    html = (run / "evaluation" / "report.html").read_text()
     assert html.count("<audio controls") == html.count('src="data:audio/ogg;base64,') > 3
     assert html.count('src="data:image/png;base64,') == 5
     assert "Hidden recordings" in html
+
+
+def test_differences_of_two_runs_are_paired(weak, run, run_command, tmp_path):
+    code, printed, err = run_command("compare", weak, run, "--format", "json")
+    assert (code, err) == (0, "")
+    found, areas, draws = json.loads(printed), [], []
+    for fold, row in enumerate(found["folds"]):
+        pair = [make_scores(fold, skill=skill) for skill in (1.0, 1.5)]
+        areas.append([macro_auc(*x) for x in pair])
+        draws.append(macro_auc_draws(*pair[1]) - macro_auc_draws(*pair[0]))
+        assert (row["fold"], row["recordings"], [row["a"], row["b"]]) == (fold, PER_FOLD, areas[-1])
+        bounds = row["difference"]["low"], row["difference"]["high"]
+        assert bounds == pytest.approx(tuple(np.quantile(draws[-1], [0.025, 0.975])))
+    (a, b), difference = np.mean(areas, axis=0), found["mean"]["difference"]
+    low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
+    assert difference == pytest.approx({"value": b - a, "low": low, "high": high})
+    assert found["settings"] == {"training.epochs": [5, 7], "model.dropout": [0.2, 0.3]}
+    _, printed, _ = run_command("compare", weak, run)
+    numbers = rf"{a:.4f} +{b:.4f} +\+{b - a:.4f}  \+{low:.4f} to \+{high:.4f}\n"
+    assert re.search(rf"mean +{NUM_FOLDS * PER_FOLD} +{numbers}", printed)
+    assert "B is better" in printed
+    assert "model.dropout: 0.2 in A, 0.3 in B" in printed
+    assert "A is better" in run_command("compare", run, weak)[1]
+    _, printed, _ = run_command("compare", run, run)
+    assert "+0.0000  +0.0000 to +0.0000\nNo clear difference" in printed
+    assert "No setting differs." in printed
+    code, _, err = run_command("compare", run, tmp_path)
+    assert (code, "must be a run directory" in err) == (1, True)
+
+
+def test_only_the_same_recordings_in_any_order_are_compared(weak, run, tmp_path):
+    other = write_scored_run(tmp_path / "other")
+    for path in other.glob("fold*/oof.parquet"):
+        pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path, index=False)
+    assert compare_runs(weak, other).mean.difference == compare_runs(weak, run).mean.difference
+    path = other / "fold1" / "oof.parquet"
+    table = pd.read_parquet(path).sort_values("path", ignore_index=True)
+    table.assign(path=["elsewhere.wav", *table["path"][1:]]).to_parquet(path)
+    with pytest.raises(DataError, match=r"fold 1 of both runs .*: elsewhere\.wav and 1 more in only one"):
+        compare_runs(weak, other)
+    table.loc[3, "target/whtdov"] = 0.5
+    table.to_parquet(path)
+    with pytest.raises(DataError, match=f"fold 1 .*: other labels of {table['path'][3]}"):
+        compare_runs(weak, other)
+    (other / "fold1" / "model.onnx").unlink()
+    assert [x.fold for x in compare_runs(weak, other).folds] == [0, 2]
+    (other / "fold0" / "model.onnx").unlink()
+    (other / "fold2").rename(other / "fold7")
+    with pytest.raises(DataError, match=r"a fold in common\. Received: folds 0, 1, 2 and 7"):
+        compare_runs(weak, other)
+
+
+def test_resamples_are_draws_with_replacement_and_repeat():
+    counts = resamples(50, 400)
+    assert counts.shape == (400, 50)
+    assert (counts.sum(axis=1) == 50).all()
+    # The share of recordings that a sample lacks is 1/e.
+    assert (counts == 0).mean() == pytest.approx(np.exp(-1), abs=0.02)
+    np.testing.assert_array_equal(counts, resamples(50, 400))
+    assert resamples(0, 3).shape == (3, 0)
+
+
+def test_draws_are_scikit_learns_weighted_areas():
+    rng = np.random.default_rng(0)
+    targets = rng.choice([0.0, 1.0, -1.0], (60, 5), p=[0.6, 0.3, 0.1]).astype("float32")
+    # Rounded, so that scores are tied.
+    scores = np.round(rng.random((60, 5)) * 0.7 + 0.3 * (targets > 0), 1).astype("float32")
+    targets[:, 4] = 0
+    targets[7, 4] = 1
+    draws = macro_auc_draws(targets, scores, 40)
+    for counts, draw in zip(resamples(60, 40), draws, strict=True):
+        areas = []
+        for label in range(5):
+            used = (targets[:, label] >= 0) & (counts > 0)
+            positive = targets[used, label] > 0
+            if positive.any() and not positive.all():
+                areas.append(roc_auc_score(positive, scores[used, label], sample_weight=counts[used]))
+        assert draw == pytest.approx(np.mean(areas), abs=1e-12)
+    # Where no label has a positive there is no number.
+    none = macro_auc_draws(np.zeros_like(targets), scores, 5)
+    assert np.isnan(none).all()
+    undefined = interval(float("nan"), none)
+    assert np.isnan([undefined.value, undefined.low, undefined.high]).all()

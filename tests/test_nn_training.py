@@ -32,14 +32,14 @@ from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
-from keras_birds.nn.metrics import MaskedMacroAUC
-from keras_birds.training.callbacks import MONITOR, Checkpoint, duration
-from keras_birds.training.checkpoint import BEST, CHECKPOINT, Progress, load_checkpoint, load_variables
+from keras_birds.training import callbacks
+from keras_birds.training.callbacks import BEST, CHECKPOINT, MONITOR, Checkpoint, Progress, load_checkpoint
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import open_run, prepare_run
 from keras_birds.training.train import compile_model, train
 from keras_birds.training.warm_start import initial_model
 
+QUIET = "data.background_fraction=0.3 data.background"
 pytestmark = pytest.mark.usefixtures("shallow_network")
 
 
@@ -84,13 +84,6 @@ def whole(data, killed, tmp_path_factory, shallow_network):
     return train(make_config(), data, "all", out, reporter=watcher), watcher.lines
 
 
-@pytest.fixture(params=range(2))
-def fold(request, whole):
-    """A finished fold of the uninterrupted run: its result, history and out-of-fold scores."""
-    result = whole[0].folds[request.param]
-    return result, pd.read_csv(result.folder / "history.csv"), scores_of(result)
-
-
 def test_a_run_directory_holds_what_it_should_and_says_what_it_does(whole, data):
     result, lines = whole
     assert files_below(result.out) == RUN_FILES | {f"fold{k}/{name}" for k in range(2) for name in FOLD_FILES}
@@ -106,15 +99,9 @@ def test_a_run_directory_holds_what_it_should_and_says_what_it_does(whole, data)
     config = make_config()
     assert Config.load(result.out / "config.toml") == config
     environment = json.loads((result.out / "environment.json").read_text())
-    assert (
-        environment.items()
-        >= {
-            "backend": keras.config.backend(),
-            "seed": 2,
-            "data_hash": data_hash(read_catalog(data, config.data)),
-            "python": sys.version.split()[0],
-        }.items()
-    )
+    known = {"backend": keras.config.backend(), "seed": 2, "python": sys.version.split()[0]}
+    known["data_hash"] = data_hash(read_catalog(data, config.data))
+    assert known.items() <= environment.items()
     assert environment["device"]
     versions = {"keras": keras.__version__, "numpy": np.__version__, "keras-birds": keras_birds.__version__}
     assert versions.items() <= environment["versions"].items()
@@ -130,13 +117,14 @@ def test_a_run_directory_holds_what_it_should_and_says_what_it_does(whole, data)
     ]
 
 
-def test_out_of_fold_scores_are_of_the_folds_readable_recordings(fold, data):
-    result, _, oof = fold
+@pytest.mark.parametrize("k", range(2))
+def test_what_a_fold_leaves_agrees(whole, data, k):
+    result, config = whole[0].folds[k], make_config()
+    history, oof = pd.read_csv(result.folder / "history.csv"), scores_of(result)
     table = pd.read_csv(data / "train.csv")
-    table = table[(table["fold"] == result.fold) & ~table["filename"].isin(small.BROKEN)]
+    table = table[(table["fold"] == k) & ~table["filename"].isin(small.BROKEN)]
     assert list(oof.paths) == [f"train_audio/{x}" for x in table["filename"]]
-    assert tuple(oof.labels) == LABELS
-    assert oof.scores.shape == (small.NUM_VALIDATE[result.fold], 3)
+    assert oof.scores.shape == (small.NUM_VALIDATE[k], 3)
     assert oof.scores.dtype == np.float32
     assert ((oof.scores > 0) & (oof.scores < 1)).all()
     # Masked secondary labels are targets of -1.
@@ -145,63 +133,53 @@ def test_out_of_fold_scores_are_of_the_folds_readable_recordings(fold, data):
         for row in table.itertuples()
     ]
 
-
-def test_history_has_a_row_an_epoch(fold):
-    result, history, _ = fold
     assert list(history["epoch"]) == list(range(1, EPOCHS + 1))
     columns = ["loss", "val_loss", "val_macro_auc", "learning_rate", "seconds"]
     assert np.isfinite(history[columns]).all(axis=None)
-    assert (history["seconds"] > 0).all()
-    assert result.seconds == pytest.approx(history["seconds"].sum())
-    assert len(set(history["loss"])) == len(set(history["val_loss"])) == EPOCHS
+    assert result.seconds == pytest.approx(history["seconds"].sum(), abs=0.06)
+    assert history["seconds"].min() > 0
     cosine = (1 + np.cos(np.pi * history["epoch"] / EPOCHS)) / 2
     np.testing.assert_allclose(history["learning_rate"], 1e-6 + (5e-3 - 1e-6) * cosine, rtol=1e-4)
 
-
-@pytest.mark.parametrize("warmup_epochs", [0.0, 0.5])
-def test_the_learning_rate_rises_then_falls_at_every_step(warmup_epochs):
-    steps = 4
-    model = make_dense(steps, epochs=3, weight_decay=0.03, warmup_epochs=warmup_epochs)
-    assert isinstance(model.optimizer, keras.optimizers.AdamW)
-    assert model.optimizer.weight_decay == 0.03
-    assert isinstance(model.loss, MaskedBinaryCrossentropy)
-    rates = []
-    for _ in range(3 * steps + 1):
-        rates.append(float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)))
-        logs = model.train_on_batch(np.ones((2, 4)), np.array([[1.0, 0, -1], [0, 1, 1]]), return_dict=True)
-    assert set(logs) == {"loss", "macro_auc"}
-    warm = int(warmup_epochs * steps)
-    fall = [(1 + math.cos(math.pi * k / (3 * steps - warm))) / 2 for k in range(3 * steps - warm + 1)]
-    expected = [5e-3 * k / warm for k in range(warm)] + [1e-6 + (5e-3 - 1e-6) * x for x in fall]
-    np.testing.assert_allclose(rates, expected, rtol=1e-4, atol=1e-9)
-
-
-def test_the_metric_of_training_is_the_masked_one():
-    model = make_dense()
-    targets = np.array([[1, 0, -1], [0, 1, -1], [0, -1, 1.0], [1, 0, 0]], "float32")
-    x = np.random.default_rng(0).random((4, 4), np.float32)
-    found = model.evaluate(x, targets, verbose=0, return_dict=True)
-    metric = MaskedMacroAUC(3, from_logits=True)
-    metric.update_state(targets, model.predict(x, verbose=0))
-    assert found["macro_auc"] == pytest.approx(float(metric.result()), abs=1e-6)
-
-
-def test_a_model_says_what_it_is_and_how_good(fold):
-    result, history, oof = fold
     areas = [
         roc_auc_score(target[target >= 0], score[target >= 0])
         for target, score in zip(oof.targets.T, oof.scores.T, strict=True)
     ]
-    metadata, config = ModelMetadata.read_onnx(result.folder / "model.onnx"), make_config()
+    metadata, kept = ModelMetadata.read_onnx(result.folder / "model.onnx"), result.kept_epoch - 1
     assert result.macro_auc == metadata.metrics["macro_auc"] == pytest.approx(np.mean(areas), abs=1e-9)
+    assert history["val_macro_auc"][kept] == pytest.approx(result.macro_auc, abs=1e-2)
     assert metadata == ModelMetadata.read_json(result.folder / "model.json")
-    assert metadata.model_id == f"first/fold{result.fold}"
+    assert metadata.model_id == f"first/fold{k}"
     assert (metadata.audio, metadata.mel, tuple(metadata.labels)) == (config.audio, config.mel, LABELS)
-    assert metadata.metrics["kept_epoch"] == result.kept_epoch == np.argmax(history["val_macro_auc"]) + 1
+    assert metadata.metrics["kept_epoch"] == kept + 1 == np.argmax(history["val_macro_auc"]) + 1
     assert metadata.metrics["epochs"] == result.epochs == EPOCHS
     # The saved model is that of the kept epoch.
-    assert np.argmin(abs(history["val_loss"] - validation_loss(oof))) == result.kept_epoch - 1
-    assert validation_loss(oof) == pytest.approx(history["val_loss"][result.kept_epoch - 1], rel=1e-4)
+    assert np.argmin(abs(history["val_loss"] - validation_loss(oof))) == kept
+    assert validation_loss(oof) == pytest.approx(history["val_loss"][kept], rel=1e-4)
+    # From the file on disk to the probability, training and prediction agree.
+    for engine in ("onnx", "keras"):
+        classifier = keras_birds.load(result.folder, engine=engine)
+        scores = [classifier.scores(data / path)[list(LABELS)].to_numpy() for path in oof.paths[::9]]
+        np.testing.assert_allclose(scores, oof.scores[::9, None], rtol=0, atol=1e-4)
+    # A run that begins with this one begins with what the same fold had learnt.
+    model = initial_model(make_config(model={"initial": str(whole[0].out)}), k, list(LABELS))
+    images = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype(np.float32)
+    before = keras.saving.load_model(result.folder / "model.keras")
+    np.testing.assert_allclose(model.predict(images), before.predict(images), atol=1e-5)
+
+
+def test_the_learning_rate_rises_then_falls_at_every_step():
+    model = make_dense(4, epochs=3, weight_decay=0.03, warmup_epochs=0.5)
+    assert isinstance(model.optimizer, keras.optimizers.AdamW)
+    assert model.optimizer.weight_decay == 0.03
+    assert isinstance(model.loss, MaskedBinaryCrossentropy)
+    rates = []
+    for _ in range(13):
+        rates.append(float(as_array(model.optimizer.learning_rate)))
+        logs = model.train_on_batch(np.ones((2, 4)), np.array([[1.0, 0, -1], [0, 1, 1]]), return_dict=True)
+    assert set(logs) == {"loss", "macro_auc"}
+    fall = (1 + np.cos(np.pi * np.arange(11) / 10)) / 2
+    np.testing.assert_allclose(rates, [0, 2.5e-3, *(1e-6 + (5e-3 - 1e-6) * fall)], rtol=1e-4, atol=1e-9)
 
 
 def validation_loss(oof):
@@ -225,8 +203,8 @@ def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
         callback.on_epoch_end(epoch - 1, {"loss": 0.1 * epoch, MONITOR: macro_auc})
         assert watcher.lines[-1].startswith(f"epoch {epoch}/9  loss 0.{epoch}000")
         assert ("best so far" in watcher.lines[-1]) == (kept_epoch == epoch)
-        load_variables(tmp_path / BEST, other.weights)
-        assert {x.mean() for x in other.get_weights()} == {kept_epoch}
+        with np.load(tmp_path / BEST) as best:
+            assert {best[str(i)].mean() for i in range(len(best) - 1)} == {kept_epoch}
         progress = load_checkpoint(tmp_path, other)
         assert (progress.epochs, progress.kept_epoch) == (epoch, kept_epoch)
         assert {x.mean() for x in other.get_weights()} == {epoch}
@@ -235,24 +213,18 @@ def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
             np.testing.assert_array_equal(as_array(a), as_array(b))
     assert int(as_array(other.optimizer.iterations)) == len(aucs)
     assert files_below(tmp_path) == {CHECKPOINT, BEST}
-
-
-def test_durations_are_told_in_two_units():
-    expected = {0.4: "0 s", 59.4: "59 s", 61: "1 min 01 s", 3599: "59 min 59 s", 7500: "2 h 05 min"}
-    assert {x: duration(x) for x in expected} == expected
-
-
-def test_a_checkpoint_of_another_network_and_a_damaged_one_are_told(tmp_path):
-    callback = Checkpoint(tmp_path, Progress(), 9, "last", Watcher())
-    callback.set_model(make_dense())
-    callback.on_epoch_end(0, {"loss": 1.0})
     with pytest.raises(TrainingError, match=r"checkpoint\.npz: the checkpoint must be of this network"):
         load_checkpoint(tmp_path, make_dense(features=5))
     (tmp_path / CHECKPOINT).write_bytes(b"PK half a file")
     with pytest.raises(
-        TrainingError, match=r"checkpoint\.npz: must be a checkpoint that training wrote.*folder"
+        TrainingError, match=r"checkpoint\.npz: must be a checkpoint that .* the fold's folder"
     ):
-        load_checkpoint(tmp_path, make_dense())
+        load_checkpoint(tmp_path, other)
+
+
+def test_durations_are_told_in_two_units():
+    expected = {0.4: "0 s", 59.4: "59 s", 61: "1 min 01 s", 3599: "59 min 59 s", 7500: "2 h 05 min"}
+    assert {x: callbacks.duration(x) for x in expected} == expected
 
 
 def test_an_average_of_the_weights_is_what_is_measured_and_kept(data, whole, tmp_path):
@@ -266,50 +238,40 @@ def test_an_average_of_the_weights_is_what_is_measured_and_kept(data, whole, tmp
     assert files_below(result.folder) == FOLD_FILES
 
 
-def test_background_recordings_are_negatives_and_mixed_in(data, tmp_path):
-    folder, rng = tmp_path / "background", np.random.default_rng(5)
-    (folder / "rain").mkdir(parents=True)
-    for i in range(5):
-        soundfile.write(folder / "rain" / f"{i}.wav", rng.normal(0, 0.2, small.RATE_HZ), small.RATE_HZ)
-    (folder / "rain" / "broken.wav").write_bytes(b"RIFF nothing")
-    settings = {"background": str(folder), "background_fraction": 0.3}
-    config, plain = (
-        make_config(settings, augment={"background": {"probability": p}, "mixup": {"probability": 0.0}})
-        for p in (0.5, 0.0)
-    )
-    watcher = Watcher()
-    run = prepare_run(config, data, 0, tmp_path / "run", False, watcher)
-    assert "6 of background, 1 of them left out (see background.csv)" in watcher.lines[0]
-    assert (pd.read_csv(tmp_path / "run" / "background.csv")["status"] == "ok").sum() == 5
-    assert len(run.validation_data(0).epochs.rows) == small.NUM_VALIDATE[0]
-    images, targets = batches_of(run.training_data(0))
-    unmixed, _ = batches_of(open_run(tmp_path / "run", plain, data, None).training_data(0))
-    # Three tenths of what it trains on are none of the labels; half of it has background mixed in.
-    assert (targets == 0).all(axis=1).mean() == pytest.approx(0.3, abs=0.05)
-    assert (images != unmixed).any(axis=(1, 2, 3)).mean() == pytest.approx(0.5, abs=0.25)
-
-
-def test_reviewed_windows_are_trained_on_unless_the_fold_is_measured_on_them(data, tmp_path):
-    folder = shutil.copytree(data, tmp_path / "birds")
-    noise = folder / "noise.wav"
-    soundfile.write(noise, np.random.default_rng(5).normal(0, 0.2, 2 * small.RATE_HZ), small.RATE_HZ)
-    # Outside of the data set, and in fold 0's validation set.
+def test_background_and_windows_of_reviews_are_trained_on(data, tmp_path):
+    folder, background = shutil.copytree(data, tmp_path / "birds"), tmp_path / "background"
+    noise, rng = folder / "noise.wav", np.random.default_rng(5)
+    (background / "rain").mkdir(parents=True)
+    for path in (noise, *(background / "rain" / f"{i}.wav" for i in range(5))):
+        soundfile.write(path, rng.normal(0, 0.2, 2 * small.RATE_HZ), small.RATE_HZ)
+    (background / "rain" / "broken.wav").write_bytes(b"RIFF nothing")
+    # Reviews outside of the data set, and in fold 0's validation set.
     inside = folder / "train_audio" / "wren" / "3.wav"
     for recording, start_s, label in ((noise, 0, "bat"), (noise, 0.5, "bat"), (inside, 0, "wren")):
         said = Review(recording.name, start_s, start_s + 0.5, "wren", 0.5, "run/fold0", "other", label)
         save_review(reviews_path(recording), said)
+    settings = {"background": str(background), "background_fraction": 0.3, "reviews": str(folder)}
     off = {"probability": 0.0}
-    config = make_config({"reviews": str(folder)}, augment={**off, "mixup": off})
+    config, plain = (
+        make_config(settings, augment={**off, "mixup": off, "background": {"probability": p}})
+        for p in (0.5, 0.0)
+    )
     watcher = Watcher()
     run = prepare_run(config, folder, "all", tmp_path / "run", False, watcher)
-    assert "3 reviewed windows" in watcher.lines[0]
+    assert "3 reviewed windows, 6 of background, 1 of them left out (see background.csv)" in watcher.lines[0]
+    assert (pd.read_csv(tmp_path / "run" / "background.csv")["status"] == "ok").sum() == 5
     assert run.folds == (0, 1)
-    kept = [k for k, x in enumerate(run.reviewed.recordings) if x.name != "3.wav"]
-    assert run.reviewed_rows(0).tolist() == kept
-    assert run.reviewed_rows(1).tolist() == [0, 1, 2]
+    assert len(run.validation_data(0).epochs.rows) == small.NUM_VALIDATE[0]
     images, targets = batches_of(run.training_data(0))
+    unmixed, _ = batches_of(open_run(tmp_path / "run", plain, folder, None).training_data(0))
+    # Three tenths of what it trains on are none of the labels; half of it has background mixed in.
+    assert (targets == 0).all(axis=1).mean() == pytest.approx(0.3, abs=0.05)
+    assert (images != unmixed).any(axis=(1, 2, 3)).mean() == pytest.approx(0.5, abs=0.25)
+    # A fold isn't trained on windows of what it is measured on.
+    kept = [k for k, x in enumerate(run.reviewed.recordings) if x.name != "3.wav"]
+    assert (run.reviewed_rows(0).tolist(), run.reviewed_rows(1).tolist()) == (kept, [0, 1, 2])
     for image in run.reviewed.images(np.array(kept)):
-        (found,) = np.flatnonzero((images == image).all(axis=(1, 2, 3)))
+        (found,) = np.flatnonzero((unmixed == image).all(axis=(1, 2, 3)))
         assert targets[found].tolist() == [0, -1, 1]
 
 
@@ -329,26 +291,14 @@ def test_a_model_of_all_recordings_is_the_same_after_an_interruption(data, tmp_p
     assert result.folder == run / "full"
     assert files_below(result.folder) == FOLD_FILES - {"oof.parquet"}
     assert (result.kept_epoch, result.epochs, resumed.epochs) == (2, 2, 2)
-    metadata = ModelMetadata.read_onnx(result.folder / "model.onnx")
     assert math.isnan(result.macro_auc)
-    assert math.isnan(metadata.metrics["macro_auc"])
     assert set(result.history) == {"epoch", "loss", "macro_auc", "learning_rate", "seconds"}
-    assert keras_birds.load(run).model_id == metadata.model_id == "run/full"
+    assert keras_birds.load(run).model_id == "run/full"
     images = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype("float32")
     logits = [OnnxEngine(x.folder / "model.onnx").logits(images) for x in (result, resumed)]
     np.testing.assert_allclose(*logits, atol=1e-4)
     code, _, err = run_command("evaluate", run)
-    assert code == 1
-    assert "a model of all recordings, which is measured on none" in err
-
-
-@pytest.mark.parametrize("engine", ["onnx", "keras"])
-def test_prediction_gives_the_out_of_fold_scores(fold, data, engine):
-    """From the file on disk to the probability, training and prediction agree."""
-    result, _, oof = fold
-    classifier = keras_birds.load(result.folder, engine=engine)
-    scores = [classifier.scores(data / path)[list(LABELS)].to_numpy() for path in oof.paths[::9]]
-    np.testing.assert_allclose(scores, oof.scores[::9, None], rtol=0, atol=1e-4)
+    assert (code, "a model of all recordings, which is measured on none" in err) == (1, True)
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole, data, killed, tmp_path):
@@ -358,13 +308,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole, data, killed, tm
     def in_third_epoch_of_fold_1(lines, done):
         return any(x.startswith("fold 1") for x in lines) and lines[-1].startswith("epoch 2/") and done == 2
 
-    def first_fold():
-        return {x: (x.stat().st_mtime_ns, x.stat().st_ino) for x in (killed / "fold0").iterdir()}
-
     interrupt(make_config(workers=3), data, "all", killed, in_third_epoch_of_fold_1, resume=True)
     assert files_below(killed / "fold0") == FOLD_FILES
     assert files_below(killed / "fold1") == {CHECKPOINT, BEST}
-    before = first_fold()
+    before = {x: x.stat().st_mtime_ns for x in (killed / "fold0").iterdir()}
     config = make_config({"store": str(tmp_path / "mels")}, workers=0)
     precompute(list(read_catalog(data, config.data).recordings["path"]), config, tmp_path / "mels")
     watcher = Watcher()
@@ -374,7 +321,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(whole, data, killed, tm
         "fold 1: 36 to train on, 34 to validate",
         "fold 1: goes on after epoch 2",
     ]
-    assert first_fold() == before
+    assert {x: x.stat().st_mtime_ns for x in (killed / "fold0").iterdir()} == before
     assert files_below(killed) == files_below(whole[0].out)
     for a, b in zip(whole[0].folds, resumed.folds, strict=True):
         assert (a.fold, a.kept_epoch, a.epochs) == (b.fold, b.kept_epoch, b.epochs)
@@ -395,9 +342,7 @@ def test_a_finished_run_stays_as_it_is_but_for_what_a_kill_left(whole, data):
     again = train(make_config(), data, range(2), result.out, resume=True, reporter=watcher)
     assert watcher.lines[1:] == [f"fold {k}: finished before" for k in range(2)]
     assert {x: x.stat().st_mtime_ns for x in result.out.rglob("*") if x.is_file()} == before
-    for a, b in zip(again.folds, result.folds, strict=True):
-        assert (a.fold, a.folder, a.macro_auc) == (b.fold, b.folder, b.macro_auc)
-        assert (a.kept_epoch, a.epochs) == (b.kept_epoch, b.epochs)
+    assert again == result
 
 
 def test_a_run_goes_on_with_its_own_settings_and_data_only(data, tmp_path):
@@ -431,26 +376,20 @@ def test_a_run_goes_on_with_its_own_settings_and_data_only(data, tmp_path):
             train(make_config(), changed, 0, run, resume=True)
 
 
-def test_a_folder_that_holds_something_is_refused(data, tmp_path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("keep")
+def test_where_a_run_may_lie_and_which_one_resume_takes(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine", "thesis.txt").write_text("keep")
     for out, resume, message in (
-        (mine, False, r"--out must be a new or empty folder\. Received: .*mine.*--resume"),
-        (mine / "thesis.txt", False, "--out must be a new or empty folder"),
-        (mine, True, r"--resume must find a run\. Received: .*mine"),
+        ("mine", False, r"--out must be a new or empty folder\. Received: mine.*--resume"),
+        ("mine/thesis.txt", False, "--out must be a new or empty folder"),
+        ("mine", True, r"--resume must find a run\. Received: mine"),
+        (None, True, r"Received: none in runs/"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(make_config(), data, 0, out, resume)
     assert files_below(tmp_path) == {"mine/thesis.txt"}
-
-
-def test_without_a_place_the_run_is_named_after_the_time_and_resume_takes_the_newest(
-    data, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"Received: none in runs/"):
-        train(make_config(), data, 0, resume=True)
+    # Without a place it is named after the time.
     interrupt(make_config(), data, 0, None)
     (run,) = Path("runs").iterdir()
     assert len(run.name) == len("20250601-101500")
@@ -469,17 +408,8 @@ def test_without_a_place_the_run_is_named_after_the_time_and_resume_takes_the_ne
         ("", "full", ConfigError, r"training\.keep must be last\. Received: best", ()),
         ("training.batch_size=36", 0, ConfigError, "the 34 .* fold 0 trains on. Received: 36", RUN_FILES),
         ("audio.decoder=tfio", 0, ConfigError, r"tensorflow-io 0\.37\.1", RUN_FILES - {"manifest.csv"}),
-        (
-            "data.background_fraction=0.3 data.background=silent",
-            0,
-            DataError,
-            "background must be a folder",
-            (),
-        ),
-        (
-            "data.background_fraction=0.3 data.background=text",
-            *(0, DataError, "background must hold recordings", RUN_FILES | {"background.csv"}),
-        ),
+        (f"{QUIET}=silent", 0, DataError, "background must be a folder", ()),
+        (f"{QUIET}=text", 0, DataError, "must hold recordings", RUN_FILES | {"background.csv"}),
         ("model.pretrained=imagenet", 0, ModelError, "no network.*--set model.pretrained=none", ()),
         ("model.initial=nowhere", 0, ConfigError, "must be a run's folder. Received: nowhere, without", ()),
         ("model.initial=part", 1, ConfigError, r"must have the folds to train\. Received: .*part", ()),
@@ -540,7 +470,6 @@ def test_a_bfloat16_run_with_a_callback_trains_and_its_models_are_float32(data, 
     assert np.isfinite(result.history["loss"]).tolist() == [True]
     types = {x.data_type for x in onnx.load(result.folder / "model.onnx").graph.initializer}
     assert onnx.TensorProto.BFLOAT16 not in types
-    assert result.model is result.model
     assert not result.model.compiled
     assert {x.compute_dtype for x in result.model.get_layer(BACKBONE).layers} == {"float32"}
     oof = scores_of(result)
@@ -558,9 +487,6 @@ def test_a_pruned_fold_is_a_fold_of_a_run_of_its_own(whole, tmp_path, run_comman
     assert f"{run / 'fold0'}: macro AUC 0." in said
     config = Config.load(run / "config.toml")
     assert (config.model.initial, config.model.prune) == (str(first), 0.5)
-    models = [keras.saving.load_model(x / "fold0" / "model.keras").get_layer(BACKBONE) for x in (first, run)]
-    layers = [x.get_layer("stage3_block2_depthwise_conv") for x in models]
-    assert [x.get_weights()[0].shape[2] for x in layers] == [144, 72]
     before, after = (OutOfFold.read(x / "fold0" / "oof.parquet") for x in (first, run))
     assert before.paths == after.paths
     assert ModelMetadata.read_onnx(tmp_path / "small.onnx").model_id == "first-pruned-0.5/fold0"
@@ -568,17 +494,8 @@ def test_a_pruned_fold_is_a_fold_of_a_run_of_its_own(whole, tmp_path, run_comman
     depthwise = [x[0] for x in weights if len(x) == 4 and x[1] == 1 and x[2] > 1]
     # The stem, an unexpanded block, and halves of 96, 144 and 144.
     assert sorted(depthwise) == [32, 32, 48, 72, 72]
+    with pytest.raises(ModelError, match=r"The labels of .* and the data set must be the same"):
+        initial_model(config, 0, ["wren", "bat"])
     # A second export trains nothing.
     code, _, told = run_command(*command)
     assert (code, "fold 0: finished before" in told, "epoch" in told) == (0, True, False)
-
-
-@pytest.mark.parametrize("k", range(2))
-def test_a_fold_begins_with_what_the_same_fold_had_learnt(whole, k):
-    config = make_config(model={"initial": str(whole[0].out)})
-    model = initial_model(config, k, list(LABELS))
-    images = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype(np.float32)
-    before = keras.saving.load_model(whole[0].out / f"fold{k}" / "model.keras")
-    np.testing.assert_allclose(model.predict(images), before.predict(images), atol=1e-5)
-    with pytest.raises(ModelError, match=r"The labels of .* and the data set must be the same"):
-        initial_model(config, k, ["wren", "bat"])

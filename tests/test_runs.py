@@ -8,7 +8,8 @@ from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.find import finished_models, resolve_model
 from keras_birds.resources import resource
 
-SHIPPED = (resource("assets", "animals.onnx"),)
+SHIPPED = str(resource("assets", "animals.onnx"))
+KERAS_ONLY = "runs/r/fold0/model.keras runs/r/fold0/model.json"
 
 
 @pytest.fixture
@@ -51,21 +52,17 @@ def files(tmp_path, monkeypatch):
         ("r/full/model.onnx", "r/full", None, "r/full/model.onnx"),
         ("r/full/model.onnx r/fold0/model.onnx", "r", None, "r/fold0/model.onnx"),
         # Where the export failed there is still the Keras file.
-        *(
-            ("runs/r/fold0/model.keras runs/r/fold0/model.json", path, "keras", "runs/r/fold0/model.keras")
-            for path in (None, "runs/r", "runs/r/fold0")
-        ),
+        (KERAS_ONLY, None, "keras", "runs/r/fold0/model.keras"),
+        (KERAS_ONLY, "runs/r", "keras", "runs/r/fold0/model.keras"),
+        (KERAS_ONLY, "runs/r/fold0", "keras", "runs/r/fold0/model.keras"),
+        # Without any run it is the shipped model.
+        ("", None, None, SHIPPED),
+        ("runs/notes/todo.txt", None, None, SHIPPED),
     ],
 )
 def test_what_a_path_stands_for(files, there, path, engine, found):
     files(*there.split())
     assert resolve_model(path and Path(path), engine) == tuple(map(Path, found.split()))
-
-
-@pytest.mark.parametrize("there", [(), ("runs/notes/todo.txt",)])
-def test_without_any_run_it_is_the_shipped_model_of_onnx(files, there):
-    files(*there)
-    assert resolve_model(None) == SHIPPED
 
 
 NONE = "keras-birds train --data DIR --fold 0` or `keras-birds demo`"
@@ -83,20 +80,12 @@ NONE = "keras-birds train --data DIR --fold 0` or `keras-birds demo`"
         ("r/a.txt", "r", None, ModelError, "keras-birds demo"),
         ("", "none", None, ModelError, "keras-birds demo"),
         ("runs/begun/config.toml", None, None, ModelError, r"only unfinished runs in .*train --resume"),
-        *(
-            ("runs/r/fold0/model.keras", path, None, ModelError, "train --resume")
-            for path in (None, "runs/r", "runs/r/fold0")
-        ),
-        *(
-            (
-                "runs/r/fold0/model.keras runs/r/fold0/model.json",
-                path,
-                None,
-                ModelError,
-                "Pass --engine keras",
-            )
-            for path in (None, "runs/r", "runs/r/fold0")
-        ),
+        ("runs/r/fold0/model.keras", None, None, ModelError, "train --resume"),
+        ("runs/r/fold0/model.keras", "runs/r", None, ModelError, "train --resume"),
+        ("runs/r/fold0/model.keras", "runs/r/fold0", None, ModelError, "train --resume"),
+        (KERAS_ONLY, None, None, ModelError, "Pass --engine keras"),
+        (KERAS_ONLY, "runs/r", None, ModelError, "Pass --engine keras"),
+        (KERAS_ONLY, "runs/r/fold0", None, ModelError, "Pass --engine keras"),
     ],
 )
 def test_what_is_no_model_is_told_with_what_to_do(files, there, path, engine, error, message):

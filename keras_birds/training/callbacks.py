@@ -1,18 +1,25 @@
 """What happens around each step and epoch: shared processors, repeatable draws, a checkpoint, a readable line."""
 
+import json
 import math
 import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_birds.atomic import atomic_path
+from keras_birds.errors import TrainingError
 from keras_birds.progress import Reporter
 from keras_birds.threads import TorchThreads
-from keras_birds.training.checkpoint import BEST, Progress, save_checkpoint, save_variables
 
 MONITOR = "val_macro_auc"
+CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
+_ANEW = "Delete the fold's folder to train it from the start"
 
 
 class SeedEachEpoch(keras.callbacks.Callback):
@@ -56,15 +63,27 @@ class ShareProcessors(keras.callbacks.Callback):
     on_predict_end = on_train_end
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a fold's training stands: a row an epoch, and from 1 whose weights are kept; 0 before the first."""
+
+    history: tuple[dict[str, float], ...] = ()
+    kept_epoch: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs done."""
+        return len(self.history)
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Saves the state after each epoch, keeps the best weights, and reports a line an epoch.
 
-    The best epoch is the one with the highest macro-AUC on the validation recordings, the first of equals;
-    while that isn't defined (no label with a positive and a negative), the last one.
+    The best epoch has the highest macro-AUC on the validation recordings, the first of equals; while that isn't
+    defined (no label with a positive and a negative), the last one.
 
-    `keras.callbacks.BackupAndRestore` and `ModelCheckpoint` write files in place, weights and epoch one after the
-    other: a kill between the two resumes with the weights of one epoch and the number of another. Here one renamed
-    file holds weights, optimizer and history.
+    Keras' `BackupAndRestore` and `ModelCheckpoint` write weights and epoch in place, one after the other: after a
+    kill between the two they don't match. Here one renamed file holds weights, optimizer and history.
 
     Args:
         folder: of the fold.
@@ -103,7 +122,9 @@ class Checkpoint(keras.callbacks.Callback):
             if self.keep == "best":
                 save_variables(self.folder / BEST, self.model.weights)
         self.progress = Progress(history, kept_epoch)
-        save_checkpoint(self.folder, self.model, self.progress)
+        state = json.dumps({"history": history, "kept_epoch": kept_epoch})
+        variables = [*self.model.weights, *self.model.optimizer.variables]
+        save_variables(self.folder / CHECKPOINT, variables, state)
         self.reporter.progress("Epoch", 0, 0)
         self.reporter.log(self._line(row))
 
@@ -117,6 +138,49 @@ class Checkpoint(keras.callbacks.Callback):
             f"{duration(row['seconds'])}{f', {duration(left_s)} left' if left_s else ''}"
             f"{'  best so far' if is_best else ''}"
         )
+
+
+def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
+    """Restores a compiled model, if there is a checkpoint; a `TrainingError` if it is damaged or of another network."""
+    if not (folder / CHECKPOINT).is_file():
+        return Progress()
+    state = json.loads(load_variables(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables]))
+    return Progress(tuple(state["history"]), state["kept_epoch"])
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Removes what a finished fold needs no more."""
+    for name in (CHECKPOINT, BEST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def save_variables(path: Path, variables: Sequence[Any], state: str = "") -> None:
+    """Writes a model's variables and a text; a kill meanwhile leaves what was there before."""
+    arrays = {str(i): keras.ops.convert_to_numpy(x) for i, x in enumerate(variables)}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, state=np.array(state), **arrays)
+
+
+def load_variables(path: Path, variables: Sequence[Any]) -> str:
+    """Restores what `save_variables` wrote, and returns the text.
+
+    Raises:
+        TrainingError: if the file is missing, damaged or of another network.
+    """
+    try:
+        with np.load(path) as saved:
+            state, arrays = str(saved["state"]), [saved[str(i)] for i in range(len(saved) - 1)]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"{path}: must be a checkpoint that training wrote. Received: {error}. {_ANEW}"
+        ) from None
+    if [x.shape for x in arrays] != [tuple(x.shape) for x in variables]:
+        raise TrainingError(
+            f"{path}: the checkpoint must be of this network. Received: {len(arrays)} arrays, of other shapes. {_ANEW}"
+        )
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    return state
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.atomic import atomic_path
-from keras_birds.config import Config
+from keras_birds.config import Config, TrainingConfig
 from keras_birds.data.dataset import MelDataset
 from keras_birds.errors import ConfigError, DataError, TrainingError
 from keras_birds.models.keras_engine import load_keras_model
@@ -23,13 +23,23 @@ from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
-from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, ShareProcessors
-from keras_birds.training.checkpoint import BEST, Progress, drop_checkpoints, load_checkpoint, load_variables
+from keras_birds.training.callbacks import (
+    BEST,
+    CHECKPOINT,
+    Checkpoint,
+    Progress,
+    SeedEachEpoch,
+    ShareProcessors,
+    load_checkpoint,
+    load_variables,
+)
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import TrainingRun, prepare_run
 from keras_birds.training.run_directory import gpu_name, remove_leftovers
 from keras_birds.training.warm_start import initial_model
+
+Callbacks = Sequence[keras.callbacks.Callback]
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Callbacks = (),
 ) -> RunResult:
     """Trains one fold, several or all, or on all recordings, as `keras-birds train` does.
 
@@ -117,40 +127,56 @@ def train(
     return RunResult(run.out, tuple(results), run.left_out)
 
 
-def train_fold(
-    run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Sequence[keras.callbacks.Callback] = ()
-) -> FoldResult:
+def train_fold(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callbacks = ()) -> FoldResult:
     """Trains a fold of a run, or goes on with it, or finds it finished; writes in its folder only."""
-    config, folder = run.config, fold_folder(run.out, fold)
+    folder = fold_folder(run.out, fold)
     remove_leftovers(folder)
     if (folder / ONNX).is_file():
-        drop_checkpoints(folder)
         reporter.log(f"fold {fold}: finished before")
-        return _read_result(folder, fold)
-    folder.mkdir(parents=True, exist_ok=True)
-    _require_batches(run, fold)
+    else:
+        _require_batches(run, fold)
+        folder.mkdir(parents=True, exist_ok=True)
+        _train(run, fold, reporter, callbacks)
+    for name in (CHECKPOINT, BEST):
+        (folder / name).unlink(missing_ok=True)
+    metrics = ModelMetadata.read_onnx(folder / ONNX).metrics
+    kept_epoch, epochs = int(metrics["kept_epoch"]), int(metrics["epochs"])
+    return FoldResult(fold, folder, metrics["macro_auc"], kept_epoch, epochs, metrics["train_seconds"])
+
+
+def _require_batches(run: TrainingRun, fold: Fold) -> None:
+    if fold != FULL and not len(run.validation_rows(fold)):
+        raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
+    size, count = run.config.training.batch_size, len(run.train_rows(fold))
+    if count < size:
+        raise ConfigError(
+            f"training.batch_size must not exceed the {count} recordings that fold {fold} trains on. Received: {size}"
+        )
+
+
+def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callbacks) -> None:
+    config, settings, folder = run.config, run.config.training, fold_folder(run.out, fold)
     counts = len(run.train_rows(fold)), len(run.validation_rows(fold)) or "none"
     reporter.log(f"fold {fold}: {counts[0]} to train on, {counts[1]} to validate")
     keras.utils.clear_session()
-    keras.utils.set_random_seed(config.training.seed)
-    training, validation = run.training_data(fold), run.validation_data(fold)
-    model = _first_model(run, fold)
+    keras.utils.set_random_seed(settings.seed)
+    model, training = _first_model(run, fold), run.training_data(fold)
     compile_model(model, config, len(training))
     progress = load_checkpoint(folder, model)
     if progress.epochs:
         reporter.log(f"fold {fold}: goes on after epoch {progress.epochs}")
-    checkpoint = Checkpoint(folder, progress, config.training.epochs, config.training.keep, reporter)
-    if progress.epochs < config.training.epochs:
-        _fit(model, training, validation, config, checkpoint, callbacks)
-    if config.training.ema_momentum:
+    checkpoint = Checkpoint(folder, progress, settings.epochs, settings.keep, reporter)
+    if progress.epochs < settings.epochs:
+        _fit(model, training, run.validation_data(fold), settings, checkpoint, callbacks)
+    if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
     with dtype_policy("float32"):
         kept = build_model(config, len(run.catalog.labels), model.get_layer(BACKBONE).block_widths)
-    if config.training.keep == "best":
+    if settings.keep == "best":
         load_variables(folder / BEST, kept.weights)
     else:
         kept.set_weights(model.get_weights())
-    return _finish(kept, run, fold, validation, checkpoint.progress)
+    _finish(kept, run, fold, checkpoint.progress)
 
 
 def _first_model(run: TrainingRun, fold: Fold) -> keras.Model:
@@ -198,12 +224,11 @@ def _fit(
     model: keras.Model,
     training: MelDataset,
     validation: MelDataset | None,
-    config: Config,
+    settings: TrainingConfig,
     checkpoint: Checkpoint,
-    callbacks: Sequence[keras.callbacks.Callback],
+    callbacks: Callbacks,
 ) -> None:
-    settings, begun = config.training, checkpoint.progress.epochs
-    training.epoch = begun
+    begun = training.epoch = checkpoint.progress.epochs
     # Validation measures the averaged weights, which are what is kept.
     averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
     finite = keras.callbacks.TerminateOnNaN(raise_error=True)
@@ -229,11 +254,10 @@ def _fit(
         ) from None
 
 
-def _finish(
-    model: keras.Model, run: TrainingRun, fold: Fold, validation: MelDataset | None, progress: Progress
-) -> FoldResult:
+def _finish(model: keras.Model, run: TrainingRun, fold: Fold, progress: Progress) -> None:
     """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
     folder, labels, exact = fold_folder(run.out, fold), run.catalog.labels, math.nan
+    validation = run.validation_data(fold)
     if validation is not None:
         rows = run.validation_rows(fold)
         logits = model.predict(validation, verbose=0, callbacks=[ShareProcessors()]).astype(np.float64)
@@ -241,7 +265,6 @@ def _finish(
         names = run.catalog.relative_paths
         OutOfFold(tuple(names[x] for x in rows), labels, scores, targets).write(folder / OOF)
         exact = macro_auc(targets, scores)
-    seconds = math.fsum(x["seconds"] for x in progress.history)
     with atomic_path(folder / HISTORY) as temporary:
         pd.DataFrame(list(progress.history)).astype({"epoch": int}).to_csv(temporary, index=False)
     with atomic_path(folder / KERAS) as temporary:
@@ -261,26 +284,8 @@ def _finish(
             "macro_auc": exact,
             "kept_epoch": progress.kept_epoch,
             "epochs": progress.epochs,
-            "train_seconds": round(seconds, 1),
+            "train_seconds": round(math.fsum(x["seconds"] for x in progress.history), 1),
         },
     )
     metadata.write_json(folder / METADATA)
     export_onnx(folder / KERAS, folder / ONNX, metadata)
-    drop_checkpoints(folder)
-    return FoldResult(fold, folder, exact, progress.kept_epoch, progress.epochs, seconds)
-
-
-def _read_result(folder: Path, fold: Fold) -> FoldResult:
-    metrics = ModelMetadata.read_onnx(folder / ONNX).metrics
-    kept_epoch, epochs = int(metrics["kept_epoch"]), int(metrics["epochs"])
-    return FoldResult(fold, folder, metrics["macro_auc"], kept_epoch, epochs, metrics["train_seconds"])
-
-
-def _require_batches(run: TrainingRun, fold: Fold) -> None:
-    if fold != FULL and not len(run.validation_rows(fold)):
-        raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
-    size, count = run.config.training.batch_size, len(run.train_rows(fold))
-    if count < size:
-        raise ConfigError(
-            f"training.batch_size must not exceed the {count} recordings that fold {fold} trains on. Received: {size}"
-        )
