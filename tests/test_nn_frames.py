@@ -14,7 +14,7 @@ from keras_birds.errors import ModelError
 from keras_birds.labels import LabelSet
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import OnnxEngine
-from keras_birds.models.keras_engine import KerasEngine, load_keras_model, with_frames
+from keras_birds.models.keras_engine import KerasEngine, with_frames
 from keras_birds.nn.build import build_model
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean
 
@@ -53,42 +53,31 @@ def call(tmp_path):
     return tmp_path / "call.wav"
 
 
-def test_both_outputs_are_exported_and_both_engines_agree(run):
-    graph = onnx.load(run / "fold0" / "model.onnx").graph
-    assert [x.name for x in graph.output] == ["logits", "frame_logits"]
-    engines = OnnxEngine(run / "fold0" / "model.onnx"), KerasEngine(run / "fold0" / "model.keras")
-    images = np.random.default_rng(0).random((3, MEL.height, MEL.width, 1), np.float32)
-    clips, frames = zip(*((x.logits(images), x.frame_logits(images)) for x in engines), strict=True)
-    assert [x.num_frames for x in engines] == [FRAMES, FRAMES]
-    assert clips[0].shape == (3, 4)
-    assert frames[0].shape == (3, FRAMES, 4)
-    np.testing.assert_allclose(*clips, atol=1e-4)
-    np.testing.assert_allclose(*frames, atol=1e-4)
-
-
-def test_the_attention_head_is_exported_with_its_frames(tmp_path):
+def test_the_attention_head_is_exported_with_its_frames_and_both_engines_agree(tmp_path):
     mel = {**MEL.model_dump(), "height": 32, "width": 96}
     config = Config.parse({"audio": AUDIO, "mel": mel, "model": {"head": "attention"}})
-    model = build_model(config, 3)
-    rng = np.random.default_rng(0)
+    model, rng = build_model(config, 3), np.random.default_rng(0)
     attention = model.get_layer("attention")
     attention.set_weights([rng.normal(0, 0.1, x.shape) for x in attention.get_weights()])
     folder = write_fold(tmp_path / "fold0", model, labels=LabelSet(["a", "b", "c"]), mel=config.mel)
-    engine = OnnxEngine(folder / "model.onnx")
-    assert engine.num_frames == 3
+    graph = onnx.load(folder / "model.onnx").graph
+    assert [x.name for x in graph.output] == ["logits", "frame_logits"]
     images = rng.random((2, 32, 96, 1), np.float32)
-    expected = with_frames(load_keras_model(folder / "model.keras")).predict(images, verbose=0)
-    np.testing.assert_allclose(engine.logits(images), expected[0], atol=1e-4)
-    np.testing.assert_allclose(engine.frame_logits(images), expected[1], atol=1e-4)
+    expected = with_frames(model).predict(images, verbose=0)
+    assert [x.shape for x in expected] == [(2, 3), (2, 3, 3)]
+    for engine in (OnnxEngine(folder / "model.onnx"), KerasEngine(folder / "model.keras")):
+        assert engine.num_frames == 3
+        for found, wanted in zip((engine.logits(images), engine.frame_logits(images)), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("engine", ["onnx", "keras"])
 def test_frames_tell_where_a_call_is(run, call, engine):
-    classifier = keras_birds.load(run, engine=engine)
-    found = classifier.frame_scores(call)
+    found, *each = (
+        keras_birds.load(x, engine=engine).frame_scores(call) for x in (run, run / "fold0", run / "fold1")
+    )
     # Two windows of two seconds, and the last second of the third.
-    assert len(found) == 2 * FRAMES + FRAMES // 2
-    np.testing.assert_allclose(found["start_s"], np.arange(len(found)) * FRAME_S)
+    np.testing.assert_allclose(found["start_s"], np.arange(2.5 * FRAMES) * FRAME_S)
     np.testing.assert_allclose(found["end_s"], found["start_s"] + FRAME_S)
     scores = found["whtdov"].to_numpy()
     loud = (found["end_s"] > 2.55) & (found["start_s"] < 2.95)
@@ -97,8 +86,7 @@ def test_frames_tell_where_a_call_is(run, call, engine):
     assert scores[loud].min() > 0.4
     assert scores[quiet].max() < 0.5 * scores[loud].min()
     # An ensemble is the mean of its members' probabilities.
-    each = [keras_birds.load(run / f"fold{k}", engine=engine).frame_scores(call) for k in range(2)]
-    np.testing.assert_allclose(found["whtdov"], (each[0]["whtdov"] + each[1]["whtdov"]) / 2, atol=1e-6)
+    np.testing.assert_allclose(scores, (each[0]["whtdov"] + each[1]["whtdov"]) / 2, atol=1e-6)
     member = keras_birds.load(run / "fold0", engine=engine)
     clip = soundfile.read(call, dtype="float32")[0][2 * RATE_HZ : 4 * RATE_HZ]
     logits = member.engines[0].frame_logits(member.inputs(clip[None]))[0]
@@ -107,8 +95,7 @@ def test_frames_tell_where_a_call_is(run, call, engine):
 
 def test_frames_end_where_the_recording_ends(run, write_tone):
     found = keras_birds.load(run).frame_scores(write_tone("short.wav", TONES_HZ[0], 0.6, RATE_HZ))
-    np.testing.assert_allclose(found["start_s"], [0, 0.25, 0.5])
-    np.testing.assert_allclose(found["end_s"], [0.25, 0.5, 0.6])
+    np.testing.assert_allclose(found[["start_s", "end_s"]], [[0, 0.25], [0.25, 0.5], [0.5, 0.6]])
 
 
 def test_models_without_an_attention_head_are_refused(placeholder_run, run, call, run_command, tmp_path):
@@ -125,32 +112,25 @@ def test_models_without_an_attention_head_are_refused(placeholder_run, run, call
         assert message in err
 
 
-def test_the_command_writes_a_row_a_moment_and_label(run, call, run_command, tmp_path):
+def test_the_command_writes_a_row_a_moment_and_label_of_the_channel_asked_for(
+    run, call, run_command, tmp_path
+):
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    path = tmp_path / "frames.csv"
+    samples, rate = soundfile.read(call)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([np.zeros_like(samples), samples], axis=1), rate)
+    expected, path = keras_birds.load(run).frame_scores(call)["whtdov"], tmp_path / "frames.csv"
     options = ("--model", run, "--top-k", 2, "--aggregate", "max", "--frames", path)
     code, printed, err = run_command("predict", call, tmp_path / "broken.wav", *options)
     assert code == 1
     assert f"Frames: {path}" in err
     assert "whtdov" in printed
     rows = pd.read_csv(path)
-    assert set(rows["file"]) == {str(call)}
-    assert len(rows) == 2 * 20
-    mine = rows[rows["label"] == "whtdov"]
+    assert rows["file"].tolist() == [str(call)] * 2 * 20
+    mine = rows.query("label == 'whtdov'")
     best = mine.loc[mine["score"].idxmax()]
     assert 2.25 <= best["start_s"] < 3
     assert (best["scientific_name"], best["common_name"]) == ("Leptotila verreauxi", "White-tipped Dove")
-    expected = keras_birds.load(run).frame_scores(call)["whtdov"]
     np.testing.assert_allclose(mine["score"], expected, rtol=1e-5)
-
-
-def test_frames_are_of_the_channel_that_is_asked_for(run, call, run_command, tmp_path):
-    samples, rate = soundfile.read(call)
-    soundfile.write(tmp_path / "stereo.wav", np.stack([np.zeros_like(samples), samples], axis=1), rate)
-    path = tmp_path / "frames.csv"
-    options = ("--model", run, "--frames", path, "--channel", 2, "--top-k", 4)
-    code, _, err = run_command("predict", tmp_path / "stereo.wav", *options)
+    code, _, err = run_command("predict", tmp_path / "stereo.wav", *options, "--channel", 2)
     assert code == 0, err
-    expected = keras_birds.load(run).frame_scores(call)["whtdov"]
-    found = pd.read_csv(path).query("label == 'whtdov'")["score"]
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(pd.read_csv(path).query("label == 'whtdov'")["score"], expected, atol=1e-3)
