@@ -26,12 +26,9 @@ _RESAMPLE_MARGIN_S = 0.05
 
 @dataclass(frozen=True)
 class Decoded:
-    """Samples that a file really holds.
+    """Samples that a file really holds: float32 `[n]`, mono, the mean over channels.
 
-    Args:
-        samples: float32 `[n]`, mono: the mean over channels.
-        status: `"ok"`, `"partial"` (truncated or damaged: what decodes is kept) or `"silent"` (all zeros).
-        reason: why the status isn't ok, for instance "read 3.2 of 5.0 s".
+    Status and reason as in `RecordingStream`; of what is partial, what decodes is kept.
     """
 
     samples: np.ndarray
@@ -40,12 +37,7 @@ class Decoded:
 
 
 def header_seconds(path: str | Path) -> float:
-    """Length by a file's header; NaN where it leaves it out.
-
-    Raises:
-        AudioError: if the file can't be opened as audio, or holds less than `MIN_SECONDS`.
-        ConfigError: if a package that a URL needs isn't installed.
-    """
+    """Length by a file's header; NaN where it leaves it out. Raises what `Reader` does."""
     with Reader(path) as reader:
         return reader.seconds_promised if reader.frames is None else reader.frames / reader.rate_hz
 
@@ -81,8 +73,7 @@ def decode_clip(
     Args:
         path: a path or a URL.
         audio: rate, clip length and decoder.
-        position: as in `crop_start`.
-        snap_samples: as in `crop_start`.
+        position: as in `crop_start`, and so `snap_samples`.
         context_samples: so many samples more before and after the clip, zeros where the recording has none.
 
     Returns:
@@ -109,22 +100,20 @@ def decode_clip(
 
 
 def read_part(name: str | Path, begin_s: float, end_s: float, sample_rate_hz: int) -> np.ndarray:
-    """Part of a recording, the mean over channels, resampled by soxr (HQ).
+    """Part of a recording, float32 `[n]`: the mean over channels, resampled by soxr (HQ), shorter at the end.
 
-    Returns:
-        float32 `[n]`, shorter where the recording ends before; none where it ends before the part begins.
-
-    Raises:
-        AudioError: if it can't be read.
-        ConfigError: if a package that a URL needs isn't installed.
+    Raises what `Reader` does.
     """
     with Reader(name) as reader:
         first, last = round(begin_s * reader.rate_hz), round(end_s * reader.rate_hz)
         samples = reader.read(first, last - first)
-        if reader.rate_hz == sample_rate_hz or not len(samples):
-            return samples
-        resampled: np.ndarray = soxr.resample(samples, reader.rate_hz, sample_rate_hz, quality="HQ")
-        return resampled
+        return _resample(samples, reader.rate_hz, sample_rate_hz)
+
+
+def _resample(samples: np.ndarray, rate_hz: int, target_hz: int) -> np.ndarray:
+    if rate_hz == target_hz or not len(samples):
+        return samples
+    return np.asarray(soxr.resample(samples, rate_hz, target_hz, quality="HQ"))
 
 
 @lru_cache(maxsize=4096)
@@ -143,10 +132,7 @@ def _exact_part(reader: Reader, sample_rate_hz: int, start: int, end: int, n_sam
     begin = max(0, start * rate_hz // sample_rate_hz - margin) // period * period
     skip = start - begin * sample_rate_hz // rate_hz
     wanted = math.ceil((skip + count) * rate_hz / sample_rate_hz) + margin
-    samples = reader.read(begin, wanted)
-    if rate_hz != sample_rate_hz and len(samples):
-        samples = soxr.resample(samples, rate_hz, sample_rate_hz, quality="HQ")
-    samples = samples[skip:][:count]
+    samples = _resample(reader.read(begin, wanted), rate_hz, sample_rate_hz)[skip:][:count]
     # One NaN or infinity makes the sum one; finite float32 samples overflow only far beyond any audio.
     if not np.isfinite(samples.sum()) and not np.isfinite(samples).all():
         raise AudioError(reader.name, NAN_REASON, "corrupt")

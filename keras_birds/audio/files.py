@@ -50,8 +50,8 @@ def find_inputs(
     - a folder: its recordings, as `recordings_in`;
     - a glob that the shell left alone, `**` for any number of folders: files that match, whatever they are called,
       and folders as above; a file of exactly that name wins;
-    - a `.csv` in UTF-8 with a column of `LIST_COLUMNS`, upper or lower case; relative names count from its folder
-      where they exist there, else from the current folder;
+    - a `.csv` in UTF-8 with a column of `LIST_COLUMNS`; relative names count from its folder where they exist there,
+      else from the current folder;
     - `-`: a list on `stdin`, one name a line, or separated by NUL as `find -print0` does;
     - a URL of a file, of a folder if it ends in `/`, or with a glob.
 
@@ -61,8 +61,7 @@ def find_inputs(
     Args:
         arguments: as on the command line.
         stdin: where `-` reads from.
-        on_problem: is told what a batch goes on without: folders that can't be listed, files in folders of
-            unknown kind, rows that name nothing.
+        on_problem: is told what a batch goes on without, as in `recordings_in`, and of rows that name nothing.
         on_gone: is told of arguments that don't exist or hold no recordings, if the batch goes on without them.
 
     Returns:
@@ -174,12 +173,11 @@ def _read_csv(path: Path, on_problem: OnProblem) -> list[str]:
 def _list_column(path: Path, header: list[str]) -> int:
     require_commas(path, header)
     columns = [x.strip().lower() for x in header]
-    for name in LIST_COLUMNS:
-        if name in columns:
-            return columns.index(name)
-    received = ", ".join(map(repr, header)) or "an empty file"
-    wanted = " or ".join(LIST_COLUMNS)
-    raise DataError(f"a list must have a column {wanted}. Received in {str(path)!r}: {received}")
+    found = [columns.index(x) for x in LIST_COLUMNS if x in columns]
+    if not found:
+        received, wanted = ", ".join(map(repr, header)) or "an empty file", " or ".join(LIST_COLUMNS)
+        raise DataError(f"a list must have a column {wanted}. Received in {str(path)!r}: {received}")
+    return found[0]
 
 
 def _resolve(table: str, names: Iterable[str]) -> Iterator[str]:

@@ -43,8 +43,9 @@ class LiveBuffer:
     def put(self, block: np.ndarray) -> bool:
         """Adds float32 `[n, channels]`; false when no one listens any more."""
         with self._changed:
-            while self._waits and self._held >= self._max_samples and not self._is_closed:
-                self._changed.wait()
+            self._changed.wait_for(
+                lambda: self._is_closed or not self._waits or self._held < self._max_samples
+            )
             if self._is_closed:
                 return False
             self._blocks.append(block)

@@ -26,11 +26,8 @@ _MAX_FRAME_BYTES = 2881  # MPEG-1 layer I and II at most
 
 
 class _Frame(NamedTuple):
-    """Of one frame: `kind` is what all frames of a stream share."""
-
     length: int
-    samples: int
-    kind: tuple[int, int, int, bool]  # version, layer, rate, is mono
+    kind: tuple[int, int, int, bool]  # of all frames of a stream: version, layer, rate, is mono
 
     @property
     def table_start(self) -> int:
@@ -118,10 +115,7 @@ def _blank(frame: _Frame) -> bytearray:
     word = (
         0xFFE0_0000 | version << 19 | 1 << 17 | 1 << 16 | kbps << 12 | rate << 10 | (3 if is_mono else 0) << 6
     )
-    blank = _frame(word & 0xFFFE_FEC0)
-    if blank is None:
-        raise ValueError(f"a frame must have a version, a layer and a rate. Received: {frame.kind}")
-    head = bytearray(blank.length)
+    head = bytearray((144 if version == 3 else 72) * 64_000 // rate_hz)
     head[:4] = word.to_bytes(4, "big")
     place = frame.table_start
     head[place : place + 8] = b"Xing\0\0\0\3"
@@ -147,7 +141,7 @@ def _frame(word: int) -> _Frame | None:
     length = (
         (12 * bits_s // rate_hz + padding) * 4 if layer == 1 else samples // 8 * bits_s // rate_hz + padding
     )
-    return _Frame(length, samples, (version, layer, rate_hz, word >> 6 & 3 == 3))
+    return _Frame(length, (version, layer, rate_hz, word >> 6 & 3 == 3))
 
 
 def _table(opening: bytes, frame: _Frame) -> tuple[int, int] | None:

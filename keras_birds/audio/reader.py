@@ -28,8 +28,6 @@ MIN_SECONDS = 0.05
 
 MIN_RATE_HZ = 1000
 SHORTFALL_S = 0.1
-"""A smaller difference from the header's length is no truncation."""
-
 _BLOCK_SAMPLES = 1 << 18
 _SALVAGE_FRAMES = 1024
 _UNKNOWN_FRAMES = 1 << 36
@@ -68,11 +66,13 @@ class Reader:
             # Headers without a length (streams) count as libsndfile's largest number.
             self.frames: int | None = int(self._file.frames) if self._file.frames < _UNKNOWN_FRAMES else None
             if self.rate_hz < MIN_RATE_HZ:
-                reason = f"its header says {self.rate_hz} Hz; at least {MIN_RATE_HZ} Hz is needed"
-                raise AudioError(self.name, reason)
+                told = f"its header says {self.rate_hz} Hz; at least {MIN_RATE_HZ} Hz is needed"
+                raise AudioError(self.name, told)
             if self.frames is not None:
                 check_length(self.name, self.frames, self.rate_hz)
             self._problem = self._layout.problem
+            # A smaller difference from what the header promises is no truncation.
+            self.shortfall_s = float(getattr(self._file, "shortfall_s", SHORTFALL_S))
             self.seconds_promised = self._promised()
             self._first, self._held = 0, np.zeros((0, self.channels), np.float32)
             self._check_readable()
@@ -169,11 +169,6 @@ class Reader:
         """Why not all of the sound is there; of what ffmpeg reads it is known at the end."""
         return self._problem or getattr(self._file, "problem", "")
 
-    @property
-    def shortfall_s(self) -> float:
-        """A smaller difference from what the header promises is no truncation."""
-        return float(getattr(self._file, "shortfall_s", SHORTFALL_S))
-
     def reaches_end(self) -> bool:
         """Whether the last frame that the header promises decodes; otherwise the middle lies elsewhere."""
         if self.frames is None or self._layout.is_exact:
@@ -204,13 +199,10 @@ class Reader:
         return self._held[first - self._first : last - self._first]
 
     def blocks(self, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
-        """All that decodes from frame `start` on, at most `count` frames, in blocks.
+        """All that decodes from frame `start` on, at most `count` frames, in blocks, float32 `[n, channels]`.
 
         Where the data are damaged, what lies before the damage comes in small steps from a second reading, so that
         little of it is lost.
-
-        Yields:
-            float32 `[n, channels]`.
 
         Raises:
             AudioError: if a URL can no longer be read.
@@ -240,8 +232,7 @@ class Reader:
 
     def _raw_blocks(self, block: int, start: int, stop: int | None) -> Iterator[np.ndarray]:
         while stop is None or start < stop:
-            count = block if stop is None else min(block, stop - start)
-            frames = self._file.read(count, "float32", always_2d=True)
+            frames = self._file.read(block if stop is None else min(block, stop - start), "float32", True)
             if len(frames) == 0:
                 return
             start += len(frames)

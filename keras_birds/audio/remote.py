@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -73,9 +74,10 @@ def open_url(url: str) -> BinaryIO:
         if not hasattr(file, "fs"):  # an archive closes with the last reference to its file system
             file.fs = files
         # A web server without ranges, a folder and an empty file all open as something that has no length.
-        if _length(file) > 0:
-            file.seek(0)
-            return cast(BinaryIO, file)
+        with suppress(ValueError):
+            if file.seek(0, os.SEEK_END) > 0:
+                file.seek(0)
+                return cast(BinaryIO, file)
         file.close()
         info = files.info(path)
     except KerasBirdsError:
@@ -87,13 +89,6 @@ def open_url(url: str) -> BinaryIO:
     if info["size"] == 0:
         raise AudioError(url, "is empty (0 bytes)", "empty")
     raise AudioError(url, "its server has no random access: download it", "unreadable")
-
-
-def _length(file: Any) -> int:
-    try:
-        return int(file.seek(0, os.SEEK_END))
-    except ValueError:
-        return 0
 
 
 def file_fingerprint(name: str | Path) -> tuple[int, int]:
@@ -122,14 +117,10 @@ def file_fingerprint(name: str | Path) -> tuple[int, int]:
 def list_url(url: str, on_problem: OnProblem) -> Iterator[str]:
     """The recordings that a URL names: itself, the audio files of a folder that ends in `/`, or a glob's.
 
-    A file of exactly the glob's name wins. Web servers have no listing.
-
-    Args:
-        url: of any file system.
-        on_problem: as in `find_inputs`.
+    A file of exactly the glob's name wins. `on_problem` is as in `find_inputs`.
 
     Raises:
-        DataError: if it is a folder or a glob on a web server, or the file system is unknown.
+        DataError: if it is a folder or a glob on a web server, which have no listing, or of an unknown file system.
         ConfigError: if a package that the URL needs isn't installed.
     """
     prefix, scheme, path, tail = _split(url)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +27,10 @@ class RecordingStream:
     """A recording that is being decoded. What became of it is known when `blocks` has ended.
 
     Args:
-        name: its path or URL.
-        sample_rate_hz: as recorded.
-        channels: as recorded.
+        sample_rate_hz: as recorded, as are the `channels`.
         channel_ids: what the columns of the blocks are: channels from 1, or 0 for the mean.
         seconds_expected: what the header promises; NaN where it doesn't say.
-        seconds_read: what decoded so far.
-        status: `"ok"`; `"partial"` where sound is missing: the file is truncated or damaged and what decodes is kept,
-            or the channels cancel each other out; or `"silent"` (all zeros).
+        status: `"ok"`; `"partial"` where sound is missing or the channels cancel each other out; or `"silent"`.
         reason: why the status isn't ok.
     """
 
@@ -66,7 +62,7 @@ def open_stream(
             are NaN, or a URL breaks off.
         ConfigError: if the decoder or a package that a URL needs can't be loaded.
     """
-    with TfioReader(name) if decoder == "tfio" else Reader(name) as reader:
+    with nullcontext(TfioReader(name)) if decoder == "tfio" else Reader(name) as reader:
         channel_ids = _channel_ids(reader.name, channel, reader.channels)
         stream = RecordingStream(
             reader.name, reader.rate_hz, reader.channels, channel_ids, reader.seconds_promised, iter(())
@@ -88,7 +84,7 @@ def _channel_ids(name: str | Path, channel: Channel, channels: int) -> tuple[int
 def _blocks(stream: RecordingStream, reader: Reader | TfioReader) -> Iterator[np.ndarray]:
     """Blocks at the recording's rate; fills in what became of it."""
     rate_hz, channel_ids = stream.sample_rate_hz, stream.channel_ids
-    frames, is_silent, loudness = 0, True, _Loudness()
+    frames, is_silent, channels_power, mean_power = 0, True, 0.0, 0.0
     for block in reader.blocks():
         frames += len(block)
         picked = mix(block) if channel_ids == (0,) else block[:, channel_ids[0] - 1 : channel_ids[-1]]
@@ -97,36 +93,27 @@ def _blocks(stream: RecordingStream, reader: Reader | TfioReader) -> Iterator[np
             raise AudioError(stream.name, NAN_REASON, "corrupt")
         is_silent = is_silent and not picked.any()
         if channel_ids == (0,) and stream.channels > 1:
-            loudness.add(block, picked)
+            channels_power += float(np.vdot(block, block)) / stream.channels
+            mean_power += float(np.vdot(picked, picked))
         stream.seconds_read = frames / rate_hz
         yield picked
     if frames / rate_hz < MIN_SECONDS:
         expected = "" if math.isnan(stream.seconds_expected) else f" of {stream.seconds_expected:.1f}"
         raise AudioError(stream.name, f"nothing decodes: read {frames / rate_hz:.2f}{expected} s", "corrupt")
     missing = partial_reason(stream.seconds_expected, stream.seconds_read, reader.problem, reader.shortfall_s)
-    reasons = [x for x in (missing, loudness.problem()) if x]
+    reasons = [x for x in (missing, _cancelling(channels_power, mean_power)) if x]
     stream.reason = "; ".join(reasons) or (SILENT_REASON if is_silent else "")
     stream.status = "silent" if is_silent and not missing else "partial" if reasons else "ok"
 
 
-class _Loudness:
-    """Power of channels and of their mean, over a recording."""
-
-    def __init__(self) -> None:
-        self._channels = self._mean = 0.0
-
-    def add(self, frames: np.ndarray, mean: np.ndarray) -> None:
-        flat = frames.ravel()
-        self._channels += float(np.dot(flat, flat)) / frames.shape[1]
-        self._mean += float(np.dot(mean[:, 0], mean[:, 0]))
-
-    def problem(self) -> str:
-        if self._channels <= 0 or self._mean > self._channels * 10 ** (-CANCELLED_DB / 10):
-            return ""
-        if self._mean <= 0:
-            return "its channels cancel each other out in the mean: choose one with --channel"
-        below_db = 10 * math.log10(self._channels / self._mean)
-        return f"its channels nearly cancel each other out ({below_db:.0f} dB): choose one with --channel"
+def _cancelling(channels_power: float, mean_power: float) -> str:
+    """What is wrong with a mean that has little of the power that the channels have on average."""
+    if channels_power <= 0 or mean_power > channels_power * 10 ** (-CANCELLED_DB / 10):
+        return ""
+    if mean_power <= 0:
+        return "its channels cancel each other out in the mean: choose one with --channel"
+    below_db = 10 * math.log10(channels_power / mean_power)
+    return f"its channels nearly cancel each other out ({below_db:.0f} dB): choose one with --channel"
 
 
 def partial_reason(expected_s: float, read_s: float, problem: str, shortfall_s: float) -> str:

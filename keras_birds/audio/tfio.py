@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Self
 
 import numpy as np
 
@@ -63,9 +62,3 @@ class TfioReader:
     def blocks(self) -> Iterator[np.ndarray]:
         """All frames, float32 `[n, 1]`."""
         yield self._samples
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
