@@ -173,7 +173,10 @@ def randomized(content):
     return content[:half] + np.random.default_rng(0).bytes(40_000) + content[half + 40_000 :]
 
 
-@pytest.mark.parametrize(("form", "damage"), [*((x, cut) for x in FORMATS), ("flac", randomized)])
+DAMAGED = [*((x, cut) for x in (*FORMATS, "aiff", "au", "w64", "rf64")), ("flac", randomized)]
+
+
+@pytest.mark.parametrize(("form", "damage"), DAMAGED)
 def test_a_damaged_file_is_partial_and_keeps_what_decodes(tmp_path, form, damage):
     path, content = tmp_path / "a", encoded(noise(10), form)
     path.write_bytes(content)
@@ -181,6 +184,7 @@ def test_a_damaged_file_is_partial_and_keeps_what_decodes(tmp_path, form, damage
     path.write_bytes(damage(content))
     decoded = decode(path, RATE)
     assert (decoded.status, decoded.reason[:5]) == ("partial", "read ")
+    assert decoded.reason == "read 6.0 of 10.0 s" or form in FORMATS
     assert 4.5 < len(decoded.samples) / RATE < 7
     kept = len(decoded.samples) - 2 * 1152  # the last MP3 frame lacks its neighbour
     np.testing.assert_allclose(decoded.samples[:kept], whole[:kept], atol=1e-3)
@@ -316,17 +320,6 @@ def test_a_wav_past_4_gib_whose_size_wrapped_around(tmp_path):
     with Reader(path) as reader:
         assert (reader.frames, reader.problem) == (((1 << 32) + more) // 2, "")
         assert reader.segment(reader.frames - 1000, reader.frames).all()
-
-
-@pytest.mark.parametrize(
-    ("form", "subtype"), [("AIFF", "PCM_16"), ("AU", "PCM_16"), ("W64", "PCM_24"), ("RF64", "FLOAT")]
-)
-def test_other_containers_that_are_cut_off(tmp_path, form, subtype):
-    path = tmp_path / "a"
-    path.write_bytes(encoded(noise(5), form, subtype))
-    assert heard(path) == ("ok", 5.0, "")
-    path.write_bytes(cut(path.read_bytes()))
-    assert heard(path) == ("partial", 3.0, "read 3.0 of 5.0 s")
 
 
 @pytest.mark.parametrize(
