@@ -48,15 +48,9 @@ def crop_start(
 
 
 def window_hop_samples(audio: AudioConfig, overlap_s: float = 0.0) -> int:
-    """Samples from the start of one window to the next.
-
-    Raises:
-        ConfigError: if the overlap is negative, or leaves no step forward.
-    """
-    # Written so that NaN is refused as well.
-    hop_samples = (
-        audio.clip_samples - round(overlap_s * audio.sample_rate_hz) if 0 <= overlap_s < audio.clip_s else 0
-    )
+    """Samples from the start of one window to the next, at least 1, or a `ConfigError`."""
+    is_valid = 0 <= overlap_s < audio.clip_s  # NaN is refused as well
+    hop_samples = audio.clip_samples - round(overlap_s * audio.sample_rate_hz) if is_valid else 0
     if hop_samples < 1:
         raise ConfigError(
             f"overlap must be at least 0 and less than the clip's {audio.clip_s:g} s. Received: {overlap_s:g}"
@@ -96,11 +90,8 @@ def sliding_windows(
     Args:
         blocks: float32 `[n, channels]` at `audio.sample_rate_hz`, in order.
         audio: the clip length.
-        overlap_s: how much each window shares with the one before, in seconds.
+        overlap_s: how much each window shares with the one before; raises as `window_hop_samples`.
         channel_ids: what the columns of the blocks are.
-
-    Raises:
-        ConfigError: if the overlap is negative or as long as the clip.
     """
     clip_samples, hop_samples = audio.clip_samples, window_hop_samples(audio, overlap_s)
     min_tail_samples = max(1, round(MIN_TAIL_S * audio.sample_rate_hz))

@@ -15,14 +15,7 @@ _CELL_SAMPLES = 16
 
 @dataclass(frozen=True, eq=False)
 class Envelope:
-    """The least and the greatest sample of each cell of a recording.
-
-    Args:
-        low: float32 `[cell]`.
-        high: float32 `[cell]`.
-        cell_s: length of a cell; the last may be shorter.
-        seconds: length of the recording.
-    """
+    """The least and the greatest sample of each cell of a recording, float32 `[cell]`; the last may be shorter."""
 
     low: np.ndarray
     high: np.ndarray
@@ -40,8 +33,7 @@ def read_envelope(
     """Decodes a recording and outlines it.
 
     Args:
-        name: as for `open_stream`.
-        decoder: as for `open_stream`.
+        name: as for `open_stream`, and so `decoder`.
         max_cells: at most so many cells, at least half of it where the recording is as long as its header promises and
             has that many samples.
         max_s: a longer recording is refused, whatever its header says.

@@ -15,11 +15,8 @@ DAMAGED = "the file is damaged"
 class SeekableFile(Protocol):
     """What is needed of a file."""
 
-    def read(self, count: int = -1, /) -> bytes:
-        """At most `count` bytes."""
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """The new place."""
+    def read(self, count: int = -1, /) -> bytes: ...  # noqa: D102
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,7 @@ class Part:
     """Bytes that libsndfile reads as a file of its own.
 
     Args:
-        start: the first of them in the file.
-        end: behind the last.
+        start: the first of them in the file; `end` is behind the last.
         prefix: bytes that stand before them, for instance a header that is right.
         raw: rate, channels and encoding of samples that have no header, as arguments of `soundfile.SoundFile`.
     """

@@ -54,7 +54,6 @@ class Tree:
     Args:
         entries: names in a folder (`""` is the current one) and what they are; raises `OSError`.
         on_problem: is told of both.
-        separator: between the names of a path.
     """
 
     entries: Callable[[str], Iterable[tuple[str, Kind]]]
@@ -82,10 +81,8 @@ class Tree:
     def expand(self, folder: str, parts: Sequence[str]) -> Iterator[str]:
         """The files that match a glob, whatever they are called, and the audio files in folders that match.
 
-        Args:
-            folder: where the glob begins.
-            parts: of the glob between separators; `**` is any number of folders, hidden names need a part that
-                begins with a point.
+        The glob begins in `folder` and is given in parts; `**` is any number of folders, hidden names need a part that
+        begins with a point.
         """
         while len(parts) > 1 and not has_magic(parts[0]):
             folder, parts = self._join(folder, parts[0]), parts[1:]

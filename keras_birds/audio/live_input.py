@@ -23,17 +23,13 @@ _FORMATS: dict[str, SampleFormat] = {"PCM_16": "s16", "PCM_24": "s24", "PCM_32":
 class LiveBuffer:
     """Blocks between the thread that hears and the one that listens; never more than `max_s` of them.
 
-    Args:
-        rate_hz: of the blocks.
-        max_s: that may wait.
-        waits: whether a full buffer makes the hearing thread wait, as a pipe can; else the oldest sound is lost, and
-            silence of the same length stands for it, so that times stay true.
+    A full buffer makes the hearing thread wait, as a pipe can, or, if it doesn't, the oldest sound is lost, and silence
+    of the same length stands for it, so that times stay true.
     """
 
     def __init__(self, rate_hz: int, max_s: float = 60.0, waits: bool = True):
         self.lost_s, self._rate_hz = 0.0, rate_hz
-        self._max_samples = round(max_s * rate_hz)
-        self._waits = waits
+        self._max_samples, self._waits = round(max_s * rate_hz), waits
         self._blocks: deque[np.ndarray] = deque()
         self._held = self._lost = 0
         self._error: BaseException | None = None
@@ -87,16 +83,9 @@ class LiveBuffer:
 def pipe_blocks(
     stream: BinaryIO | io.RawIOBase, rate_hz: int | None, channels: int | None, fmt: SampleFormat | None
 ) -> tuple[int, Iterator[np.ndarray]]:
-    """Reads samples from a pipe as they come; a WAV header says what they are, else the arguments.
+    """The rate of samples on a pipe, and float32 blocks `[n, channels]` in [-1, 1] of a tenth of a second each.
 
-    Args:
-        stream: open for bytes, buffered or not.
-        rate_hz: of raw samples; `None` for WAV.
-        channels: of raw samples; `None` for 1.
-        fmt: of raw samples; `None` for `"s16"`.
-
-    Returns:
-        The rate, and float32 blocks `[n, channels]` in [-1, 1], of a tenth of a second each.
+    A WAV header says what they are, else the arguments: `channels` is 1 and `fmt` `"s16"` where it is `None`.
 
     Raises:
         AudioError: if a WAV header can't be used, or there is nothing.
@@ -140,10 +129,7 @@ def hear(blocks: Iterator[np.ndarray], buffer: LiveBuffer) -> threading.Thread:
 
 
 def open_microphone(device: str | None) -> tuple[int, LiveBuffer, Any]:
-    """Starts a microphone, by its name or number or the system's, at its own rate.
-
-    Returns:
-        The rate, what it hears, and the stream, which is stopped by `close()`.
+    """Starts a microphone, by its name or number or the system's: its own rate, what it hears, and what to `close()`.
 
     Raises:
         ConfigError: if the package sounddevice or the device isn't there.

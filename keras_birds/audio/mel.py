@@ -20,12 +20,9 @@ _CHUNK_FRAMES = 128
 def slaney_filterbank(
     sample_rate_hz: int, n_fft: int, n_mels: int, f_min_hz: float, f_max_hz: float
 ) -> np.ndarray:
-    """Triangular mel filters of equal area, on Slaney's scale (linear to 1 kHz, logarithmic above).
+    """Triangular mel filters of equal area on Slaney's scale, float32 `[n_mels, 1 + n_fft // 2]`.
 
     Equal to `librosa.filters.mel` with its defaults; from M. Slaney, Auditory Toolbox, 1998.
-
-    Returns:
-        float32 `[n_mels, 1 + n_fft // 2]`.
     """
     edges_hz = mel_to_hz(np.linspace(_hz_to_mel(f_min_hz), _hz_to_mel(f_max_hz), n_mels + 2))
     bins_hz = np.fft.rfftfreq(n_fft, 1 / sample_rate_hz)
@@ -70,11 +67,19 @@ class MelTransform:
     Args:
         audio: sample rate and clip length.
         mel: everything else.
+
+    Attributes:
+        context_samples: how far the first and the last frame reach beyond a clip's ends.
+        num_frames: in a clip.
+        num_rows: of `native`: mel bands or cepstral coefficients.
     """
 
     def __init__(self, audio: AudioConfig, mel: MelConfig):
         self.audio = audio
         self.mel = mel
+        self.context_samples = mel.n_fft // 2
+        self.num_frames = self.frames_of(audio.clip_samples)
+        self.num_rows = mel.n_mfcc if mel.feature == "mfcc" else mel.n_mels
         steps = np.arange(mel.n_fft) / mel.n_fft
         self._window = (0.5 - 0.5 * np.cos(2 * np.pi * steps)).astype(np.float32)
         filters = slaney_filterbank(audio.sample_rate_hz, mel.n_fft, mel.n_mels, mel.f_min_hz, mel.f_max_hz)
@@ -83,34 +88,16 @@ class MelTransform:
         # A frequency bin lies in at most two triangles: sparse rows take a tenth of a dense product's time.
         self._filters = scipy.sparse.csr_array(filters[:, self._bins])
 
-    @property
-    def num_frames(self) -> int:
-        """Frames in a clip."""
-        return self.frames_of(self.audio.clip_samples)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of `native`: mel bands or cepstral coefficients."""
-        return self.mel.n_mfcc if self.mel.feature == "mfcc" else self.mel.n_mels
-
-    @property
-    def context_samples(self) -> int:
-        """How far the first and the last frame reach beyond a clip's ends."""
-        return self.mel.n_fft // 2
-
     def frames_of(self, n_samples: int) -> int:
         """Frames in a recording of `n_samples`."""
         return 1 + (n_samples + 2 * self.context_samples - self.mel.n_fft) // self.mel.hop_samples
 
     def native(self, clips: np.ndarray | Sequence[np.ndarray], has_context: bool = False) -> np.ndarray:
-        """Computes images at their own resolution.
+        """Images at their own resolution, float32 `[n, num_rows, frames]` in [0, 1].
 
         Args:
             clips: float32 `[n, samples]` at the configured rate. NaN gives NaN: decode refuses it.
             has_context: whether they hold `context_samples` more at either end, where zeros stand otherwise.
-
-        Returns:
-            float32 `[n, n_mels or n_mfcc, frames]` in [0, 1].
         """
         n_samples = len(clips[0]) if len(clips) else self.audio.clip_samples
         n_samples -= 2 * self.context_samples * has_context
@@ -163,10 +150,9 @@ class MelTransform:
 
 
 def resize_bilinear(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes with two taps per axis, half-pixel centres, no antialias.
+    """Resizes `[n, h, w]` to float32 `[n, height, width]`: two taps per axis, half-pixel centres, no antialias.
 
-    Equal to `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` within 1e-5; `[n, h, w]` to
-    float32 `[n, height, width]`.
+    Equal to `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` within 1e-5.
     """
     images = np.asarray(images, np.float32)
     if images.shape[1:] == (height, width):

@@ -268,11 +268,7 @@ class _Guarded(io.RawIOBase):
 
 
 def check_file(name: str | Path) -> str | Path:
-    """The path or URL, checked as far as that goes without decoding.
-
-    Raises:
-        AudioError: if a local file is missing, empty, a folder or not readable.
-    """
+    """The path or URL; an `AudioError` if a local file is missing, empty, a folder or not readable."""
     if is_url(name):
         return str(name)
     path = Path(name)

@@ -94,8 +94,7 @@ def open_url(url: str) -> BinaryIO:
 def file_fingerprint(name: str | Path) -> tuple[int, int]:
     """What tells whether a file has changed: size in bytes and time of modification in ns since 1970, UTC, else -1.
 
-    Raises:
-        ConfigError: if a package that the URL needs isn't installed.
+    Raises a `ConfigError` if a package that the URL needs isn't installed.
     """
     if not is_url(name):
         try:

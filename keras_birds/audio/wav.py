@@ -24,9 +24,7 @@ class WavHeader:
 
     Args:
         code: of their format, 1 for integers, 3 for floating-point numbers; an extensible one's own.
-        bits: of a sample.
         frame_bytes: of a sample of each channel, or of a block of samples.
-        bytes_s: in a second.
         start: the first sample's place.
         data_bytes: of all samples, as written; `None` for what recorders and pipes write before they know.
     """
