@@ -12,9 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 import keras_birds
 from keras_birds.app import charts
-from keras_birds.app.analysis import analyse, detections_table, top_table
+from keras_birds.app.analysis import analyse, detections_table, top_table, warm_up
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
-from keras_birds.app.warm import warm_up
 from keras_birds.data.reviews import Review, read_reviews, reviews_path, save_review
 from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.inference.aggregate import aggregate

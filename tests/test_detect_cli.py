@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,10 +109,12 @@ def test_the_same_command_does_nothing_twice_and_redoes_what_changed(detect, dis
     pd.testing.assert_series_equal(table_of(tmp_path / "out"), before)
     changed = write_tone("disk/plot0/P0_20250601_045930.wav", TONES_HZ[3], seconds=4)
     (disk / "plot1" / "new.wav").symlink_to(changed)
-    assert "7 recordings: 2 scored, 5 scored before" in detect(*command)[1]
+    (disk / "plot1" / "P1_20250601_055930.wav").write_text("no sound")
+    assert "7 recordings: 2 scored, 4 scored before, 1 failed" in detect(*command, code=1)[1]
     table = read(tmp_path / "out")
     rows = table[table["file"] == str(changed)]
     assert (rows["end_s"].max(), set(rows["label"])) == (4, {LABELS[3]})
+    assert not table["file"].str.contains("P1_").any()
     assert not table.duplicated(["file", "start_s", "label"]).any()
 
 
@@ -141,27 +144,21 @@ def test_other_settings_wrong_calls_and_foreign_folders_are_refused_and_leave_no
     assert not (tmp_path / "new").exists()
 
 
-def test_what_was_found_on_a_disk_that_is_unplugged_stays_until_it_is_back(
-    detect, disk, tmp_path, write_tone
-):
-    command = (disk / "plot0", disk / "plot1" / "*.wav", "--out", tmp_path / "out", "--keep-scores")
+def test_what_was_found_on_a_disk_that_is_unplugged_stays_until_it_is_back(detect, disk, tmp_path):
+    out, absent = tmp_path / "out", "not among the recordings of this run"
+    command = (disk / "plot0", disk / "plot1" / "*.wav", "--out", out, "--keep-scores")
+    detect(*command)
     names = [x.name for x in sorted(disk.rglob("*.wav"))]
-    absent = "not among the recordings of this run"
-
-    def found():
-        return table_of(tmp_path / "out"), *(
-            len(pd.read_parquet(tmp_path / "out" / x)) for x in ("detections", "summary", "scores")
-        )
+    before, parts = table_of(out), ("detections", "summary", "scores")
+    sizes = [len(pd.read_parquet(out / x)) for x in parts]
 
     def check(not_seen):
-        pd.testing.assert_series_equal(found()[0], before[0])
-        assert found()[1:] == before[1:]
-        manifest = read(tmp_path / "out", "manifest.csv")
+        pd.testing.assert_series_equal(table_of(out), before)
+        assert [len(pd.read_parquet(out / x)) for x in parts] == sizes
+        manifest = read(out, "manifest.csv")
         told = {Path(x.file).name: x.not_seen for x in manifest.itertuples() if x.not_seen}
         assert (set(manifest["status"]), told) == ({"ok"}, not_seen)
 
-    detect(*command)
-    before = found()
     # One folder's mount point is empty, the glob matches nothing.
     disk.rename(tmp_path / "unplugged")
     (disk / "plot0").mkdir(parents=True)
@@ -171,19 +168,11 @@ def test_what_was_found_on_a_disk_that_is_unplugged_stays_until_it_is_back(
     shutil.rmtree(disk)
     (tmp_path / "list.csv").write_text(f"file\n{disk}/plot1/P1_20250601_055930.wav")
     _, err = detect(disk / "plot0", tmp_path / "list.csv", *command[2:], code=1)
-    assert "plot0: No such file or directory" in err
-    assert "1 not seen this time" in err
+    assert re.search("(?s)plot0: No such file or directory.* 1 not seen this time", err)
     check({x: "no such file" if x.startswith("P1") else absent for x in names})
-    # Plugged in again, with one recording that has changed meanwhile and one that can't be read any more.
     (tmp_path / "unplugged").rename(disk)
     assert "6 recordings: 0 scored, 6 scored before" in detect(*command)[1]
     check({})
-    changed = write_tone("disk/plot0/P0_20250601_045930.wav", TONES_HZ[3], seconds=4)
-    (disk / "plot1" / "P1_20250601_055930.wav").write_text("no sound")
-    assert "6 recordings: 1 scored, 4 scored before, 1 failed" in detect(*command, code=1)[1]
-    table = read(tmp_path / "out")
-    assert table[table["file"] == str(changed)]["end_s"].max() == 4
-    assert not table["file"].str.contains("P1_").any()
 
 
 def test_channels_count_once_and_are_told_apart(detect, tmp_path, write_tone):
@@ -208,18 +197,12 @@ def test_60_mutated_files_are_all_accounted_for_and_none_is_made_up(detect, tmp_
     good = [write_tone(f"good.{x}", TONES_HZ[1], seconds=6).read_bytes() for x in suffixes]
     bad.mkdir()
     for k in range(60):
-        data, other, place = good[k % 4], good[(k + 1) % 4], int(rng.integers(len(good[k % 4])))
-        flipped = bytearray(data)
-        for bit in rng.integers(0, 8 * len(data), 100):
-            flipped[bit // 8] ^= 1 << bit % 8
-        ways = (
-            data[:place],
-            flipped,
-            other[: k + 4] + data[place:],
-            data[:place] + bytes(4999) + data[place:],
-        )
-        mutated = (*ways, rng.bytes(rng.integers(3000)), data[: rng.integers(64)])[k // 4 % 6]
-        (bad / f"{k}.{suffixes[k % 4 - (k % 3 == 0)]}").write_bytes(mutated)
+        data, place = good[k % 4], int(rng.integers(len(good[k % 4])))
+        flipped = np.unpackbits(np.frombuffer(data, np.uint8))
+        flipped[rng.integers(0, len(flipped), 100)] ^= 1
+        middle = (b"", bytes(4999), good[k % 4 - 1][:99], rng.bytes(99))[k // 4 % 4]
+        mutated = (data[:place], np.packbits(flipped).tobytes(), data[:place] + middle + data[place:])[k % 3]
+        (bad / f"{k}.{suffixes[k % 4 - (k % 5 == 0)]}").write_bytes(mutated)
     (bad / os.fsdecode(b"caf\xe9.wav")).write_bytes(good[0])
     (bad / "empty.wav").touch()
     (bad / "folder.wav").mkdir()
@@ -232,9 +215,8 @@ def test_60_mutated_files_are_all_accounted_for_and_none_is_made_up(detect, tmp_
     for row in manifest.values():
         has_scores = row["status"] in ("ok", "partial", "silent")
         assert (int(row["windows"]) > 0) == has_scores
-        assert float(row["seconds"]) > 0 if has_scores else row["reason"]
         # What decodes must be as long as samples that soundfile finds there, within a block.
-        assert float(row["seconds"]) < 10, row
+        assert 0 < float(row["seconds"]) < 10 if has_scores else row["reason"], row
 
 
 _SLOWED = """

@@ -3,14 +3,19 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+import keras_birds
+from keras_birds.app import charts
+from keras_birds.app.session import SessionFolder
+from keras_birds.audio.decode import read_part
 from keras_birds.audio.envelope import Envelope, read_envelope
-from keras_birds.errors import AudioError
+from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
@@ -90,12 +95,8 @@ def top_table(
 ) -> pd.DataFrame:
     """The answer for the recording, as `keras-birds predict` gives it, and how the windows voted.
 
-    Args:
-        classifier: the model.
-        scores: `[window, label]`, at least one window.
-        top_k: how many labels, a row each.
-        method: `"mean"` or `"max"` over windows.
-        threshold: least probability of a vote: a window votes for the label that is the most probable in it.
+    Of scores `[window, label]`, at least one window. A window votes for the label that is the most probable in it, if
+    that reaches the threshold.
     """
     ranked = top_labels(classifier.labels, aggregate(scores, method), top_k)
     winners = scores.argmax(axis=1)[scores.max(axis=1) >= threshold]
@@ -121,3 +122,18 @@ def detections_table(
     tables = detect(analysis.found, classifier.labels, rules, classifier.model_id)
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame.astype(dict.fromkeys(("file", "label", "scientific_name", "common_name", "model_id"), str))
+
+
+def warm_up(model: str | None) -> None:
+    """Does once what the first visitor would wait for: scores the example, by default with `load()`, and draws it."""
+    folder = SessionFolder()
+    # What is wrong with a model is told on the page, where another can be chosen.
+    with closing(folder), suppress(KerasBirdsError):
+        classifier = keras_birds.load(model)
+        analysis = analyse(classifier, folder.example(), "example", 0.0, 60, lambda *_: None)
+        found = detections_table(classifier, analysis, 0.5, set(classifier.labels), merge=False)
+        top = top_table(classifier, analysis.found.scores, 5, "mean", 0.5)
+        samples = read_part(folder.example(), 0, 30, classifier.audio.sample_rate_hz)
+        charts.part_picture(samples, 0.0, classifier, found, None)
+        for chart in (charts.bars(top), charts.timeline(analysis.found.start_s, {}, 0.5, 30)):
+            chart.to_dict()

@@ -11,13 +11,11 @@ from matplotlib.figure import Figure
 
 from keras_birds.audio.envelope import Envelope
 from keras_birds.inference.classifier import Classifier
-from keras_birds.plots.figure import draw_mel, draw_wave, png
+from keras_birds.plots.figure import COLORS, draw_mel, draw_wave, png
 
 PICK = "pick"
 """Name of the timeline's selection: the point that was clicked."""
 
-_WAVE, _BAR = "#4d5b6a", "#2a6f97"
-_COLOURS = ("#2a6f97", "#c8553d", "#588157", "#8e5572", "#e09f3e", "#335c67", "#6d597a", "#9e2a2b")
 _MAX_POINTS = 1500
 _MAX_BOXES = 200
 _AXIS = 52
@@ -29,20 +27,16 @@ def outline(envelope: Envelope, part_s: tuple[float, float]) -> alt.LayerChart:
     table = pd.DataFrame({"time_s": starts_s, "low": envelope.low, "high": envelope.high})
     x = alt.X("time_s:Q", title=None, scale=alt.Scale(domain=(0, envelope.seconds), nice=False))
     y = alt.Y("low:Q", title="Amplitude", axis=alt.Axis(minExtent=_AXIS, maxExtent=_AXIS, tickCount=3))
-    wave = alt.Chart(table).mark_area(color=_WAVE, line={"color": _WAVE, "strokeWidth": 0.5})
+    wave = alt.Chart(table).mark_area(color=COLORS[-1], line={"color": COLORS[-1], "strokeWidth": 0.5})
     mark = alt.Chart(pd.DataFrame({"begin_s": [part_s[0]], "end_s": [part_s[1]]}))
-    box = mark.mark_rect(color=_COLOURS[4], opacity=0.25).encode(x="begin_s:Q", x2="end_s:Q")
+    box = mark.mark_rect(color=COLORS[1], opacity=0.25).encode(x="begin_s:Q", x2="end_s:Q")
     return (wave.encode(x=x, y=y, y2="high:Q") + box).properties(height=110)
 
 
 def timeline(times_s: np.ndarray, scores: dict[str, np.ndarray], threshold: float, seconds: float) -> Any:
     """Each chosen species' probability, window by window; a click picks a window.
 
-    Args:
-        times_s: `[window]`, each window's start.
-        scores: `[window]` by the species' name.
-        threshold: drawn as a line.
-        seconds: length of the recording.
+    `times_s` are the windows' starts, `scores` their probabilities by the species' name; the threshold is a line.
     """
     parts = [decimated(times_s, values).assign(species=name) for name, values in scores.items()]
     table = pd.concat(parts) if parts else pd.DataFrame({"start_s": [], "probability": [], "species": []})
@@ -52,7 +46,7 @@ def timeline(times_s: np.ndarray, scores: dict[str, np.ndarray], threshold: floa
     x = alt.X("start_s:Q", title="Time (s)", scale=span, axis=alt.Axis(tickCount=12))
     axis = alt.Axis(minExtent=_AXIS, maxExtent=_AXIS, tickCount=5)
     y = alt.Y("probability:Q", title="Probability", scale=unit, axis=axis)
-    by_species = alt.Scale(domain=list(scores), range=list(islice(cycle(_COLOURS), len(scores))))
+    by_species = alt.Scale(domain=list(scores), range=list(islice(cycle(COLORS), len(scores))))
     top = alt.Legend(orient="top")
     colour = alt.Color("species:N", title=None, sort=None, scale=by_species, legend=top)
     numbers = {"start_s:Q": ".1f", "probability:Q": ".3f"}
@@ -81,7 +75,7 @@ def bars(top: pd.DataFrame) -> alt.LayerChart:
     x = alt.X("probability:Q", scale=alt.Scale(domain=(0, 1)), title="Probability")
     chart = alt.Chart(table).encode(x=x, y=y)
     numbers = chart.mark_text(align="left", dx=4).encode(text=alt.Text("probability:Q", format=".3f"))
-    return (chart.mark_bar(color=_BAR) + numbers).properties(height=28 * len(table) + 40)
+    return (chart.mark_bar(color=COLORS[0]) + numbers).properties(height=28 * len(table) + 40)
 
 
 def species(row: Mapping[Any, Any]) -> str:
@@ -98,12 +92,8 @@ def part_picture(
 ) -> bytes:
     """A part of the recording as a PNG: waveform, and mel spectrogram with the detections over it.
 
-    Args:
-        samples: `[n]` at the model's rate, at least one.
-        begin_s: where they begin in the recording.
-        classifier: the model, whose mel is drawn.
-        detections: of the recording.
-        chosen: start and label of the one that is looked at.
+    The part is `[n]` samples at the classifier's rate, at least one, from `begin_s` on; of the detections the one with
+    the chosen start and label stands out.
     """
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     wave, mel = figure.subplots(2, 1, height_ratios=(1, 3.2), sharex=True)
@@ -113,7 +103,7 @@ def part_picture(
     end_s = begin_s + len(samples) / classifier.audio.sample_rate_hz
     seen = detections[(detections["end_s"] > begin_s) & (detections["start_s"] < end_s)].head(_MAX_BOXES)
     names = sorted({species(x) for x in seen.to_dict("records")})
-    colours = dict(zip(names, cycle(_COLOURS), strict=False))
+    colours = dict(zip(names, cycle(COLORS), strict=False))
     height, lanes = classifier.mel.n_mels, 0.09 * classifier.mel.n_mels
     for row in seen.to_dict("records"):
         name = species(row)

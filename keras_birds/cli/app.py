@@ -41,7 +41,7 @@ def app(
         raise click.ClickException("The app needs Streamlit: pip install 'keras-birds[app]'")
     from streamlit.web.cli import main as streamlit
 
-    from keras_birds.app.warm import warm_up
+    from keras_birds.app.analysis import warm_up
 
     warm_up(str(model) if model else None)
 

@@ -73,9 +73,7 @@ _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
 )
 @ray_option("recordings")
 @strict_option
-@click.pass_context
 def detect(
-    ctx: click.Context,
     inputs: tuple[str, ...],
     out: Path,
     model: ModelChoice,
@@ -88,7 +86,7 @@ def detect(
     ray_address: str | None,
     strict: bool,
     **other_rules: Any,
-) -> None:
+) -> int:
     """Find all detections in a disk of recordings; the same command goes on where it was stopped.
 
     \b
@@ -140,8 +138,7 @@ def detect(
         manifest = results.finish()
         outputs = write_outputs(results, classifier, formats, per_recording, sample_submission)
     _report(results, manifest, outputs, counter)
-    if (counter.failed or counter.gone or gone) and strict:
-        ctx.exit(1)
+    return int(strict and bool(counter.failed or counter.gone or gone))
 
 
 def _score(
@@ -188,13 +185,11 @@ class _Counter:
         """Takes what became of a recording."""
         from keras_birds.results.report import describe_problem
 
-        if recording.not_seen:
-            self.gone += 1
-        elif recording.failed:
-            self.failed += 1
-        else:
-            self.scored += 1
-            self.detections += recording.detections
+        is_scored = not (recording.not_seen or recording.failed)
+        self.gone += bool(recording.not_seen)
+        self.failed += recording.failed and not recording.not_seen
+        self.scored += is_scored
+        self.detections += is_scored * recording.detections
         if problem := describe_problem(recording):
             self._bar.console.print(problem, soft_wrap=True)
         self._show()

@@ -58,9 +58,7 @@ _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
     help="Form of the answers. [default: by the name of --out: .txt, .csv or .json; else table]",
 )
 @strict_option
-@click.pass_context
 def predict(
-    ctx: click.Context,
     inputs: tuple[str, ...],
     model: ModelChoice,
     score: "ScoreOptions",
@@ -71,7 +69,7 @@ def predict(
     out: Path | None,
     fmt: str | None,
     strict: bool,
-) -> None:
+) -> int:
     """Name what is in recordings: one answer for each.
 
     \b
@@ -139,7 +137,7 @@ def predict(
             click.echo(f"{what}: {printable(path)}", err=True)
     if failed:
         click.echo(f"{failed} of {len(files)} files failed.", err=True)
-        ctx.exit(1 if strict else 0)
+    return int(bool(failed) and strict)
 
 
 def _check(

@@ -28,9 +28,7 @@ from keras_birds.cli.options import ANY_PATH, COUNT, EXISTING_FOLDER, SHARE, cho
 @click.option("--min-score", type=SHARE, default=0.0, metavar="P", help="Leave out lower scores than this.")
 @click.option("--seed", type=click.IntRange(0), default=42, help="The same seed draws the same clips.")
 @choice_option("--format", ("flac", "wav"), "Kind of the clips.", "fmt")
-@click.pass_context
 def segments(
-    ctx: click.Context,
     results: Path,
     out: Path,
     per_label: int,
@@ -40,7 +38,7 @@ def segments(
     min_score: float,
     seed: int,
     fmt: str,
-) -> None:
+) -> int:
     """Cut detections to clips, for people to listen to.
 
     \b
@@ -110,7 +108,7 @@ def segments(
     click.echo(printable(table))
     if failed:
         click.echo(f"{_count(sum(failed), 'clip')} of {_count(len(failed), 'recording')} failed.", err=True)
-        ctx.exit(1)
+    return int(bool(failed))
 
 
 def _count(number: int, what: str) -> str:

@@ -14,14 +14,8 @@ _MAX_LABELS = 60
 def activity_figure(activity: Activity, path: str | Path) -> None:
     """Writes a PNG of detections per recorded hour, by label and hour of day.
 
-    Hours in which nothing was recorded are hatched, not zero. At most the 60 most often detected labels are drawn.
-
-    Args:
-        activity: with at least one detection.
-        path: the PNG.
-
-    Raises:
-        KerasBirdsError: if it can't be written.
+    There must be a detection. Hours in which nothing was recorded are hatched, not zero; of labels the 60 most often
+    detected are drawn. Raises `KerasBirdsError` if the PNG can't be written.
     """
     totals = activity.detections.sum(axis=1)
     rows = [int(k) for k in np.argsort(-totals, kind="stable")[:_MAX_LABELS] if totals[k]]

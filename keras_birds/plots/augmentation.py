@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
-from keras_birds.config import AugmentConfig, Config, MaskConfig, MixUpConfig
+from keras_birds.config import Config, MaskConfig, MixUpConfig
 from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.clip_augmentation import ClipAugmentation
 from keras_birds.nn.mixing import mix_power
@@ -54,8 +54,7 @@ def augmentation_preview(
     """
     panels = [(names[0], image), (f"second clip: {names[1]}", other)]
     panels.append(_mixed(image, other, config.augment.mixup, seed))
-    panels += _masked(image, config.augment, seed)
-    panels += _warped(image, config, seed, background)
+    panels += _augmented(image, config, seed, background)
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(4.6 * _COLUMNS, 3.1 * rows), layout="constrained")
     figure.suptitle("One clip under each augmentation, and its probability in training", fontsize=13)
@@ -92,35 +91,30 @@ def _mixed(image: np.ndarray, other: np.ndarray, settings: MixUpConfig, seed: in
     return f"mixup, here {shares[0, 0]:.0%} of the clip   p = {settings.probability:g}", mixed[0]
 
 
-def _masked(image: np.ndarray, settings: AugmentConfig, seed: int) -> list[_Panel]:
-    """What shares a gate: masks and gain, each alone."""
-    time, frequency, gain = settings.time_mask, settings.frequency_mask, settings.gain
-    columns = SpecAugment(1, (1, time.count, time.size), _NO_MASKS, 0)
-    rows = SpecAugment(1, _NO_MASKS, (1, frequency.count, frequency.size), 0)
-    louder = SpecAugment(1, _NO_MASKS, _NO_MASKS, 1, gain.gain, gain.bias)
-    panels: list[_Panel] = []
-    for text, share, layer in (
-        (f"time masks, {_describe_masks(time)} columns", time.probability, columns),
-        (f"frequency masks, {_describe_masks(frequency)} rows", frequency.probability, rows),
-        (f"gain ×{_range(gain.gain)}, bias {_range(gain.bias)}", gain.probability, louder),
-    ):
-        title = f"{text}   p = {settings.probability:g} × {share:g}"
-        panels.append((title, _apply(layer, image, seed, len(panels) + 1)))
-    return panels
-
-
-def _warped(image: np.ndarray, config: Config, seed: int, background: np.ndarray | None) -> list[_Panel]:
-    """Stretch and shift; of mel images also background, pitch and volume."""
-    augment, mel = config.augment, config.mel
+def _augmented(image: np.ndarray, config: Config, seed: int, background: np.ndarray | None) -> list[_Panel]:
+    """The clip under each augmentation but mixup; MFCC have no background, pitch and volume."""
+    augment, mel, gate = config.augment, config.mel, f"{config.augment.probability:g} × "
+    time, frequency, gain = augment.time_mask, augment.frequency_mask, augment.gain
     stretch, pitch, volume = augment.time_stretch, augment.pitch_shift, augment.volume
     # Ends of the ranges: somewhere between them the change may be too small to see.
     ends = np.random.default_rng((seed, 7))
     ranges = stretch.rate, pitch.semitones, volume.gain_db
     rate, semitones, gain_db = (bounds[int(ends.integers(2))] for bounds in ranges)
-    text = f"time stretch ×{_range(stretch.rate)}, here {rate:g}   p = {stretch.probability:g}"
-    panels = [(text, _apply(TimeStretch((rate, rate), 1.0), image, seed, 4))]
-    text = f"time shift   p = {augment.time_shift.probability:g}"
-    panels.append((text, _apply(TimeShift(1.0), image, seed, 8)))
+    panels: list[_Panel] = []
+
+    def add(number: int, layer: ClipAugmentation, text: str, probability: float, of: str = "") -> None:
+        augmented = layer.augment_arrays(image[None], np.random.default_rng((seed, number)))[0]
+        panels.append((f"{text}   p = {of}{probability:g}", augmented))
+
+    columns = SpecAugment(1, (1, time.count, time.size), _NO_MASKS, 0)
+    add(1, columns, f"time masks, {_describe_masks(time)} columns", time.probability, gate)
+    rows = SpecAugment(1, _NO_MASKS, (1, frequency.count, frequency.size), 0)
+    add(2, rows, f"frequency masks, {_describe_masks(frequency)} rows", frequency.probability, gate)
+    louder = SpecAugment(1, _NO_MASKS, _NO_MASKS, 1, gain.gain, gain.bias)
+    add(3, louder, f"gain ×{_range(gain.gain)}, bias {_range(gain.bias)}", gain.probability, gate)
+    text = f"time stretch ×{_range(stretch.rate)}, here {rate:g}"
+    add(4, TimeStretch((rate, rate), 1.0), text, stretch.probability)
+    add(8, TimeShift(1.0), "time shift", augment.time_shift.probability)
     if mel.feature == "mfcc":
         return panels
     if background is not None:
@@ -128,16 +122,12 @@ def _warped(image: np.ndarray, config: Config, seed: int, background: np.ndarray
         mixed = mix_power(image[None], background[None], np.array([min(snr_db)]), mel.top_db)[0]
         text = f"background {_range(snr_db)} dB below, here {min(snr_db):g}   p = {probability:g}"
         panels.append((text, mixed))
-    text = f"pitch shift {_range(pitch.semitones)} semitones, here {semitones:g}   p = {pitch.probability:g}"
     shift = PitchShift((semitones, semitones), mel.n_mels, mel.f_min_hz, mel.f_max_hz, 1.0)
-    panels.append((text, _apply(shift, image, seed, 5)))
-    text = f"volume {_range(volume.gain_db)} dB, here {gain_db:g}   p = {volume.probability:g}"
-    panels.append((text, _apply(Volume((gain_db, gain_db), mel.top_db, 1.0), image, seed, 6)))
+    text = f"pitch shift {_range(pitch.semitones)} semitones, here {semitones:g}"
+    add(5, shift, text, pitch.probability)
+    text = f"volume {_range(volume.gain_db)} dB, here {gain_db:g}"
+    add(6, Volume((gain_db, gain_db), mel.top_db, 1.0), text, volume.probability)
     return panels
-
-
-def _apply(layer: ClipAugmentation, image: np.ndarray, seed: int, number: int) -> np.ndarray:
-    return layer.augment_arrays(image[None], np.random.default_rng((seed, number)))[0]
 
 
 def _range(bounds: tuple[float, float]) -> str:

@@ -20,11 +20,8 @@ _MAX_HEIGHT_IN = 400
 def class_distribution(catalog: Catalog) -> Figure:
     """Recordings per taxonomic class, and per label from the most to the fewest.
 
-    Only primary labels count. Labels without recordings are shown as 0. The axis is logarithmic where the
-    largest count is more than 20 times the smallest.
-
-    Args:
-        catalog: with at least one label.
+    Only primary labels count. Labels without recordings are shown as 0. The axis is logarithmic where the largest
+    count is more than 20 times the smallest. The catalog must have a label.
     """
     counted = catalog.recordings["label"].value_counts()
     counts = {name: int(counted.get(name, 0)) for name in catalog.labels}

@@ -32,11 +32,7 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def save_png(figure: Figure, path: str | Path, dpi: int = 110) -> None:
-    """Writes a figure as a PNG.
-
-    Raises:
-        KerasBirdsError: if it can't be written.
-    """
+    """Writes a figure as a PNG; raises `KerasBirdsError` if it can't be written."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(png(figure, dpi))
 
@@ -65,15 +61,10 @@ def draw_wave(axes: Axes, samples: np.ndarray, sample_rate_hz: int, begin_s: flo
 def draw_mel(
     axes: Axes, samples: np.ndarray, audio: AudioConfig, settings: MelConfig, begin_s: float = 0.0
 ) -> None:
-    """Draws a mel spectrogram: seconds, Hz, and dB below its maximum.
+    """Draws the mel spectrogram of `[n]` samples at the rate of `audio`: seconds, Hz, and dB below its maximum.
 
-    Where a column stands for several frames it shows the loudest, so that a short call isn't lost.
-
-    Args:
-        axes: to draw on; a colour bar goes beside them.
-        samples: `[n]`, at least one, at the rate of `audio`.
-        audio, settings: the model's.
-        begin_s: where the first sample lies on the time axis.
+    The first sample lies at `begin_s`. Where a column stands for several frames it shows the loudest, so that a short
+    call isn't lost. A colour bar goes beside the axes.
     """
     rate_hz = audio.sample_rate_hz
     db = _loudest(samples, MelTransform(audio, settings))

@@ -21,14 +21,13 @@ def prediction_figure(
 ) -> None:
     """Writes a PNG of a recording and the most probable labels.
 
-    Long recordings are drawn whole: where a column stands for several frames it shows the loudest, so that a short
-    call isn't lost. At most 50 labels are drawn.
+    Long recordings are drawn whole, and at most 50 labels.
 
     Args:
-        classifier: the model, whose audio and mel settings are drawn.
+        classifier: the model, whose mel is drawn.
         prediction: with scores.
         path: the PNG.
-        channel: `"mix"` or a number from 1, what is drawn.
+        channel: `"mix"` or a number from 1.
 
     Raises:
         AudioError: if the recording can't be read.

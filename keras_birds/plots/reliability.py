@@ -38,8 +38,7 @@ def reliability(targets: np.ndarray, scores: np.ndarray, bins: int = 10) -> Reli
     """Sorts decisions into bins between 0 and 1.
 
     Args:
-        targets: `[recording, label]` in 0 to 1; from 0.5 up is a positive; -1 is left out.
-        scores: probabilities `[recording, label]`.
+        targets, scores: `[recording, label]`; targets from 0.5 up are positives, -1 is left out.
         bins: how many.
     """
     from sklearn.calibration import calibration_curve

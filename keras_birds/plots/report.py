@@ -13,8 +13,7 @@ from keras_birds.plots.figure import COLORS, tidy
 def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> Figure:
     """Loss in training (dashed) and validation, and macro ROC-AUC, by epoch; a dot where weights were kept.
 
-    Args:
-        histories: by fold, its `history.csv` and the epoch whose weights were kept, from 1.
+    `histories` has by fold its `history.csv` and the epoch whose weights were kept, from 1.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -40,10 +39,8 @@ def auc_against_count_figure(labels: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for i, (name, part) in enumerate(shown.groupby("class_name")):
-        shown_as = name or "class not given"
-        axes.scatter(
-            part["positives"], part["auc"], s=22, color=COLORS[i % len(COLORS)], alpha=0.8, label=shown_as
-        )
+        color, shown_as = COLORS[i % len(COLORS)], name or "class not given"
+        axes.scatter(part["positives"], part["auc"], s=22, color=color, alpha=0.8, label=shown_as)
     for _, row in shown.nsmallest(10, "auc").iterrows():
         name, place = row["common_name"] or row["label"], (row["positives"], row["auc"])
         axes.annotate(name, place, (4, 3), textcoords="offset points", fontsize=7, parse_math=False)
@@ -62,8 +59,7 @@ def confusion_figure(targets: np.ndarray, scores: np.ndarray, labels: LabelSet, 
     Only recordings with one label count, and the labels with the most recordings.
 
     Args:
-        targets: `[recording, label]` in 0 to 1; from 0.5 up is a positive; -1 is left out.
-        scores: probabilities `[recording, label]`.
+        targets, scores: `[recording, label]`; targets from 0.5 up are positives, -1 is left out.
         labels: of the columns.
         most: labels to show.
     """
