@@ -1,12 +1,14 @@
-"""The one model that tests score with: it tells in which of four frequency bands a clip is loudest.
+"""The models that tests score with.
 
-A real Keras model, small enough to save and export in seconds. Its weights are set, not trained, so a tone's
-right answer is known: `LABELS[i]` for a tone in `TONES_HZ[i]`'s band.
+The placeholder tells in which of four frequency bands a clip is loudest: a real Keras model, small enough to save and
+export in seconds. Its weights are set, not trained: a tone in `TONES_HZ[i]`'s band is a `LABELS[i]`. Others are ONNX
+graphs made in milliseconds, without keras or torch.
 """
 
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.labels import Label, LabelSet
@@ -65,3 +67,23 @@ def make_run(run: Path) -> Path:
     for fold, logit_scale in enumerate((20.0, 10.0)):
         write_fold(run / f"fold{fold}", make_model(logit_scale))
     return run
+
+
+def make_onnx(graph: str, **weights) -> onnx.ModelProto:
+    """A model of a graph in ONNX's textual syntax, with its float32 weights."""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> made {graph}')
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.float32(x), k) for k, x in weights.items())
+    return model
+
+
+def write_constant_model(path: Path, logits: list[float], metadata=None, input_name: str = "mel") -> Path:
+    """Writes an ONNX file whose every clip gets `logits`, with metadata inside, folders included."""
+    metadata, labels = metadata or make_metadata(), len(logits)
+    height, width = metadata.mel.height, metadata.mel.width
+    graph = f"""(float[batch, {height}, {width}, 1] {input_name}) => (float[batch, {labels}] logits)
+        {{ flat = Flatten({input_name}) logits = Gemm(flat, zeros, bias) }}"""
+    model = make_onnx(graph, zeros=np.zeros((height * width, labels)), bias=logits)
+    onnx.helper.set_model_props(model, metadata.onnx_props())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path

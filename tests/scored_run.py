@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pandas as pd
-from constant_model import write_constant_model
-from placeholder import LABELS, make_metadata
+from placeholder import LABELS, make_metadata, write_constant_model
 
 from keras_birds.config import Config
 from keras_birds.models.metadata import ModelMetadata

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from constant_model import write_constant_model
+from placeholder import write_constant_model
 
 import keras_birds
 from keras_birds.cli.data import data

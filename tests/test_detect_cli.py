@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from constant_model import write_constant_model
-from placeholder import AUDIO, LABELS, TONES_HZ
+from placeholder import AUDIO, LABELS, TONES_HZ, write_constant_model
 
 RATE = AUDIO.sample_rate_hz
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_waveform_engine as foreign
-from constant_model import write_constant_model
-from placeholder import TONES_HZ
+from placeholder import TONES_HZ, write_constant_model
 
 from keras_birds.distributed import cluster, predict
 from keras_birds.distributed.cluster import Node, check_address, connect

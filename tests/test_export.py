@@ -9,9 +9,8 @@ import onnx
 import onnxruntime
 import pytest
 import soundfile
-from constant_model import make_onnx
 from onnx import TensorProto, helper, numpy_helper
-from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata, make_model, write_fold
+from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata, make_model, make_onnx, write_fold
 from yardstick import copy_weights, gratings, make_yardstick
 
 import keras_birds
@@ -32,7 +31,7 @@ from keras_birds.models.find import bundled_models
 from keras_birds.models.keras_engine import KerasEngine, load_keras_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import example_images, export_onnx
-from keras_birds.nn.build import build_model, dtype_policy
+from keras_birds.nn.build import build_model
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="graphs are traced by torch")
 
@@ -67,20 +66,6 @@ def test_a_network_has_the_same_logits_in_onnx_runtime(network):
     for engine in (OnnxEngine(folder / "model.onnx"), KerasEngine(folder / "model.keras")):
         for n in (1, 4):
             np.testing.assert_allclose(engine.logits(images[:n]), logits[:n], rtol=1e-4, atol=1e-4)
-
-
-def test_a_bfloat16_model_is_exported_in_float32(tmp_path):
-    with dtype_policy("mixed_bfloat16"):
-        mixed = build_model(Config(mel=MEL), len(LABELS))
-        file = write_fold(tmp_path / "fold0", mixed) / "model.onnx"
-        assert keras.config.dtype_policy().name == "mixed_bfloat16"
-    exact = build_model(Config(mel=MEL), len(LABELS))
-    exact.set_weights(mixed.get_weights())
-    images = np.random.default_rng(2).random((2, 32, 32, 1), np.float32)
-    expected = exact.predict_on_batch(images)
-    np.testing.assert_allclose(OnnxEngine(file).logits(images), expected, rtol=0, atol=1e-4)
-    types = {x.data_type for x in onnx.load(file).graph.initializer}
-    assert TensorProto.BFLOAT16 not in types
 
 
 def test_a_model_that_is_not_what_its_metadata_says_is_not_exported(tmp_path):
@@ -141,17 +126,13 @@ def open_torch(path):
     return extra["keras_birds.json"], lambda x: program(torch.from_numpy(x)).numpy()
 
 
-def run_litert(path, inputs, input_kind="waveform"):
+def open_litert(path):
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(str(path), num_threads=1).get_signature_runner()
-    return next(iter(runner(**{input_kind: inputs}).values()))
-
-
-def open_litert(path):
-    archive = zipfile.ZipFile(path)
+    archive, runner = zipfile.ZipFile(path), Interpreter(str(path)).get_signature_runner()
     assert archive.read("labels.txt").decode().split("\n") == list(LABELS)
-    return archive.read("keras_birds.json"), lambda x: run_litert(path, x)
+    (taken,), (given,) = runner.get_input_details(), runner.get_output_details()
+    return archive.read("keras_birds.json"), lambda x: runner(**{taken: x})[given]
 
 
 @pytest.mark.parametrize(
@@ -279,35 +260,33 @@ def test_int8_weights_are_off_by_half_a_level_at_most():
 
 
 @pytest.mark.slow
-def test_torch_takes_any_batch_of_a_network_that_saves_memory_in_training(network, tmp_path):
-    import torch
-
-    folder, images, logits = network
-    out = tmp_path / "network.pt2"
-    export_model([folder / "model.onnx"], out, "mel", "float32", clips(), "torch")
-    program = torch.export.load(out).module()
-    for batch in (1, 3, 40):
-        found = program(torch.from_numpy(np.resize(images, (batch, *images.shape[1:])))).numpy()
-        np.testing.assert_allclose(found, np.resize(logits, (batch, logits.shape[1])), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("precision", "share", "tolerance"),
-    [("float32", 1.05, 1e-3), ("float16", 0.56, 0.02), ("int8-weights", 0.36, 0.005)],
+    ("suffix", "opened", "precision", "share", "tolerance"),
+    [
+        (".pt2", open_torch, "float32", 2, 1e-5),
+        (".tflite", open_litert, "float32", 1.05, 1e-5),
+        (".tflite", open_litert, "float16", 0.56, 0.02),
+        (".tflite", open_litert, "int8-weights", 0.36, 0.005),
+    ],
 )
-def test_litert_of_fewer_bits(network, tmp_path, precision, share, tolerance):
+def test_a_network_in_other_formats_takes_any_batch(
+    network, tmp_path, suffix, opened, precision, share, tolerance
+):
     folder, images, logits = network
-    out, expected = tmp_path / "small.tflite", logits
-    parity = export_model([folder / "model.onnx"], out, "mel", precision, clips(), "litert")
+    out, expected = tmp_path / f"small{suffix}", logits
+    fmt = {v: k for k, v in formats.SUFFIX.items()}[suffix]
+    parity = export_model([folder / "model.onnx"], out, "mel", precision, clips(), fmt)
     assert parity.clips == len(LABELS)
     assert out.stat().st_size < share * (folder / "model.onnx").stat().st_size
-    found = run_litert(out, images, "mel")
-    assert (np.abs(found - logits).max() > 1e-3) == (precision != "float32")
+    function = opened(out)[1]
+    assert (np.abs(function(images) - logits).max() > 1e-3) == (precision != "float32")
     if precision == "int8-weights":  # far off with these weights, in ONNX Runtime as well
         graph = quantize_weights(onnx.load(folder / "model.onnx")).SerializeToString()
         (expected,) = onnxruntime.InferenceSession(graph).run(None, {"mel": images})
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(logits).max())
+    for n in (1, 3, 40):
+        found = function(np.resize(images, (n, *images.shape[1:])))
+        wanted = np.resize(expected, (n, len(LABELS)))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(logits).max())
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

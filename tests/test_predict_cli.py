@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from constant_model import write_constant_model
 from matplotlib.image import imread
-from placeholder import LABELS, TONES_HZ, make_metadata
+from placeholder import LABELS, TONES_HZ, make_metadata, write_constant_model
 
 from keras_birds.labels import Label, LabelSet
 

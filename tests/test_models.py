@@ -1,0 +1,348 @@
+"""What a model file says of itself, the model in the box, and models of others."""
+
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import scipy.special
+import soundfile
+from placeholder import LABELS, make_metadata, make_onnx
+
+from keras_birds.errors import DataError, ModelError
+from keras_birds.inference.classifier import Classifier
+from keras_birds.models.calibration import Calibration, logit, sigmoid
+from keras_birds.models.engines import OnnxEngine, WaveformEngine, read_label_lines
+from keras_birds.models.find import DEFAULT, bundled_models, bundled_name, card_of, resolve_model
+from keras_birds.models.metadata import ModelMetadata, check_labels, joined_id
+from keras_birds.resources import resource
+
+MODEL = resource("assets", "animals.onnx")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+
+
+def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(placeholder_run):
+    path = placeholder_run / "fold0" / "model.onnx"
+    metadata = make_metadata("20250601-101500/fold0")
+    assert ModelMetadata.read_onnx(path) == ModelMetadata.read_json(path.with_name("model.json")) == metadata
+    assert metadata.labels.items == ModelMetadata.read_onnx(path).labels.items
+    props = {x.key: x.value for x in onnx.load(path).metadata_props}
+    assert json.loads(props.pop("keras_birds")) == metadata.to_dict()
+    assert props == {
+        "format_version": "1",
+        "model_id": "20250601-101500/fold0",
+        "licence": "Apache-2.0",
+        "labels": "\n".join(LABELS),
+        "sample_rate_hz": "16000",
+        "clip_s": "2",
+    }
+    # Undefined metrics are null in JSON and NaN in Python.
+    data = make_metadata(metrics={"macro_auc": math.nan}).to_dict()
+    assert data["metrics"] == {"macro_auc": None}
+    assert math.isnan(ModelMetadata.from_dict(data).metrics["macro_auc"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format_version": 2}, r"format_version 1\. Received: 2\. Update"),
+        ({"labels": None}, "complete"),
+        ({"labels": [{"name": "a"}, {"name": "a"}]}, "unique"),
+        ({"audio": {"clip_s": -1}}, "clip_s"),
+        ({"mel": {"n_mels": 64, "wrong": 1}}, "wrong"),
+        ({"mel": ...}, "nothing under 'mel'"),
+        ({"calibration": {"method": "magic"}}, r"method: Input should be 'platt' or 'isotonic'"),
+        ({"calibration": Calibration("platt", 0.9, 0.1, 0.1, ()).to_dict()}, "of 0 labels for 4"),
+    ],
+)
+def test_wrong_metadata_is_named(change, said):
+    data = {k: v for k, v in {**make_metadata().to_dict(), **change}.items() if v is not ...}
+    with pytest.raises(ModelError, match=rf"^x/model\.json: .*{said}.*$"):
+        ModelMetadata.from_dict(data, "x/model.json")
+
+
+def test_a_file_that_holds_no_metadata_is_one_line(placeholder_run, tmp_path):
+    path = tmp_path / "model.json"
+    for content in (b"", b"{", b"\xff\xfe", b"[]"):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.json: model metadata must.*$"):
+            ModelMetadata.read_json(path)
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ModelError, match="existing file"):
+        ModelMetadata.read_onnx(path)
+    whole = (placeholder_run / "fold0" / "model.onnx").read_bytes()
+    for keep in (0, 1, 100, -1):
+        path.write_bytes(whole[:keep])
+        with pytest.raises(ModelError, match=rf"model\.onnx: .*Received: {path.stat().st_size} bytes .*$"):
+            ModelMetadata.read_onnx(path)
+    model = onnx.load_from_string(whole)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"model\.onnx: .* Received: none\. Use a model\.onnx that"):
+        ModelMetadata.read_onnx(path)
+
+
+def test_check_shapes_names_both():
+    metadata = make_metadata()
+    metadata.check_shapes("m", (None, 32, 32, 1), ("batch", 4))
+    metadata.check_shapes("m", ("batch", 32_000), ("batch", 4))
+    for taken, labels in (((32, 64, 1), 4), ((32, 32, 1), 5), ((32, 32), 4), ((31_999,), 4)):
+        with pytest.raises(ModelError, match=r"m: .*\[batch, 32.*\] -> \[batch, 4\]\. Received: \["):
+            metadata.check_shapes("m", (None, *taken), (None, labels))
+
+
+def test_label_sets_are_equal_or_the_difference_is_told():
+    check_labels(LABELS, list(LABELS), "M", "T")
+    for second, said in (
+        (["a", "c", "b"], r"of M and T .*order at position 2: b / c$"),
+        (
+            ["a", "d", *map(str, range(9))],
+            r"3 / 11 labels; only in T: d, 0, 1, 2, 3 and 5 more; only in M: b, c$",
+        ),
+    ):
+        with pytest.raises(ModelError, match=said):
+            check_labels(["a", "b", "c"], second, "M", "T")
+
+
+def test_an_ensemble_is_called_by_its_run_and_folds():
+    assert joined_id(["run/fold0", "run/fold2", "other/fold1"]) == "run/fold0+fold2+other/fold1"
+    assert joined_id(["animals"]) == "animals"
+
+
+def test_probabilities_and_logits_are_each_others_inverse():
+    logits = np.linspace(-12, 12, 9, dtype=np.float32)
+    np.testing.assert_allclose(logit(sigmoid(logits)), logits, atol=0.2)
+    np.testing.assert_array_equal(sigmoid(np.array([-1000.0, 0.0, 1000.0])), [0, 0.5, 1])
+    np.testing.assert_allclose(logit(np.array([0, 1], np.float32)), [-16.118, 16.118], atol=0.2)
+
+
+# --- the model in the box --------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_model_is_small_and_says_what_it_is(animals_dir):
+    assert bundled_models() == {DEFAULT: MODEL}
+    assert [bundled_name(x) for x in (MODEL, MODEL.with_name("other.onnx"))] == ["animals", ""]
+    assert MODEL.stat().st_size < 10e6
+    engine = OnnxEngine(MODEL)
+    metadata = engine.metadata
+    assert (metadata.model_id, metadata.mel.height, metadata.mel.width) == ("animals", 128, 256)
+    assert engine.num_frames == 8
+    taxonomy = pd.read_csv(animals_dir / "taxonomy.csv")
+    assert list(metadata.labels) == list(taxonomy["primary_label"])
+    assert [x.common_name for x in metadata.labels.items] == list(taxonomy["common_name"])
+    card = card_of(MODEL).read_text(encoding="utf-8")
+    headings = ("What it is", "Data", "Licence", "Figures", "Limits", "Use")
+    metrics, error = metadata.metrics, metadata.calibration.error_after
+    figures = (f"{metrics['macro_auc']:.4f}", f"{metrics['top1_accuracy']:.3f}", f"{error:.4f}")
+    assert not [x for x in (*(f"\n## {x}\n" for x in headings), *figures) if x not in card]
+
+
+def test_a_fresh_install_predicts_with_it_and_says_so(animals_dir, run_command):
+    said = (
+        "Model: animals, bundled, as there is no trained run in runs/: 11 labels, licence CC BY-NC 3.0 "
+        "(non-commercial); `keras-birds info animals` says more\n"
+    )
+    for label, options, more in (
+        ("dog", (), ""),
+        ("cow", ("--calibrated",), "Scores are calibrated (platt)\n"),
+        ("rooster", ("--frames", "frames.csv", "--top-k", 1), "Frames: frames.csv\n"),
+    ):
+        clip = sorted((animals_dir / "train_audio" / label).iterdir())[0]
+        code, printed, err = run_command("predict", clip, "--format", "csv", *options)
+        assert (code, err) == (0, said + more)
+        assert printed.splitlines()[1].split(",")[1:3] == ["1", label]
+    assert len(pd.read_csv("frames.csv")) == 8
+
+
+def test_a_run_of_ones_own_is_taken_instead(placeholder_run, tmp_path, write_tone, run_command):
+    clip = write_tone("a.wav", 1200.0, 2, 16_000)
+    (tmp_path / "runs" / "begun" / "fold0").mkdir(parents=True)
+    # Training that didn't end is never replaced in silence.
+    with pytest.raises(ModelError, match="only unfinished runs in runs/"):
+        resolve_model()
+    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
+    code, _, err = run_command("predict", clip)
+    assert (code, err) == (0, "Model: 20250601-101500/fold0+fold1\n")
+    code, printed, err = run_command("predict", clip, "--model", "animals", "--format", "csv")
+    assert (code, err, "whtdov" in printed) == (0, "", False)
+    # A file or folder of that name comes first.
+    shutil.copytree(placeholder_run, tmp_path / "animals")
+    assert resolve_model("animals")[0].parent.name == "fold0"
+
+
+def test_models_lists_what_is_here(placeholder_run, tmp_path, run_command):
+    _, printed, _ = run_command("models")
+    licence = r"CC BY-NC 3\.0 \(non-commercial\)"
+    assert re.search(rf"^animals +keras-birds +11 +0\.\d{{4}} +8\.\d +{licence}$", printed, re.M)
+    mine = tmp_path / "runs" / "mine"
+    shutil.copytree(placeholder_run, mine)
+    shutil.copytree(placeholder_run / "fold0", mine / "full")
+    (mine / "fold0" / "model.onnx").write_bytes(b"nothing")
+    (mine.with_name("begun") / "fold0").mkdir(parents=True)
+    (mine.parent / "notes.txt").touch()
+    code, printed, err = run_command("models", "--format", "json")
+    assert code == 0
+    found = json.loads(printed)
+    assert [x["model"] for x in found] == ["animals", "runs/mine/fold1", "runs/mine/full"]
+    own = {"labels": 4, "macro_auc": 0.9, "from": "training", "file": "runs/mine/fold1/model.onnx"}
+    assert own.items() <= found[1].items()
+    # A damaged model hides no other.
+    damaged = r"Warning: runs/mine/fold0/model\.onnx: must be a whole ONNX file\. Received: 7 bytes.*\n"
+    assert re.fullmatch(damaged, err)
+    _, printed, _ = run_command("models")
+    assert re.search(r"^runs/mine/fold1 +training +4 +0\.9000 +0\.0 +Apache-2\.0$", printed, re.M)
+
+
+def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_command):
+    _, printed, _ = run_command("info", "animals")
+    assert printed.startswith("# animals\n")
+    said = ("model id     animals", "  frog  (Frog, Anura, Amphibia)")
+    assert [x in printed for x in said] == [True, True]
+    _, printed, _ = run_command("info", placeholder_run)
+    # The members of a run share their labels.
+    said = ("model id", "Amazon Kingfisher", "16,000 Hz, clips of 2 s", "calibration  none")
+    assert [printed.count(x) for x in said] == [2, 1, 1, 2]
+    code, printed, _ = run_command("info", "animals", "--format", "json")
+    found = json.loads(printed)
+    assert (code, found["card"][:9], found["members"][0]["model_id"]) == (0, "# animals", "animals")
+    code, _, err = run_command("info", "none")
+    assert (code, "or one of animals" in err) == (2, True)
+
+
+# --- models of others, shaped as BirdNET's and Perch's exports are ---------------------------------------------------
+
+
+RATE, WINDOW_S = 48_000, 3.0
+SAMPLES = round(RATE * WINDOW_S)
+FOREIGN_LABELS = ("Turdus merula_Common Blackbird", "Human vocal", "Pica pica_Eurasian Magpie")
+TONES_HZ = (1000.0, 3000.0, 7000.0)
+
+
+def write_model(
+    path, batch="batch", samples="samples", activation="Identity", num_labels=3, extra_output=False
+):
+    """Logits are the power at each label's tone: `20 * amplitude ** 2 - 1`; with `"Sigmoid"` probabilities."""
+    phases = 2 * np.pi * np.outer(np.arange(SAMPLES) / RATE, TONES_HZ[:num_labels])
+    # Embeddings, as many such models give them beside the scores.
+    extra = f"float[{batch}, {SAMPLES}] x2, " if extra_output else ""
+    graph = f"""(float[{batch}, {samples}] x) => ({extra}float[{batch}, {num_labels}] out) {{
+        a = MatMul(x, sine) b = MatMul(x, cosine) aa = Mul(a, a) bb = Mul(b, b) power = Add(aa, bb)
+        scaled = Mul(power, scale) logits = Add(scaled, bias) out = {activation}(logits)
+        {"x2 = Mul(x, scale)" if extra_output else ""} }}"""
+    sine, cosine = np.sin(phases) * 2 / SAMPLES, np.cos(phases) * 2 / SAMPLES
+    onnx.save(make_onnx(graph, sine=sine, cosine=cosine, scale=20.0, bias=-1.0), path)
+    return path
+
+
+@pytest.fixture
+def labels(tmp_path):
+    (tmp_path / "labels.txt").write_text("\n".join(FOREIGN_LABELS) + "\n", encoding="utf-8")
+    return tmp_path / "labels.txt"
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """9.5 s at 22 kHz: a tone of each label in turn, 3 s each."""
+    t = np.arange(3 * 22_050) / 22_050
+    samples = np.concatenate([0.5 * np.sin(2 * np.pi * hz * t + 0.7) for hz in TONES_HZ])
+    soundfile.write(tmp_path / "a.wav", np.append(samples, np.zeros(11_025)), 22_050, "FLOAT")
+    return tmp_path / "a.wav"
+
+
+@pytest.mark.parametrize(
+    ("made", "output"),
+    [
+        ({"samples": SAMPLES}, "logits"),
+        ({"batch": 1}, "logits"),
+        ({"batch": 2, "samples": SAMPLES}, "logits"),
+        ({"batch": 4, "samples": "n", "activation": "Sigmoid", "extra_output": True}, "probabilities"),
+    ],
+)
+def test_sound_at_the_models_rate_goes_in_and_scores_come_out(tmp_path, labels, recording, made, output):
+    path = write_model(tmp_path / "model.onnx", **made)
+    engine = WaveformEngine(path, read_label_lines(labels), RATE, WINDOW_S, output)
+    frame = Classifier([engine]).scores(recording)
+    assert frame["start_s"].tolist() == [0, 3, 6]
+    expected = scipy.special.expit(np.where(np.eye(3) > 0, 20 * 0.25 - 1, -1))
+    np.testing.assert_allclose(frame[list(FOREIGN_LABELS)].to_numpy(), expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("made", "window_s", "said"),
+    [
+        ({"samples": SAMPLES}, 5.0, r"must take float \[batch, 240000\].*Received: x .*144000"),
+        ({"num_labels": 2}, WINDOW_S, r"one output \[batch, 3\].*Received: out .*\['batch', 2\]"),
+        ({}, WINDOW_S, r"must be from 0 to 1\. Received: .*--output logits"),
+    ],
+)
+def test_a_graph_that_does_not_fit_is_refused_with_what_it_is(
+    tmp_path, labels, recording, made, window_s, said
+):
+    path = write_model(tmp_path / "model.onnx", **made)
+    with pytest.raises(ModelError, match=said):
+        Classifier([WaveformEngine(path, read_label_lines(labels), RATE, window_s, "probabilities")]).scores(
+            recording
+        )
+
+
+def test_label_lines_give_names_where_they_hold_them(tmp_path, labels):
+    assert [(x.name, x.scientific_name, x.common_name) for x in read_label_lines(labels).items] == [
+        (FOREIGN_LABELS[0], "Turdus merula", "Common Blackbird"),
+        (FOREIGN_LABELS[1], "", ""),
+        (FOREIGN_LABELS[2], "Pica pica", "Eurasian Magpie"),
+    ]
+    labels.write_text("\n\n")
+    for path, said in ((labels, "one label a line"), (tmp_path / "gone.txt", "--labels must be readable")):
+        with pytest.raises(DataError, match=f"{path}: .*{said}"):
+            read_label_lines(path)
+
+
+@pytest.fixture
+def run(run_command, tmp_path, labels, recording):
+    def call(command, activation, *options):
+        model = write_model(tmp_path / "foreign.onnx", activation=activation)
+        foreign = ("--model", model, "--labels", labels, "--sample-rate", RATE, "--window-s", WINDOW_S)
+        return run_command(command, recording, *foreign, *options)
+
+    return call
+
+
+def test_the_commands_tell_probabilities_read_as_logits(run, tmp_path):
+    out = tmp_path / "out"
+    for activation, options, is_told in (
+        ("Sigmoid", (), True),
+        ("Sigmoid", ("--output", "probabilities"), False),
+        ("Identity", (), False),
+    ):
+        for command, more in (
+            ("predict", ()),
+            ("detect", ("--out", out / f"{activation}{len(options)}", "--format", "raven")),
+        ):
+            code, _, err = run(command, activation, *options, *more)
+            assert (code, "Pass --output probabilities" in err) == (0, is_told)
+    table = (out / "Identity0" / "detections.Table.1.selections.txt").read_text()
+    assert "Common Blackbird\tTurdus merula\t" in table
+
+
+def test_a_regional_list_goes_on_without_what_the_model_does_not_know(run, tmp_path):
+    species = tmp_path / "region.txt"
+    species.write_text("Pica pica_Elster\nCorvus corax_Kolkrabe\nHuman vocal\n", encoding="utf-8")
+    options = ("--out", tmp_path / "out", "--species", species)
+    code, _, err = run("detect", "Identity", *options, "--strict-species")
+    assert (code, "knows. Received: Corvus corax_Kolkrabe" in err) == (1, True)
+    code, _, err = run("detect", "Identity", *options)
+    told = "the model doesn't know Corvus corax_Kolkrabe; left out"
+    assert (code, "Warning: " in err, told in err) == (0, True, True)
+    found = (tmp_path / "out" / "detections.csv").read_text()
+    assert ("Pica pica" in found, "Turdus" in found) == (True, False)
