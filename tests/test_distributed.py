@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_waveform_engine as foreign
+import test_models as foreign
 from placeholder import TONES_HZ, write_constant_model
 
 from keras_birds.distributed import cluster, predict
@@ -99,7 +99,10 @@ def test_groups_grow_to_what_takes_seconds_and_have_absolute_paths(tmp_path, mon
 def test_a_packed_model_is_loaded_where_its_files_are_not(placeholder_run, write_tone, tmp_path, engine):
     clip, run = write_tone("clip.wav", 3000.0), shutil.copytree(placeholder_run, tmp_path / "copy")
     if engine == "waveform":
-        path, labels = foreign.write_model(run / "a.onnx", activation="Sigmoid"), LabelSet(foreign.LABELS)
+        path, labels = (
+            foreign.write_model(run / "a.onnx", activation="Sigmoid"),
+            LabelSet(foreign.FOREIGN_LABELS),
+        )
         model = WaveformEngine(path, labels, foreign.RATE, foreign.WINDOW_S, "probabilities")
         classifier = Classifier([model])
     else:
