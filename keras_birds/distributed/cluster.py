@@ -67,14 +67,7 @@ def connect(address: str) -> Iterator[None]:
 
 
 def check_address(address: str) -> Any:
-    """Checks what an address looks like, and that Ray is installed.
-
-    Returns:
-        The package `ray`.
-
-    Raises:
-        ConfigError: if either isn't so.
-    """
+    """The package `ray`; a `ConfigError` if it isn't installed, or the address is none."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     is_host = bool(colon and host and port.isdecimal() and "/" not in host)
     if address not in ("auto", "local") and not is_host:

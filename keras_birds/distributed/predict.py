@@ -84,11 +84,7 @@ class ClusterScorer:
         self._looked_at = -math.inf
 
     def __enter__(self) -> "ClusterScorer":
-        """Starts a worker, which has loaded the model when this returns.
-
-        Raises:
-            KerasBirdsError: if no worker can be started.
-        """
+        """Starts a worker, which has loaded the model when this returns; a `KerasBirdsError` if none can be started."""
         import ray
 
         self._task = ray.remote(max_retries=0)(score_group)
@@ -212,18 +208,14 @@ class ClusterScorer:
         for part in parts:
             if part.losses >= MAX_LOSSES:
                 reason = f"{MAX_LOSSES} worker processes died while they read it"
-                nothing, labels = np.zeros(0), len(self._classifier.labels)
+                no_s, no_channel = np.zeros(0), np.zeros(0, np.int16)
+                no_scores = np.zeros((0, len(self._classifier.labels)), np.float32)
                 status = RecordingStatus(part.names[0], "corrupt", reason)
-                empty = nothing, nothing, nothing.astype(np.int16), np.zeros((0, labels), np.float32)
-                part.scores = [RecordingScores(status, *empty)]
+                part.scores = [RecordingScores(status, no_s, no_s, no_channel, no_scores)]
         return parts
 
     def _look(self) -> None:
-        """Adapts to the nodes that are there.
-
-        Raises:
-            KerasBirdsError: if there was none for `_GIVE_UP_S`: a batch never hangs.
-        """
+        """Adapts to the nodes that are there; a batch never hangs where none comes back for `_GIVE_UP_S`."""
         now = time.monotonic()
         if now - self._looked_at < _LOOK_EVERY_S:
             return
@@ -257,8 +249,7 @@ def divide(found: Sequence[Node], cpus: int | None, uses_gpus: bool) -> tuple[tu
     Returns:
         Processors and GPUs of a worker, and how many workers the nodes have room for.
     """
-    with_gpus = [x for x in found if x.gpus and uses_gpus]
-    if with_gpus:
+    if with_gpus := [x for x in found if x.gpus and uses_gpus]:
         each = max(1, min(x.cpus // x.gpus for x in with_gpus))
         return (each, 1), sum(min(x.gpus, x.cpus // each) for x in with_gpus)
     if cpus is None:

@@ -79,8 +79,7 @@ def fold_resources(found: Sequence[Node]) -> tuple[int, int]:
     """
     if not found:
         raise KerasBirdsError("The cluster must have nodes with processors. Received: none; see `ray status`")
-    with_gpus = [x for x in found if x.gpus]
-    if with_gpus:
+    if with_gpus := [x for x in found if x.gpus]:
         return max(1, min(x.cpus // x.gpus for x in with_gpus)), 1
     largest = max(x.cpus for x in found)
     return min(x.cpus for x in found if 2 * x.cpus > largest), 0

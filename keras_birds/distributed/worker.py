@@ -12,6 +12,7 @@ import keras_birds
 from keras_birds.errors import ConfigError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
+from keras_birds.labels import LabelSet
 from keras_birds.models.engines import Engine, WaveformEngine, load_engine
 
 _loaded: dict[str, Classifier] = {}
@@ -20,17 +21,14 @@ _loaded: dict[str, Classifier] = {}
 
 @dataclass(frozen=True)
 class PackedEngine:
-    """A model's files, to be loaded where nobody has its path.
+    """A model's files, by name, to be loaded where nobody has its path, which is for messages.
 
-    Args:
-        path: of the model, for messages.
-        files: contents of the model and its metadata by file name.
-        waveform: what a model of others doesn't say of itself: arguments of `WaveformEngine`.
+    `waveform` is what a model of others doesn't say of itself: labels, sample rate, length of window and output.
     """
 
     path: Path
     files: dict[str, bytes]
-    waveform: dict[str, Any] | None
+    waveform: tuple[LabelSet, int, float, str] | None
 
     @classmethod
     def of(cls, engine: Engine) -> "PackedEngine":
@@ -39,12 +37,8 @@ class PackedEngine:
         if engine.path.suffix.lower() == ".keras":
             paths += [x for x in map(engine.path.with_suffix, (".onnx", ".json")) if x.is_file()][:1]
         if isinstance(engine, WaveformEngine):
-            waveform = {
-                "labels": engine.metadata.labels,
-                "sample_rate_hz": engine.metadata.audio.sample_rate_hz,
-                "window_s": engine.metadata.audio.clip_s,
-                "output": engine.output,
-            }
+            audio = engine.metadata.audio
+            waveform = (engine.metadata.labels, audio.sample_rate_hz, audio.clip_s, engine.output)
         return cls(engine.path, {x.name: x.read_bytes() for x in paths}, waveform)
 
     def load(self, provider: str | None) -> Engine:
@@ -53,8 +47,11 @@ class PackedEngine:
             for name, content in self.files.items():
                 Path(folder, name).write_bytes(content)
             path = Path(folder, self.path.name)
-            load = load_engine if self.waveform is None else WaveformEngine
-            engine: Engine = load(path, provider=provider, **(self.waveform or {}))
+            engine: Engine
+            if self.waveform is None:
+                engine = load_engine(path, provider)
+            else:
+                engine = WaveformEngine(path, *self.waveform, provider)
         engine.path = self.path
         return engine
 
@@ -107,15 +104,10 @@ class GroupScores:
 
 
 def score_group(model: list[Any], places: tuple[str, ...], options: ScoreOptions) -> GroupScores:
-    """Scores a group of recordings; Ray makes a task of it.
+    """Scores a group of recordings, at URLs and absolute paths; Ray makes a task of it.
 
-    Args:
-        model: a reference to a `PackedModel`, in a list so that Ray hands it on as it is.
-        places: URLs and absolute paths.
-        options: how they are cut.
-
-    Raises:
-        KerasBirdsError: as `PackedModel.load` and `score_recordings`.
+    `model` is a reference to a `PackedModel`, in a list so that Ray hands it on as it is. Raises what
+    `PackedModel.load` and `score_recordings` raise.
     """
     import ray
 

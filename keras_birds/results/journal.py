@@ -8,7 +8,7 @@ lines, or half a line, and both are dropped when the folder is opened again.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -32,41 +32,35 @@ class Entry:
     score_rows: int = 0
 
 
-class Entries:
-    """What a journal says of recordings; `by_file` has the last entry of each, in the order of their first ones."""
+class Journal:
+    """What a folder of results says of its recordings: read as it is, or open for the one process that may write it.
 
-    def __init__(self) -> None:
-        self.by_file: dict[str, Entry] = {}
-        self._lines: list[Entry] = []
-
-    def add(self, entry: Entry) -> None:
-        """Takes another line."""
-        self._lines.append(entry)
-        self.by_file[entry.recording.file] = entry
-
-    def shards(self) -> Iterator[tuple[int, list[tuple[Entry, bool]]]]:
-        """Numbers of the shards that count, each with all its entries in order and whether they still count."""
-        for number, group in groupby((x for x in self._lines if x.shard >= 0), key=lambda x: x.shard):
-            entries = [(x, self.by_file[x.recording.file] is x) for x in group]
-            if any(is_current for _, is_current in entries):
-                yield number, entries
-
-
-class Journal(Entries):
-    """An open journal, which only one process may write.
+    `by_file` has the last entry of each recording, in the order of their first ones.
 
     Args:
         folder: of the results; made if it isn't there.
-        settings: what scores depend on, as plain data; must equal those of an earlier run in the folder.
+        settings: what scores depend on, as plain data; must equal those of an earlier run in the folder. `None` reads
+            entries of any settings, and changes nothing.
 
     Raises:
         ConfigError: if the folder belongs to other settings or isn't a folder of results; it names what differs.
+        DataError: if there is nothing to be read.
         KerasBirdsError: if it can't be written, or another process is writing it.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]):
-        super().__init__()
+    def __init__(self, folder: Path, settings: dict[str, Any] | None):
+        self.by_file: dict[str, Entry] = {}
+        self._lines: list[Entry] = []
         self._path = folder / JOURNAL
+        if settings is None:
+            try:
+                self._read(None)
+            except OSError as error:
+                raise DataError(
+                    f"results must be a folder that `keras-birds detect --out FOLDER` left. Received: {folder} "
+                    f"({JOURNAL}: {error.strerror or error})"
+                ) from None
+            return
         if not self._path.exists() and _holds_something(folder):
             raise ConfigError(
                 f"--out must be a new or empty folder, or one of results to go on with. Received: {folder}, which "
@@ -88,7 +82,7 @@ class Journal(Entries):
             ) from None
         try:
             self._lock()
-            whole = _read(self._path, self, settings)
+            whole = self._read(settings)
             self._file.truncate(whole)
             self._file.seek(whole)
         except BaseException:
@@ -124,53 +118,48 @@ class Journal(Entries):
                 f"{self._path} can't be written. Received: {error.strerror or error}. Free some space; the same "
                 "command goes on"
             ) from None
+        self._add(entries)
+
+    def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            self.add(entry)
+            self._lines.append(entry)
+            self.by_file[entry.recording.file] = entry
 
     def close(self) -> None:
         """Lets another process write."""
         self._file.close()
 
+    def shards(self) -> Iterator[tuple[int, list[tuple[Entry, bool]]]]:
+        """Numbers of the shards that count, each with all its entries in order and whether they still count."""
+        for number, group in groupby((x for x in self._lines if x.shard >= 0), key=lambda x: x.shard):
+            entries = [(x, self.by_file[x.recording.file] is x) for x in group]
+            if any(is_current for _, is_current in entries):
+                yield number, entries
 
-def read_journal(folder: Path) -> Entries:
-    """The entries of a folder as it is now, whatever its settings; nothing is changed.
-
-    Raises:
-        DataError: if there are none, or they can't be read.
-    """
-    entries = Entries()
-    try:
-        _read(folder / JOURNAL, entries, None)
-    except OSError as error:
-        raise DataError(
-            f"results must be a folder that `keras-birds detect --out FOLDER` left. Received: {folder} "
-            f"({JOURNAL}: {error.strerror or error})"
-        ) from None
-    return entries
-
-
-def _read(path: Path, entries: Entries, settings: dict[str, Any] | None) -> int:
-    """Takes the entries, of any settings if `settings` is None; how many bytes are whole lines."""
-    whole = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                data = json.loads(line)
-                if number == 0:
-                    _check_header(path, data, settings)
-                else:
-                    entries.add(Entry(RecordingStatus(**data.pop("recording")), **data))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise KerasBirdsError(
-                    f"{path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose "
-                    "another --out"
-                ) from None
-            whole += len(line)
-    if not whole:
-        raise KerasBirdsError(f"{path} must begin with its settings. Received: none. Choose another --out")
-    return whole
+    def _read(self, settings: dict[str, Any] | None) -> int:
+        """Takes the entries, of any settings if `settings` is None; how many bytes are whole lines."""
+        whole = 0
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    data = json.loads(line)
+                    if number == 0:
+                        _check_header(self._path, data, settings)
+                    else:
+                        self._add([Entry(RecordingStatus(**data.pop("recording")), **data)])
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    raise KerasBirdsError(
+                        f"{self._path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose "
+                        "another --out"
+                    ) from None
+                whole += len(line)
+        if not whole:
+            raise KerasBirdsError(
+                f"{self._path} must begin with its settings. Received: none. Choose another --out"
+            )
+        return whole
 
 
 def _check_header(path: Path, stored: dict[str, Any], wanted: dict[str, Any] | None) -> None:
@@ -181,8 +170,8 @@ def _check_header(path: Path, stored: dict[str, Any], wanted: dict[str, Any] | N
         )
     had = stored["settings"]
     wanted = had if wanted is None else wanted
-    keys = [key for key in {**wanted, **had} if wanted.get(key) != had.get(key)]
-    differences = [f"{key} is {_short(wanted.get(key))}, was {_short(had.get(key))}" for key in keys]
+    names = [x for x in {**wanted, **had} if wanted.get(x) != had.get(x)]
+    differences = [f"{x} is {_short(wanted.get(x))}, was {_short(had.get(x))}" for x in names]
     if differences:
         raise ConfigError(
             f"--out {path.parent} holds results of other settings, which aren't mixed. Received: "

@@ -26,7 +26,7 @@ from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import DetectionRules, detect, summarise
-from keras_birds.results.journal import Entries, Entry, Journal, read_journal
+from keras_birds.results.journal import Entry, Journal
 from keras_birds.results.shards import ShardReader, ShardWriter
 from keras_birds.results.writers.files import new_text
 from keras_birds.text import csv_writer, storable
@@ -78,10 +78,10 @@ class Results:
         self._seen: set[str] = set()
         self._gone: dict[str, str] = {}  # why recordings weren't seen
         self._remove_unlisted()
-        self._next = 1 + max((x for x, _ in self._journal.shards()), default=0)
-        self._begin_shard()
+        self._begin_shard(1 + max((x for x, _ in self._journal.shards()), default=0))
 
-    def _begin_shard(self) -> None:
+    def _begin_shard(self, number: int) -> None:
+        self._next = number
         self._waiting: list[Entry] = []
         self._writers = {x: ShardWriter(self.folder / x / _shard_name(self._next)) for x in _KINDS}
         self._waiting_bytes = 0
@@ -146,12 +146,12 @@ class Results:
         for table in detect(scored, self._labels, self.rules, self._model_id):
             self._write("detections", table)
             detections += len(table)
-        summary = summarise(scored, self._labels, self.rules)
+        summary, score_rows = summarise(scored, self._labels, self.rules), 0
         self._write("summary", summary)
         if self._keep_scores:
+            score_rows = len(scored.scores)
             self._write("scores", _score_table(scored, self._labels))
         recording = replace(recording, detections=detections)
-        score_rows = len(scored.scores) if self._keep_scores else 0
         self._waiting.append(Entry(recording, self._next, len(summary), score_rows))
         if self._waiting_bytes > _SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
             self.flush()
@@ -168,8 +168,7 @@ class Results:
         for writer in self._writers.values():
             writer.finish()
         self._journal.append(self._waiting)
-        self._next += 1
-        self._begin_shard()
+        self._begin_shard(self._next + 1)
 
     def _remove_unlisted(self) -> None:
         """Removes half-written files, and shards that no entry of the journal counts on."""
@@ -180,13 +179,10 @@ class Results:
             path.unlink()
 
     def read(self, kind: str) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
-        """Every scored recording's rows, a recording at a time, in the order in which they were scored.
+        """Every scored recording's rows of a `kind`: `"detections"`, `"summary"` or `"scores"`.
 
-        Of a recording there may be more than memory holds: its batches are read as they are asked for, before the next
-        recording's.
-
-        Args:
-            kind: `"detections"`, `"summary"` or `"scores"`.
+        A recording at a time, in the order in which they were scored. One may have more rows than memory holds: its
+        batches are read as they are asked for, before the next recording's.
         """
         for entry, rows in _read(self.folder, self._journal, (kind,)):
             yield entry.recording, rows[kind]
@@ -228,7 +224,7 @@ def read_detections(folder: Path) -> "Iterator[tuple[RecordingStatus, Iterator[p
     """
     import pyarrow as pa
 
-    journal = read_journal(folder)
+    journal = Journal(folder, None)
     try:
         for entry, rows in _read(folder, journal, ("detections",)):
             yield entry.recording, rows["detections"]
@@ -240,7 +236,7 @@ def read_detections(folder: Path) -> "Iterator[tuple[RecordingStatus, Iterator[p
 
 
 def _read(
-    folder: Path, journal: Entries, kinds: Sequence[str], shards: Collection[int] | None = None
+    folder: Path, journal: Journal, kinds: Sequence[str], shards: Collection[int] | None = None
 ) -> "Iterator[tuple[Entry, dict[str, Iterator[pa.RecordBatch]]]]":
     for number, entries in journal.shards():
         if shards is not None and number not in shards:
@@ -268,7 +264,6 @@ def result_settings(
     for engine in ensemble.engines:
         with engine.path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    same = len(set(rules.thresholds)) == 1
     chosen = [x for x, is_chosen in zip(ensemble.labels, rules.species, strict=True) if is_chosen]
     return {
         "model_id": ensemble.model_id,
@@ -279,7 +274,7 @@ def result_settings(
         "channel": options.channel,
         "keep_scores": keep_scores,
         **asdict(rules),
-        "thresholds": rules.thresholds[0] if same else rules.thresholds,
+        "thresholds": rules.thresholds if len(set(rules.thresholds)) > 1 else rules.thresholds[0],
         "species": "all" if all(rules.species) else chosen,
     }
 
@@ -297,13 +292,12 @@ def _score_table(found: RecordingScores, labels: LabelSet) -> "pa.Table":
     """Columns file, channel, start_s, end_s, then float16 probabilities, a column a label."""
     import pyarrow as pa
 
-    name = storable(found.recording.file)
+    names = pa.array([storable(found.recording.file)])
     columns = {
-        "file": pa.DictionaryArray.from_arrays(np.zeros(len(found.scores), np.int32), pa.array([name])),
+        "file": pa.DictionaryArray.from_arrays(np.zeros(len(found.scores), np.int32), names),
         "channel": pa.array(found.channel, pa.int16()),
         "start_s": pa.array(found.start_s, pa.float64()),
         "end_s": pa.array(found.end_s, pa.float64()),
     }
-    scores = found.scores.astype(np.float16)
-    names = [*columns, *labels]
-    return pa.table([*columns.values(), *(pa.array(x, pa.float16()) for x in scores.T.copy())], names=names)
+    scores = found.scores.astype(np.float16).T.copy()
+    return pa.table([*columns.values(), *scores], [*columns, *labels])
