@@ -26,6 +26,7 @@ from keras_birds.inference.classifier import Classifier, load
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
 from keras_birds.models.engines import WaveformEngine
+from keras_birds.results.results import Results
 
 # Ray's own lock on the tests' clusters, with a key that nobody keeps; read when Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -270,33 +271,27 @@ def test_a_cluster_whose_processors_are_taken_is_given_up(batch, monkeypatch):
     assert "Waiting for the cluster's processors" in said[0]
 
 
-def start_command(*arguments, cwd):
-    code = "import keras_birds.distributed.predict as p; p.GROUP_S = 0.05; "
-    command = [sys.executable, "-c", code + "from keras_birds.cli.main import main; main()", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **pipes, start_new_session=True, cwd=cwd)
-
-
 @pytest.mark.slow
-def test_ray_local_on_the_command_line_goes_on_after_ctrl_c_and_gives_the_same_files(batch, tmp_path):
-    arguments = ("detect", "disk", "--model", "model.onnx", "--out")
-    on_ray = (*arguments, tmp_path / "ray", "--ray", "local")
-    plain = start_command(*arguments, tmp_path / "plain", cwd=batch)
-    printed, err = plain.communicate(timeout=120)
-    assert plain.returncode == 1, err
-    stopped = start_command(*on_ray, cwd=batch)
-    while not any("ray::score_group" in x for x in command_lines()):
-        assert stopped.poll() is None
-        time.sleep(0.01)
-    os.killpg(stopped.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-    _, err = stopped.communicate(timeout=60)
-    assert (stopped.returncode, err.splitlines()[-1]) == (130, "Stopped."), err
-    again = start_command(*on_ray, cwd=batch)
-    stdout, err = again.communicate(timeout=120)
-    assert again.returncode == 1, err
-    assert stdout.replace(str(tmp_path / "ray"), "") == printed.replace(str(tmp_path / "plain"), "")
+@pytest.mark.usefixtures("names")
+def test_the_command_goes_on_after_ctrl_c_and_gives_the_same_files(run_command, monkeypatch):
+    detect, add, done = ("detect", "disk", "--model", "model.onnx", "--out"), Results.add, []
+
+    def interrupted(self, scored):
+        done.append(scored)
+        if len(done) == 30:
+            raise KeyboardInterrupt
+        return add(self, scored)
+
+    code, printed, _ = run_command(*detect, "plain")
+    assert code == 1
+    monkeypatch.setattr(Results, "add", interrupted)
+    code, _, err = run_command(*detect, "ray", "--ray", "local")
+    assert (code, err.splitlines()[-1]) == (130, "Stopped.")
+    code, out, err = run_command(*detect, "ray", "--ray", "local")
+    assert (code, out) == (1, printed.replace("plain", "ray"))
+    assert "81 recordings: 51 scored, 29 scored before, 1 failed" in err
     for name in ("detections.csv", "manifest.csv", "summary.csv", "activity.csv"):
-        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "ray" / name).read_bytes()
+        assert Path("plain", name).read_bytes() == Path("ray", name).read_bytes()
 
 
 @pytest.mark.slow
@@ -309,14 +304,6 @@ def test_what_listens_and_is_not_ray_is_given_up(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     said = f"KerasBirdsError: --ray must name a cluster that runs and answers. Received: {address}"
     assert said in done.stderr
-
-
-def command_lines():
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
 
 
 @pytest.mark.slow

@@ -4,31 +4,24 @@ import csv
 import os
 import shutil
 from collections import Counter
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from placeholder import LABELS, TONES_HZ
+from placeholder import LABELS
 
 from keras_birds.audio import reader
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import ConfigError
 from keras_birds.inference.recording_status import RecordingStatus
 from keras_birds.inference.scorer import RecordingScores
-from keras_birds.labels import LabelSet
+from keras_birds.labels import Label, LabelSet
 from keras_birds.results.detections import DetectionRules, detection_schema
 from keras_birds.results.results import Results, read_detections
 from keras_birds.results.segments import PICKS, SEGMENT_COLUMNS, SegmentPicker, cut_segments
-
-FOLDERS = {
-    "1139490": "1139490",
-    "a/b": "a%2Fb",
-    'say "who"\nnow': "say %22who%22%0Anow",
-    "鳥 ñandú": "鳥 ñandú",
-    "..": "%2E%2E",
-}
 
 
 def results_of(folder, files, windows=2, score=0.5, labels=LABELS, window_s=2.0):
@@ -87,37 +80,37 @@ def segments(run_command):
     return call
 
 
-def test_each_clip_holds_its_label_s_tone_as_the_recording_has_it(
-    run_command, segments, placeholder_run, tmp_path
+def test_the_table_has_a_row_for_each_clip_also_of_names_that_no_file_system_takes(
+    segments, write_tone, tmp_path
 ):
-    rate, order, clips = 44_100, (2, 0, 3, 1), tmp_path / "clips"
-    t = np.arange(8 * rate) / rate
-    tones = np.concatenate([0.5 * np.sin(2 * np.pi * TONES_HZ[k] * t) for k in order])
-    samples = np.stack([tones, tones], axis=1) + np.random.default_rng(0).normal(0, 0.005, (len(tones), 2))
-    recording = tmp_path / "P1_20250601_053000.flac"
-    soundfile.write(recording, samples, rate)
-    native, _ = soundfile.read(recording, dtype="int16")
-    detect = ("detect", recording, "--model", placeholder_run, "--threshold", 0, "--top-k", 1)
-    assert run_command(*detect, "--out", tmp_path / "results")[0] == 0
-    printed = segments(tmp_path / "results", "--out", clips, "--seconds", 1.5)
-    assert printed == (f"{clips / 'segments.csv'}\n", f"16 clips of 4 labels: {clips}\n")
+    names = (
+        "two\nlines.wav",
+        os.fsdecode(b"caf\xe9.wav"),
+        "%0A.wav",
+        "p/same.wav",
+        "q/SAME.wav",
+        "q/same.wav",
+    )
+    files, tone, clips = [str(tmp_path / x) for x in names], write_tone("tone.wav"), tmp_path / "clips"
+    for file in files:
+        Path(file).parent.mkdir(exist_ok=True)
+        shutil.copy(tone, file)
+    frog = Label("1139490", "Lithobates palmipes", "Amazon River Frog")
+    labels = LabelSet([frog, Label('a/"b"\n'), Label("..")])
+    results_of(tmp_path / "results", files, 1, 0.75, labels, window_s=5.0)
+    printed = segments(tmp_path / "results", "--out", clips, "--seconds", 3, "--format", "wav")
+    assert printed == (f"{clips / 'segments.csv'}\n", f"18 clips of 3 labels: {clips}\n")
+    stems = ("two%0Alines_0s", "caf%ED%B3%A9_0s", "%250A_0s", "same_0s", "SAME_0s_2", "same_0s_3")
     rows = read(clips)
-    assert [x["label"] for x in rows] == [x for x in sorted(LABELS) for _ in range(4)]
-    for row in rows:
-        label = LABELS.index(row["label"])
-        item = LABELS.items[label]
-        start, score = row["start_s"].removesuffix(".0"), row["score"]
-        begin_s = float(start) + 0.25
-        # The label's tone sounds there.
-        assert 8 * order.index(label) <= float(start) < 8 * order.index(label) + 8
-        clip = f"{item.name}/{float(score):.3f}_P1_20250601_053000_{start}s.flac"
-        expected = (clip, item.name, item.scientific_name, item.common_name, score, str(recording), "0")
-        times = (f"{start}.0", f"{int(start) + 2}.0", f"{begin_s}", f"{begin_s + 1.5}")
-        assert row == dict(zip(SEGMENT_COLUMNS, (*expected, *times, ""), strict=True))
-        samples, clip_rate = soundfile.read(clips / clip, dtype="int16")
-        assert clip_rate == rate
-        np.testing.assert_array_equal(samples, native[round(begin_s * rate) : round((begin_s + 1.5) * rate)])
-    assert {x.relative_to(clips).as_posix() for x in clips.rglob("*.flac")} == {x["clip"] for x in rows}
+    assert {(x["clip"], x["file"]) for x in rows} == {
+        (f"{folder}/0.750_{stem}.wav", file)
+        for folder in ("1139490", "a%2F%22b%22%0A", "%2E%2E")
+        for stem, file in zip(stems, files, strict=True)
+    }
+    assert [x["label"] for x in rows] == [x for x in sorted(labels) for _ in files]
+    about = ("1139490/0.750_%250A_0s.wav", *astuple(frog)[:3], "0.75", str(tmp_path / "%0A.wav"), "0")
+    assert rows[6] == dict(zip(SEGMENT_COLUMNS, (*about, "0.0", "5.0", "1.0", "4.0", ""), strict=True))
+    assert {soundfile.info(clips / x["clip"]).frames for x in rows} == {3 * 32_000}
 
 
 def test_best_are_the_highest_scores_of_each_label():
@@ -218,27 +211,6 @@ def test_wrong_options_are_refused(tmp_path):
         cut_segments([], tmp_path / "clips", fmt="mp3")
 
 
-def test_names_that_no_file_system_takes(segments, write_tone, tmp_path):
-    tone = write_tone("x" * 250 + ".wav")
-    names = ('a "b".wav', "two\nlines.wav", "鳥 ñ.wav", os.fsdecode(b"caf\xe9.wav"), "%0A.wav")
-    files = [str(tone)]
-    for name in (*names, "p/same.wav", "q/same.wav", "q/SAME.wav"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        files.append(str(shutil.copy(tone, tmp_path / name)))
-    results_of(tmp_path / "results", files, 1, 0.75, LabelSet(FOLDERS), window_s=5.0)
-    segments(tmp_path / "results", "--out", tmp_path / "clips")
-    rows = read(tmp_path / "clips")
-    assert {(x["label"], x["file"]) for x in rows} == {(x, y) for x in FOLDERS for y in files}
-    assert len({x["clip"].casefold() for x in rows}) == len(rows) == len(FOLDERS) * len(files)
-    assert {x["label"]: x["clip"].partition("/")[0] for x in rows} == FOLDERS
-    assert {x.name for x in (tmp_path / "clips").iterdir()} == {*FOLDERS.values(), "segments.csv"}
-    stems = ("a %22b%22_0s", "two%0Alines_0s", "鳥 ñ_0s", "%250A_0s", "same_0s", "SAME_0s_2", "same_0s_3")
-    frog = {Path(x["clip"]).name for x in rows if x["label"] == "1139490"}
-    assert {f"0.750_{x}.flac" for x in stems} < frog
-    assert len([x for x in frog if x.startswith("0.750_caf%")]) == 1
-    assert {soundfile.info(tmp_path / "clips" / x["clip"]).frames for x in rows} == {5 * 32_000}
-
-
 def test_recordings_that_are_gone_changed_or_damaged_are_named_and_the_others_go_on(
     segments, write_tone, tmp_path
 ):
@@ -333,14 +305,25 @@ def cut_one(path, tmp_path, start_s=6.0, end_s=8.0, **options):
         ("VORBIS", "flac", "PCM_16", 2**-16),
     ],
 )
-def test_samples_stay_as_they_are(write_tone, tmp_path, subtype, form, expected, error):
-    path = tmp_path / ("a.ogg" if subtype == "VORBIS" else "a.wav")
+def test_samples_stay_as_they_are_and_are_sought_not_decoded(
+    tmp_path, monkeypatch, subtype, form, expected, error
+):
+    path, decoded = tmp_path / ("a.ogg" if subtype == "VORBIS" else "a.wav"), []
     soundfile.write(path, np.random.default_rng(1).normal(0, 0.1, (24_000 * 12, 2)), 24_000, subtype)
     whole, _ = soundfile.read(path)
+    read_blocks = reader.Reader._raw_blocks
+
+    def counted(self, *arguments):
+        for frames in read_blocks(self, *arguments):
+            decoded.append(len(frames))
+            yield frames
+
+    monkeypatch.setattr(reader.Reader, "_raw_blocks", counted)
     clip, info, span_s = cut_one(path, tmp_path, fmt=form)
     assert (info.format, info.subtype, info.samplerate, info.channels) == (form.upper(), expected, 24_000, 2)
     assert span_s == (4.5, 9.5)
     np.testing.assert_allclose(clip, whole[108_000:228_000], rtol=0, atol=1.01 * error)
+    assert sum(decoded) == 5 * 24_000
 
 
 def test_clips_are_shorter_at_the_ends_of_a_recording_and_flac_has_few_channels(write_tone, tmp_path):
@@ -354,22 +337,6 @@ def test_clips_are_shorter_at_the_ends_of_a_recording_and_flac_has_few_channels(
     path = write_tone("a.wav", seconds=9.0, channels=12)
     assert cut_one(path, tmp_path) == "12 channels at 32000 Hz can't be written as flac: pass --format wav"
     assert cut_one(path, tmp_path, fmt="wav")[1].channels == 12
-
-
-def test_a_long_recording_is_sought_not_decoded(write_tone, tmp_path, monkeypatch):
-    path = write_tone("a.ogg", seconds=30.0)
-    whole, _ = soundfile.read(path, always_2d=True)
-    decoded, read_blocks = [], reader.Reader._raw_blocks
-
-    def counted(self, *arguments):
-        for frames in read_blocks(self, *arguments):
-            decoded.append(len(frames))
-            yield frames
-
-    monkeypatch.setattr(reader.Reader, "_raw_blocks", counted)
-    clip, _, _ = cut_one(path, tmp_path, 25.0, 27.0)
-    assert sum(decoded) == 5 * 32_000
-    np.testing.assert_allclose(clip, whole[752_000:912_000], atol=2**-16)
 
 
 def test_after_ctrl_c_the_table_names_the_clips_that_are_there(write_tone, tmp_path):

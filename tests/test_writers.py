@@ -254,14 +254,7 @@ def test_recordings_are_read_once_and_never_held(tmp_path):
     assert peak < 30e6
 
 
-def test_a_file_is_there_whole_or_as_it_was(tmp_path):
-    def broken():
-        yield from TWO
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_tables("csv", broken(), tmp_path, BAND_HZ)
-    assert list(tmp_path.iterdir()) == []
+def test_an_unknown_format_and_a_file_in_the_way_are_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(KerasBirdsError, match=r"can't be made\. Received: "):
         write_tables("csv", TWO, tmp_path / "file" / "out", BAND_HZ)
