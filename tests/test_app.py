@@ -1,10 +1,10 @@
 """The app without a browser: its parts, and the page as Streamlit runs it."""
 
-import resource
 import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,27 +79,23 @@ def test_progress_is_told_and_what_it_raises_stops_the_work(classifier, write_to
 
 def test_errors_have_the_name_that_people_know(classifier, tmp_path, write_tone):
     (tmp_path / "x").write_bytes(b"RIFF nothing")
-    for path, name, max_s, said in (
-        (tmp_path / "x", "my clip.ogg", 600, r"^my clip\.ogg: is not audio"),
-        (write_tone("tone.wav", seconds=5), "tone", 3, r"^tone: is longer than 0\.05 min"),
+    for path, max_s, said in (
+        (tmp_path / "x", 600, r"^my clip\.ogg: is not audio"),
+        (write_tone("tone.wav", seconds=5), 3, r"^my clip\.ogg: is longer than 0\.05 min"),
     ):
         with pytest.raises(AudioError, match=said):
-            analyse(classifier, path, name, 0.0, max_s, lambda *_: None)
+            analyse(classifier, path, "my clip.ogg", 0.0, max_s, lambda *_: None)
 
 
-def test_uploads_lie_under_names_of_our_own_and_go(tmp_path):
-    folder = SessionFolder()
-    paths = [folder.save_upload(x, memoryview(b"some sound")) for x in ("../one", "../one", "two")]
+def test_uploads_lie_under_names_of_our_own_and_go(monkeypatch):
+    folder, sound = SessionFolder(), memoryview(b"some sound")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=20))
+    paths = [folder.save_upload(x, sound) for x in ("../one", "../one", "two")]
     assert [x.parent for x in paths] == [folder.path] * 3
     assert [x.read_bytes() for x in set(paths)] == [b"some sound"] * 2
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(KerasBirdsError, match="Free some space"):
-            folder.save_upload("three", memoryview(b"x" * 5000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert folder.save_upload("three", memoryview(b"x" * 5000)).stat().st_size == 5000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=19))
+    with pytest.raises(KerasBirdsError, match="Free some space"):
+        folder.save_upload("three", sound)
     folder.close()
     assert not folder.path.exists()
 
@@ -110,8 +106,7 @@ def test_a_name_is_text_only_and_no_markdown():
         "C:\\sounds\\a.wav": "a.wav",
         "a\nb\x00.wav": "a b .wav",
         "": "upload",
-        "ы 鳥.ogg": "ы 鳥.ogg",
-        "a" * 116 + ".ogg": "a" * 116 + ".ogg",
+        "鳥" * 116 + ".ogg": "鳥" * 116 + ".ogg",
         "a" * 117 + ".ogg": "a" * 111 + "…aaaa.ogg",
     }
     assert {x: display_name(x) for x in names} == names
@@ -138,14 +133,14 @@ def test_a_long_timeline_keeps_its_peaks():
 def test_a_part_is_drawn_with_its_detections(classifier, analysis):
     found = detections_table(classifier, analysis, 0.25, set(classifier.labels), merge=False)
     samples = np.random.default_rng(0).normal(0, 0.1, 64_000).astype(np.float32)
-    pictures = {
-        charts.part_picture(samples, 9.0, classifier, found.iloc[:0], None),
-        charts.part_picture(samples, 9.0, classifier, found, None),
-        charts.part_picture(samples, 9.0, classifier, found, (10.0, "cat")),
-        charts.part_picture(0 * samples, 9.0, classifier, found, None),
-    }
-    assert len(pictures) == 4
-    assert all(x.startswith(b"\x89PNG") for x in pictures)
+    parts = (
+        (samples, found[:0], None),
+        (samples, found, None),
+        (samples, found, (10, "cat")),
+        (0 * samples, found, None),
+    )
+    pictures = {charts.part_picture(x, 9.0, classifier, *more) for x, *more in parts}
+    assert len([x for x in pictures if x.startswith(b"\x89PNG")]) == 4
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from keras_birds.evaluation.calibrate import (
 from keras_birds.evaluation.run_scores import read_run
 from keras_birds.models.calibration import calibrate
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.plots.reliability import calibration_error, reliability, reliability_figure
+from keras_birds.plots.reliability import reliability, reliability_figure
 
 
 def fit(scores, method="platt", precision=0.8):
@@ -46,8 +46,8 @@ def scores(run):
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_calibrated_scores_mean_what_they_say(scores, method):
     found = fit(scores, method)
-    assert found.error_before == calibration_error(scores.targets, scores.scores)
-    assert found.error_after == calibration_error(scores.targets, cross_calibrated(scores, method))
+    assert found.error_before == reliability(scores.targets, scores.scores).error
+    assert found.error_after == reliability(scores.targets, cross_calibrated(scores, method)).error
     assert found.error_after < 0.6 * found.error_before
     calibrated = found.apply(scores.scores)
     assert calibrated.dtype == np.float32
@@ -183,10 +183,10 @@ def test_reliability_is_scikit_learns_and_its_error_the_mean_distance_from_the_d
     assert list(found.count) == list(np.histogram(scores[used], 10, (0, 1))[0])
 
     # A score of s is right with probability s squared: the distance is s - s^2, on average 1/6.
-    assert calibration_error(targets, scores) == pytest.approx(1 / 6, abs=0.02)
-    assert calibration_error(targets, scores**2) == pytest.approx(0, abs=0.02)
-    assert calibration_error(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]])) == 0
-    assert np.isnan(calibration_error(np.array([[-1.0]]), np.array([[0.3]])))
+    assert reliability(targets, scores).error == pytest.approx(1 / 6, abs=0.02)
+    assert reliability(targets, scores**2).error == pytest.approx(0, abs=0.02)
+    assert reliability(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]])).error == 0
+    assert np.isnan(reliability(np.array([[-1.0]]), np.array([[0.3]])).error)
 
     curves = {"before": found, "after": reliability(targets, scores**2)}
     above, below = reliability_figure(curves, "All labels").axes

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -231,23 +232,16 @@ main()
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path, write_tone):
-    rng = np.random.default_rng()  # other moments every time
+    rng, log = np.random.default_rng(), tmp_path / "log.txt"  # other moments every time
     model = write_constant_model(tmp_path / "model.onnx", [0.5, -0.5, -3.0, 2.0])
     for k in range(150):
         write_tone(f"disk/{k:03d}.flac", TONES_HZ[k % 4], seconds=float(3 + k % 17))
     (tmp_path / "disk" / "bad.flac").write_text("no audio")
-    command = [sys.executable, "-c", _SLOWED, "detect", tmp_path / "disk", "--model", model]
+    command = [sys.executable, "-c", _SLOWED, "detect", "disk", "--model", model]
     command += ["--overlap", "1", "--keep-scores", "--out"]
 
     def start(out):
-        with (tmp_path / "log.txt").open("wb") as log:
-            return subprocess.Popen([*command, out], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=log)
-
-    def written(out):
-        """Detections, manifest and scores."""
-        tables = read(out), read(out, "manifest.csv"), pd.read_parquet(out / "scores")
-        keys = ["file", "start_s", "label"]
-        return [x.sort_values([y for y in keys if y in x], ignore_index=True) for x in tables]
+        return subprocess.Popen([*command, out], cwd=tmp_path, stderr=log.open("wb"))
 
     assert start("whole").wait(200) == 1
     killed = 0
@@ -258,7 +252,13 @@ def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path, write_ton
         killed += process.wait() < 0
     assert killed >= 5, "the work was over before it was killed"
     assert start("out").wait(200) == 1
-    assert "scored before" in (tmp_path / "log.txt").read_text()
-    for a, b in zip(written(tmp_path / "whole"), written(tmp_path / "out"), strict=True):
-        pd.testing.assert_frame_equal(a, b, atol=1e-5)
-    assert not [x for x in (tmp_path / "out").rglob("*") if x.name.startswith(".")]
+    assert "scored before" in log.read_text()
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    for load, keys in (
+        (read, ["file", "start_s", "label"]),
+        (partial(read, name="manifest.csv"), ["file"]),
+        (lambda x: pd.read_parquet(x / "scores"), ["file", "start_s"]),
+    ):
+        tables = [load(x).sort_values(keys, ignore_index=True) for x in (whole, out)]
+        pd.testing.assert_frame_equal(*tables, atol=1e-5)
+    assert not [x for x in out.rglob("*") if x.name.startswith(".")]

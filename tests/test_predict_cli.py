@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,23 +22,15 @@ LOUDEST, BAR = (252, 253, 191), (42, 111, 151)
 
 
 @pytest.fixture
-def run(run_command, monkeypatch, tmp_path):
-    """Runs the command in this process, in an empty folder: stdout and stderr, if the exit code is as told."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+def predict(run_command, placeholder_run):
+    """Stdout and stderr of the command, if its exit code is as told."""
 
     def call(*arguments, code=0):
-        exit_code, out, err = run_command("predict", *arguments)
+        exit_code, out, err = run_command("predict", "--model", placeholder_run, *arguments)
         assert exit_code == code, err
         return out, err
 
     return call
-
-
-@pytest.fixture
-def predict(run, placeholder_run):
-    """`run` with the placeholder model."""
-    return partial(run, "--model", placeholder_run)
 
 
 def tops(json_text) -> dict[str, str]:
@@ -56,12 +47,12 @@ def write(path, samples):
     return path
 
 
-def test_the_five_most_probable_labels_are_printed_as_a_table(run, write_tone, tmp_path):
+def test_the_five_most_probable_labels_are_printed_as_a_table(predict, write_tone, tmp_path):
     labels = LabelSet([Label(x, common_name=f"Bird {x}") for x in "abcdefg"])
     metadata = make_metadata("seven", labels=labels)
     model = write_constant_model(tmp_path / "seven.onnx", [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0], metadata)
     path = write_tone("a.wav", seconds=4.5)
-    assert run(path, "--model", model) == (
+    assert predict(path, "--model", model) == (
         f"{path}  4.5 s, 2 windows, the last 0.5 s not scored\n"
         "  Rank  Label  Common name  Probability\n"
         "     1  g      Bird g            0.9526\n"
@@ -119,19 +110,19 @@ def test_max_finds_what_only_one_window_holds_and_mean_does_not(predict, tmp_pat
         assert scores["mean"][label] == pytest.approx(scores["max"][label] * windows / 8, abs=0.01)
 
 
-def test_the_model_is_a_fold_or_a_file(run, placeholder_run, write_tone):
+def test_the_model_is_a_fold_or_a_file(predict, placeholder_run, write_tone):
     path = write_tone("a.wav", TONES_HZ[2], seconds=2)
     for model, model_id in (
         ("fold0", "fold0"),
         ("fold0/model.onnx", "fold0"),
         ("fold1/model.keras", "fold1"),
     ):
-        out, err = run(path, "--model", placeholder_run / model, "--format", "json")
+        out, err = predict(path, "--model", placeholder_run / model, "--format", "json")
         assert json.loads(out)[0]["model_id"] == f"20250601-101500/{model_id}"
         assert (tops(out), err) == ({"a.wav": "bkcdon"}, "")
 
 
-def test_a_model_that_cannot_be_used_is_one_line(run, placeholder_run, write_tone, tmp_path):
+def test_a_model_that_cannot_be_used_is_one_line(predict, placeholder_run, write_tone, tmp_path):
     path, whole = write_tone("a.wav", seconds=2), (placeholder_run / "fold0" / "model.keras").read_bytes()
     (tmp_path / "cut.keras").write_bytes(whole[: len(whole) // 2])
     shutil.copy(placeholder_run / "fold0" / "model.json", tmp_path / "cut.json")
@@ -142,7 +133,7 @@ def test_a_model_that_cannot_be_used_is_one_line(run, placeholder_run, write_ton
         ("cut.keras", "must be a whole .keras file"),
         ("alone.keras", "must have its metadata beside it"),
     ):
-        out, err = run(path, "--model", tmp_path / name, code=1)
+        out, err = predict(path, "--model", tmp_path / name, code=1)
         assert out == ""
         assert re.fullmatch(f"Error: {tmp_path / name}: .*{said}.*\n", err)
 

@@ -95,8 +95,9 @@ def export(
         f"{parity.max_difference:.2g}, {parity.mean_difference:.2g} on average; the same label on top in "
         f"{parity.same_top:.1%}"
     )
-    next_step = f"keras-birds predict clip.ogg --model {out}" if chosen == "onnx" else "docs/edge.md"
-    click.echo(f"Next: {next_step}")
+    click.echo(
+        f"Next: {f'keras-birds predict clip.ogg --model {out}' if chosen == 'onnx' else 'docs/edge.md'}"
+    )
 
 
 def _format(fmt: str | None, out: Path) -> Format:

@@ -106,14 +106,13 @@ def listen(
 def _line(window: "LiveWindow", found: "RankedLabel", began: datetime, fmt: str) -> str:
     time = (began + timedelta(seconds=window.start_s)).isoformat(timespec="milliseconds")
     if fmt == "json":
+        x = found.label
         row = {
             "time": time,
             "start_s": round(window.start_s, 3),
             "end_s": round(window.end_s, 3),
-            "label": found.label.name,
-            "scientific_name": found.label.scientific_name,
-            "common_name": found.label.common_name,
-            "score": float(f"{found.score:.6g}"),
+            "label": x.name,
         }
-        return json.dumps(row, ensure_ascii=False)
+        row |= {"scientific_name": x.scientific_name, "common_name": x.common_name}
+        return json.dumps(row | {"score": float(f"{found.score:.6g}")}, ensure_ascii=False)
     return f"{time}  {window.start_s:8.1f} to {window.end_s:.1f} s  {found.score:.3f}  {found.label.display_name}"

@@ -30,7 +30,7 @@ _COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A click group whose commands live in `MODULE:ATTRIBUTE` places and load on use."""
+    """Commands that are imported when asked for, from their `MODULE:ATTRIBUTE`."""
 
     def __init__(self, *args, lazy: dict[str, tuple[str, str]], **kwargs):  # type: ignore[no-untyped-def]
         super().__init__(*args, **kwargs)

@@ -80,11 +80,7 @@ def ray_option(what: str) -> Callable[[Command], Command]:
 
 
 def resolve_data_dir(data_dir: Path | None, config: Config) -> Path:
-    """The data set's folder: the option, else the config's `data.dir`, else the current folder.
-
-    Raises:
-        ConfigError: if it is not a folder.
-    """
+    """The data set's folder: the option, else the config's `data.dir`, else the current folder; a `ConfigError`."""
     path = data_dir or Path(config.data.dir or ".")
     if not path.is_dir():
         raise ConfigError(f"--data must be an existing folder. Received: {path}")
@@ -149,12 +145,7 @@ class ModelChoice:
     output: str
 
     def load(self) -> "Classifier":
-        """Loads the model, and tells on stderr which one if that wasn't said.
-
-        Raises:
-            click.UsageError: if what describes a model of others isn't all there.
-            KerasBirdsError: if the model can't be used.
-        """
+        """Loads the model, and tells on stderr which one if that wasn't said."""
         from keras_birds.inference.classifier import Classifier, load
         from keras_birds.models.engines import WaveformEngine, read_label_lines
 
@@ -235,15 +226,7 @@ class RulesChoice:
     strict_species: bool
 
     def read(self, labels: "LabelSet", **others: Any) -> "DetectionRules":
-        """Reads the files; names that the model doesn't know are told on stderr.
-
-        Args:
-            labels: of the model.
-            others: as for `DetectionRules.of`.
-
-        Raises:
-            KerasBirdsError: if a file or a number can't be used.
-        """
+        """Reads the files, with others as for `DetectionRules.of`; names that the model doesn't know are told."""
         from keras_birds.results.detections import DetectionRules, read_species
 
         chosen = None
@@ -275,25 +258,14 @@ def _describe_choice(classifier: "Classifier") -> str:
     from keras_birds.run_layout import RUNS_DIR
 
     engine = classifier.engines[0]
-    name = bundled_name(engine.path)
-    if not name:
+    if not (name := bundled_name(engine.path)):
         return f"Model: {classifier.model_id}"
-    return (
-        f"Model: {name}, bundled, as there is no trained run in {RUNS_DIR}/: {len(classifier.labels)} labels, licence "
-        f"{engine.metadata.licence}; `keras-birds info {name}` says more"
-    )
+    about = f"{len(classifier.labels)} labels, licence {engine.metadata.licence}; `keras-birds info {name}` says more"
+    return f"Model: {name}, bundled, as there is no trained run in {RUNS_DIR}/: {about}"
 
 
 def find_files(inputs: tuple[str, ...], may_be_gone: bool = False) -> tuple[list[str], list[str]]:
-    """The recordings that INPUTS stand for, and which of INPUTS are gone.
-
-    Args:
-        inputs: as on the command line.
-        may_be_gone: whether to go on, with a warning, without what isn't there.
-
-    Raises:
-        click.BadParameter: if INPUTS hold no recordings.
-    """
+    """The recordings that INPUTS stand for, and which of INPUTS are gone, if they may be: these are warned of."""
     from keras_birds.audio.files import find_inputs
     from keras_birds.errors import DataError
 
@@ -315,10 +287,6 @@ def warn(name: str, reason: str) -> None:
 
 
 def check_folder_of(path: Path | None, option: str) -> None:
-    """Checks that a file can be put where an option says.
-
-    Raises:
-        click.BadParameter: if there is no such folder.
-    """
+    """Refuses an option's path where there is no folder for it."""
     if path is not None and not path.parent.is_dir():
         raise click.BadParameter(f"there is no folder {path.parent}. Received: {path}", param_hint=option)

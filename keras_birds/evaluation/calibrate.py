@@ -20,7 +20,7 @@ from keras_birds.evaluation.bootstrap import interval, resamples
 from keras_birds.evaluation.run_scores import RunScores
 from keras_birds.models.calibration import Calibration, LabelCalibration, Method, calibrate, logit
 from keras_birds.models.onnx_export import replace_metadata
-from keras_birds.plots.reliability import calibration_error
+from keras_birds.plots.reliability import reliability
 
 MIN_POSITIVES = 10
 """Fewer positives, or negatives, tell too little of what a label's scores mean."""
@@ -89,8 +89,8 @@ def fit_calibration(
         on_label(i, len(run.labels))
         labels.append(_fit_with_threshold(method, precision, target, score, counts))
     on_label(0, 0)
-    before = calibration_error(run.targets, run.scores)
-    after = calibration_error(run.targets, cross_calibrated(run, method, reviewed))
+    before = reliability(run.targets, run.scores).error
+    after = reliability(run.targets, cross_calibrated(run, method, reviewed)).error
     return Calibration(method, precision, before, after, tuple(labels))
 
 

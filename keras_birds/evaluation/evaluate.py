@@ -18,7 +18,7 @@ from keras_birds.evaluation.holdout import HiddenFigures, score_hidden
 from keras_birds.evaluation.metrics import Confusion, FoldFigures, fold_figures
 from keras_birds.evaluation.run_scores import RunScores, read_run
 from keras_birds.inference.classifier import load
-from keras_birds.plots.reliability import calibration_error
+from keras_birds.plots.reliability import reliability
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import SPLIT
 from keras_birds.training.run_directory import read_data_dir
@@ -96,7 +96,7 @@ class Evaluation:
             "labels": self.labels.to_dict("records"),
             "other_folds": self.other,
             "calibration_error": {
-                "before": calibration_error(scores.targets, scores.scores),
+                "before": reliability(scores.targets, scores.scores).error,
                 "after": None if calibration is None else calibration.error_after,
             },
         }

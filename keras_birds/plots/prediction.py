@@ -50,19 +50,16 @@ def prediction_figure(
 
 
 def _draw_bars(axes: Axes, prediction: Prediction, model_id: str) -> None:
-    names, scores = [], []
-    for ranked in prediction.top[:_MAX_BARS]:
-        known_as = ranked.label.common_name or ranked.label.scientific_name
+    names = []
+    for place, ranked in enumerate(prediction.top[:_MAX_BARS]):
+        known_as, score = ranked.label.common_name or ranked.label.scientific_name, ranked.score
         is_new = known_as and known_as != ranked.label.name
         name = _shortened(ranked.label.name, 20 if is_new else 40)
         names.append(f"{_shortened(known_as, 40)} ({name})" if is_new else name)
-        scores.append(ranked.score)
-    places = range(len(names))
-    axes.barh(places, scores, color=COLORS[0], height=0.7)
-    for place, score in zip(places, scores, strict=True):
+        axes.barh(place, score, color=COLORS[0], height=0.7)
         x, side, color = (score - 0.01, "right", "white") if score > 0.88 else (score + 0.01, "left", "black")
         axes.text(x, place, f"{score:.3f}", va="center", ha=side, color=color)
-    axes.set_yticks(places, names, parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.set_xlabel(f"Probability   (model {_shortened(model_id, 60)})", parse_math=False)

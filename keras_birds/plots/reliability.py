@@ -14,17 +14,14 @@ from keras_birds.plots.figure import COLORS, tidy
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Decisions (a recording and a label) sorted into bins of equal width by their score.
-
-    Args:
-        score: mean score of each bin that isn't empty.
-        positive: share of positives of each bin that isn't empty.
-        count: int `[bins]`, decisions, of all bins.
-    """
+    """Decisions (a recording and a label) sorted into bins of equal width by their score."""
 
     score: np.ndarray
+    """Mean of each bin that isn't empty."""
     positive: np.ndarray
+    """Share of positives of each bin that isn't empty."""
     count: np.ndarray
+    """Decisions, `[bins]`."""
 
     @property
     def error(self) -> float:
@@ -50,11 +47,6 @@ def reliability(targets: np.ndarray, scores: np.ndarray, bins: int = 10) -> Reli
     count = np.bincount(np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], score), minlength=bins)
     share, mean = calibration_curve(positive, score, n_bins=bins)
     return Reliability(mean, share, count)
-
-
-def calibration_error(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Expected calibration error over all labels, as `Reliability.error`."""
-    return reliability(targets, scores).error
 
 
 def reliability_figure(curves: Mapping[str, Reliability], title: str) -> Figure:
