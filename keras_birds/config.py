@@ -207,11 +207,7 @@ class TrainingConfig(_Section):
 
 
 class Config(_Section):
-    """Every setting of a run.
-
-    Build one with `Config.load`, or directly from keyword arguments. The defaults are those of
-    `configs/baseline.toml`, which says where each value comes from.
-    """
+    """Every setting of a run; the defaults are those of `configs/baseline.toml`, which says where each comes from."""
 
     audio: AudioConfig = AudioConfig()
     mel: MelConfig = MelConfig()
@@ -225,30 +221,28 @@ class Config(_Section):
     def _together(self) -> "Config":
         audio, mel, data = self.audio, self.mel, self.data
         folds, model, training = self.folds, self.model, self.training
+        half_hz, samples, column = (
+            audio.sample_rate_hz / 2,
+            audio.clip_samples,
+            folds.strategy != "stratified",
+        )
+        is_mixed, no_sounds = self.augment.background.probability, not data.background
         a_folder = "data.background must name a folder of recordings when"
+        warmup = training.warmup_epochs >= training.epochs
+        average = training.ema_momentum and training.keep != "last"
+        again = model.initial and model.pretrained != "none"
         wrong = {
-            f"mel.f_max_hz must not exceed half of audio.sample_rate_hz ({audio.sample_rate_hz / 2:g})": (
-                mel.f_max_hz > audio.sample_rate_hz / 2
-            ),
-            f"mel.n_fft must not exceed the clip's {audio.clip_samples} samples": mel.n_fft
-            > audio.clip_samples,
-            f"{a_folder} data.background_fraction is above 0": data.background_fraction
-            and not data.background,
-            f"{a_folder} augment.background.probability is above 0": (
-                self.augment.background.probability and not data.background
-            ),
-            f'folds.column must name a column when strategy = "{folds.strategy}"': (
-                folds.strategy != "stratified" and not folds.column
-            ),
+            f"mel.f_max_hz must not exceed half of audio.sample_rate_hz ({half_hz:g})": mel.f_max_hz
+            > half_hz,
+            f"mel.n_fft must not exceed the clip's {samples} samples": mel.n_fft > samples,
+            f"{a_folder} data.background_fraction is above 0": data.background_fraction and no_sounds,
+            f"{a_folder} augment.background.probability is above 0": is_mixed and no_sounds,
+            f'folds.column must name a column when strategy = "{folds.strategy}"': column
+            and not folds.column,
             "model.initial must name a trained run when prune is above 0": model.prune and not model.initial,
-            'model.pretrained must be "none" when initial names a run': model.initial
-            and model.pretrained != "none",
-            f"training.warmup_epochs must be below epochs ({training.epochs})": (
-                training.warmup_epochs >= training.epochs
-            ),
-            'training.keep must be "last" with ema_momentum: the average is worth most at the end': (
-                training.ema_momentum and training.keep != "last"
-            ),
+            'model.pretrained must be "none" when initial names a run': again,
+            f"training.warmup_epochs must be below epochs ({training.epochs})": warmup,
+            'training.keep must be "last" with ema_momentum: the average is worth most at the end': average,
         }
         if told := [message for message, is_so in wrong.items() if is_so]:
             raise ValueError("; ".join(told))
@@ -269,20 +263,15 @@ class Config(_Section):
         try:
             settings = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(
-                f"{path}: a configuration must be a readable TOML file. Received: {error}"
-            ) from None
+            rule = f"{path}: a configuration must be a readable TOML file"
+            raise ConfigError(f"{rule}. Received: {error}") from None
         for override in overrides:
             _apply(settings, override)
         return cls.parse(settings, source=str(path))
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any], source: str = "config") -> "Config":
-        """Validates plain data.
-
-        Raises:
-            ConfigError: naming every wrong key and value at once.
-        """
+        """Validates plain data; a `ConfigError` names every wrong key and value at once."""
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
@@ -331,9 +320,8 @@ def _apply(settings: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    known = {
-        part for key in _flat(Config().model_dump()) for part in accumulate(key.split("."), "{}.{}".format)
-    }
+    keys = [key.split(".") for key in _flat(Config().model_dump())]
+    known = {part for key in keys for part in accumulate(key, "{}.{}".format)}
     problems = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])

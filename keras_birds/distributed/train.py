@@ -143,7 +143,6 @@ def _train_fold(
                 "The data set and the run must be on storage that every node sees under the same name. Received: "
                 f"{path}, which {socket.gethostname()} doesn't have"
             )
-    from keras_birds.training.memory import keep_freed_memory
     from keras_birds.training.run import open_run
     from keras_birds.training.train import train_fold
 
@@ -153,6 +152,5 @@ def _train_fold(
 
     reporter = Remote()
     reporter.log(f"fold {fold}: on {socket.gethostname()}, process {os.getpid()}")
-    keep_freed_memory()
     run = open_run(out, config, data, pretrained)
     return train_fold(run, fold, reporter)

@@ -52,18 +52,15 @@ def macro_auc_draws(
     Equal to scikit-learn's `roc_auc_score` with the numbers of draws as weights, for all samples at once.
 
     Args:
-        targets: `[row, label]` in 0 to 1; from 0.5 up is a positive; -1 is left out.
-        scores: `[row, label]`.
+        targets, scores: `[row, label]`; a target from 0.5 up is a positive, and one of -1 is left out.
         samples: how many.
         recordings: int `[row]`, from 0, where a recording has several rows: they are drawn together.
 
     Returns:
         float `[samples]`, not a number where no label qualifies.
     """
-    if recordings is None:
-        counts = resamples(len(targets), samples)
-    else:
-        counts = resamples(int(recordings.max(initial=-1)) + 1, samples)[:, recordings]
+    rows = np.arange(len(targets)) if recordings is None else recordings
+    counts = resamples(int(rows.max(initial=-1)) + 1, samples)[:, rows]
     total, qualified = np.zeros(samples), np.zeros(samples, int)
     for label in range(targets.shape[1]):
         used = np.flatnonzero(targets[:, label] >= 0)

@@ -63,19 +63,12 @@ def fit_calibration(
     on_label: Callable[[int, int], None],
     reviewed: ReviewedScores | None = None,
 ) -> Calibration:
-    """Fits each label to the out-of-fold scores of all folds.
+    """Fits each label to the out-of-fold scores of all folds, at least two, else it is a `ModelError`.
 
     The error after is measured by cross-fitting: each fold's scores are calibrated by what the other folds tell.
-    Thresholds are calibrated scores; their intervals are over resampled recordings.
-
-    Args:
-        run: at least two folds.
-        method, precision: how, and the precision wanted of the decisions from a threshold on.
-        on_label: is told how many labels are done, of how many; 0 of 0 at the end.
-        reviewed: to fit to as well; the errors are of the out-of-fold scores alone.
-
-    Raises:
-        ModelError: if there is one fold only.
+    Thresholds are calibrated scores from which on decisions have the wanted `precision`; their intervals are over
+    resampled recordings. It fits to what people `reviewed` as well; the errors are of the out-of-fold scores alone.
+    `on_label` is told how many labels are done, of how many; 0 of 0 at the end.
     """
     if len(run.folds) < 2:
         raise ModelError(
@@ -114,9 +107,7 @@ def cross_calibrated(run: RunScores, method: Method, reviewed: ReviewedScores | 
 def store_calibration(run: RunScores, calibration: Calibration, out: Path) -> Path:
     """Writes a calibration into `model.onnx` and `model.json` of all finished folds, and its thresholds as a table.
 
-    Returns:
-        `thresholds.csv`, as `keras-birds detect --threshold` takes it: labels without a threshold have 1, which
-        only certainty reaches.
+    Returns the table's path, for `keras-birds detect --threshold`: labels without a threshold have 1.
     """
     for fold in run.folds:
         metadata = replace(fold.metadata, calibration=calibration)

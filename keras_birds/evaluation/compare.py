@@ -49,7 +49,6 @@ def compare_runs(a: Path, b: Path) -> Comparison:
     """Compares the folds that both runs, given by their directories, have finished.
 
     Raises:
-        ModelError: if one isn't a run.
         DataError: if they have no fold in common, or were measured on other recordings.
     """
     first, second = read_run(a), read_run(b)

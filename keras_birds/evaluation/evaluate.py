@@ -1,11 +1,12 @@
 """Everything that a run's own files tell of how good it is, as one object; `report.py` writes it down."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from pydantic_core import to_jsonable_python
 
@@ -14,14 +15,21 @@ from keras_birds.data.folds import Split
 from keras_birds.data.tables import load_table
 from keras_birds.errors import DataError
 from keras_birds.evaluation import metrics
-from keras_birds.evaluation.holdout import HiddenFigures, score_hidden
+from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
 from keras_birds.evaluation.metrics import Confusion, FoldFigures, fold_figures
 from keras_birds.evaluation.run_scores import RunScores, read_run
-from keras_birds.inference.classifier import load
+from keras_birds.inference.classifier import Classifier, load
+from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import ScoreOptions, score_recordings
+from keras_birds.nn.metrics import label_aucs
 from keras_birds.plots.reliability import reliability
 from keras_birds.progress import Reporter
+from keras_birds.results.writers.submission import write_submission
 from keras_birds.run_layout import SPLIT
 from keras_birds.training.run_directory import read_data_dir
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,22 @@ class OtherFolds:
     strategy: str
     mean: FoldFigures
     leaks: Leaks
+
+
+@dataclass(frozen=True)
+class HiddenFigures:
+    """How the folds together do on recordings that neither training nor the choice of an epoch has seen.
+
+    `recordings` have a full window, those `left_out` can't be read or are shorter; `windows` are the submission's
+    rows; `labels` have a positive window and a negative one, which the macro ROC-AUC over windows covers.
+    """
+
+    recordings: int
+    left_out: int
+    windows: int
+    labels: int
+    macro_auc: Interval
+    submission: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +146,7 @@ def evaluate(
         reporter: gets progress.
 
     Raises:
-        ModelError: if the run or one of its files can't be used.
-        DataError: if the data set or the split can't.
+        ModelError, DataError: if the run, the data set or a file of them can't be used.
     """
     reporter = reporter or Reporter()
     scores = read_run(run)
@@ -133,9 +156,8 @@ def evaluate(
     catalog = hidden = other = None
     root = data or read_data_dir(scores.run)
     if root is None:
-        notes.append(
-            "The data set isn't where it was in training: no clips, no hidden recordings. Pass --data DIR."
-        )
+        missing = "The data set isn't where it was in training: no clips, no hidden recordings"
+        notes.append(f"{missing}. Pass --data DIR.")
     else:
         catalog = read_catalog(root, scores.config.data)
         catalog.require_clean()
@@ -160,11 +182,51 @@ def _hidden(
         return None
     targets, progress = catalog.targets(scores.config.data), partial(reporter.progress, "Hidden recordings")
     try:
-        return score_hidden(load(scores.run), catalog, rows, targets, out, progress)
+        return _score_hidden(load(scores.run), catalog, rows, targets, out, progress)
     except DataError as error:
         # For instance clips of half a second, whose rows BirdCLEF has no names for.
         notes.append(f"The hidden recordings make no submission: {error}")
         return None
+
+
+def _score_hidden(
+    classifier: Classifier,
+    catalog: Catalog,
+    rows: np.ndarray,
+    targets: np.ndarray,
+    out: Path,
+    progress: Callable[[int, int], None],
+) -> HiddenFigures:
+    """Writes the `submission.csv` of the hidden recordings, by the folds together, and judges what stands in it."""
+    paths = [str(catalog.recordings["path"][row]) for row in rows]
+    places = [catalog.relative_paths[row] for row in rows]
+    # A submission calls a recording by its name, or by its path where names aren't unique.
+    is_unique = len({Path(x).stem for x in places}) == len(places)
+    names = [Path(x).name if is_unique else x.replace("/", "_") for x in places]
+
+    def tables() -> "Iterator[tuple[RecordingStatus, list[pa.RecordBatch]]]":
+        import pyarrow as pa
+
+        scored = score_recordings(classifier, paths, ScoreOptions())
+        for done, (name, found) in enumerate(zip(names, scored, strict=True), 1):
+            columns = {label: found.scores[:, i] for i, label in enumerate(classifier.labels)}
+            table = pa.table({"start_s": found.start_s, "end_s": found.end_s, **columns})
+            yield replace(found.recording, file=name), table.to_batches()
+            progress(done, len(paths))
+        progress(0, 0)
+
+    written = write_submission(tables(), list(classifier.labels), classifier.audio.clip_s, out)
+    table = pd.read_csv(written.path, dtype={"row_id": str})
+    row_of = {Path(name).stem: row for name, row in zip(names, rows, strict=True)}
+    windows = np.array([row_of[x.rpartition("_")[0]] for x in table["row_id"]], int)
+    scores = table[list(classifier.labels)].to_numpy(np.float64)
+    scored, recordings = np.unique(windows, return_inverse=True)
+    areas = label_aucs(targets[windows], scores)
+    defined = areas[~np.isnan(areas)]
+    value = float(defined.mean()) if len(defined) else float("nan")
+    draws = macro_auc_draws(targets[windows], scores, recordings=recordings)
+    counts = len(scored), len(rows) - len(scored), len(windows), len(defined)
+    return HiddenFigures(*counts, interval(value, draws), written.path)
 
 
 def _strategy(scores: RunScores) -> str:

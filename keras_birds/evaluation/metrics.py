@@ -21,12 +21,9 @@ RARE, COMMON = 20, 100
 class FoldFigures:
     """How good a fold's model is, or with a `fold` of `None` the mean of all.
 
-    Args:
-        labels: that the macro figures cover: those with a positive and a negative.
-        macro_auc: macro ROC-AUC, with its interval over recordings.
-        cmap: class-mean average precision: macro over labels with a positive.
-        top1_accuracy: share of recordings whose highest score is a positive's.
-        precision, recall: of all decisions at the threshold together; not a number where nothing is decided.
+    The macro ROC-AUC, with its interval over recordings, covers `labels` that have a positive and a negative, `cmap`
+    (class-mean average precision) those with a positive. `top1_accuracy` is the share of recordings whose highest
+    score is a positive's. `precision` and `recall` are of all decisions together; not a number where there are none.
     """
 
     fold: int | None
@@ -44,40 +41,23 @@ def fold_figures(
 ) -> tuple[list[FoldFigures], FoldFigures]:
     """Figures of each fold, and their mean, whose interval is that of a mean of resampled folds.
 
-    Args:
-        run: its scores.
-        threshold: from which score on a label counts as there.
-        on_fold: is told how many folds are done, of how many.
+    A label counts as there from a score of `threshold` on; `on_fold` is told how many folds are done, of how many.
     """
     found, draws = [], []
     for done, fold in enumerate(run.folds):
         on_fold(done, len(run.folds))
-        draws.append(macro_auc_draws(fold.oof.targets, fold.oof.scores))
         targets, scores = fold.oof.targets, fold.oof.scores
-        areas = label_aucs(targets, scores)
-        found.append(
-            FoldFigures(
-                fold.fold,
-                len(targets),
-                int((~np.isnan(areas)).sum()),
-                interval(_mean(areas), draws[-1]),
-                _mean(label_average_precisions(targets, scores)),
-                top1_accuracy(targets, scores),
-                *_precision_recall(targets, scores >= threshold),
-            )
-        )
+        draws.append(macro_auc_draws(targets, scores))
+        areas, precisions = label_aucs(targets, scores), label_average_precisions(targets, scores)
+        counts = len(targets), int(np.isfinite(areas).sum())
+        decisions = _precision_recall(targets, scores >= threshold)
+        others = _mean(precisions), top1_accuracy(targets, scores), *decisions
+        found.append(FoldFigures(fold.fold, *counts, interval(_mean(areas), draws[-1]), *others))
     on_fold(0, 0)
-    mean = FoldFigures(
-        None,
-        sum(x.recordings for x in found),
-        int((~np.isnan(_mean_of_folds(run, label_aucs))).sum()),
-        interval(_mean([x.macro_auc.value for x in found]), np.mean(draws, axis=0)),
-        *(
-            _mean([getattr(x, name) for x in found])
-            for name in ("cmap", "top1_accuracy", "precision", "recall")
-        ),
-    )
-    return found, mean
+    counts = sum(x.recordings for x in found), int(np.isfinite(_mean_of_folds(run, label_aucs)).sum())
+    area = interval(_mean([x.macro_auc.value for x in found]), np.mean(draws, axis=0))
+    table = pd.DataFrame(found)[["cmap", "top1_accuracy", "precision", "recall"]]
+    return found, FoldFigures(None, *counts, area, *map(float, table.mean()))
 
 
 def label_average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -98,14 +78,10 @@ def top1_accuracy(targets: np.ndarray, scores: np.ndarray) -> float:
 
 
 def label_table(run: RunScores, threshold: float) -> pd.DataFrame:
-    """A row a label, in taxonomy order.
+    """A row a label, in taxonomy order: its names, positives and figures, which are not numbers where undefined.
 
     ROC-AUC and average precision are means over the folds that have a positive: each fold's model has a scale of
     its own. Precision and recall count the decisions of all folds.
-
-    Returns:
-        `label`, `common_name`, `scientific_name`, `class_name`, `positives`, `auc`, `average_precision`,
-        `precision` and `recall`, the last four not numbers where undefined.
     """
     targets, decided = run.targets, run.scores >= threshold
     table = pd.DataFrame(list(run.labels.items)).rename(columns={"name": "label"})
@@ -121,18 +97,10 @@ def label_table(run: RunScores, threshold: float) -> pd.DataFrame:
 
 
 def group_table(labels: pd.DataFrame) -> pd.DataFrame:
-    """Macro figures by taxonomic class and by number of recordings, from `label_table`.
-
-    Returns:
-        `group`, `labels` (with a defined ROC-AUC), `positives`, `macro_auc` and `cmap`.
-    """
+    """Macro figures by taxonomic class and by number of recordings, from `label_table`; `labels` have a ROC-AUC."""
     classes = labels["class_name"].replace("", "class not given")
-    bands = pd.cut(
-        labels["positives"],
-        [0, RARE, COMMON, math.inf],
-        right=False,
-        labels=[f"rare: under {RARE}", f"{RARE} to {COMMON - 1}", f"common: {COMMON} and more"],
-    )
+    names = [f"rare: under {RARE}", f"{RARE} to {COMMON - 1}", f"common: {COMMON} and more"]
+    bands = pd.cut(labels["positives"], [0, RARE, COMMON, math.inf], right=False, labels=names)
     rows = []
     for kind, groups in (("class", classes), ("recordings", bands)):
         for name, part in labels.groupby(groups, observed=True, sort=kind == "recordings"):
@@ -143,10 +111,10 @@ def group_table(labels: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A label that is taken for another, which isn't there and scores higher than all that are.
+    """A label that is taken for another, which isn't there and scores higher than all that are, in `count` recordings.
 
-    `count` is of recordings, `positives` of all those of `label`; `path`, below the data set's folder, is of the one
-    where the difference is largest, `scores` of `label` and `taken_for` there.
+    `positives` is of all with `label`; `path`, below the data set's folder, is of the one where the difference is
+    largest, `scores` of `label` and `taken_for` there.
     """
 
     label: str

@@ -25,13 +25,9 @@ HTML, JSON, LABELS = "report.html", "report.json", "labels.csv"
 
 
 def write_report(evaluation: Evaluation, out: Path) -> Path:
-    """Writes `report.html`, `report.json` and `labels.csv` into an existing folder, each whole or not at all.
+    """Writes `report.html`, which it returns, `report.json` and `labels.csv` into an existing folder.
 
-    Returns:
-        The HTML file: figures and clips are inside.
-
-    Raises:
-        KerasBirdsError: if a file can't be written.
+    Each is written whole or not at all; figures and clips are inside the HTML file.
     """
     with atomic_path(out / JSON) as temporary:
         text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)

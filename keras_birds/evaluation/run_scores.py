@@ -67,11 +67,7 @@ class RunScores:
 
 
 def read_run(run: str | Path) -> RunScores:
-    """Reads a run directory that `keras-birds train` wrote.
-
-    Raises:
-        ModelError: if it isn't a run, has no finished fold, or a file is damaged.
-    """
+    """Reads a run; a `ModelError` if the folder isn't one, has no finished fold, or a file is damaged."""
     run = Path(run)
     config = read_config(run)
     folds = tuple(_read_fold(k, folder) for k, folder in _finished_folds(run))
@@ -83,9 +79,8 @@ def read_run(run: str | Path) -> RunScores:
 def read_config(run: Path) -> Config:
     """The settings of a run; a `ModelError` if the folder isn't one."""
     if not (run / CONFIG).is_file():
-        raise ModelError(
-            f"{run}: must be a run directory that `keras-birds train` wrote. Received: no {CONFIG} in it"
-        )
+        rule = f"{run}: must be a run directory that `keras-birds train` wrote"
+        raise ModelError(f"{rule}. Received: no {CONFIG} in it")
     return Config.load(run / CONFIG)
 
 
@@ -95,12 +90,11 @@ def _finished_folds(run: Path) -> list[tuple[int, Path]]:
     finished = sorted((k, x) for k, x in found if (x / "model.onnx").is_file() and (x / OOF).is_file())
     if finished:
         return finished
+    received = f"{len(found)} unfinished ones. Go on with `keras-birds train --resume --out {run}`"
     if (run / FULL / "model.onnx").is_file():
         received = (
             "a model of all recordings, which is measured on none. Train with `keras-birds train --fold all`"
         )
-    else:
-        received = f"{len(found)} unfinished ones. Go on with `keras-birds train --resume --out {run}`"
     raise ModelError(f"{run}: a run must have a finished fold. Received: {received}")
 
 

@@ -85,22 +85,14 @@ class Checkpoint(keras.callbacks.Callback):
     Keras' `BackupAndRestore` and `ModelCheckpoint` write weights and epoch in place, one after the other: after a
     kill between the two they don't match. Here one renamed file holds weights, optimizer and history.
 
-    Args:
-        folder: of the fold.
-        progress: what a checkpoint held, to go on from.
-        epochs: of the whole training.
-        keep: `"best"` or `"last"` epoch.
-        reporter: gets a line an epoch, and how much of the running one is done.
+    It goes on from what a checkpoint in the fold's `folder` held; `epochs` are of the whole training, `keep` is the
+    `"best"` or `"last"` one. The reporter gets a line an epoch, and how much of the running one is done.
     """
 
     def __init__(self, folder: Path, progress: Progress, epochs: int, keep: str, reporter: Reporter):
         super().__init__()
-        self.folder = folder
-        self.progress = progress
-        self.epochs = epochs
-        self.keep = keep
-        self.reporter = reporter
-        self._started = 0.0
+        self.folder, self.progress, self.epochs, self.keep = folder, progress, epochs, keep
+        self.reporter, self._started = reporter, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Starts the clock."""
@@ -148,12 +140,6 @@ def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
     return Progress(tuple(state["history"]), state["kept_epoch"])
 
 
-def drop_checkpoints(folder: Path) -> None:
-    """Removes what a finished fold needs no more."""
-    for name in (CHECKPOINT, BEST):
-        (folder / name).unlink(missing_ok=True)
-
-
 def save_variables(path: Path, variables: Sequence[Any], state: str = "") -> None:
     """Writes a model's variables and a text; a kill meanwhile leaves what was there before."""
     arrays = {str(i): keras.ops.convert_to_numpy(x) for i, x in enumerate(variables)}
@@ -162,18 +148,13 @@ def save_variables(path: Path, variables: Sequence[Any], state: str = "") -> Non
 
 
 def load_variables(path: Path, variables: Sequence[Any]) -> str:
-    """Restores what `save_variables` wrote, and returns the text.
-
-    Raises:
-        TrainingError: if the file is missing, damaged or of another network.
-    """
+    """Restores what `save_variables` wrote, and returns the text; a `TrainingError` if the file can't be used."""
     try:
         with np.load(path) as saved:
             state, arrays = str(saved["state"]), [saved[str(i)] for i in range(len(saved) - 1)]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise TrainingError(
-            f"{path}: must be a checkpoint that training wrote. Received: {error}. {_ANEW}"
-        ) from None
+        rule = f"{path}: must be a checkpoint that training wrote"
+        raise TrainingError(f"{rule}. Received: {error}. {_ANEW}") from None
     if [x.shape for x in arrays] != [tuple(x.shape) for x in variables]:
         raise TrainingError(
             f"{path}: the checkpoint must be of this network. Received: {len(arrays)} arrays, of other shapes. {_ANEW}"

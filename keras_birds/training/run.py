@@ -23,21 +23,16 @@ from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, Fold
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
-from keras_birds.training.run_directory import create_run, read_environment, reopen_run, write_environment
+from keras_birds.training.run_directory import open_directory
 from keras_birds.training.warm_start import check_initial
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """What the folds of a run learn from and are measured on.
+    """What the folds of a run, in the directory `out`, learn from and are measured on.
 
-    Args:
-        out, config: the run directory and its settings.
-        catalog, split, source: the recordings, their folds and their images.
-        background: images of recordings without any of the labels; `None` where the settings need none.
-        reviewed: windows that people marked; `None` where the settings name none.
-        pretrained: weights to begin with; `None` from scratch.
-        folds: that were asked for.
+    `source` has the images of the catalog's recordings, `background` those of recordings without any of the labels,
+    `reviewed` those of windows that people marked; `pretrained` are weights to begin with. `folds` were asked for.
     """
 
     out: Path
@@ -110,8 +105,9 @@ class TrainingRun:
         rows, settings = self.validation_rows(fold), self.config.training
         if not len(rows):
             return None
-        size, workers = settings.batch_size, settings.workers
-        return MelDataset(self.source, self.targets, Epochs(rows), size, workers=workers)
+        return MelDataset(
+            self.source, self.targets, Epochs(rows), settings.batch_size, workers=settings.workers
+        )
 
     def _augment(self) -> Augment:
         background = self.background
@@ -129,10 +125,7 @@ def prepare_run(
     resume: bool,
     reporter: Reporter,
 ) -> TrainingRun:
-    """Begins a run or opens it again: everything before its first fold.
-
-    Args and errors are those of `train`.
-    """
+    """Begins a run or opens it again: everything before its first fold. Args and errors are those of `train`."""
     catalog = read_catalog(Path(data), config.data)
     catalog.require_clean()
     for name, reason in catalog.left_out:
@@ -144,7 +137,7 @@ def prepare_run(
     if config.model.initial:
         check_initial(config, catalog, split, folds)
     digest = data_hash(catalog)
-    directory = _open_directory(None if out is None else Path(out), config, catalog.root, digest, resume)
+    directory = open_directory(None if out is None else Path(out), config, catalog.root, digest, resume)
     if (directory / SPLIT).is_file():
         split = Split.load(directory / SPLIT, catalog)
     else:
@@ -161,10 +154,9 @@ def prepare_run(
 def open_run(
     directory: Path, config: Config, data: str | Path, pretrained: PretrainedWeights | None
 ) -> TrainingRun:
-    """Opens a run that `prepare_run` made, perhaps in another process; writes nothing, so that several may at once.
+    """Opens a run that `prepare_run` made, also in another process; writes nothing, so that several may at once.
 
-    Raises:
-        DataError: if the run or the data set isn't there, or not as it was.
+    A `DataError` says that the run or the data set isn't there, or not as it was.
     """
     catalog = read_catalog(Path(data), config.data)
     split = Split.load(directory / SPLIT, catalog)
@@ -252,19 +244,6 @@ def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config)
     for k in folds:
         split.require_fold(k)
     return folds
-
-
-def _open_directory(out: Path | None, config: Config, data: Path, digest: str, resume: bool) -> Path:
-    directory = reopen_run(out, config) if resume else create_run(out, config)
-    stored = read_environment(directory, "data_hash")
-    if stored is None:
-        write_environment(directory, config.training.seed, data, digest)
-    elif stored != digest:
-        raise DataError(
-            f"--resume must use the data set that {directory} began with. Received: recordings or labels that changed "
-            "since; start a new run"
-        )
-    return directory
 
 
 def _describe(run: TrainingRun) -> str:

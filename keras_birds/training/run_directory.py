@@ -15,7 +15,7 @@ import keras
 import keras_birds
 from keras_birds.atomic import atomic_path
 from keras_birds.config import Config, diff_configs
-from keras_birds.errors import ConfigError
+from keras_birds.errors import ConfigError, DataError
 from keras_birds.run_layout import CONFIG, ENVIRONMENT, RUNS_DIR
 
 # What `atomic_path` calls a file before it is whole; Keras insists on its own suffix.
@@ -27,40 +27,44 @@ _PACKAGES = (
 )
 
 
-def create_run(out: Path | None, config: Config) -> Path:
-    """Makes the folder of a new run, below `runs/` and named after the time by default, and saves the settings in it.
+def open_directory(out: Path | None, config: Config, data: Path, digest: str, resume: bool) -> Path:
+    """Makes the folder of a new run, by default below `runs/` and named after the time, or finds the one to go on with.
 
     Raises:
-        ConfigError: if the folder holds something already.
+        ConfigError: if the folder holds something already, or no run, or one of other settings; it names each.
+        DataError: if the data set, whose `data_hash` is `digest`, isn't the one that the run began with.
     """
-    out = out or RUNS_DIR / time.strftime("%Y%m%d-%H%M%S")
-    remove_leftovers(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(
-            f"--out must be a new or empty folder. Received: {out}; choose another, or pass --resume to go on with it"
+    directory = _reopened(out, config) if resume else out or RUNS_DIR / time.strftime("%Y%m%d-%H%M%S")
+    remove_leftovers(directory)
+    if not resume:
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise ConfigError(
+                f"--out must be a new or empty folder. Received: {directory}; choose another, or pass --resume to go "
+                "on with it"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / CONFIG, config.to_toml())
+    stored = read_environment(directory, "data_hash")
+    if stored is None:
+        _write_environment(directory, config.training.seed, data, digest)
+    elif stored != digest:
+        raise DataError(
+            f"--resume must use the data set that {directory} began with. Received: recordings or labels that changed "
+            "since; start a new run"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / CONFIG, config.to_toml())
-    return out
+    return directory
 
 
-def reopen_run(out: Path | None, config: Config) -> Path:
-    """Finds the run to go on with, by default the newest below `runs/`.
-
-    Raises:
-        ConfigError: if there is no run, or its settings aren't those given; it names each that differs.
-    """
+def _reopened(out: Path | None, config: Config) -> Path:
+    """A run of these settings, by default the newest below `runs/`."""
+    rule = "--resume must find a run. Received: "
     if out is None:
         runs = [x.parent for x in RUNS_DIR.glob(f"*/{CONFIG}")]
         if not runs:
-            raise ConfigError(
-                f"--resume must find a run. Received: none in {RUNS_DIR}/; pass --out RUN, or start one"
-            )
+            raise ConfigError(f"{rule}none in {RUNS_DIR}/; pass --out RUN, or start one")
         out = max(runs, key=lambda x: ((x / CONFIG).stat().st_mtime_ns, x.name))
     if not (out / CONFIG).is_file():
-        raise ConfigError(
-            f"--resume must find a run. Received: {out}, without {CONFIG}; start it without --resume"
-        )
+        raise ConfigError(f"{rule}{out}, without {CONFIG}; start it without --resume")
     different = diff_configs(Config.load(out / CONFIG), config)
     if different:
         differences = [f"{key} is {wanted!r}, was {stored!r}" for key, (stored, wanted) in different.items()]
@@ -68,7 +72,6 @@ def reopen_run(out: Path | None, config: Config) -> Path:
             f"--resume must use the settings that {out} began with. Received: {'; '.join(differences)}; pass the "
             "same --config and --set"
         )
-    remove_leftovers(out)
     return out
 
 
@@ -79,8 +82,8 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_environment(out: Path, seed: int, data: Path, data_hash: str) -> None:
-    """Saves what a result depends on beside the settings, and where the data set lies."""
+def _write_environment(out: Path, seed: int, data: Path, data_hash: str) -> None:
+    """What a result depends on, and where the data set lies."""
     versions = {}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

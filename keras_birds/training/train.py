@@ -46,10 +46,8 @@ Callbacks = Sequence[keras.callbacks.Callback]
 class FoldResult:
     """How a fold, by its number or `"full"`, ended; its files are in `folder`.
 
-    Args:
-        macro_auc: exact macro ROC-AUC of the kept epoch's out-of-fold scores; not a number without any.
-        kept_epoch: from 1; whose weights the model has.
-        epochs, seconds: trained in all, and what they took.
+    `macro_auc` is the exact macro ROC-AUC of the out-of-fold scores, not a number without any; the model has the
+    weights of `kept_epoch`, from 1; `epochs` were trained in all, in `seconds`.
     """
 
     fold: Fold
@@ -111,8 +109,7 @@ def train(
         resume: whether to go on with the run in `out` (or the newest): finished folds stay, an interrupted one
             goes on after its last whole epoch, and ends as it would have without the interruption.
         reporter: gets lines and progress.
-        callbacks: of Keras, given to `fit` of each fold after the package's own. Their own state isn't part of what
-            `resume` restores.
+        callbacks: of Keras, for each fold's `fit`, after the package's own. `resume` doesn't restore their state.
 
     Raises:
         ConfigError: if the settings, the fold or the place of the run can't be used.
@@ -121,7 +118,6 @@ def train(
         TrainingError: if the loss is no longer a number.
     """
     reporter = reporter or Reporter()
-    keep_freed_memory()
     run = prepare_run(config, data, fold, out, resume, reporter)
     results = [train_fold(run, k, reporter, callbacks) for k in run.folds]
     return RunResult(run.out, tuple(results), run.left_out)
@@ -158,6 +154,7 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     config, settings, folder = run.config, run.config.training, fold_folder(run.out, fold)
     counts = len(run.train_rows(fold)), len(run.validation_rows(fold)) or "none"
     reporter.log(f"fold {fold}: {counts[0]} to train on, {counts[1]} to validate")
+    keep_freed_memory()
     keras.utils.clear_session()
     keras.utils.set_random_seed(settings.seed)
     model, training = _first_model(run, fold), run.training_data(fold)
@@ -275,17 +272,13 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, progress: Progress
             whole.replace(temporary)
         finally:
             whole.unlink(missing_ok=True)
+    seconds = {"train_seconds": round(math.fsum(x["seconds"] for x in progress.history), 1)}
     metadata = ModelMetadata(
         model_id=f"{folder.resolve().parent.name}/{folder.name}",
         labels=labels,
         audio=run.config.audio,
         mel=run.config.mel,
-        metrics={
-            "macro_auc": exact,
-            "kept_epoch": progress.kept_epoch,
-            "epochs": progress.epochs,
-            "train_seconds": round(math.fsum(x["seconds"] for x in progress.history), 1),
-        },
+        metrics={"macro_auc": exact, "kept_epoch": progress.kept_epoch, "epochs": progress.epochs} | seconds,
     )
     metadata.write_json(folder / METADATA)
     export_onnx(folder / KERAS, folder / ONNX, metadata)
