@@ -38,8 +38,7 @@ def seconds(classifier, names, out: Path, score) -> float:
 
 def written_per_s(classifier, out: Path, minutes: int, count: int) -> float:
     """Recordings a second, some five detections in each window."""
-    from keras_birds.inference.recording_status import RecordingStatus
-    from keras_birds.inference.scorer import RecordingScores
+    from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 
     num_windows = 12 * minutes
     scores = np.random.default_rng(0).random((num_windows, len(classifier.labels)), np.float32) ** 60

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pytest
 
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.inference.recording_status import RecordingStatus
-from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results import detections
 from keras_birds.results.detections import DetectionRules, detection_schema, read_species, smooth, summarise

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -63,7 +64,7 @@ def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(plac
         ({"mel": {"n_mels": 64, "wrong": 1}}, "wrong"),
         ({"mel": ...}, "nothing under 'mel'"),
         ({"calibration": {"method": "magic"}}, r"method: Input should be 'platt' or 'isotonic'"),
-        ({"calibration": Calibration("platt", 0.9, 0.1, 0.1, ()).to_dict()}, "of 0 labels for 4"),
+        ({"calibration": asdict(Calibration("platt", 0.9, 0.1, 0.1, ()))}, "of 0 labels for 4"),
     ],
 )
 def test_wrong_metadata_is_named(change, said):

@@ -9,7 +9,7 @@ import pytest
 from odd_names import ODD_NAMES
 
 from keras_birds.inference.aggregate import Prediction, RankedLabel
-from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.labels import Label
 from keras_birds.results.report import CSV_COLUMNS, answer_writer, describe_length, describe_problem
 

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from keras_birds.errors import ConfigError, KerasBirdsError
-from keras_birds.inference.recording_status import RecordingStatus
-from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import LabelSet
 from keras_birds.results import results as results_module
 from keras_birds.results.detections import DetectionRules

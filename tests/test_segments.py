@@ -16,8 +16,7 @@ from placeholder import LABELS
 from keras_birds.audio import reader
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import ConfigError
-from keras_birds.inference.recording_status import RecordingStatus
-from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.detections import DetectionRules, detection_schema
 from keras_birds.results.results import Results, read_detections

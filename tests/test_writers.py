@@ -14,7 +14,7 @@ import pytest
 from odd_names import ODD_NAMES
 
 from keras_birds.errors import DataError, KerasBirdsError, ModelError
-from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.detections import detection_schema
 from keras_birds.results.writers.files import recording_path
 from keras_birds.results.writers.submission import write_submission

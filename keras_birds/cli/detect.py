@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from keras_birds.inference.classifier import Classifier
-    from keras_birds.inference.recording_status import RecordingStatus
-    from keras_birds.inference.scorer import ScoreOptions
+    from keras_birds.inference.scorer import RecordingStatus, ScoreOptions
     from keras_birds.results.outputs import Outputs
     from keras_birds.results.results import Results
     from keras_birds.results.writers.submission import Submission

@@ -23,8 +23,7 @@ from keras_birds.distributed.cluster import Node, cause_of, nodes
 from keras_birds.distributed.worker import GroupScores, PackedModel, score_group
 from keras_birds.errors import ConfigError, KerasBirdsError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.recording_status import RecordingStatus
-from keras_birds.inference.scorer import DEFAULT_OPTIONS, RecordingScores, ScoreOptions
+from keras_birds.inference.scorer import DEFAULT_OPTIONS, RecordingScores, RecordingStatus, ScoreOptions
 
 GROUP_S = 8.0
 """How long a group shall keep a worker: what is lost with it, and a hundred times what its beginning and end cost."""

@@ -19,8 +19,7 @@ from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
 from keras_birds.evaluation.metrics import Confusion, FoldFigures, fold_figures
 from keras_birds.evaluation.run_scores import RunScores, read_run
 from keras_birds.inference.classifier import Classifier, load
-from keras_birds.inference.recording_status import RecordingStatus
-from keras_birds.inference.scorer import ScoreOptions, score_recordings
+from keras_birds.inference.scorer import RecordingStatus, ScoreOptions, score_recordings
 from keras_birds.nn.metrics import label_aucs
 from keras_birds.plots.reliability import reliability
 from keras_birds.progress import Reporter

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_birds.errors import ConfigError
-from keras_birds.inference.recording_status import RecordingStatus
-from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import Label, LabelSet
 
 METHODS = ("mean", "max")

@@ -1,15 +1,12 @@
 """Logits, probabilities, and what turns these into shares of right answers; that travels in the model's metadata."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 Method = Literal["platt", "isotonic"]
-
-_LEAST = 1e-7
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -21,7 +18,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 def logit(probabilities: np.ndarray) -> np.ndarray:
     """Float64 logits; probabilities nearer to 0 or 1 than 1e-7 count as that near."""
-    likely = np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST)
+    likely = np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7)
     return np.asarray(np.log(likely) - np.log1p(-likely))
 
 
@@ -68,18 +65,6 @@ class Calibration:
             if label.parameters:
                 out[..., i] = calibrate(self.method, label.parameters, out[..., i])
         return out
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data that JSON can hold."""
-        return dict(_ADAPTER.dump_python(self, mode="json"))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Calibration":
-        """The inverse of `to_dict`; a `ValidationError` names a part that is missing or wrong."""
-        return _ADAPTER.validate_python(data)
-
-
-_ADAPTER = TypeAdapter(Calibration)
 
 
 def calibrate(method: str, parameters: Sequence[float], scores: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from keras_birds.atomic import atomic_path
 from keras_birds.config import AudioConfig, MelConfig
@@ -63,7 +63,7 @@ class ModelMetadata:
             "audio": self.audio.model_dump(mode="json"),
             "mel": self.mel.model_dump(mode="json"),
             "labels": [asdict(x) for x in self.labels.items],
-            **({"calibration": self.calibration.to_dict()} if self.calibration else {}),
+            **({"calibration": asdict(self.calibration)} if self.calibration else {}),
         }
 
     @classmethod
@@ -81,8 +81,7 @@ class ModelMetadata:
             )
         try:
             labels = LabelSet(Label(**row) for row in data["labels"])
-            stored = data.get("calibration")
-            calibration = None if stored is None else Calibration.from_dict(stored)
+            calibration = TypeAdapter(Calibration | None).validate_python(data.get("calibration"))
             if calibration is not None and len(calibration.labels) != len(labels):
                 raise ValueError(f"calibration of {len(calibration.labels)} labels for {len(labels)}")
             return cls(

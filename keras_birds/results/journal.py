@@ -16,7 +16,7 @@ from typing import Any
 
 from keras_birds.atomic import atomic_path
 from keras_birds.errors import ConfigError, DataError, KerasBirdsError
-from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingStatus
 
 JOURNAL = "journal.jsonl"
 FORMAT_VERSION = 1

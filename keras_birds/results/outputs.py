@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import SUMMARY_COLUMNS
 from keras_birds.results.recording_time import start_time

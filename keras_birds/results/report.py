@@ -7,7 +7,7 @@ from typing import Any, TextIO
 from keras_birds.audio.stream import Channel
 from keras_birds.inference.aggregate import Prediction, RankedLabel
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.writers.rows import decimal, one_line, six_digits
 from keras_birds.text import csv_writer, printable
 

@@ -14,7 +14,7 @@ import soundfile
 from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.remote import file_fingerprint, is_url, url_path
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
-from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.writers.files import new_file, new_text, safe_name
 from keras_birds.results.writers.rows import decimal, six_digits
 from keras_birds.text import csv_writer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from keras_birds.csv_table import read_csv
 from keras_birds.errors import DataError, ModelError
-from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.writers.files import new_text
 from keras_birds.results.writers.rows import decimal, six_digits
 from keras_birds.text import csv_writer, printable

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from keras_birds.errors import KerasBirdsError
-from keras_birds.inference.recording_status import RecordingStatus
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.detections import detection_schema
 from keras_birds.results.shards import ShardWriter
 from keras_birds.results.writers.files import new_text, recording_path
