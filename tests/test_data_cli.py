@@ -3,17 +3,16 @@
 import os
 from pathlib import Path
 
-import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from matplotlib.image import imread
 
 from keras_birds.config import DataConfig
 from keras_birds.data.catalog import read_catalog
 
 RATE = 32_000
-SMALL = ("--config", "smoke")
 
 
 @pytest.fixture
@@ -49,11 +48,11 @@ def test_real_recordings_are_all_ok(run_command, animals_dir, tmp_path):
         f"Figure:   {out / 'class-distribution.png'}",
     ]
     manifest = pd.read_csv(out / "manifest.csv", keep_default_na=False)
-    assert ",".join(manifest) == "path,seconds,sample_rate_hz,channels,status,reason"
-    assert list(manifest["path"]) == list(read_catalog(animals_dir, DataConfig()).recordings["path"])
-    same = manifest[["status", "reason", "sample_rate_hz", "channels"]].drop_duplicates()
-    assert same.to_numpy().tolist() == [["ok", "", RATE, 1]]
-    np.testing.assert_allclose(manifest["seconds"], 5, atol=0.01)
+    paths = list(read_catalog(animals_dir, DataConfig()).recordings["path"])
+    assert list(manifest.pop("path")) == paths
+    np.testing.assert_allclose(manifest.pop("seconds"), 5, atol=0.01)
+    same = {"sample_rate_hz": RATE, "channels": 1, "status": "ok", "reason": ""}
+    assert manifest.drop_duplicates().to_dict("records") == [same]
     assert sorted(x.name for x in out.iterdir()) == ["class-distribution.png", "manifest.csv"]
 
 
@@ -126,8 +125,7 @@ def test_twenty_problems_are_printed_all_are_in_the_file_and_mended_ones_go(chec
     assert check()[1].splitlines()[1:3] == ["1 problem:", f"  {problems[0]}"]
     write_tone("birds/wren/empty00.wav", seconds=1)
     code, text, problems, _ = check()
-    assert (code, problems) == (0, None)
-    assert "3 ok\nNo problems." in text
+    assert (code, problems, text.splitlines()[1]) == (0, None, "No problems.")
 
 
 def test_a_name_that_is_not_utf_8_is_a_problem_and_kept_as_it_is(check, data_dir):
@@ -143,11 +141,6 @@ def test_a_name_that_is_not_utf_8_is_a_problem_and_kept_as_it_is(check, data_dir
     assert all(name in Path("birds-check", x).read_bytes() for x in ("problems.txt", "manifest.csv"))
 
 
-def read_figure(path):
-    """Pixels `[height, width, 3]`, 0 to 1."""
-    return matplotlib.image.imread(path)[..., :3]
-
-
 def test_the_figure_shows_each_classes_recordings_the_class_with_most_first(check, data_dir, write_tone):
     for name in "cd":
         write_tone(f"birds/wren/{name}.ogg", seconds=1)
@@ -155,7 +148,7 @@ def test_the_figure_shows_each_classes_recordings_the_class_with_most_first(chec
         "primary_label,class_name,common_name\n1139490,Insecta,鈴虫\nwren,Aves,Wren $x_1$\ngnu,Mammalia,\n"
     )
     check()
-    pixels = np.round(255 * read_figure("birds-check/class-distribution.png")).astype(int)
+    pixels = np.round(255 * imread("birds-check/class-distribution.png")[..., :3]).astype(int)
     assert 100 < pixels.shape[0] < 1000
     assert 800 < pixels.shape[1] < 2000
     colors = [list(bytes.fromhex(x)) for x in ("2a6f97", "e07a1f", "2f9e6e", "b0417e")]
@@ -166,10 +159,9 @@ def test_the_figure_shows_each_classes_recordings_the_class_with_most_first(chec
 
 @pytest.fixture
 def preview(run_command, monkeypatch, tmp_path):
-    """Draws in a folder of its own."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    return lambda *arguments: run_command("data", "preview", *arguments, *SMALL)
+    return lambda *arguments: run_command("data", "preview", *arguments, "--config", "smoke")
 
 
 @pytest.fixture
@@ -180,7 +172,7 @@ def clip(write_tone):
 
 def drawn_panels(path):
     """How many panels of the grid, 310 pixels each, by 3, have something in their middle: one after another."""
-    pixels = read_figure(path)
+    pixels = imread(path)[..., :3]
     rows = round(pixels.shape[0] / 310)
     height, width = pixels.shape[0] // rows, int(0.92 * pixels.shape[1]) // 3
     middles = [(int((r + 0.55) * height), int((c + 0.5) * width)) for r in range(rows) for c in range(3)]
@@ -210,7 +202,7 @@ def test_a_recording_of_the_data_set(preview, animals_dir):
     pixels = []
     for seed in (1, 1, 2):
         assert preview("--data", animals_dir, "--seed", seed, "--out=a.PNG") == (0, "Figure: a.PNG\n", "")
-        pixels.append(read_figure("a.PNG"))
+        pixels.append(imread("a.PNG"))
     first, again, other = pixels
     np.testing.assert_array_equal(first, again)
     # The first panel is the clip as it is: another seed chooses another recording.

@@ -77,12 +77,11 @@ def test_the_hidden_set_is_each_labels_share_and_the_rest_is_spread_evenly(reque
     np.testing.assert_array_equal(other.hidden_rows, split.hidden_rows)
 
 
-@pytest.mark.parametrize(
-    ("fraction", "hidden"), [(0.5, [1, 0, 0, 15]), (0.9, [2, 0, 0, 27]), (0.99, [2, 0, 0, 29])]
-)
-def test_each_label_keeps_a_recording_for_the_folds(catalog_of, fraction, hidden):
+def test_each_label_keeps_a_recording_for_the_folds(catalog_of):
     catalog = catalog_of(primary_label="aaabbc" + "d" * 30)
-    assert list(counts_by_label(catalog, divide(catalog, n_folds=2, hidden_fraction=fraction))[1]) == hidden
+    for fraction, hidden in ((0.5, [1, 0, 0, 15]), (0.9, [2, 0, 0, 27]), (0.99, [2, 0, 0, 29])):
+        split = divide(catalog, n_folds=2, hidden_fraction=fraction)
+        assert list(counts_by_label(catalog, split)[1]) == hidden
 
 
 def test_the_same_seed_gives_the_same_split(birdclef, animals):
@@ -106,8 +105,7 @@ def test_labels_that_are_all_rare_still_validate_in_different_folds(catalog_of):
 def test_an_authors_recordings_stay_together(animals, n_folds):
     split = divide(animals, strategy="grouped", column="author", n_folds=n_folds)
     authors = animals.recordings["author"].to_numpy()
-    folds_of = pd.Series(split.fold).groupby(authors).nunique()
-    assert folds_of.tolist() == [1] * 298
+    assert pd.Series(split.fold).groupby(authors).nunique().tolist() == [1] * 298
     folds, hidden = counts_by_label(animals, split)
     assert hidden.sum() / 440 == pytest.approx(0.2, abs=0.01)
     assert (hidden - 8).abs().max() <= 2
@@ -153,25 +151,23 @@ GAPS = "the folds 0 to n-1, at least two, each with recordings. Received: "
 @pytest.mark.parametrize(
     ("cells", "told"),
     [
-        (["0", "x", "1", "", " 1 "], r"whole numbers from 0. Received: rows 3 \('x'\), 5 \(''\)$"),
-        (["-1", "1.0", "²", "1e2", "nan"], r"rows 2 \('-1'\), 3 \('1.0'\), .* 6 \('nan'\)$"),
-        (["-1", "1.0", "0", "²", "1e2", "99999", "nan"], r"rows 2 \('-1'\), 3 \('1.0'\), .* and 1 more$"),
-        (["0", "2", "0", "2"], GAPS + "0, 2"),
-        (["0", "0"], GAPS + "0"),
-        (["1", "2"], GAPS + "1, 2"),
+        ("0,x,1,, 1 ", r"whole numbers from 0. Received: rows 3 \('x'\), 5 \(''\)$"),
+        ("-1,1.0,²,1e2,nan", r"rows 2 \('-1'\), 3 \('1.0'\), .* 6 \('nan'\)$"),
+        ("-1,1.0,0,²,1e2,99999,nan", r"rows 2 \('-1'\), 3 \('1.0'\), .* and 1 more$"),
+        ("0,2,0,2", GAPS + "0, 2"),
+        ("0,0", GAPS + "0"),
+        ("1,2", GAPS + "1, 2"),
     ],
 )
-def test_wrong_folds_are_told(catalog_of, cells, told):
+def test_wrong_folds_and_columns_are_told(catalog_of, cells, told):
+    catalog = catalog_of(part=cells.split(","))
     with pytest.raises(DataError, match=f"the column part must hold .*{told}"):
-        divide(catalog_of(part=cells), strategy="column", column="part")
-
-
-@pytest.mark.parametrize("strategy", ["column", "grouped"])
-def test_an_unknown_column_is_told_with_the_known_ones(catalog_of, strategy):
+        divide(catalog, strategy="column", column="part")
     known = "label, rating, collection, author, latitude, longitude, filename, primary_label, part"
     rule = "folds.column must name a column of the data set's table. Received: recordist. There are: "
-    with pytest.raises(ConfigError, match=f"{rule}{known}$"):
-        divide(catalog_of(part="cd"), strategy=strategy, column="recordist")
+    for strategy in ("column", "grouped"):
+        with pytest.raises(ConfigError, match=f"{rule}{known}$"):
+            divide(catalog, strategy=strategy, column="recordist")
 
 
 def test_folds_choose_their_rows_and_others_are_told():
@@ -191,10 +187,8 @@ def test_a_saved_split_names_recordist_and_place_and_follows_the_recordings_of_i
     catalog = catalog_of(
         filename=names,
         primary_label=labels,
-        author=['"Ana", jr.', "Bo\rthe owl", ""],
-        latitude=["5.7123", "", "-0.5"],
-        longitude=["-73.25", "", "9"],
-        collection=["XC", "", "iNat"],
+        **{"author": ['"Ana", jr.', "Bo\rthe owl", ""], "collection": ["XC", "", "iNat"]},
+        **{"latitude": ["5.7123", "", "-0.5"], "longitude": ["-73.25", "", "9"]},
     )
     Split(np.array([1, HIDDEN, 0]), 2).save(path, catalog)
     with path.open(encoding="utf-8", newline="") as file:
@@ -228,13 +222,12 @@ def test_a_saved_split_names_recordist_and_place_and_follows_the_recordings_of_i
         ("path,label\na,b\n", "a split must be a CSV .* Received: path, label"),
         ("path,label,fold\na,b,x\n", "a split's folds must be numbers. Received: "),
         ("path,label,fold\na,b,0\na,b,0,1,2\n", "a split must be a CSV "),
-        ("\0\xff", "a split must be a CSV "),
         (None, "a split must be .* Received: No such file"),
     ],
 )
 def test_load_refuses_what_is_no_split(catalog_of, tmp_path, content, told):
     path = tmp_path / "split.csv"
     if content is not None:
-        path.write_bytes(content.encode("latin-1"))
+        path.write_text(content)
     with pytest.raises(DataError, match=rf"^{path}: {told}[^\n]*$"):
         Split.load(path, catalog_of(primary_label="ab"))

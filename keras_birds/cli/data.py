@@ -101,29 +101,22 @@ def check(
     write_table(manifest, out / MANIFEST)
     if catalog.labels:
         save_png(class_distribution(catalog), out / FIGURE, 120)
+    (out / PROBLEMS).unlink(missing_ok=True)
     if problems:
         text = "".join(f"{problem}\n" for problem in problems)
         with atomic_path(out / PROBLEMS) as temporary:
             temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
-    else:
-        (out / PROBLEMS).unlink(missing_ok=True)
     click.echo(_summary(manifest, len(catalog.labels), problems, out))
-    if problems:
-        click.get_current_context().exit(1)
+    click.get_current_context().exit(bool(problems))
 
 
 def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: Path) -> str:
-    counts = manifest["status"].value_counts()
+    counts, hours = manifest["status"].value_counts(), manifest["seconds"].sum() / 3600
     of_each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    hours = manifest["seconds"].sum() / 3600
-    lines = [
-        f"{len(manifest):,} recordings, {n_labels:,} label{'s' * (n_labels != 1)}, {hours:.2f} hours: {of_each}"
-    ]
-    if problems:
-        lines.append(f"{len(problems):,} problem{'s' * (len(problems) > 1)}:")
-        lines += _first(problems, f" in {out / PROBLEMS}")
-    else:
-        lines.append("No problems.")
+    labels = f"{n_labels:,} label{'s' * (n_labels != 1)}"
+    wrong = [f"{len(problems):,} problem{'s' * (len(problems) > 1)}:" if problems else "No problems."]
+    wrong += _first(problems, f" in {out / PROBLEMS}")
+    lines = [f"{len(manifest):,} recordings, {labels}, {hours:.2f} hours: {of_each}", *wrong]
     lines += [f"Manifest: {out / MANIFEST}", f"Figure:   {out / FIGURE}"]
     return "\n".join(lines).encode("utf-8", "replace").decode()
 

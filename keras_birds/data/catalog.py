@@ -110,9 +110,8 @@ def read_catalog(root: str | Path, data: DataConfig) -> Catalog:
     elif data.table == _DEFAULT.table:
         recordings, found = _from_folders(root, data, problems, left_out)
     else:
-        raise DataError(
-            f"data.table must name a CSV in the data set's folder. Received: {data.table}, not a file in {root}"
-        )
+        rule = "data.table must name a CSV in the data set's folder"
+        raise DataError(f"{rule}. Received: {data.table}, not a file in {root}")
     if taxonomy is None:
         where = f"the primary labels, as there is no {data.taxonomy or 'taxonomy'}"
         taxonomy = LabelSet(found[name] for name in sorted(found))
@@ -150,10 +149,8 @@ def _from_table(root: Path, data: DataConfig, problems: Problems) -> tuple[pd.Da
     header, numbered = read_table(root / data.table, data.table, problems)
     absent = _absent_columns(header, data)
     for key in absent:
-        problems.add(
-            f"{data.table} must have the column {getattr(data, key)} (data.{key}). "
-            f"Received: {', '.join(header) or 'no columns'}"
-        )
+        rule = f"{data.table} must have the column {getattr(data, key)} (data.{key})"
+        problems.add(f"{rule}. Received: {', '.join(header) or 'no columns'}")
     if "column_path" in absent or "column_label" in absent:
         return _frame([]), {}
     rows: list[dict[str, Any]] = [{**cells, "row": line} for line, cells in numbered]
@@ -230,10 +227,9 @@ def _check_filters(rows: list[dict[str, Any]], n_kept: int, data: DataConfig, pr
     for name in (x for x in data.collections if there and x not in there):
         problems.add(f"data.collections must be among {known}. Received: {name!r}")
     if not n_kept:
-        problems.add(
-            f"data.min_rating and data.collections must leave some of the {len(rows)} recordings of {data.table}. "
-            f"Received: {data.min_rating:g} and {list(data.collections)}, which leave none"
-        )
+        some = f"some of the {len(rows)} recordings of {data.table}"
+        told = f"{data.min_rating:g} and {list(data.collections)}, which leave none"
+        problems.add(f"data.min_rating and data.collections must leave {some}. Received: {told}")
 
 
 def _check_files(base: Path, data: DataConfig, records: list[dict[str, Any]], problems: Problems) -> None:

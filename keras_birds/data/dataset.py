@@ -20,28 +20,22 @@ _ORDER, _CROP, _NEGATIVES = 0, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Epochs:
-    """Which clips an epoch has, and in which order.
-
-    Args:
-        rows: int `[m]`, the catalog rows to take.
-        seed: of the order, the crops and the augmentation.
-        shuffle: whether each epoch has an order of its own.
-        random_crop: whether crops lie anywhere in a recording instead of in its middle.
-        drop_remainder: whether an incomplete last batch is left out.
-        negative_rows: int, catalog rows of which each epoch takes some more, drawn anew.
-        negative_fraction: of an epoch's clips that are such rows.
-
-    Raises:
-        DataError: if there is no row, or no negative one with a fraction above 0.
-    """
+    """Which clips an epoch has, and in which order; raises `DataError` without rows, or negative ones if wanted."""
 
     rows: np.ndarray
+    """Int `[m]`, the catalog rows to take."""
     seed: int = 42
+    """Of the order, the crops and the augmentation."""
     shuffle: bool = False
+    """Whether each epoch has an order of its own."""
     random_crop: bool = False
+    """Whether crops lie anywhere in a recording instead of in its middle."""
     drop_remainder: bool = False
+    """Whether an incomplete last batch is left out."""
     negative_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.intp))
+    """Int, catalog rows of which each epoch takes some more, drawn anew."""
     negative_fraction: float = 0.0
+    """Of an epoch's clips that are such rows."""
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -79,9 +73,9 @@ class MelDataset(keras.utils.PyDataset):
     A batch is a function of (`seed`, `epoch`, index) alone: neither the number of threads nor the order in which
     batches are asked for changes it. `epoch` may be set, to go on where another run stopped.
 
-    Call `fit` with `shuffle=False`: Keras would shuffle the batches once more, by Python's global random numbers,
-    and nothing could be computed ahead. The threads are this class's own, `PyDataset.workers` stays 1: on the
-    first `fit` Keras' enqueuer replays batches that it had fetched ahead while building the model.
+    Call `fit` with `shuffle=False`: Keras would shuffle the batches once more, and nothing could be computed ahead.
+    The threads are this class's own, `PyDataset.workers` stays 1: on the first `fit` Keras' enqueuer replays batches
+    that it had fetched ahead while building the model.
 
     Args:
         source: gives images by catalog row.
@@ -109,18 +103,13 @@ class MelDataset(keras.utils.PyDataset):
             rule = f"targets must have a row for each of the source's {len(source)} recordings"
             raise DataError(f"{rule}. Received: {len(targets)}")
         require_usable(source, np.concatenate([epochs.rows, epochs.negative_rows]).astype(np.intp))
-        self.source = source
-        self.targets = np.asarray(targets, np.float32)
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.augment = augment
+        self.source, self.targets, self.epochs = source, np.asarray(targets, np.float32), epochs
+        self.batch_size, self.augment = batch_size, augment
         self._pool = ThreadPoolExecutor(workers, "batch") if workers else None
         self._num_ahead = 2 * workers
         self._lock = threading.Lock()
         self._ahead: dict[int, Future[Batch]] = {}
-        self._asked: set[int] = set()
-        self._epoch = 0
-        self._order = self.epochs.order(0)
+        self._set_epoch(0)
         if not len(self):
             raise DataError(
                 f"training needs at least one full batch. Received: {len(epochs.rows)} recordings for batches of "
@@ -169,9 +158,8 @@ class MelDataset(keras.utils.PyDataset):
     def _set_epoch(self, epoch: int) -> None:
         for future in self._ahead.values():
             future.cancel()
-        self._ahead, self._asked = {}, set()
-        self._epoch = epoch
-        self._order = self.epochs.order(epoch)
+        self._ahead, self._asked = {}, set[int]()
+        self._epoch, self._order = epoch, self.epochs.order(epoch)
 
     def _compute(self, epoch: int, order: np.ndarray, index: int) -> Batch:
         rows = order[index * self.batch_size : (index + 1) * self.batch_size]

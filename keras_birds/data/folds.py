@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from keras_birds.config import FoldsConfig
 from keras_birds.data.catalog import Catalog
-from keras_birds.data.tables import load_table, write_table
+from keras_birds.data.tables import first_of, load_table, write_table
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.run_layout import FULL, Fold
 
@@ -20,7 +20,6 @@ MIN_FOR_HIDDEN = 3
 
 _COLUMNS = ["path", "label", "fold"]
 _DETAILS = ["author", "latitude", "longitude", "collection"]
-_ROWS_LISTED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +177,8 @@ def _by_column(catalog: Catalog, folds: FoldsConfig) -> Split:
     if not is_number.all():
         rows = catalog.recordings["row"][~is_number]
         wrong = [f"{row} ({cell!r})" for row, cell in zip(rows, cells[~is_number], strict=True)]
-        more = f" and {len(wrong) - _ROWS_LISTED} more" if len(wrong) > _ROWS_LISTED else ""
         rule = f"the column {folds.column} must hold folds as whole numbers from 0"
-        raise DataError(f"{rule}. Received: rows {', '.join(wrong[:_ROWS_LISTED])}{more}")
+        raise DataError(f"{rule}. Received: rows {first_of(wrong)}")
     fold = cells.astype(int).to_numpy()
     found = np.unique(fold).tolist()
     if found != list(range(len(found))) or len(found) < 2:

@@ -90,15 +90,11 @@ class Slots:
 
 
 class MelStore:
-    """Reads images from a store, as `MelSource`.
+    """Reads images from the store that `keras-birds data precompute` wrote, as `MelSource`.
 
     For the centre crop they equal `OnTheFlySource`'s exactly, for random crops within 0.01. Safe to share between
-    threads and to fork: pages of the map are shared.
-
-    Args:
-        path: the folder that `keras-birds data precompute` wrote.
-        config: must hold the settings that the store was made with.
-        paths: the catalog's recordings, in its order; the store may hold more.
+    threads and to fork: pages of the map are shared. `paths` are the catalog's recordings, in its order; the store may
+    hold more.
 
     Raises:
         DataError: if there is no finished store, its settings differ, or a recording is missing from it or
@@ -109,10 +105,9 @@ class MelStore:
         self.path = Path(path)
         settings = read_settings(self.path)
         if settings is None or not (self.path / INDEX).is_file():
-            state = "an unfinished store" if settings is not None else "no store"
-            raise DataError(
-                f"data.store must be a finished mel store. Received: {self.path} ({state}); {_REMEDY}"
-            )
+            state = "no store" if settings is None else "an unfinished store"
+            rule = "data.store must be a finished mel store"
+            raise DataError(f"{rule}. Received: {self.path} ({state}); {_REMEDY}")
         if difference := describe_difference(settings, store_settings(config)):
             rule = "the store must be made with this run's settings"
             raise DataError(f"{self.path}: {rule}. Received: {difference}; {_REMEDY}")

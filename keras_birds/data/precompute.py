@@ -95,11 +95,11 @@ def precompute(
     """Makes a mel store, or brings one up to date.
 
     The same call goes on where a killed one stopped. Recordings whose size or modification time changed are
-    computed anew; with other settings the whole store is.
+    computed anew; with other `audio` or `mel` settings the whole store is.
 
     Args:
         paths: the recordings.
-        config: `audio` and `mel` count.
+        config: the settings.
         store: a folder: new, empty or a store.
         workers: threads, at least one; each holds one recording at a time.
         progress: called with the recordings done and to do.
@@ -206,9 +206,8 @@ def _locked(store: Path) -> Iterator[None]:
     names = sorted(x.name for x in store.iterdir()) if store.is_dir() else []
     # A kill leaves temporary files of the settings or the index.
     if strangers := [x for x in names if x not in own and not x.startswith((f".{SETTINGS}.", f".{INDEX}."))]:
-        raise DataError(
-            f"--out must be a new or empty folder, or a mel store. Received: {store}, with {strangers[0]}"
-        )
+        rule = "--out must be a new or empty folder, or a mel store"
+        raise DataError(f"{rule}. Received: {store}, with {strangers[0]}")
     try:
         store.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -219,17 +218,14 @@ def _locked(store: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
     except BlockingIOError:
-        raise DataError(
-            f"one run at a time can write a mel store. Received: {store}, where another is at work; "
-            "wait for it or choose another --out"
-        ) from None
+        rule = "one run at a time can write a mel store"
+        told = f"Received: {store}, where another is at work; wait for it or choose another --out"
+        raise DataError(f"{rule}. {told}") from None
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        raise DataError(
-            f"{store}: the disk is full. Received: {error.strerror}. Free some space and run the same command again: "
-            "it goes on from here"
-        ) from None
+        remedy = "Free some space and run the same command again: it goes on from here"
+        raise DataError(f"{store}: the disk is full. Received: {error.strerror}. {remedy}") from None
 
 
 def _compute(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, bytes]:

@@ -25,9 +25,8 @@ Verdict = Literal["right", "wrong", "other"]
 """The label is there; it isn't; it isn't, but `true_label` is."""
 SUFFIX = ".reviews.csv"
 
-# What tables and decoders of lossy files may differ by in a recording's end.
-_ROUNDING_S = 0.05
-_CHECK_HZ = 8000
+# What tables and decoders of lossy files may differ by in a recording's end, and the rate to look for it at.
+_ROUNDING_S, _CHECK_HZ = 0.05, 8000
 _saving = threading.Lock()
 
 
@@ -186,16 +185,12 @@ class ReviewedSource:
     Attributes:
         targets: float32 `[window, label]`: 1 and 0 where the review says so, -1 for labels of which it says nothing.
         recordings: of each window.
-
-    Raises:
-        DataError: if a review names a label that isn't known.
     """
 
     def __init__(
         self, windows: Sequence[tuple[Path, Review]], audio: AudioConfig, mel: MelConfig, labels: LabelSet
     ):
-        self.audio = audio
-        self.transform = MelTransform(audio, mel)
+        self.audio, self.transform = audio, MelTransform(audio, mel)
         self.recordings = [path for path, _ in windows]
         self.targets = np.full((len(windows), len(labels)), -1, np.float32)
         rule = "reviews must name labels of the data set"
@@ -205,8 +200,7 @@ class ReviewedSource:
                     raise DataError(f"{path}: {rule}. Received: {label} at {review.start_s:g} s")
                 self.targets[row, labels.index(label)] = target
         self._reviews = [review for _, review in windows]
-        self.usable = np.ones(len(windows), bool)
-        self.reasons = [""] * len(windows)
+        self.usable, self.reasons = np.ones(len(windows), bool), [""] * len(windows)
 
     def __len__(self) -> int:
         return len(self.recordings)

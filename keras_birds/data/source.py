@@ -86,10 +86,8 @@ class OnTheFlySource:
         manifest: pd.DataFrame | None = None,
     ):
         self.paths = [Path(path) for path in paths]
-        self.audio = audio
-        self.transform = MelTransform(audio, mel)
-        self.usable = np.ones(len(self.paths), bool)
-        self.reasons = [""] * len(self.paths)
+        self.audio, self.transform = audio, MelTransform(audio, mel)
+        self.usable, self.reasons = np.ones(len(self.paths), bool), [""] * len(self.paths)
         if manifest is not None:
             if list(map(Path, manifest["path"])) != self.paths:
                 rule = "the manifest must list the catalog's recordings in its order"

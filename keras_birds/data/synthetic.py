@@ -21,9 +21,7 @@ from keras_birds.labels import Label
 RATE_HZ = 32_000
 EXAMPLE = "test_soundscapes/example.ogg"
 _TABLE, _TAXONOMY, _AUDIO = "train.csv", "taxonomy.csv", "train_audio"
-_OVERLAP_SHARE = 0.25
-_GUEST_LEVEL = 0.7
-_RECORDISTS = 12
+_OVERLAP_SHARE, _GUEST_LEVEL, _RECORDISTS = 0.25, 0.7, 12
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,6 @@ def make_synthetic(
 
     Returns:
         One more recording, which isn't in the table: `test_soundscapes/example.ogg`.
-
-    Raises:
-        KerasBirdsError: if the disk is full or the folder can't be written.
     """
     example = folder / EXAMPLE
     if (folder / _TABLE).is_file() and example.is_file():
@@ -161,12 +156,9 @@ def _sound(note: _Note, pitch: float, tempo: float, rng: np.random.Generator) ->
     if note.vibrato_hz:
         hz = hz * (1 + 0.1 * np.sin(2 * np.pi * note.vibrato_hz * t))
     phase = 2 * np.pi * np.cumsum(hz) / RATE_HZ
-    if note.noise:
-        # Noise of some hundred Hz, moved up to the pitch.
-        smooth = scipy.signal.lfilter([0.15], [1, -0.85], rng.normal(0, 1, n_samples))
-        sound = smooth * np.sin(phase)
-    else:
-        sound = sum(0.5**k * np.sin((k + 1) * phase) for k in range(note.overtones + 1))
+    sound = sum(0.5**k * np.sin((k + 1) * phase) for k in range(note.overtones + 1))
+    if note.noise:  # of some hundred Hz, moved up to the pitch
+        sound = sound * scipy.signal.lfilter([0.15], [1, -0.85], rng.normal(0, 1, n_samples))
     return np.asarray(sound) * np.hanning(n_samples)
 
 

@@ -37,11 +37,16 @@ class Problems:
         """One line for each, for instance `train.csv rows 3, 5: ...`."""
         lines = []
         for (table, text), rows in self._rows.items():
-            found = [str(row) for row in dict.fromkeys(rows)]
-            more = f" and {len(found) - _ROWS_LISTED} more" if len(found) > _ROWS_LISTED else ""
-            place = f"{table} row{'s' * (len(found) > 1)} {', '.join(found[:_ROWS_LISTED])}{more}: "
-            lines.append((place if table else "") + text)
+            found = list(dict.fromkeys(map(str, rows)))
+            place = f"{table} row{'s' * (len(found) > 1)} {first_of(found)}: " if table else ""
+            lines.append(place + text)
         return lines
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - _ROWS_LISTED} more" if len(names) > _ROWS_LISTED else ""
+    return ", ".join(names[:_ROWS_LISTED]) + more
 
 
 def read_table(
