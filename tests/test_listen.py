@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from placeholder import AUDIO, LABELS, TONES_HZ
+from sounds import encoded, tone
 
 import keras_birds
 from keras_birds.audio.chain import resampled
@@ -22,24 +23,12 @@ from keras_birds.inference.classifier import listen
 RATE_HZ = AUDIO.sample_rate_hz
 
 
-def tone(seconds, frequency_hz=TONES_HZ[1], rate_hz=RATE_HZ):
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    noise = np.random.default_rng(0).normal(0, 0.01, len(t))
-    return (0.5 * np.sin(2 * np.pi * frequency_hz * t) + noise).astype(np.float32)
-
-
 def read_all(content, *arguments):
     pipe = io.BytesIO(content)
     rate_hz, blocks = pipe_blocks(pipe, *arguments or (None, None, None))
     found = np.concatenate(list(blocks))
     assert not pipe.read()
     return rate_hz, found
-
-
-def encoded(samples, subtype, form="WAV"):
-    file = io.BytesIO()
-    soundfile.write(file, samples, 22_050, subtype, format=form)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -53,22 +42,22 @@ def encoded(samples, subtype, form="WAV"):
 )
 def test_what_comes_on_a_pipe_is_what_libsndfile_reads(subtype, channels, form, raw):
     samples = np.random.default_rng(0).uniform(-1, 1, (5000, channels))
-    content = encoded(samples, subtype, form)
+    content = encoded(samples, form, subtype)
     expected, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     for rate_hz, found in (
         read_all(content),
-        read_all(encoded(samples, subtype, "RAW") + b"\1", 22_050, channels, raw),
+        read_all(encoded(samples, "RAW", subtype) + b"\1", 32_000, channels, raw),
     ):
-        assert rate_hz == 22_050
+        assert rate_hz == 32_000
         np.testing.assert_array_equal(found, expected)
-    defaults = read_all(encoded(samples, "PCM_16", "RAW"), 22_050, None, None)
+    defaults = read_all(encoded(samples, "RAW", "PCM_16"), 32_000, None, None)
     assert defaults[1].shape == (5000 * channels, 1)
 
 
 @pytest.mark.parametrize("size", [None, 0, 0x7FFFF000, 0xFFFFFFFF])
 def test_a_wav_on_a_pipe_ends_with_its_samples_where_it_says_how_many(size):
     """What follows them, as a Song Meter's `wamd`, is no sound; without a length all that comes is."""
-    content = encoded(tone(1), "PCM_16")
+    content = encoded(tone(1))
     told = content[40:44] if size is None else struct.pack("<I", size)
     chunks = b"LIST\3\0\0\0abc\0data" + told + content[44:]
     _, found = read_all(content[:36] + chunks + (b"wamd\xd0\7\0\0" + b"\7" * 2000) * (size is None))
@@ -81,7 +70,7 @@ def test_a_wav_on_a_pipe_ends_with_its_samples_where_it_says_how_many(size):
         (b"", 16_000, AudioError, "nothing came"),
         (b"\0" * 100, None, ConfigError, "--rate must tell"),
         (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", None, AudioError, "WAV header is invalid"),
-        (encoded(tone(1), "ULAW"), None, AudioError, "format 7 with 8 bits"),
+        (encoded(tone(1), subtype="ULAW"), None, AudioError, "format 7 with 8 bits"),
     ],
 )
 def test_what_cannot_be_heard_is_told(content, rate_hz, error, message):
@@ -127,7 +116,7 @@ def test_an_error_of_the_hearing_thread_reaches_the_listener():
 
 def test_the_scores_are_those_of_the_file_and_times_do_not_drift(placeholder_run, tmp_path):
     classifier = keras_birds.load(placeholder_run)
-    samples = np.concatenate([tone(3.1, x, 44_100) for x in TONES_HZ])
+    samples = np.concatenate([tone(3.1, 44_100, x) for x in TONES_HZ])
     soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
     expected = classifier.scores(tmp_path / "a.wav", overlap_s=1.3)
     blocks = (samples[k : k + 4410, None] for k in range(0, len(samples), 4410))
@@ -157,7 +146,7 @@ def test_the_command_says_what_it_hears_as_it_comes(placeholder_run, tmp_path):
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         for start_s in (0, 2):
-            process.stdin.write((tone(2) * 32767).astype("<i2").tobytes())
+            process.stdin.write((tone(2, RATE_HZ, TONES_HZ[1]) * 32767).astype("<i2").tobytes())
             process.stdin.flush()
             # The line is here while the pipe is still open.
             line = json.loads(process.stdout.readline())
