@@ -18,6 +18,10 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path):
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"
+    for error in (OSError(errno.EIO, "Input/output error"), FileNotFoundError(2, "gone", "other.wav")):
+        with pytest.raises(OSError, match=r"error|gone") as caught, atomic_path(path):
+            raise error
+        assert caught.value is error  # of a read within
     assert [x.name for x in tmp_path.iterdir()] == ["answer.csv"]
 
 
@@ -47,10 +51,3 @@ def test_a_write_that_fails_is_told_for_what_it_is(tmp_path, name, told):
     with pytest.raises(KerasBirdsError, match=expected), atomic_path(path) as temporary:
         write_and_fill_disk(temporary)
     assert sorted(x.name for x in tmp_path.iterdir()) == ["file", "folder"]
-
-
-def test_a_read_that_fails_within_is_no_failed_write(tmp_path):
-    for error in (OSError(errno.EIO, "Input/output error"), FileNotFoundError(2, "gone", "other.wav")):
-        with pytest.raises(OSError, match=r"error|gone") as caught, atomic_path(tmp_path / "a.csv"):
-            raise error
-        assert caught.value is error

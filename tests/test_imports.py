@@ -16,24 +16,23 @@ HEAVY = ("keras", "keras_hub", "torch", "tensorflow", "jax")
 def python(code, folder, keras_json=None, **variables):
     """What a program of a few lines prints, without `KERAS_BACKEND` unless given."""
     env = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
-    env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": str(folder / "keras"), **variables}
+    env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_HOME": str(folder), **variables}
     if keras_json is not None:
-        (folder / "keras").mkdir()
-        (folder / "keras" / "keras.json").write_text(keras_json)
+        (folder / "keras.json").write_text(keras_json)
     command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return subprocess.run(command, cwd=folder, env=env, stdout=-1, text=True, check=True).stdout.strip()
 
 
 def imported_by(folder, *args):
     """The modules that a command leaves behind."""
     code = f"""
-import atexit, sys
+import sys
 from keras_birds.cli.main import main
 sys.argv = ["keras-birds", *{list(map(str, args))}]
-atexit.register(lambda: print("MODULES", *sys.modules))
-main()
+try:
+    main()
+finally:
+    print("MODULES", *sys.modules)
 """
     return set(python(code, folder).rpartition("MODULES ")[2].split())
 
