@@ -75,10 +75,7 @@ class Chain:
     """Sounds that follow each other, at the first one's rate and channels.
 
     A sound of another rate is resampled by soxr (HQ), of another number of channels mixed, and the mean stands in each
-    channel.
-
-    Args:
-        sounds: one at least, of known lengths.
+    channel. There is one at least, and lengths are known.
     """
 
     def __init__(self, sounds: Sequence[SndFile]):

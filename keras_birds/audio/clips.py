@@ -63,7 +63,6 @@ class Window:
     """One window of a recording, as it is scored.
 
     Args:
-        start_samples: where it begins.
         n_samples: how much of the recording it holds; less than a clip only in a last partial window.
         channel: from 1; 0 for the mean over channels.
         clip: float32 `[clip_samples]`, filled as in training.

@@ -45,10 +45,8 @@ def header_seconds(path: str | Path) -> float:
 def decode(path: str | Path, sample_rate_hz: int, decoder: str = "soundfile") -> Decoded:
     """Reads a whole recording into memory; `open_stream` reads any length in flat memory.
 
-    Args:
-        path: a path or a URL.
-        sample_rate_hz: rate of the answer; other rates are resampled by soxr (HQ).
-        decoder: `"soundfile"`, or `"tfio"` for tensorflow-io, which reads OGG and needs the `tfio` extra.
+    Other rates than `sample_rate_hz` are resampled by soxr (HQ). The decoder is `"soundfile"`, or `"tfio"` for
+    tensorflow-io, which reads OGG and needs the `tfio` extra.
 
     Raises:
         AudioError: if nothing decodes; `status` says why: `missing`, `unreadable`, `empty`, `too short` or

@@ -1,8 +1,8 @@
 """The outline of a recording's waveform."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ _RATE_HZ = 8000  # enough for an outline, and half the work of more
 _CELL_SAMPLES = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Envelope:
+class Envelope(NamedTuple):
     """The least and the greatest sample of each cell of a recording, float32 `[cell]`; the last may be shorter."""
 
     low: np.ndarray

@@ -26,11 +26,7 @@ _DAMAGE = re.compile(
 
 
 class FfmpegFile(ForwardSound):
-    """The first audio stream of a file that ffmpeg decodes.
-
-    Args:
-        path: the file.
-        refusal: what libsndfile has against it.
+    """The first audio stream of a file that ffmpeg decodes; libsndfile has `refusal` against it.
 
     Attributes:
         seconds: what the header promises; NaN where it doesn't say.
@@ -53,7 +49,7 @@ class FfmpegFile(ForwardSound):
         super().__init__(rate_hz, channels, 1 << 52)
 
     def _from_start(self) -> Generator[np.ndarray]:
-        command = [*_command(self._path), "-loglevel", "error", "-f", "f32le", "-c:a", "pcm_f32le", "-"]
+        command = _command(self._path, "-loglevel", "error", "-f", "f32le", "-c:a", "pcm_f32le", "-")
         with (
             tempfile.TemporaryFile() as log,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process,
@@ -70,7 +66,7 @@ class FfmpegFile(ForwardSound):
                 process.kill()
 
 
-def _command(path: Path, options: tuple[str, ...] = ()) -> list[str]:
+def _command(path: Path, *options: str) -> list[str]:
     # The file's own rate and channels: ffmpeg's mix to mono weights float channels by 0.71, not by 0.5.
     return [_program(), "-nostdin", "-hide_banner", "-i", f"file:{path}", "-map", "0:a:0", *options]
 
@@ -86,7 +82,7 @@ def _short(line: str) -> str:
 @lru_cache(maxsize=4096)
 def _probe(path: Path, refusal: str, *fingerprint: int) -> tuple[int, int, float]:  # noqa: ARG001 - of the cache
     """Rate in Hz, channels and seconds."""
-    command = [*_command(path, ("-t", "0.1")), "-f", "wav", "-c:a", "pcm_f32le", "-"]
+    command = _command(path, "-t", "0.1", "-f", "wav", "-c:a", "pcm_f32le", "-")
     done = subprocess.run(command, capture_output=True, check=False)
     log = done.stderr.decode("utf-8", "replace")
     try:
@@ -94,10 +90,9 @@ def _probe(path: Path, refusal: str, *fingerprint: int) -> tuple[int, int, float
     except (soundfile.LibsndfileError, RuntimeError):
         samples = np.zeros((0, 1), np.float32)
     if len(samples) == 0:
-        found = [
-            x for x in log.splitlines() if _DAMAGE.search(x) or re.search("not found|matches no streams", x)
-        ]
-        detail = _short((found or log.strip().splitlines() or ["no output"])[0])
+        lines = log.strip().splitlines() or ["no output"]
+        found = [x for x in lines if _DAMAGE.search(x) or re.search("not found|matches no streams", x)]
+        detail = _short((found or lines)[0])
         reason = "is not audio, or too damaged" if refusal == "is not audio" else refusal
         raise AudioError(path, f"{reason} (ffmpeg: {detail})", "corrupt")
     found_s = re.search(r"Duration: (\d+):(\d+):(\d+\.\d+)", log)

@@ -20,12 +20,10 @@ LIST_COLUMNS = ("file", "path", "filename")
 _LIST_BLOCK_BYTES = 1 << 16
 
 
-def log_problem(name: str, reason: str) -> None:
-    """Warns of a folder or list on Python's log, which is stderr where nothing else was set."""
-    logging.getLogger("keras_birds").warning("%r %s", name, reason)
+_log_problem = partial(logging.getLogger("keras_birds").warning, "%r %s")  # stderr where nothing else was set
 
 
-def recordings_in(folder: str | Path, on_problem: OnProblem = log_problem) -> list[str]:
+def recordings_in(folder: str | Path, on_problem: OnProblem = _log_problem) -> list[str]:
     """The recordings in a folder, at any depth: the one rule for `predict`, data sets, backgrounds and the app.
 
     Files with a suffix of `AUDIO_SUFFIXES` are recordings, whatever is in them. Hidden files and folders (`._a.wav`

@@ -57,14 +57,12 @@ def layout_of(file: SeekableFile, size: int, start: int = 0) -> Layout:
     As the first frame's table says, where this tells just the bytes that are there; else they are counted.
     """
     start, end = _without_tags(file, start, size)
-    place = _find(file, start, min(end, start + _SEARCH_BYTES // 2), end)
-    if place is None:
+    found = _find(file, start, min(end, start + _SEARCH_BYTES // 2), end)
+    if found is None:
         return Layout()
+    place, frame = found
     file.seek(place)
     opening = file.read(4096)
-    frame = _frame_at(opening, 0)
-    if frame is None:
-        return Layout()
     table = _table(opening, frame)
     told_frames, told_bytes = table or (0, 0)
     if told_frames and told_bytes == end - place:
@@ -188,8 +186,8 @@ def _tag_length(head: bytes) -> int:
     return 10 + length + (10 if head[5] & 0x10 else 0)
 
 
-def _find(file: SeekableFile, start: int, stop: int, end: int) -> int | None:
-    """The first place before `stop` where three frames of a kind follow each other, or all up to the `end`."""
+def _find(file: SeekableFile, start: int, stop: int, end: int) -> tuple[int, _Frame] | None:
+    """The first place before `stop` where three frames of a kind follow each other or all up to `end`, and the frame."""
     while start < stop:
         file.seek(start)
         data = file.read(min(_SEARCH_BYTES, end - start))
@@ -201,8 +199,8 @@ def _find(file: SeekableFile, start: int, stop: int, end: int) -> int | None:
                     break
                 count, following = count + 1, following + frame.length
             is_last = count > 0 and (start + following == end or (count > 1 and start + following > end))
-            if count == _FRAMES_IN_A_ROW or is_last:
-                return start + place
+            if first is not None and (count == _FRAMES_IN_A_ROW or is_last):
+                return start + place, first
             place = data.find(b"\xff", place + 1)
         start += max(1, len(data) - _FRAMES_IN_A_ROW * _MAX_FRAME_BYTES)
     return None
@@ -227,12 +225,9 @@ def _walk(file: SeekableFile, place: int, end: int) -> tuple[list[_Run], bool, b
             found = _find(file, place + tag, end, end)
             if found is None:
                 break
-            is_damaged = is_damaged or found - place - tag > (runs[-1].first.length if runs else 0)
-            place, offset, data = found, found, b""
-            file.seek(place)
-            frame = _frame_at(file.read(4), 0)
-            if frame is None:
-                break
+            is_damaged = is_damaged or found[0] - place - tag > (runs[-1].first.length if runs else 0)
+            place, frame = found
+            offset, data = place, b""
         if not runs or frame.kind != runs[-1].first.kind or tag:
             runs.append(_Run(place, frame))
         if place + frame.length > end:

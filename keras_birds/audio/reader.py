@@ -37,14 +37,10 @@ _SHORTER = re.compile(r"^\s*(?:data|riff|SSND|BODY|Data Size)\s*: (\d+) \(should
 
 
 class Reader:
-    """One open recording.
-
-    Args:
-        name: a path or a URL.
+    """One open recording, of a path or a URL.
 
     Attributes:
-        rate_hz: as recorded.
-        channels: as recorded.
+        rate_hz: as recorded, as are the `channels`.
         subtype: how samples are written, as `soundfile` calls it.
         frames: how many there are, as far as the header knows; `None` where it doesn't.
         seconds_promised: by the header; NaN where it doesn't say, as that of an Ogg that is cut off.

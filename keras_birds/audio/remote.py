@@ -50,17 +50,14 @@ def url_path(url: str) -> str:
 
 def _split(url: str) -> tuple[str, str, str, str]:
     """What stands before the path, of it the scheme, the path, and what follows it."""
-    match = _URL.fullmatch(url)
-    if match is None:
-        raise ValueError(f"a URL has a scheme and ://. Received: {url}")
-    return match[1], match[2], match[3], match[4] or ""
+    prefix, scheme, path, tail = cast(re.Match[str], _URL.fullmatch(url)).groups(default="")
+    return prefix, scheme, path, tail
 
 
 def open_url(url: str) -> BinaryIO:
     """Opens a file for reading in blocks of 2 MiB as they are needed; it is never held as a whole.
 
-    Returns:
-        A file that can seek. Should the connection break later, reading raises whatever fsspec does.
+    The file can seek. Should the connection break later, reading raises whatever fsspec does.
 
     Raises:
         AudioError: `missing`; `empty`; `unreadable` where it is forbidden, can't be reached or has no random access.

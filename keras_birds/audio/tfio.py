@@ -35,9 +35,7 @@ def _first_line(error: Exception) -> str:
 class TfioReader:
     """A local OGG, held in memory, with what `open_stream` needs of a `Reader`: the mean over channels.
 
-    Raises:
-        AudioError: if tensorflow-io can't read the file.
-        ConfigError: if tensorflow-io can't be loaded; it names the versions that work together.
+    Raises an `AudioError` if tensorflow-io can't read it, a `ConfigError` if that can't be loaded.
     """
 
     channels, shortfall_s = 1, SHORTFALL_S
