@@ -187,7 +187,7 @@ def _tag_length(head: bytes) -> int:
 
 
 def _find(file: SeekableFile, start: int, stop: int, end: int) -> tuple[int, _Frame] | None:
-    """The first place before `stop` where three frames of a kind follow each other or all up to `end`, and the frame."""
+    """The first place before `stop` where three frames of a kind follow each other or all up to `end`; the frame."""
     while start < stop:
         file.seek(start)
         data = file.read(min(_SEARCH_BYTES, end - start))
