@@ -168,25 +168,20 @@ def test_sound_goes_in_and_the_ensembles_probabilities_come_out(
         np.testing.assert_allclose(function(clips()[:batch]), expected[:batch], atol=tolerance)
 
 
-@pytest.fixture(scope="module")
-def exported(placeholder_run, tmp_path_factory):
-    """The placeholder's two folds as one graph that takes sound."""
-    path = tmp_path_factory.mktemp("export") / "sound.onnx"
-    folds = [placeholder_run / f"fold{k}" / "model.onnx" for k in range(2)]
-    assert export_model(folds, path, "waveform", "float32", clips()).max_difference < 1e-5
-    return path
-
-
-def test_predict_takes_it_and_no_ensemble_mixes_it_with_images(
-    exported, placeholder_run, write_tone, run_command
+def test_predict_takes_it_and_neither_ensembles_nor_exports_mix_it_with_images(
+    placeholder_run, tmp_path, write_tone, run_command
 ):
-    tone = write_tone("tone.wav", TONES_HZ[2], seconds=5, rate=16_000)
-    wanted, found = (keras_birds.load(x).scores(tone)[list(LABELS)] for x in (placeholder_run, exported))
+    tone, out = write_tone("tone.wav", TONES_HZ[2], seconds=5, rate=16_000), tmp_path / "sound.onnx"
+    folds = [placeholder_run / f"fold{k}" / "model.onnx" for k in range(2)]
+    assert export_model(folds, out, "waveform", "float32", clips()).max_difference < 1e-5
+    wanted, found = (keras_birds.load(x).scores(tone)[list(LABELS)] for x in (placeholder_run, out))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    _, printed, _ = run_command("predict", tone, "--model", exported, "--format", "csv")
+    _, printed, _ = run_command("predict", tone, "--model", out, "--format", "csv")
     assert printed.splitlines()[1].split(",")[1:3] == ["1", "bkcdon"]
     with pytest.raises(ModelError, match=r"must take the same\. Received: mel in"):
-        Classifier([OnnxEngine(placeholder_run / "fold0" / "model.onnx"), OnnxEngine(exported)])
+        Classifier([OnnxEngine(folds[0]), OnnxEngine(out)])
+    code, _, err = run_command("export", out, "--out", tmp_path / "b.onnx")
+    assert (code, "must be a model that takes mel. Received: waveform" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +311,7 @@ def test_recordings_that_cannot_be_read_are_told(placeholder_run, tmp_path, run_
     assert (code, "must hold recordings that can be read. Received: none in" in err) == (1, True)
 
 
-def test_what_can_not_be_is_told_at_once(placeholder_run, exported, tmp_path, run_command, monkeypatch):
+def test_what_can_not_be_is_told_at_once(placeholder_run, tmp_path, run_command, monkeypatch):
     no_run = "--prune needs a run, whose recordings to train on. Received: "
     for code, model, out, more, said in (
         (2, "animals", "a.tflite", (), "without animals.keras beside it; --format onnx and openvino"),
@@ -329,7 +324,6 @@ def test_what_can_not_be_is_told_at_once(placeholder_run, exported, tmp_path, ru
         (2, "animals", "a.onnx", ("--prune", "0.3"), no_run),
         (2, placeholder_run / "fold0" / "model.onnx", "a.onnx", ("--prune", "0.3"), no_run),
         (1, placeholder_run, "a.onnx", ("--input", "mel"), "must be of one model. Received: 2 folds"),
-        (1, exported, "a.onnx", (), "must be a model that takes mel. Received: waveform"),
     ):
         found, _, err = run_command("export", model, "--out", tmp_path / out, *more)
         assert (found, err.count(said)) == (code, 1)

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,11 +16,18 @@ import scipy.special
 import soundfile
 from placeholder import LABELS, make_metadata, make_onnx
 
-from keras_birds.errors import DataError, ModelError
+from keras_birds.errors import ConfigError, DataError, ModelError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.calibration import Calibration, logit, sigmoid
 from keras_birds.models.engines import OnnxEngine, WaveformEngine, read_label_lines
-from keras_birds.models.find import DEFAULT, bundled_models, bundled_name, card_of, resolve_model
+from keras_birds.models.find import (
+    DEFAULT,
+    bundled_models,
+    bundled_name,
+    card_of,
+    finished_models,
+    resolve_model,
+)
 from keras_birds.models.metadata import ModelMetadata, check_labels, joined_id
 from keras_birds.resources import resource
 
@@ -105,20 +114,15 @@ def test_check_shapes_names_both():
 
 def test_label_sets_are_equal_or_the_difference_is_told():
     check_labels(LABELS, list(LABELS), "M", "T")
+    others = "3 / 11 labels; only in T: d, 0, 1, 2, 3 and 5 more; only in M: b, c$"
     for second, said in (
-        (["a", "c", "b"], r"of M and T .*order at position 2: b / c$"),
-        (
-            ["a", "d", *map(str, range(9))],
-            r"3 / 11 labels; only in T: d, 0, 1, 2, 3 and 5 more; only in M: b, c$",
-        ),
+        ("acb", r"of M and T .*order at position 2: b / c$"),
+        ("ad012345678", others),
     ):
         with pytest.raises(ModelError, match=said):
-            check_labels(["a", "b", "c"], second, "M", "T")
-
-
-def test_an_ensemble_is_called_by_its_run_and_folds():
+            check_labels("abc", second, "M", "T")
+    # An ensemble is called by its run and folds.
     assert joined_id(["run/fold0", "run/fold2", "other/fold1"]) == "run/fold0+fold2+other/fold1"
-    assert joined_id(["animals"]) == "animals"
 
 
 def test_probabilities_and_logits_are_each_others_inverse():
@@ -126,6 +130,104 @@ def test_probabilities_and_logits_are_each_others_inverse():
     np.testing.assert_allclose(logit(sigmoid(logits)), logits, atol=0.2)
     np.testing.assert_array_equal(sigmoid(np.array([-1000.0, 0.0, 1000.0])), [0, 0.5, 1])
     np.testing.assert_allclose(logit(np.array([0, 1], np.float32)), [-16.118, 16.118], atol=0.2)
+
+
+# --- what --model means ----------------------------------------------------------------------------------------------
+
+
+KERAS_ONLY = "runs/r/fold0/model.keras runs/r/fold0/model.json"
+
+
+@pytest.fixture
+def files():
+    """Makes empty files below the current folder, as old as their place in the list: `files("r/fold0/model.onnx")`."""
+
+    def make(*names):
+        for age_s, name in enumerate(names):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).touch()
+            os.utime(name, (9000 - age_s, 9000 - age_s))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("there", "path", "engine", "found"),
+    [
+        # A fold is its ONNX file unless Keras is asked for, and a copied one may be called anything.
+        ("r/fold3/model.onnx r/fold3/model.keras", "r/fold3", None, "r/fold3/model.onnx"),
+        ("r/fold3/model.onnx r/fold3/model.keras", "r/fold3", "keras", "r/fold3/model.keras"),
+        ("copied/model.onnx", "copied", None, "copied/model.onnx"),
+        # A run is all its finished folds in numerical order.
+        (
+            "r/fold10/model.onnx r/fold2/model.onnx r/fold1/model.keras r/notes/model.onnx",
+            *("r", None, "r/fold2/model.onnx r/fold10/model.onnx"),
+        ),
+        (
+            "r/fold2/model.keras r/fold2/model.json r/fold1/model.keras r/fold10/model.keras r/fold10/model.json",
+            *("r", "keras", "r/fold2/model.keras r/fold10/model.keras"),
+        ),
+        # The newest run is the one trained last.
+        (
+            "runs/c/fold0/model.keras runs/a/fold0/model.onnx runs/b/fold0/model.onnx",
+            *(None, None, "runs/a/fold0/model.onnx"),
+        ),
+        # A model of all recordings counts where there are no folds.
+        ("r/full/model.onnx", "r", None, "r/full/model.onnx"),
+        ("r/full/model.onnx", "r/full", None, "r/full/model.onnx"),
+        ("r/full/model.onnx r/fold0/model.onnx", "r", None, "r/fold0/model.onnx"),
+        # Where the export failed there is still the Keras file.
+        (KERAS_ONLY, None, "keras", "runs/r/fold0/model.keras"),
+        (KERAS_ONLY, "runs/r", "keras", "runs/r/fold0/model.keras"),
+        (KERAS_ONLY, "runs/r/fold0", "keras", "runs/r/fold0/model.keras"),
+        # Without any run it is the shipped model.
+        ("", None, None, str(MODEL)),
+        # A file or folder of its name comes first.
+        ("", "animals", None, str(MODEL)),
+        ("animals/model.onnx", "animals", None, "animals/model.onnx"),
+        ("runs/notes/todo.txt", None, None, str(MODEL)),
+    ],
+)
+def test_what_a_path_stands_for(files, there, path, engine, found):
+    files(*there.split())
+    assert resolve_model(path and Path(path), engine) == tuple(map(Path, found.split()))
+
+
+NONE = "keras-birds train --data DIR --fold 0` or `keras-birds demo`"
+
+
+@pytest.mark.parametrize(
+    ("there", "path", "engine", "error", "message"),
+    [
+        ("r/a.onnx", "r/a.onnx", "keras", ConfigError, r"Received: .*a\.onnx"),
+        ("r/a.keras", "r/a.keras", "onnx", ConfigError, r"Received: .*a\.keras"),
+        ("r/a.wav", "r/a.wav", None, ConfigError, r"Received: .*a\.wav"),
+        ("", None, "tflite", ConfigError, r"onnx or keras\. Received: tflite"),
+        ("", None, "keras", ModelError, re.escape(NONE)),
+        ("runs/notes/todo.txt", None, "keras", ModelError, re.escape(NONE)),
+        ("r/a.txt", "r", None, ModelError, "keras-birds demo"),
+        ("", "none", None, ModelError, "keras-birds demo"),
+        ("runs/begun/config.toml", None, None, ModelError, r"only unfinished runs in .*train --resume"),
+        ("runs/r/fold0/model.keras", None, None, ModelError, "train --resume"),
+        ("runs/r/fold0/model.keras", "runs/r", None, ModelError, "train --resume"),
+        ("runs/r/fold0/model.keras", "runs/r/fold0", None, ModelError, "train --resume"),
+        (KERAS_ONLY, None, None, ModelError, "Pass --engine keras"),
+        (KERAS_ONLY, "runs/r", None, ModelError, "Pass --engine keras"),
+        (KERAS_ONLY, "runs/r/fold0", None, ModelError, "Pass --engine keras"),
+    ],
+)
+def test_what_is_no_model_is_told_with_what_to_do(files, there, path, engine, error, message):
+    files(*there.split())
+    with pytest.raises(error, match=message):
+        resolve_model(path and Path(path), engine)
+
+
+def test_finished_models_are_those_of_folds_then_of_all_recordings(files):
+    runs = Path("runs")
+    assert finished_models(runs) == []
+    found = [f"runs/{x}/model.onnx" for x in ("a/fold2", "a/fold10", "a/full", "b/fold0")]
+    files(*reversed(found), "runs/notes/model.onnx", "runs/b/fold1/model.keras")
+    assert finished_models(runs) == list(map(Path, found))
 
 
 # --- the model in the box --------------------------------------------------------------------------------------------
@@ -166,28 +268,18 @@ def test_a_fresh_install_predicts_with_it_and_says_so(animals_dir, run_command):
     assert len(pd.read_csv("frames.csv")) == 8
 
 
-def test_a_run_of_ones_own_is_taken_instead(placeholder_run, tmp_path, write_tone, run_command):
-    clip = write_tone("a.wav", 1200.0, 2, 16_000)
-    (tmp_path / "runs" / "begun" / "fold0").mkdir(parents=True)
-    # Training that didn't end is never replaced in silence.
-    with pytest.raises(ModelError, match="only unfinished runs in runs/"):
-        resolve_model()
-    shutil.copytree(placeholder_run, tmp_path / "runs" / "mine")
-    code, _, err = run_command("predict", clip)
-    assert (code, err) == (0, "Model: 20250601-101500/fold0+fold1\n")
-    code, printed, err = run_command("predict", clip, "--model", "animals", "--format", "csv")
-    assert (code, err, "whtdov" in printed) == (0, "", False)
-    # A file or folder of that name comes first.
-    shutil.copytree(placeholder_run, tmp_path / "animals")
-    assert resolve_model("animals")[0].parent.name == "fold0"
-
-
-def test_models_lists_what_is_here(placeholder_run, tmp_path, run_command):
+def test_models_lists_what_is_here_and_a_run_of_ones_own_is_taken(
+    placeholder_run, tmp_path, run_command, write_tone
+):
     _, printed, _ = run_command("models")
     licence = r"CC BY-NC 3\.0 \(non-commercial\)"
     assert re.search(rf"^animals +keras-birds +11 +0\.\d{{4}} +8\.\d +{licence}$", printed, re.M)
     mine = tmp_path / "runs" / "mine"
     shutil.copytree(placeholder_run, mine)
+    clip = write_tone("a.wav", 1200.0, 2, 16_000)
+    assert run_command("predict", clip)[::2] == (0, "Model: 20250601-101500/fold0+fold1\n")
+    _, printed, err = run_command("predict", clip, "--model", "animals", "--format", "csv")
+    assert (err, "whtdov" in printed) == ("", False)
     shutil.copytree(placeholder_run / "fold0", mine / "full")
     (mine / "fold0" / "model.onnx").write_bytes(b"nothing")
     (mine.with_name("begun") / "fold0").mkdir(parents=True)
@@ -207,9 +299,9 @@ def test_models_lists_what_is_here(placeholder_run, tmp_path, run_command):
 
 def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_command):
     _, printed, _ = run_command("info", "animals")
-    assert printed.startswith("# animals\n")
-    said = ("model id     animals", "  frog  (Frog, Anura, Amphibia)")
-    assert [x in printed for x in said] == [True, True]
+    assert re.search(
+        r"^# animals\n.*model id     animals\n.*  frog  \(Frog, Anura, Amphibia\)", printed, re.DOTALL
+    )
     _, printed, _ = run_command("info", placeholder_run)
     # The members of a run share their labels.
     said = ("model id", "Amazon Kingfisher", "16,000 Hz, clips of 2 s", "calibration  none")
@@ -261,40 +353,36 @@ def recording(tmp_path):
     return tmp_path / "a.wav"
 
 
-@pytest.mark.parametrize(
-    ("made", "output"),
-    [
-        ({"samples": SAMPLES}, "logits"),
-        ({"batch": 1}, "logits"),
-        ({"batch": 2, "samples": SAMPLES}, "logits"),
-        ({"batch": 4, "samples": "n", "activation": "Sigmoid", "extra_output": True}, "probabilities"),
-    ],
-)
-def test_sound_at_the_models_rate_goes_in_and_scores_come_out(tmp_path, labels, recording, made, output):
-    path = write_model(tmp_path / "model.onnx", **made)
-    engine = WaveformEngine(path, read_label_lines(labels), RATE, WINDOW_S, output)
-    frame = Classifier([engine]).scores(recording)
-    assert frame["start_s"].tolist() == [0, 3, 6]
+@pytest.fixture
+def score(tmp_path, labels, recording):
+    def call(output, window_s=WINDOW_S, **made):
+        path = write_model(tmp_path / "model.onnx", **made)
+        engine = WaveformEngine(path, read_label_lines(labels), RATE, window_s, output)
+        return Classifier([engine]).scores(recording)
+
+    return call
+
+
+def test_sound_at_the_models_rate_goes_in_and_scores_come_out(score):
     expected = scipy.special.expit(np.where(np.eye(3) > 0, 20 * 0.25 - 1, -1))
-    np.testing.assert_allclose(frame[list(FOREIGN_LABELS)].to_numpy(), expected, atol=0.01)
+    for frame in (
+        score("logits", samples=SAMPLES),
+        score("logits", batch=1),
+        score("logits", batch=2, samples=SAMPLES),
+        score("probabilities", batch=4, samples="n", activation="Sigmoid", extra_output=True),
+    ):
+        assert frame["start_s"].tolist() == [0, 3, 6]
+        np.testing.assert_allclose(frame[list(FOREIGN_LABELS)].to_numpy(), expected, atol=0.01)
 
 
-@pytest.mark.parametrize(
-    ("made", "window_s", "said"),
-    [
-        ({"samples": SAMPLES}, 5.0, r"must take float \[batch, 240000\].*Received: x .*144000"),
-        ({"num_labels": 2}, WINDOW_S, r"one output \[batch, 3\].*Received: out .*\['batch', 2\]"),
-        ({}, WINDOW_S, r"must be from 0 to 1\. Received: .*--output logits"),
-    ],
-)
-def test_a_graph_that_does_not_fit_is_refused_with_what_it_is(
-    tmp_path, labels, recording, made, window_s, said
-):
-    path = write_model(tmp_path / "model.onnx", **made)
-    with pytest.raises(ModelError, match=said):
-        Classifier([WaveformEngine(path, read_label_lines(labels), RATE, window_s, "probabilities")]).scores(
-            recording
-        )
+def test_a_graph_that_does_not_fit_is_refused_with_what_it_is(score):
+    for made, said in (
+        ({"samples": SAMPLES, "window_s": 5.0}, r"must take float \[batch, 240000\].*Received: x .*144000"),
+        ({"num_labels": 2}, r"one output \[batch, 3\].*Received: out .*\['batch', 2\]"),
+        ({}, r"must be from 0 to 1\. Received: .*--output logits"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            score("probabilities", **made)
 
 
 def test_label_lines_give_names_where_they_hold_them(tmp_path, labels):
@@ -314,25 +402,22 @@ def run(run_command, tmp_path, labels, recording):
     def call(command, activation, *options):
         model = write_model(tmp_path / "foreign.onnx", activation=activation)
         foreign = ("--model", model, "--labels", labels, "--sample-rate", RATE, "--window-s", WINDOW_S)
-        return run_command(command, recording, *foreign, *options)
+        return run_command(command, recording, *foreign, *options)[::2]
 
     return call
 
 
 def test_the_commands_tell_probabilities_read_as_logits(run, tmp_path):
-    out = tmp_path / "out"
     for activation, options, is_told in (
         ("Sigmoid", (), True),
         ("Sigmoid", ("--output", "probabilities"), False),
         ("Identity", (), False),
     ):
-        for command, more in (
-            ("predict", ()),
-            ("detect", ("--out", out / f"{activation}{len(options)}", "--format", "raven")),
-        ):
-            code, _, err = run(command, activation, *options, *more)
+        out = tmp_path / f"{activation}{len(options)}"
+        for call in (("predict",), ("detect", "--out", out, "--format", "raven")):
+            code, err = run(call[0], activation, *options, *call[1:])
             assert (code, "Pass --output probabilities" in err) == (0, is_told)
-    table = (out / "Identity0" / "detections.Table.1.selections.txt").read_text()
+    table = (out / "detections.Table.1.selections.txt").read_text()
     assert "Common Blackbird\tTurdus merula\t" in table
 
 
@@ -340,9 +425,9 @@ def test_a_regional_list_goes_on_without_what_the_model_does_not_know(run, tmp_p
     species = tmp_path / "region.txt"
     species.write_text("Pica pica_Elster\nCorvus corax_Kolkrabe\nHuman vocal\n", encoding="utf-8")
     options = ("--out", tmp_path / "out", "--species", species)
-    code, _, err = run("detect", "Identity", *options, "--strict-species")
+    code, err = run("detect", "Identity", *options, "--strict-species")
     assert (code, "knows. Received: Corvus corax_Kolkrabe" in err) == (1, True)
-    code, _, err = run("detect", "Identity", *options)
+    code, err = run("detect", "Identity", *options)
     told = "the model doesn't know Corvus corax_Kolkrabe; left out"
     assert (code, "Warning: " in err, told in err) == (0, True, True)
     found = (tmp_path / "out" / "detections.csv").read_text()
