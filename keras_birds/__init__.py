@@ -1,9 +1,9 @@
 """keras-birds: wildlife sound recognition on Keras 3.
 
-Importing this package chooses the Keras backend, unless keras is imported already: `KERAS_BACKEND`, else the backend
-that `~/.keras/keras.json` names if it isn't `"tensorflow"` (which Keras writes there by itself on its first import,
-asked or not), else torch. Names are loaded when first used, so that `import keras_birds` imports neither keras nor
-audio code. `keras.saving.load_model` knows the package's classes whichever of the two is imported first.
+Importing this package chooses the Keras backend, unless keras is imported already: `KERAS_BACKEND`, else what
+`~/.keras/keras.json` names if it isn't `"tensorflow"` (which Keras writes there by itself), else torch. Names load when
+first used: importing this imports neither keras nor audio code. `keras.saving.load_model` knows the package's classes
+whichever of the two is imported first.
 """
 
 import os

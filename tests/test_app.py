@@ -151,10 +151,8 @@ def open_page(monkeypatch, tmp_path):
     def run(*arguments, **parameters):
         monkeypatch.setattr("sys.argv", ["page.py", *map(str, arguments)])
         page = AppTest.from_file(str(PAGE), default_timeout=120)
-        for name, value in parameters.items():
-            page.query_params[name] = value
-        page.run()
-        assert not page.exception
+        page.query_params.update(parameters)
+        assert not page.run().exception
         return page
 
     return run
@@ -168,29 +166,22 @@ def test_the_page_shows_what_predict_says_as_the_address_wants_it(open_page, ana
     np.testing.assert_allclose(answer["probability"], expected["probability"])
     assert len(page.dataframe[1].value) == 6
     page = open_page(threshold="0.97", top="2", by="best window", species="Domestic cat")
-    assert page.slider(key="threshold").value == 0.97
     answer, detections = page.dataframe[0].value, page.dataframe[1].value
-    assert len(answer) == 2
-    assert answer["probability"][0] > 0.99
+    assert (len(answer), answer["probability"][0] > 0.99) == (2, True)
     assert set(detections["label"]) == {"cat"}
     assert (detections["score"] >= 0.97).all()
 
 
-def test_a_bad_file_is_named_and_the_page_goes_on(open_page, tmp_path, write_tone):
-    write_tone("sounds/good.ogg", seconds=6)
-    (tmp_path / "sounds" / "bad.ogg").write_bytes(b"OggS broken")
-    page = open_page("--folder", tmp_path / "sounds", file="bad.ogg")
-    assert [r"bad\.ogg" in x.value for x in page.error] == [True]
-    page.selectbox(key="file").set_value("good.ogg").run()
-    assert not page.error
-    assert len(page.dataframe[0].value) == 5
-
-
-def test_marks_lie_beside_the_recording(open_page, folder, tmp_path):
+def test_a_bad_file_is_named_and_marks_of_others_lie_beside_them(open_page, folder, tmp_path):
     recording = tmp_path / "sounds" / "cat (1).flac"
     recording.parent.mkdir()
     recording.write_bytes(folder.example().read_bytes())
-    page, marks = open_page("--folder", recording.parent), reviews_path(recording)
+    recording.with_name("bad.ogg").write_bytes(b"OggS broken")
+    page, marks = open_page("--folder", recording.parent, file="bad.ogg"), reviews_path(recording)
+    assert [r"bad\.ogg" in x.value for x in page.error] == [True]
+    page.selectbox(key="file").set_value(recording.name).run()
+    assert not page.error
+    assert len(page.dataframe[0].value) == 5
 
     def click(key):
         page.button(key=key).click().run()

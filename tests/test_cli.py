@@ -30,9 +30,8 @@ def run(run_command, monkeypatch, tmp_path):
 
 
 def start(*command, stdout=subprocess.PIPE, **options):
-    words = [sys.executable, *map(str, command)]
-    options |= {"env": ENVIRONMENT, "text": True, "stderr": subprocess.PIPE}
-    return subprocess.Popen(words, stdout=stdout, **options)
+    options |= {"stdout": stdout, "stderr": subprocess.PIPE, "env": ENVIRONMENT, "text": True}
+    return subprocess.Popen([sys.executable, *map(str, command)], **options)
 
 
 def ended(process):

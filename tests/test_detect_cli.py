@@ -101,26 +101,21 @@ def test_a_submission_holds_every_full_window_of_every_soundscape(detect, tmp_pa
     assert table.iloc[:10]["1139490"].min() > 0.7
 
 
-def test_the_same_command_does_nothing_twice_and_redoes_what_changed(detect, disk, tmp_path, write_tone):
-    command = (disk, "--out", tmp_path / "out")
-    detect(*command)
+def test_the_same_command_redoes_what_changed_and_others_are_refused(detect, disk, tmp_path, write_tone):
+    done, new = ("--out", tmp_path / "out"), ("--out", tmp_path / "new")
+    detect(disk, *done)
     before = table_of(tmp_path / "out")
-    assert "6 recordings: 0 scored, 6 scored before" in detect(*command)[1]
+    assert "6 recordings: 0 scored, 6 scored before" in detect(disk, *done)[1]
     pd.testing.assert_series_equal(table_of(tmp_path / "out"), before)
     changed = write_tone("disk/plot0/P0_20250601_045930.wav", TONES_HZ[3], seconds=4)
     (disk / "plot1" / "new.wav").symlink_to(changed)
     (disk / "plot1" / "P1_20250601_055930.wav").write_text("no sound")
-    assert "7 recordings: 2 scored, 4 scored before, 1 failed" in detect(*command, code=1)[1]
+    assert "7 recordings: 2 scored, 4 scored before, 1 failed" in detect(disk, *done, code=1)[1]
     table = read(tmp_path / "out")
     rows = table[table["file"] == str(changed)]
     assert (rows["end_s"].max(), set(rows["label"])) == (4, {LABELS[3]})
     assert not table["file"].str.contains("P1_").any()
     assert not table.duplicated(["file", "start_s", "label"]).any()
-
-
-def test_other_settings_wrong_calls_and_foreign_folders_are_refused_and_leave_nothing(detect, disk, tmp_path):
-    done, new = ("--out", tmp_path / "out"), ("--out", tmp_path / "new")
-    detect(disk, *done)
     for arguments, said in {
         (disk, *done, "--overlap", "1"): "overlap_s is 1.0, was 0.0",
         (disk, *done, "--threshold", "0.5"): "thresholds is 0.5, was 0.25",
@@ -241,7 +236,8 @@ def test_ten_kills_at_random_moments_lose_and_double_nothing(tmp_path, write_ton
     command += ["--overlap", "1", "--keep-scores", "--out"]
 
     def start(out):
-        return subprocess.Popen([*command, out], cwd=tmp_path, stderr=log.open("wb"))
+        with log.open("wb") as stderr:
+            return subprocess.Popen([*command, out], cwd=tmp_path, stderr=stderr)
 
     assert start("whole").wait(200) == 1
     killed = 0

@@ -9,24 +9,17 @@ import soundfile
 NAME = "Example: birds and a cat (synthetic)"
 
 _RATE_HZ = 32_000
-_SECONDS = 30
-_BIRDS_S = ((0.5, 9.0), (21.0, 29.0))
-_CAT_S = (11.0, 12.6, 16.5)
-_PEAK = 0.3
-_NOISE = 0.003
 
 
 def write_example(path: Path) -> None:
     """Writes 30 s of mono FLAC: whistles, calls like a cat's, and whistles again, over a faint hiss."""
     rng = np.random.default_rng(7)
-    sound = np.zeros(_SECONDS * _RATE_HZ)
-    for begin_s, end_s in _BIRDS_S:
-        for place_s, note in _phrases(begin_s, end_s, rng):
-            _add(sound, place_s, note)
-    for place_s in _CAT_S:
-        _add(sound, place_s, _meow())
-    noise = rng.normal(size=len(sound))
-    samples = _PEAK * sound / np.abs(sound).max() + _NOISE * noise
+    birds = *_phrases(0.5, 9.0, rng), *_phrases(21.0, 29.0, rng)
+    sound = np.zeros(30 * _RATE_HZ)
+    for place_s, note in (*birds, *((x, _meow()) for x in (11.0, 12.6, 16.5))):
+        first = int(place_s * _RATE_HZ)
+        sound[first : first + len(note)] += note / np.abs(note).max()
+    samples = 0.3 * sound / np.abs(sound).max() + 0.003 * rng.normal(size=len(sound))
     soundfile.write(path, samples.astype(np.float32), _RATE_HZ, format="FLAC")
 
 
@@ -51,8 +44,3 @@ def _meow() -> np.ndarray:
     formant_hz = 900 + 1100 * np.sin(np.pi * t)
     voice = sum(np.exp(-(((500 * k - formant_hz) / 700) ** 2)) * np.sin(k * phase) for k in range(1, 12))
     return np.asarray(voice * np.sin(np.pi * t))
-
-
-def _add(sound: np.ndarray, place_s: float, note: np.ndarray) -> None:
-    first = int(place_s * _RATE_HZ)
-    sound[first : first + len(note)] += note / np.abs(note).max()

@@ -28,6 +28,7 @@ from keras_birds.text import printable
 
 PART_S = 30.0
 """Length of what is drawn closely and played; shorter recordings are shown whole."""
+_recordings_in = st.cache_data(max_entries=16, ttl=30, show_spinner=False)(recordings_in)
 _KEPT_ANALYSES = 4
 _LINES = 8
 
@@ -49,7 +50,10 @@ class Recording:
 
 def main() -> None:
     """Draws the page."""
-    options = _options()
+    parser = argparse.ArgumentParser()
+    for name, kind, default in (("model", str, None), ("folder", Path, None), ("max-minutes", float, 180.0)):
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    options = parser.parse_args()
     st.set_page_config("keras-birds", "🐦", layout="wide")
     st.title("keras-birds", anchor=False)
     try:
@@ -63,21 +67,9 @@ def main() -> None:
         st.error(plain(str(error)), icon="⚠️")
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    for name, kind, default in (("model", str, None), ("folder", Path, None), ("max-minutes", float, 180.0)):
-        parser.add_argument(f"--{name}", type=kind, default=default)
-    return parser.parse_args()
-
-
 @st.cache_resource(scope="session", on_release=SessionFolder.close, show_spinner=False)
 def _session_folder() -> SessionFolder:
     return SessionFolder()
-
-
-@st.cache_data(max_entries=16, ttl=30, show_spinner=False)
-def _files(folder: Path) -> tuple[list[Path], list[str]]:
-    return recordings_in(folder)
 
 
 def _choose(options: argparse.Namespace) -> Recording | None:
@@ -101,7 +93,7 @@ def _choose(options: argparse.Namespace) -> Recording | None:
             return None
         return Recording(folder.save_upload(sound.file_id, sound.getbuffer()), "microphone.wav", False)
     if source == "Folder":
-        files, notes = _files(options.folder)
+        files, notes = _recordings_in(options.folder)
         for note in notes:
             st.caption(plain(note))
         found, place = {str(x.relative_to(options.folder)): x for x in files}, plain(str(options.folder))
@@ -141,7 +133,11 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     only = set(controls.only) or set(classifier.labels)
     detections = detections_table(classifier, analysis, controls.threshold, only, controls.merge)
     reviews = review.read(reviews_path(recording.path))
-    _forget_other_focus(recording)
+    # What was looked at in another recording says nothing of this one.
+    if st.session_state.get("focus_key") != recording.key:
+        for name in ("focus", "part", "play", "moved"):
+            st.session_state.pop(name, None)
+        st.session_state["focus_key"] = recording.key
 
     top = top_table(classifier, analysis.found.scores, controls.top_k, controls.method, controls.threshold)
     left, right = st.columns((2, 1))
@@ -154,8 +150,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     _show_timeline(classifier, controls, analysis, top, only)
     _show_part(classifier, recording, part_s, detections)
     _show_detections(detections, reviews)
-    focus = _focus()
-    if focus is not None:
+    if focus := st.session_state.get("focus"):
         review.panel(classifier, recording.path, focus, detections, reviews, _look_at)
     _show_downloads(classifier, analysis, detections, reviews, recording.is_kept)
 
@@ -208,7 +203,7 @@ def _show_part(
     if not len(samples):
         st.warning("Nothing decodes here.")
         return
-    focus = _focus()
+    focus = st.session_state.get("focus")
     start_s = max(0.0, focus[0] - part_s[0]) if focus else 0.0
     play = bool(st.session_state.pop("play", False))
     st.audio(_wav(samples, rate_hz), start_time=start_s, autoplay=play)
@@ -291,8 +286,7 @@ def _part(analysis: Analysis) -> tuple[float, float]:
     if seconds <= PART_S:
         return 0.0, seconds
     last = seconds - PART_S
-    focus = _focus()
-    if focus and st.session_state.pop("moved", False):
+    if (focus := st.session_state.get("focus")) and st.session_state.pop("moved", False):
         st.session_state["part"] = float(min(last, max(0.0, focus[0] - PART_S / 3)))
     text = f"Look at {PART_S:g} s from (s)"
     begin_s = st.slider(text, 0.0, float(last), step=1.0, key="part", format="%.0f")
@@ -301,18 +295,6 @@ def _part(analysis: Analysis) -> tuple[float, float]:
 
 def _look_at(start_s: float, label: str) -> None:
     st.session_state.update(focus=(start_s, label), play=True, moved=True)
-
-
-def _focus() -> tuple[float, str] | None:
-    return st.session_state.get("focus")
-
-
-def _forget_other_focus(recording: Recording) -> None:
-    """What was looked at in another recording says nothing of this one."""
-    if st.session_state.get("focus_key") != recording.key:
-        for name in ("focus", "part", "play", "moved"):
-            st.session_state.pop(name, None)
-        st.session_state["focus_key"] = recording.key
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

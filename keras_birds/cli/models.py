@@ -89,15 +89,9 @@ def _rows() -> Iterator[dict[str, Any]]:
             click.echo(f"Warning: {error}", err=True)
             continue
         macro_auc = metadata.metrics.get("macro_auc", math.nan)
-        yield {
-            "model": name,
-            "from": origin,
-            "labels": len(metadata.labels),
-            "macro_auc": None if math.isnan(macro_auc) else macro_auc,
-            "mb": round(path.stat().st_size / 1e6, 1),
-            "licence": metadata.licence,
-            "file": str(path),
-        }
+        row = {"model": name, "from": origin, "labels": len(metadata.labels), "licence": metadata.licence}
+        row |= {"macro_auc": None if math.isnan(macro_auc) else macro_auc, "file": str(path)}
+        yield row | {"mb": round(path.stat().st_size / 1e6, 1)}
 
 
 def _describe(paths: Sequence[Path], found: "Sequence[ModelMetadata]") -> Iterator[str]:

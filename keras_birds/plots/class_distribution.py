@@ -37,20 +37,23 @@ def class_distribution(catalog: Catalog) -> Figure:
     top_in, rows_in = 1.0 + 0.32 * len(classes), min(_MAX_HEIGHT_IN, 0.7 + _ROW_IN * max(rows, 6))
     figure = Figure(figsize=(max(8.0, 3.4 * columns), top_in + rows_in), layout="constrained")
     grid = figure.add_gridspec(2, columns, height_ratios=(top_in, rows_in))
-    totals = [sum(x) for x in classes.values()]
-    said = [f"{sum(x):,} ({len(x):,} label{'s' * (len(x) != 1)})" for x in classes.values()]
+    bars = [
+        (name, sum(x), f"{sum(x):,} ({len(x):,} label{'s' * (len(x) != 1)})", colors[name])
+        for name, x in classes.items()
+    ]
     axes = figure.add_subplot(grid[0, :])
-    _draw_bars(axes, list(classes), totals, said, list(colors.values()), 9, 10)
+    _draw_bars(axes, bars, 10)
     axes.invert_yaxis()
-    _scale(axes, totals, "Recordings in each class")
+    _scale(axes, [x[1] for x in bars], "Recordings in each class")
     for column in range(columns):
         axes, part = figure.add_subplot(grid[1, column]), items[column * rows : (column + 1) * rows]
-        names, numbers = [item.name for item in part], [counts[item.name] for item in part]
-        if columns == 1:
-            known_as = [item.common_name or item.scientific_name for item in part]
-            names = [f"{x} ({y})" if x and x != y else y for x, y in zip(known_as, names, strict=True)]
-        shades = [colors[item.class_name or _NO_CLASS] for item in part]
-        _draw_bars(axes, names, numbers, [f"{x:,}" for x in numbers], shades, 6.5, 7.5)
+        bars = []
+        for item in part:
+            known_as, name, count = item.common_name or item.scientific_name, item.name, counts[item.name]
+            if columns == 1 and known_as not in ("", name):
+                name = f"{known_as} ({name})"
+            bars.append((name, count, f"{count:,}", colors[item.class_name or _NO_CLASS]))
+        _draw_bars(axes, bars, 7.5)
         axes.tick_params(axis="y", length=0, pad=2)
         axes.set_ylim(rows - 0.4, -0.6)
         _scale(axes, list(counts.values()), "Recordings")
@@ -59,19 +62,12 @@ def class_distribution(catalog: Catalog) -> Figure:
     return figure
 
 
-def _draw_bars(
-    axes: Axes,
-    names: list[str],
-    numbers: list[int],
-    texts: list[str],
-    colors: list[str],
-    text_size: float,
-    name_size: float,
-) -> None:
-    axes.barh(range(len(names)), numbers, color=colors, height=0.75)
-    for place, (number, text) in enumerate(zip(numbers, texts, strict=True)):
-        axes.text(max(number, 0.9), place, f" {text}", va="center", fontsize=text_size)
-    axes.set_yticks(range(len(names)), names, fontsize=name_size, parse_math=False)
+def _draw_bars(axes: Axes, bars: list[tuple[str, int, str, str]], size: float) -> None:
+    """Each bar's name, number, text and colour."""
+    for place, (_, number, text, color) in enumerate(bars):
+        axes.barh(place, number, color=color, height=0.75)
+        axes.text(max(number, 0.9), place, f" {text}", va="center", fontsize=size - 1)
+    axes.set_yticks(range(len(bars)), [x[0] for x in bars], fontsize=size, parse_math=False)
 
 
 def _scale(axes: Axes, numbers: list[int], name: str) -> None:
