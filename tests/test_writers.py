@@ -64,13 +64,13 @@ TWO = (
 
 
 BYTES = {
-    "csv": (
+    "detections.csv": (
         "file,channel,start_s,end_s,start_time,label,scientific_name,common_name,score,model_id\n"
         "/disk/site/a.wav,0,2.5,7.5,2025-06-01T05:30:02.500,1139490,Lithobates palmipes,Amazon River Frog,0.9,demo-1\n"
         "/disk/site/a.wav,2,0.333333,5.333333,,47067,Gryllus assimilis,,1.25e-07,demo-1\n"
         '"b,c.wav",1,0.0,5.0,,noise,,,0.9,demo-1\n'
     ),
-    "json": (
+    "detections.json": (
         '[\n{"file": "/disk/site/a.wav", "channel": 0, "start_s": 2.5, "end_s": 7.5, "start_time": '
         '"2025-06-01T05:30:02.500", "label": "1139490", "scientific_name": "Lithobates palmipes", '
         '"common_name": "Amazon River Frog", "score": 0.9, "model_id": "demo-1"},\n'
@@ -81,7 +81,7 @@ BYTES = {
         '"scientific_name": "", "common_name": "", "score": 0.9, "model_id": "demo-1"}\n]\n'
     ),
     # Begin and end run on over the files with scores, 60.25 s and 10.5 s; 16 kHz ends at 8 kHz.
-    "raven": (
+    "detections.Table.1.selections.txt": (
         "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tBegin Path\t"
         "File Offset (s)\tCommon Name\tScientific Name\tSpecies Code\tConfidence\n"
         "1\tSpectrogram 1\t1\t2.5\t7.5\t50.0\t14000.0\t/disk/site/a.wav\t"
@@ -91,19 +91,19 @@ BYTES = {
         "3\tSpectrogram 1\t1\t70.75\t75.75\t50.0\t8000.0\tb,c.wav\t"
         "0.0\tnoise\tnoise\tnoise\t0.9\n"
     ),
-    "audacity": (
+    "detections.audacity.txt": (
         "2.500000\t7.500000\tAmazon River Frog 0.90\n"
         "0.333333\t5.333333\tGryllus assimilis 0.00\n"
         "70.750000\t75.750000\tnoise 0.90\n"
     ),
     # Channels count from 0 there, and a small distance is a sure match.
-    "kaleidoscope": (
+    "detections.kaleidoscope.csv": (
         "INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,TOP1MATCH,TOP1DIST,MANUAL ID\n"
         "/disk,site,a.wav,0,2.5,5.0,Amazon River Frog,0.1,\n"
         "/disk,site,a.wav,1,0.333333,5.0,Gryllus assimilis,1,\n"
         ',,"b,c.wav",0,0.0,5.0,noise,0.1,\n'
     ),
-    "birdnet": (
+    "detections.BirdNET.results.csv": (
         "Start (s),End (s),Scientific name,Common name,Confidence,File\n"
         "2.5,7.5,Lithobates palmipes,Amazon River Frog,0.9000,/disk/site/a.wav\n"
         "0.333333,5.333333,Gryllus assimilis,Gryllus assimilis,0.0000,/disk/site/a.wav\n"
@@ -112,20 +112,10 @@ BYTES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("form", "name"),
-    [
-        ("csv", "detections.csv"),
-        ("json", "detections.json"),
-        ("raven", "detections.Table.1.selections.txt"),
-        ("audacity", "detections.audacity.txt"),
-        ("kaleidoscope", "detections.kaleidoscope.csv"),
-        ("birdnet", "detections.BirdNET.results.csv"),
-    ],
-)
+@pytest.mark.parametrize(("form", "name"), zip(FORMATS[1:], BYTES, strict=True))
 def test_bytes(form, name, tmp_path):
     assert write(form, TWO, tmp_path) == [tmp_path / name]
-    assert (tmp_path / name).read_bytes().decode() == BYTES[form]
+    assert (tmp_path / name).read_bytes().decode() == BYTES[name]
 
 
 def test_raven_boxes_have_a_height_and_begin_at_zero_per_recording(tmp_path):
