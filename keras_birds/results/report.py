@@ -51,13 +51,7 @@ class CsvWriter(AnswerSink):
 
 
 class FrameWriter(AnswerSink):
-    """Rows of `FRAME_COLUMNS`: the scores of a recording's top labels in each frame of it.
-
-    Args:
-        stream: takes the table.
-        classifier: scores the frames.
-        channel: that is scored: `"mix"` or a number from 1.
-    """
+    """Rows of `FRAME_COLUMNS`: what the classifier scores in each frame of a recording for its top labels."""
 
     def __init__(self, stream: TextIO, classifier: Classifier, channel: Channel = "mix"):
         self._classifier, self._channel = classifier, channel
@@ -65,15 +59,14 @@ class FrameWriter(AnswerSink):
         self._rows.writerow(FRAME_COLUMNS)
 
     def add(self, prediction: Prediction) -> None:
-        """Scores a recording's frames and writes them; files without scores have no row."""
+        """Scores a recording's frames; files without scores have no row."""
         if prediction.recording.failed:
             return
         file = prediction.recording.file
         frames = self._classifier.frame_scores(file, self._channel)
         for ranked in prediction.top:
             names = astuple(ranked.label)[:3]
-            columns = (frames[x] for x in ("start_s", "end_s", names[0]))
-            for start_s, end_s, score in zip(*columns, strict=True):
+            for start_s, end_s, score in frames[["start_s", "end_s", names[0]]].itertuples(index=False):
                 self._rows.writerow((file, decimal(start_s), decimal(end_s), *names, six_digits(score)))
 
 
@@ -113,15 +106,13 @@ class TableWriter(AnswerSink):
         """Writes a file's table; files without scores have none. Names that no label has get no column."""
         if prediction.recording.failed:
             return
-        columns = {
-            "Rank": [str(x.rank) for x in prediction.top],
-            "Label": [x.label.name for x in prediction.top],
-            "Common name": [x.label.common_name for x in prediction.top],
-            "Scientific name": [x.label.scientific_name for x in prediction.top],
-            "Probability": [f"{x.score:.4f}" for x in prediction.top],
-        }
+        rows = [
+            (str(x.rank), x.label.name, x.label.common_name, x.label.scientific_name, f"{x.score:.4f}")
+            for x in prediction.top
+        ]
+        header = ("Rank", "Label", "Common name", "Scientific name", "Probability")
         cells = []
-        for name, values in columns.items():
+        for name, *values in zip(header, *rows, strict=True):
             if any(values):
                 texts = [one_line(x) for x in (name, *values)]
                 width = max(map(len, texts))
@@ -144,9 +135,8 @@ def describe_problem(recording: RecordingStatus) -> str:
 
 def describe_length(recording: RecordingStatus) -> str:
     """For instance `5.0 s, 1 window` or `5.4 s, 1 window, the last 0.4 s not scored`."""
-    text = f"{recording.seconds:.1f} s, {recording.windows} window{'s' * (recording.windows != 1)}"
     dropped = f", the last {recording.unscored_s:.1f} s not scored" if recording.unscored_s >= 0.05 else ""
-    return text + dropped
+    return f"{recording.seconds:.1f} s, {recording.windows} window{'s' * (recording.windows != 1)}{dropped}"
 
 
 def _as_dict(ranked: RankedLabel) -> dict[str, Any]:
