@@ -17,6 +17,7 @@ from typing import Any
 from keras_birds.atomic import atomic_path
 from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
+from keras_birds.results.writers.files import resumable
 
 JOURNAL = "journal.jsonl"
 FORMAT_VERSION = 1
@@ -103,21 +104,12 @@ class Journal:
             ) from None
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Adds entries, on the disk when this returns.
-
-        Raises:
-            KerasBirdsError: if the disk is full.
-        """
-        try:
+        """Adds entries, on the disk when this returns; a `KerasBirdsError` if it is full."""
+        with resumable(self._path):
             data = memoryview("".join(json.dumps(asdict(x)) + "\n" for x in entries).encode())
             while data:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise KerasBirdsError(
-                f"{self._path} can't be written. Received: {error.strerror or error}. Free some space; the same "
-                "command goes on"
-            ) from None
         self._add(entries)
 
     def _add(self, entries: Iterable[Entry]) -> None:

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +32,6 @@ from keras_birds.text import csv_writer, storable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = (
     *("file", "status", "reason", "seconds", "seconds_expected", "sample_rate_hz", "channels"),
     *("windows", "unscored_s", "detections", "not_seen"),
@@ -89,12 +87,10 @@ class Results:
     def __enter__(self) -> "Results":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Writes what is scored, also after Ctrl-C."""
         try:
-            if error is None or not isinstance(error, KerasBirdsError):
+            if not isinstance(error, KerasBirdsError):
                 self.flush()
         finally:
             for writer in self._writers.values():
@@ -109,11 +105,7 @@ class Results:
             yield replace(entry.recording, not_seen=not_seen)
 
     def to_do(self, files: Iterable[str]) -> Iterator[str]:
-        """Leaves out recordings that have been scored and haven't changed since. Failed ones are tried again.
-
-        Args:
-            files: paths or URLs, taken as they are needed.
-        """
+        """Those paths and URLs that haven't been scored, or have changed since. Failed ones are tried again."""
         for file in files:
             entry = self._journal.by_file.get(file)
             # On an object store a fingerprint is a request.
@@ -125,12 +117,9 @@ class Results:
                 self.done_before += 1
 
     def add(self, scored: RecordingScores) -> RecordingStatus:
-        """Takes a recording's scores; they are written with the next shard.
+        """Takes a recording's scores, which are written with the next shard; what became of it, detections counted.
 
         What an earlier run scored of a recording that is out of reach now, as on a disk that isn't there, stays.
-
-        Returns:
-            What became of it, number of detections included.
         """
         recording = scored.recording
         before = self._journal.by_file.get(recording.file)
@@ -187,11 +176,7 @@ class Results:
             yield entry.recording, rows[kind]
 
     def finish(self) -> Path:
-        """Writes what waits, drops rows of recordings that were scored again, and writes the manifest.
-
-        Returns:
-            The manifest.
-        """
+        """Writes what waits, drops rows of recordings that were scored again, and writes the manifest: its path."""
         import pyarrow as pa
 
         self.flush()
@@ -205,7 +190,7 @@ class Results:
                 self._waiting.append(replace(entry, shard=self._next))
             self.flush()
         self._remove_unlisted()
-        path = self.folder / MANIFEST
+        path = self.folder / "manifest.csv"
         with new_text(path) as file:
             rows = csv_writer(file)
             rows.writerow(MANIFEST_COLUMNS)

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_birds.errors import KerasBirdsError
+from keras_birds.results.writers.files import resumable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,7 +17,7 @@ _BATCH_ROWS = 1024  # few enough to be turned into Python objects at once
 
 
 class ShardWriter:
-    """A shard on its way to the disk; it appears, whole, when it is finished."""
+    """A shard on its way to the disk; it appears, whole, when it is finished, and must be discarded after an error."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -27,11 +27,7 @@ class ShardWriter:
         self._rows = 0
 
     def write(self, table: "pa.Table") -> None:
-        """Adds rows; texts may be dictionaries, the file has plain columns, which every reader knows.
-
-        Raises:
-            KerasBirdsError: if the disk is full.
-        """
+        """Adds rows; texts may be dictionaries, the file has plain columns, which every reader knows."""
         import pyarrow as pa
 
         plain = [x.with_type(pa.string()) if pa.types.is_dictionary(x.type) else x for x in table.schema]
@@ -40,7 +36,7 @@ class ShardWriter:
             self._waiting = [pa.concat_tables(self._waiting).combine_chunks()]
         self._rows += len(table)
         if self._rows >= _GROUP_ROWS:
-            with self._told():
+            with resumable(self._path):
                 self._write_waiting()
 
     def _write_waiting(self) -> None:
@@ -55,12 +51,8 @@ class ShardWriter:
         self._waiting, self._rows = [], 0
 
     def finish(self) -> None:
-        """Writes what is left, on the disk when this returns. A shard without a table isn't written.
-
-        Raises:
-            KerasBirdsError: if the disk is full.
-        """
-        with self._told():
+        """Writes what is left, on the disk when this returns. A shard without a table isn't written."""
+        with resumable(self._path):
             if self._waiting:
                 self._write_waiting()
             if self._writer is not None:
@@ -76,24 +68,9 @@ class ShardWriter:
                 self._writer.close()
             self._temporary.unlink(missing_ok=True)
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.discard()
-            raise KerasBirdsError(
-                f"{self._path} can't be written. Received: {error.strerror or error}. Free some space; the same "
-                "command goes on"
-            ) from None
-
 
 class ShardReader:
-    """Reads a shard from its beginning, a recording at a time.
-
-    Raises:
-        OSError: if it can't be read.
-    """
+    """Reads a shard from its beginning, a recording at a time; an `OSError` if it can't be read."""
 
     def __init__(self, path: Path):
         import pyarrow as pa
