@@ -114,16 +114,7 @@ class ClusterScorer:
         options: ScoreOptions,
         on_scored: Callable[[float], None],
     ) -> Iterator[RecordingScores]:
-        """Scores recordings, as `score_recordings` does.
-
-        Args:
-            classifier: that of the workers.
-            names: paths or URLs; relative ones count from this process's folder.
-            options: how they are cut.
-            on_scored: told how many seconds of sound were scored since it was last told.
-
-        Yields:
-            One for each name, in order.
+        """Scores recordings with the workers' classifier, as `score_recordings` does: relative names count from here.
 
         Raises:
             ConfigError: if the options can't be used, or nodes don't see the recordings that this machine sees.
@@ -173,8 +164,7 @@ class ClusterScorer:
         try:
             found = self._scores_of(task)
         except ray.exceptions.RayError as error:
-            count = len(group.names)
-            lost = f"{count} recording{'s' * (count != 1)}"
+            lost = f"{len(group.names)} recording{'s' * (len(group.names) != 1)}"
             then = "will be scored again" if group.losses < MAX_LOSSES - 1 else "is given up"
             self._say(f"A worker died ({_why(error)}); {lost} {then}")
             return None
@@ -238,15 +228,10 @@ class ClusterScorer:
 
 
 def divide(found: Sequence[Node], cpus: int | None, uses_gpus: bool) -> tuple[tuple[int, int], int]:
-    """What each worker process takes: where there are GPUs one, with its share of the processors.
+    """Processors and GPUs that each worker takes, and how many workers the nodes, at least one, have room for.
 
-    Args:
-        found: the cluster's nodes, at least one.
-        cpus: processors of each worker without a GPU; `None` for up to 4, so that few of a node's are left over.
-        uses_gpus: whether the model can use them.
-
-    Returns:
-        Processors and GPUs of a worker, and how many workers the nodes have room for.
+    Where the model uses GPUs and there are some: one, with its share of the processors. Else `cpus` processors; with
+    `None` up to 4, so that few of a node's are left over.
     """
     if with_gpus := [x for x in found if x.gpus and uses_gpus]:
         each = max(1, min(x.cpus // x.gpus for x in with_gpus))

@@ -38,21 +38,17 @@ def train_on_cluster(
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> "RunResult":
-    """Trains as `training.train.train` does, the folds side by side.
+    """Trains as `training.train.train` does, with the same arguments, the folds side by side.
 
     Args:
         address: of the cluster, as for `connect`.
-        config: the settings.
-        data: the data set's folder, on storage that every node sees by this name; a relative one counts from this
-            process's folder, which the nodes must see as well.
-        fold: a number from 0, several, `"all"` or `"full"`.
-        out: the run directory, on such storage too.
-        resume: as for `train`.
-        reporter: gets lines and progress.
+        config, fold, resume, reporter: as for `train`.
+        data, out: of the data set and the run, on storage that every node sees by these names; relative ones count from
+            this process's folder, which the nodes must see as well.
 
     Raises:
-        KerasBirdsError: if the cluster can't be reached, a node doesn't see the run, a fold's process died too
-            often, or as `train`.
+        KerasBirdsError: if the cluster can't be reached, a node doesn't see the run, a fold's process died too often,
+            or as `train`.
     """
     from keras_birds.training.run import prepare_run
     from keras_birds.training.train import RunResult
@@ -69,13 +65,10 @@ def train_on_cluster(
 
 
 def fold_resources(found: Sequence[Node]) -> tuple[int, int]:
-    """Processors and GPUs that each fold takes.
+    """Processors and GPUs that each fold takes; a `KerasBirdsError` if no node has processors.
 
     Where there are GPUs, one, with its share of the node's processors. Else all processors of a node, so that no two
     folds share one: of the smallest node that has more than half of the largest one's.
-
-    Raises:
-        KerasBirdsError: if no node has processors.
     """
     if not found:
         raise KerasBirdsError("The cluster must have nodes with processors. Received: none; see `ray status`")

@@ -28,12 +28,7 @@ ACTIVITY_COLUMNS = ("label", "scientific_name", "common_name", "hour", "detectio
 
 
 class Activity:
-    """Counts detections by label and hour of day, beside how long was recorded in that hour.
-
-    Args:
-        labels: of the model.
-        time_pattern: how names tell when a recording began, as `recording_time.start_time` has it.
-    """
+    """Counts detections by label and hour of day, beside how long was recorded in that hour, as names tell the time."""
 
     def __init__(self, labels: LabelSet, time_pattern: str | None = None):
         self.labels = labels
@@ -48,12 +43,11 @@ class Activity:
         began = start_time(recording.file, self._time_pattern)
         if began is None:
             return
-        seconds, at = recording.seconds, began
-        while seconds > 0:
-            next_hour = at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-            part = min(seconds, (next_hour - at).total_seconds())
-            self.recorded_s[at.hour] += part
-            at, seconds = next_hour, seconds - part
+        at, end = began, began + timedelta(seconds=recording.seconds)
+        while at < end:
+            until = min(end, at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1))
+            self.recorded_s[at.hour] += (until - at).total_seconds()
+            at = until
         for batch in batches:
             labels = batch["label"].dictionary_encode()
             known = np.array([self.labels.index(x) for x in labels.dictionary.to_pylist()], np.int64)
@@ -87,14 +81,10 @@ def write_outputs(
     per_recording: bool = False,
     sample_submission: Path | None = None,
 ) -> Outputs:
-    """Writes detections in each of `formats`, the summary and the activity.
+    """Writes detections in each of `formats`, of `FORMATS` or `"birdclef"`, the summary and the activity.
 
-    Args:
-        results: with all that is to be written.
-        classifier: the model; its mel settings give Raven's boxes their height.
-        formats: of `writers.tables.FORMATS` or `"birdclef"`.
-        per_recording: one table for each recording instead of one for all.
-        sample_submission: for `"birdclef"`, as `write_submission` has it.
+    Raven's boxes have the height of the classifier's mel band. `sample_submission` is for `"birdclef"`, as
+    `write_submission` has it.
 
     Raises:
         DataError: if a submission can't be written from these recordings.

@@ -75,9 +75,6 @@ class SegmentPicker:
         labels: only these labels, scientific or common names; empty for all.
         min_score: leaves out lower scores.
         seed: of what is random.
-
-    Raises:
-        ConfigError: if an option can't be used.
     """
 
     def __init__(
@@ -170,11 +167,10 @@ class SegmentPicker:
 def _take(taken: _Spans, begin_s: float, end_s: float) -> bool:
     """Takes a span, unless it overlaps one that is taken; `taken` stays in order."""
     after = bisect(taken, (begin_s, end_s))
-    if after and taken[after - 1][1] > begin_s + _OVERLAP_S:
+    neighbours = taken[max(0, after - 1) : after + 1]
+    if any(x < end_s - _OVERLAP_S and y > begin_s + _OVERLAP_S for x, y in neighbours):
         return False
-    if after < len(taken) and taken[after][0] < end_s - _OVERLAP_S:
-        return False
-    insort(taken, (begin_s, end_s))
+    taken.insert(after, (begin_s, end_s))
     return True
 
 

@@ -35,8 +35,7 @@ RAVEN_COLUMNS = (
     *("Begin Path", "File Offset (s)", "Common Name", "Scientific Name", "Species Code", "Confidence"),
 )
 KALEIDOSCOPE_COLUMNS = (
-    *("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION"),
-    *("TOP1MATCH", "TOP1DIST", "MANUAL ID"),
+    *("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "TOP1MATCH", "TOP1DIST", "MANUAL ID"),
 )
 BIRDNET_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")
 
@@ -51,9 +50,8 @@ def write_csv(recordings: "Recordings", stream: TextIO) -> None:
     writer.writerow(Detection._fields)
     for recording, batches in recordings:
         for x in detections(recording, batches):
-            times = (decimal(x.start_s), decimal(x.end_s), _iso(x) or "")
-            names = (x.label, x.scientific_name, x.common_name)
-            writer.writerow((x.file, x.channel, *times, *names, six_digits(x.score), x.model_id))
+            times = {"start_s": decimal(x.start_s), "end_s": decimal(x.end_s), "start_time": _iso(x)}
+            writer.writerow((x._asdict() | times | {"score": six_digits(x.score)}).values())
 
 
 def write_json(recordings: "Recordings", stream: TextIO) -> None:
@@ -172,23 +170,18 @@ FORMATS = tuple(_WRITERS)
 def write_tables(
     fmt: str, recordings: "Recordings", out: Path, band_hz: tuple[float, float], per_recording: bool = False
 ) -> list[Path]:
-    """Writes detections in one of `FORMATS`.
+    """Writes detections in one of `FORMATS`, as `write_csv`, `write_raven` and so on describe them; returns the files.
 
     Recordings without scores are left out; those without detections have a file with a header, or count with their
-    length where times run on (`raven`, `audacity`). The formats are described at `write_csv`, `write_raven` and so
-    on.
+    length where times run on (`raven`, `audacity`).
 
     Args:
         fmt: one of `FORMATS`.
         recordings: each with batches of `detection_schema()`; read once, in order.
         out: a folder, made if missing.
         band_hz: lower and upper edge of Raven's boxes.
-        per_recording: write `out/<fmt>/<path of the recording><ending>` for each (see `recording_path`) instead
-            of `out/detections<ending>` for all. The ending is `.parquet`, `.csv`, `.json`,
-            `.Table.1.selections.txt` (raven), `.audacity.txt`, `.kaleidoscope.csv` or `.BirdNET.results.csv`.
-
-    Returns:
-        The files, in the order in which they were written.
+        per_recording: write `out/<fmt>/<path of the recording><ending>` for each (see `recording_path`) instead of
+            `out/detections<ending>` for all.
 
     Raises:
         KerasBirdsError: if `fmt` is none of these or a file can't be written.
