@@ -162,15 +162,16 @@ def test_the_baseline_really_mixes_images_and_labels(paths):
 
 
 def test_batches_are_computed_ahead_in_threads_and_no_thread_outlives_the_data_set(paths):
-    threads = set()
+    threads, seeds = set(), set()
 
     def augment(images, targets, seed):
         threads.add(threading.current_thread())
+        seeds.add(seed)
         return images, targets
 
     dataset = _dataset(paths, augment=augment, workers=2)
-    _epochs(dataset)
-    assert threads
+    _epochs(dataset, 2)
+    assert seeds >= {(42, epoch, index) for epoch in range(2) for index in range(len(dataset))}
     assert threading.main_thread() not in threads
     del dataset
     gc.collect()
