@@ -21,22 +21,35 @@ S20230510T073000.4793+1000_E20230510T080031.9803+1000_-12.34567+78.98102.wav Lac
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "pattern"),
     [
-        *RECORDERS.split(),
-        "2023-05-10 07.30.00.wav",
-        "Wald, 'Süd'\n栗林_20230510_073000.wav",
-        "/data/20220101_000000/rec/AM1_20230510_073000.ogg",  # the folder's name isn't the recording's
-        "https://example.org/AM1_20230510%24073000.ogg?when=20220101_000000",
-        "zip://rec/AM1_20230510_073000.ogg::s3://bucket/20220101_000000.zip",
-        "20239999_073000_20230510_073000.wav",  # the first is no date
+        *((x, None) for x in RECORDERS.split()),
+        ("2023-05-10 07.30.00.wav", None),
+        ("Wald, 'Süd'\n栗林_20230510_073000.wav", None),
+        (
+            "/data/20220101_000000/rec/AM1_20230510_073000.ogg",
+            None,
+        ),  # the folder's name isn't the recording's
+        ("https://example.org/AM1_20230510%24073000.ogg?when=20220101_000000", None),
+        ("zip://rec/AM1_20230510_073000.ogg::s3://bucket/20220101_000000.zip", None),
+        ("20239999_073000_20230510_073000.wav", None),  # the first is no date
+        ("Süd_REC_20230510_073000_x.wav", "REC_%Y%m%d_%H%M%S"),
+        ("WAT_NC_03_230510_073000_df100.wav", "%y%m%d_%H%M%S"),
+        ("67403784.230510073000.wav", ".%y%m%d%H%M%S"),  # SoundTrap
+        ("Teich 10.05.2023 07h30 (2).wav", "%d.%m.%Y %Hh%M"),
+        ("Bat Spring-10May23-07,30,00.wav", "%d%b%y-%H,%M,%S"),
+        ("2023-130-07.30AM.wav", "%Y-%j-%I.%M%p"),
+        ("20230510_073000+1000.wav", "%Y%m%d_%H%M%S%z"),  # the recorder's clock, zone or not
+        ("a 100% 20230510_0730.wav", "100%% %Y%m%d_%H%M"),
+        ("(2023.05.10[0730.wav", "(%Y.%m.%d[%H%M"),
     ],
 )
-def test_recorders_names_tell_the_start(name):
-    assert start_time(name) == MORNING
+def test_names_tell_the_start_as_recorders_write_it_or_a_pattern_anywhere(name, pattern):
+    assert start_time(name, pattern) == MORNING
 
 
-def test_audiomoth_hexadecimal_seconds_are_utc():
+def test_audiomoth_hexadecimal_seconds_are_utc_and_a_pattern_may_give_the_hour_only():
+    assert start_time("20230510_07.wav", "%Y%m%d_%H") == datetime(2023, 5, 10, 7)
     assert start_time("5AFEA4E0.WAV") == datetime(2018, 5, 18, 10, 3, 12)
     assert start_time("5E9089F0.flac") == datetime(2020, 4, 10, 15, 0)
     # Digits only, and AudioMoth's capitals.
@@ -51,38 +64,24 @@ soundscape_8358733_5.ogg 20230510.wav 20230510_0012.wav 20231310_073000.wav 2023
 2023-05-10_07-30-61.wav 2023-02-30_07-30.wav 120230510_073000.wav 20230510_0730001.wav 20230510_07300.wav
 18230510_073000.wav 2023-0510_073000.wav 230510_073000.wav
 """
-
-
-@pytest.mark.parametrize("name", ["", *OTHERS.split()])
-def test_other_names_tell_nothing(name):
-    assert start_time(name) is None
+# Another date, none, numbers within longer ones, small letters, a suffix.
+OTHER_PATTERNS = """
+AM1_20230510_073000.ogg REC_20231310_073000.wav REC_20230510_0730001.wav REC_20230510_07300.wav
+rec_20230510_073000.wav x.REC_20230510_073000
+"""
 
 
 @pytest.mark.parametrize(
-    ("pattern", "name"),
+    ("name", "pattern"),
     [
-        ("REC_%Y%m%d_%H%M%S", "Süd_REC_20230510_073000_x.wav"),
-        ("%y%m%d_%H%M%S", "WAT_NC_03_230510_073000_df100.wav"),
-        (".%y%m%d%H%M%S", "67403784.230510073000.wav"),  # SoundTrap
-        ("%d.%m.%Y %Hh%M", "Teich 10.05.2023 07h30 (2).wav"),
-        ("%d%b%y-%H,%M,%S", "Bat Spring-10May23-07,30,00.wav"),
-        ("%Y-%j-%I.%M%p", "2023-130-07.30AM.wav"),
-        ("%Y%m%d_%H%M%S%z", "20230510_073000+1000.wav"),  # the recorder's clock, zone or not
-        ("100%% %Y%m%d_%H%M", "a 100% 20230510_0730.wav"),
-        ("(%Y.%m.%d[%H%M", "(2023.05.10[0730.wav"),
+        *((x, None) for x in ("", *OTHERS.split())),
+        *((x, "REC_%Y%m%d_%H%M%S") for x in OTHER_PATTERNS.split()),
+        ("12320230510_073000.wav", "%Y%m%d_%H%M%S"),
+        ("20230510_073000.wav", "%y%m%d_%H%M%S"),
     ],
 )
-def test_a_pattern_is_found_anywhere_in_the_name(pattern, name):
-    assert start_time(name, pattern) == MORNING
-
-
-def test_a_pattern_counts_whole_numbers_before_the_suffix_and_may_give_the_hour_only():
-    assert start_time("20230510_07.wav", "%Y%m%d_%H") == datetime(2023, 5, 10, 7)
-    names = "AM1_20230510_073000.ogg REC_20231310_073000.wav REC_20230510_0730001.wav REC_20230510_07300.wav"
-    for name in (*names.split(), "rec_20230510_073000.wav", "x.REC_20230510_073000"):
-        assert start_time(name, "REC_%Y%m%d_%H%M%S") is None
-    assert start_time("12320230510_073000.wav", "%Y%m%d_%H%M%S") is None
-    assert start_time("20230510_073000.wav", "%y%m%d_%H%M%S") is None
+def test_other_names_tell_nothing(name, pattern):
+    assert start_time(name, pattern) is None
 
 
 NO_HOUR = ["", "%Y%m%d", "%H%M%S", "%m%d_%H%M%S", "%Y%m_%H%M%S", "%Y%m%d_%M%S", "%Y%m%d_%I%M"]
