@@ -263,12 +263,10 @@ def web():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files, server.requests, server.released = {}, [], threading.Event()
         server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         yield server
         server.released.set()
         server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -280,10 +278,7 @@ def memory():
     files.pseudo_dirs[:] = [""]
 
 
-@pytest.fixture(scope="module")
-def wav_bytes():
-    """7 MiB."""
-    return encoded(noise(115))
+WAV = encoded(noise(115))  # 7 MiB
 
 
 def test_urls_are_told_from_paths():
@@ -296,8 +291,8 @@ def test_urls_are_told_from_paths():
     assert url_path("s3://bucket/a%20b#?.wav") == "bucket/a%20b#?.wav"
 
 
-def test_a_file_is_read_in_parts_and_its_changes_told_on_any_file_system(tmp_path, web, memory, wav_bytes):
-    data, path = wav_bytes, tmp_path / "a 'b'\n栗.wav"
+def test_a_file_is_read_in_parts_and_its_changes_told_on_any_file_system(tmp_path, web, memory):
+    data, path = WAV, tmp_path / "a 'b'\n栗.wav"
     path.write_bytes(data)
     os.utime(path, ns=(1, 1683703800_123456789))
     memory.pipe("/rec/a.wav", data)
@@ -354,10 +349,10 @@ def test_what_can_not_be_opened_is_told_in_a_line(web, memory, tmp_path):
         assert (str(error), error.path) == (f"{url}: {error.reason}", url)
 
 
-def test_a_connection_that_breaks_or_stalls_is_an_error_and_not_an_end(web, wav_bytes, monkeypatch):
-    web.files.update({"/breaks.wav": wav_bytes, "/stalls.wav": wav_bytes})
+def test_a_connection_that_breaks_or_stalls_is_an_error_and_not_an_end(web, monkeypatch):
+    web.files.update({"/breaks.wav": WAV, "/stalls.wav": WAV})
     with open_url(f"{web.url}/breaks.wav") as file:
-        assert file.read(1 << 20) == wav_bytes[: 1 << 20]
+        assert file.read(1 << 20) == WAV[: 1 << 20]
         with pytest.raises(Exception, match="payload"):
             file.read()
     monkeypatch.setattr(remote, "_TIMEOUT_S", 0.3)
@@ -421,11 +416,11 @@ def test_a_missing_package_is_told_with_what_to_install(monkeypatch, module, url
 
 
 def test_urls_are_scored_and_broken_ones_are_no_partial_recordings(
-    run_command, placeholder_run, web, memory, wav_bytes, write_tone, tmp_path
+    run_command, placeholder_run, web, memory, write_tone, tmp_path
 ):
     local = write_tone("tone.flac", 1200.0, seconds=9, rate=44_100, channels=2)
     content = local.read_bytes()
-    web.files.update({"/a/tone.flac": content, "/breaks.wav": wav_bytes, "/stub.ogg": b"OggS" * 9})
+    web.files.update({"/a/tone.flac": content, "/breaks.wav": WAV, "/stub.ogg": b"OggS" * 9})
     memory.pipe("/disk/P1_20250601_120000.flac", content)
     names = [f"{web.url}/{x}" for x in ("breaks.wav", "gone.wav", "forbidden.wav", "stub.ogg", "a/tone.flac")]
     options = ("--model", placeholder_run, "--out", tmp_path / "out")

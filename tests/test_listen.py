@@ -31,23 +31,16 @@ def read_all(content, *arguments):
     return rate_hz, found
 
 
-@pytest.mark.parametrize(
-    ("subtype", "channels", "form", "raw"),
-    [
-        ("PCM_16", 1, "WAV", "s16"),
-        ("PCM_24", 2, "WAVEX", "s24"),
-        ("PCM_32", 3, "WAV", "s32"),
-        ("FLOAT", 1, "WAVEX", "f32"),
-    ],
-)
+PIPED = [("PCM_16", 1, "WAV", "s16"), ("PCM_24", 2, "WAVEX", "s24"), ("PCM_32", 3, "WAV", "s32")]
+
+
+@pytest.mark.parametrize(("subtype", "channels", "form", "raw"), [*PIPED, ("FLOAT", 1, "WAVEX", "f32")])
 def test_what_comes_on_a_pipe_is_what_libsndfile_reads(subtype, channels, form, raw):
     samples = np.random.default_rng(0).uniform(-1, 1, (5000, channels))
     content = encoded(samples, form, subtype)
     expected, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-    for rate_hz, found in (
-        read_all(content),
-        read_all(encoded(samples, "RAW", subtype) + b"\1", 32_000, channels, raw),
-    ):
+    raw_samples = encoded(samples, "RAW", subtype) + b"\1"
+    for rate_hz, found in (read_all(content), read_all(raw_samples, 32_000, channels, raw)):
         assert rate_hz == 32_000
         np.testing.assert_array_equal(found, expected)
     defaults = read_all(encoded(samples, "RAW", "PCM_16"), 32_000, None, None)
