@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from keras_birds.data.dataset import MelDataset as MelDataset
     from keras_birds.inference.classifier import load as load
     from keras_birds.labels import LabelSet as LabelSet
+    from keras_birds.nn.augment import MelMixUp as MelMixUp
     from keras_birds.nn.build import build_model as build_model
     from keras_birds.nn.clip_augmentation import SpecAugment as SpecAugment
     from keras_birds.nn.efficientnet import EfficientNetB0 as EfficientNetB0
     from keras_birds.nn.losses import MaskedBinaryCrossentropy as MaskedBinaryCrossentropy
     from keras_birds.nn.metrics import MaskedMacroAUC as MaskedMacroAUC
-    from keras_birds.nn.mixing import MelMixUp as MelMixUp
     from keras_birds.training.train import train as train
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ _NAMES = {
     "LabelSet": "labels",
     "Epochs": "data.dataset",
     "MelDataset": "data.dataset",
-    "MelMixUp": "nn.mixing",
+    "MelMixUp": "nn.augment",
     "SpecAugment": "nn.clip_augmentation",
     "MaskedBinaryCrossentropy": "nn.losses",
     "MaskedMacroAUC": "nn.metrics",
@@ -48,6 +48,7 @@ _NAMES = {
 __all__ = [*_NAMES, "__version__"]
 
 _SERIALIZABLE = {
+    "nn.augment": ("MelMixUp",),
     "nn.clip_augmentation": ("PitchShift", "SpecAugment", "TimeShift", "TimeStretch", "Volume"),
     "nn.efficientnet": ("EfficientNetB0",),
     "nn.heads": ("AttentionMean", "FrequencyMean"),
@@ -58,7 +59,6 @@ _SERIALIZABLE = {
     "nn.log_mel": ("LogMelSpectrogram",),
     "nn.losses": ("MaskedBinaryCrossentropy",),
     "nn.metrics": ("MaskedMacroAUC",),
-    "nn.mixing": ("MelMixUp",),
 }
 """Classes that a `.keras` file may name, by module."""
 

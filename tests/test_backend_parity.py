@@ -19,7 +19,7 @@ from yardstick import copy_weights, gratings, make_yardstick
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.models.keras_engine import KerasEngine
-from keras_birds.nn.augment import build_augment
+from keras_birds.nn.augment import MelMixUp, build_augment
 from keras_birds.nn.build import build_model
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, attention_logits
@@ -34,7 +34,6 @@ from keras_birds.nn.layers import (
 from keras_birds.nn.log_mel import LogMelSpectrogram
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
-from keras_birds.nn.mixing import MelMixUp
 from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, load_checkpoint
 from keras_birds.training.train import compile_model
 

@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
 from keras_birds.nn import torch_kernels
+from keras_birds.nn.augment import MelMixUp
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.heads import AttentionMean, FrequencyMean
 from keras_birds.nn.layers import (
@@ -24,7 +25,6 @@ from keras_birds.nn.layers import (
     SymmetricDepthwiseConv2D,
 )
 from keras_birds.nn.log_mel import LogMelSpectrogram
-from keras_birds.nn.mixing import MelMixUp
 
 EPSILON = 1e-5
 IMAGES = (4, 32, 32, 1)

@@ -1,19 +1,150 @@
-"""Augmentation of batches of mel images, built from the settings."""
+"""Augmentation of batches of mel images, built from the settings, and its mixes of several clips."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
-from keras_birds.nn.mixing import BackgroundMix, MelMixUp
 
 Augment = Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]
 
 # After the four layers of the published recipe: those that came later leave its draws as they were.
 _MIXUP_STREAM = 4
+_NEPER_PER_DB = np.float32(np.log(10) / 10)
+# Finite, so that two silences have a difference.
+_NOTHING = np.float32(-1e4)
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class MelMixUp(keras.layers.MixUp):
+    """`keras.layers.MixUp` that respects masked labels and applies to a share of the batches.
+
+    Each clip is blended with another of its batch: `w * clip + (1 - w) * other`, `w` drawn for each clip from
+    Beta(alpha, alpha), images and labels alike. A label is -1 where either clip's is.
+
+    Args:
+        alpha: above 0. At 0.5, the published value, most blends are close to one of the two.
+        probability: that a batch is mixed at all.
+        seed: of the draws when called as a layer.
+        kwargs: as for `keras.layers.MixUp`.
+
+    Called on `{"images": [batch, height, width, 1], "labels": [batch, label]}`, returns the same.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", arXiv:1710.09412.
+    """
+
+    def __init__(self, alpha: float = 0.5, probability: float = 1.0, seed: int | None = None, **kwargs: Any):
+        super().__init__(alpha=alpha, seed=seed, **kwargs)
+        if alpha <= 0:
+            raise ValueError(f"`alpha` must be above 0. Received: alpha={alpha}")
+        if not 0 <= probability <= 1:
+            raise ValueError(f"`probability` must be in [0, 1]. Received: probability={probability}")
+        self.probability = probability
+
+    def get_random_transformation(self, data: Any, training: bool = True, seed: Any = None) -> dict[str, Any]:
+        """Draws each clip's partner and weight; in a batch that is not mixed every clip is its own partner."""
+        backend = self.backend
+        images = data["images"] if isinstance(data, dict) else data
+        batch = backend.shape(images)[0] if len(images.shape) == 4 else 1
+        if seed is None:
+            seed = self._get_seed_generator(backend._backend)
+        own = backend.numpy.arange(0, batch, dtype="int32")
+        chosen = backend.random.uniform((), seed=seed) < self.probability
+        order = backend.numpy.where(chosen, backend.random.shuffle(own, seed=seed), own)
+        weight = backend.random.beta((batch,), self.alpha, self.alpha, seed=seed)
+        return {"mix_weight": backend.numpy.where(chosen, weight, 1.0), "permutation_order": order}
+
+    def transform_labels(self, labels: Any, transformation: dict[str, Any], training: bool = True) -> Any:
+        """Blends labels `[batch, label]`."""
+        if not training:
+            return labels
+        backend = self.backend
+        labels = backend.cast(labels, self.compute_dtype)
+        other = backend.numpy.take(labels, transformation["permutation_order"], axis=0)
+        weight = backend.cast(backend.numpy.reshape(transformation["mix_weight"], [-1, 1]), labels.dtype)
+        mixed = weight * labels + (1.0 - weight) * other
+        return backend.numpy.where(backend.numpy.minimum(labels, other) < 0, -1.0, mixed)
+
+    def augment_arrays(
+        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same for float32 `images` `[batch, height, width, 1]` and `labels` `[batch, label]`, left as they are."""
+        chosen, order = rng.random() < self.probability, rng.permutation(len(images))
+        weight = rng.beta(self.alpha, self.alpha, len(images)).astype(np.float32)
+        if not chosen:
+            return images, labels
+        mixed = images[order]
+        mixed -= images
+        mixed *= 1 - weight[:, None, None, None]
+        mixed += images
+        other = labels[order]
+        mixed_labels = weight[:, None] * labels + (1 - weight[:, None]) * other
+        return mixed, np.where(np.minimum(labels, other) < 0, np.float32(-1), mixed_labels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments to make an equal one with."""
+        return {**super().get_config(), "probability": self.probability}
+
+
+@dataclass(frozen=True)
+class BackgroundMix:
+    """Adds a background clip's power to a clip's, so many dB below it, and takes the sum to [0, 1] again.
+
+    Images are taken as decibels under a clip's maximum, `top_db` below which lies 0. The labels stay: a background
+    holds none of them. It draws from recordings, so it works on arrays only and is no Keras layer.
+
+    Args:
+        images_of: gives images float32 `[n, height, width, 1]` of backgrounds by number, from several threads.
+        number: of backgrounds.
+        snr_db: lowest and highest distance between the maxima of clip and background.
+        top_db: decibels from 0 to 1 in an image.
+        probability: that a clip is changed.
+    """
+
+    images_of: Callable[[np.ndarray], np.ndarray]
+    number: int
+    snr_db: tuple[float, float]
+    top_db: float
+    probability: float
+
+    def augment_arrays(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Mixes backgrounds under some clips of float32 `[batch, height, width, 1]` in [0, 1], left as they are."""
+        chosen = np.flatnonzero(rng.random(len(images)) < self.probability)
+        if not len(chosen):
+            return images
+        snr_db = rng.uniform(*self.snr_db, len(chosen)).astype(np.float32)
+        backgrounds = self.images_of(rng.integers(self.number, size=len(chosen)))
+        out = images.copy()
+        out[chosen] = mix_power(images[chosen], backgrounds, snr_db, self.top_db)
+        return out
+
+
+def mix_power(images: np.ndarray, backgrounds: np.ndarray, snr_db: np.ndarray, top_db: float) -> np.ndarray:
+    """Adds powers of images that are in decibels, float32 `[n, height, width, 1]` in [0, 1], to such images.
+
+    Args:
+        images, backgrounds: to add; a sum without contrast gives zeros.
+        snr_db: `[n]`, how far the background's maximum lies below the image's.
+        top_db: decibels from 0 to 1.
+    """
+    scale = np.float32(top_db) * _NEPER_PER_DB
+    quieter = snr_db[:, None, None, None].astype(np.float32) * _NEPER_PER_DB
+    # 0 is the floor or anything below it: taken as no power, floors don't add up.
+    clips, noises = (np.where(x > 0, (x - 1) * scale, _NOTHING) for x in (images, backgrounds))
+    power = np.logaddexp(clips, noises - quieter)
+    power -= power.max(axis=(1, 2, 3), keepdims=True)
+    np.maximum(power, -scale, out=power)
+    low = power.min(axis=(1, 2, 3), keepdims=True)
+    # The maximum is 0: where the minimum is too, the image has no contrast.
+    return np.where(low < 0, 1 - power / np.minimum(low, -1e-12), np.float32(0)).astype(np.float32)
 
 
 def build_augment(

@@ -44,7 +44,7 @@ class ClipAugmentation(keras.layers.Layer):
         raise NotImplementedError
 
     def build(self, input_shape: Any) -> None:
-        """Holds no weights; height and width must be known."""
+        """Height and width must be known."""
         if len(input_shape) != 4 or None in input_shape[1:3]:
             raise ValueError(
                 "Images must be [batch, height, width, channels] of known height and width. "
@@ -73,10 +73,6 @@ class ClipAugmentation(keras.layers.Layer):
         out[chosen] = self._transform(np, images[chosen], lambda *shape: rng.random(shape, np.float32))
         return out
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The input's shape."""
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
         """Arguments to make an equal one with."""
         names = ("probability", "seed", *self._settings)
@@ -91,11 +87,9 @@ class SpecAugment(ClipAugmentation):
 
     Args:
         probability: that a clip is changed; the others apply among those.
-        time_masks: their probability, least and most of them, least and most columns of each.
-        frequency_masks: their probability, least and most of them, least and most rows of each.
+        time_masks, frequency_masks: their probability, least and most of them, least and most columns or rows of each.
         gain_probability: of gain and bias, together.
-        gain: lowest and highest factor.
-        bias: lowest and highest summand.
+        gain, bias: lowest and highest factor, and summand.
         seed, kwargs: as for `ClipAugmentation`.
 
     Source: Park et al. 2019, "SpecAugment", arXiv:1904.08779.
@@ -147,8 +141,7 @@ class SpecAugment(ClipAugmentation):
 class Volume(ClipAugmentation):
     """Changes the level: adds `gain_db / top_db` to images, kept in [0, 1].
 
-    An image spans `top_db` decibels where the clip does, so that a gain of 6 dB raises all of it by 6 / top_db:
-    louder, quiet sound comes nearer to the loudest, which stays at 1; quieter, it sinks into the floor.
+    Louder, quiet sound comes nearer to the loudest, which stays at 1; quieter, it sinks into the floor.
 
     Args:
         gain_db: lowest and highest gain.
@@ -179,10 +172,7 @@ class Volume(ClipAugmentation):
 
 @keras.saving.register_keras_serializable(package="keras_birds")
 class TimeShift(ClipAugmentation):
-    """Rotates clips in time by any number of columns, all equally likely.
-
-    A sound may lie anywhere in a clip, so a clip that begins elsewhere has the same labels.
-    """
+    """Rotates clips in time by any number of columns, all equally likely."""
 
     def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
         batch, width = _num_clips(xp, images), images.shape[2]
@@ -223,14 +213,13 @@ class TimeStretch(ClipAugmentation):
 class PitchShift(ClipAugmentation):
     """Moves sound up or down in frequency by moving the rows of a mel image.
 
-    Each row takes what lay at its centre frequency divided by the interval, by linear interpolation. What
-    comes from beyond the mel range is 0, the floor.
+    Each row takes what lay at its centre frequency divided by the interval, interpolated. From beyond the mel range
+    comes 0, the floor.
 
     Args:
         semitones: lowest and highest interval; above 0 is up.
         n_mels: bands of the (Slaney) mel scale that the image's rows were resized from, lowest first.
-        f_min_hz: lower end of the lowest band.
-        f_max_hz: upper end of the highest band.
+        f_min_hz, f_max_hz: lower end of the lowest band, upper end of the highest.
         probability, seed, kwargs: as for `ClipAugmentation`.
     """
 
@@ -253,9 +242,7 @@ class PitchShift(ClipAugmentation):
                 f"Received: n_mels={n_mels}, f_min_hz={f_min_hz}, f_max_hz={f_max_hz}"
             )
         self.semitones = _checked_range("semitones", semitones)
-        self.n_mels = n_mels
-        self.f_min_hz = f_min_hz
-        self.f_max_hz = f_max_hz
+        self.n_mels, self.f_min_hz, self.f_max_hz = n_mels, f_min_hz, f_max_hz
 
     def _transform(self, xp: Any, images: Any, uniform: Uniform) -> Any:
         batch, height = _num_clips(xp, images), images.shape[1]

@@ -5,8 +5,7 @@ arXiv:1905.11946, Table 1. Padding is symmetric, as in timm's `efficientnet_b0`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -20,8 +19,7 @@ from keras_birds.nn.layers import (
 )
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One row of the paper's Table 1 between the stem and the top."""
 
     expansion: int
@@ -47,34 +45,25 @@ BACKBONE = "efficientnet_b0"
 
 SQUEEZE_RATIO = 0.25
 
-# Fan-out scaled normal, as in the paper's reference code; a depthwise kernel has one output channel a group.
-_CONV_INITIALIZER = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}
+
+def _plain_conv(filters: int, kernel_size: int = 1, stride: int = 1, **settings: Any) -> SymmetricConv2D:
+    # Fan-out scaled normal, as in the paper's reference code.
+    initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    return SymmetricConv2D(filters, kernel_size, stride, kernel_initializer=initializer, **settings)
 
 
 def _conv(
-    x: Any, filters: int, name: str, kernel_size: int = 1, stride: int = 1, activation: bool = True
+    x: Any, filters: int, name: str, kernel_size: int = 1, stride: int = 1, activation: str | None = "silu"
 ) -> Any:
-    x = SymmetricConv2D(
-        filters,
-        kernel_size,
-        stride,
-        kernel_initializer=keras.initializers.VarianceScaling(**_CONV_INITIALIZER),
-        name=f"{name}_conv",
-    )(x)
-    return BatchNorm(activation="silu" if activation else None, name=f"{name}_bn")(x)
+    x = _plain_conv(filters, kernel_size, stride, name=f"{name}_conv")(x)
+    return BatchNorm(activation=activation, name=f"{name}_bn")(x)
 
 
 def _squeeze_excite(x: Any, squeezed: int, name: str) -> Any:
     """Scales channels by a gate computed from their means (Hu et al. 2018, arXiv:1709.01507)."""
     gate = GlobalMean(keepdims=True, name=f"{name}_mean")(x)
     for part, filters, activation in (("reduce", squeezed, "silu"), ("expand", x.shape[-1], "sigmoid")):
-        gate = SymmetricConv2D(
-            filters,
-            use_bias=True,
-            activation=activation,
-            kernel_initializer=keras.initializers.VarianceScaling(**_CONV_INITIALIZER),
-            name=f"{name}_{part}",
-        )(gate)
+        gate = _plain_conv(filters, use_bias=True, activation=activation, name=f"{name}_{part}")(gate)
     return ScaleChannels(name=f"{name}_scale")([x, gate])
 
 
@@ -92,7 +81,7 @@ def _mbconv(x: Any, stage: Stage, stride: int, drop_path: float, name: str, widt
     )(x)
     x = BatchNorm(activation="silu", name=f"{name}_depthwise_bn")(x)
     x = _squeeze_excite(x, max(1, int(channels * SQUEEZE_RATIO)), f"{name}_squeeze")
-    x = _conv(x, stage.channels, f"{name}_project", activation=False)
+    x = _conv(x, stage.channels, f"{name}_project", activation=None)
     if stride != 1 or channels != stage.channels:
         return x
     return StochasticDepthAdd(drop_path, name=f"{name}_add")([shortcut, x])

@@ -57,18 +57,15 @@ class _SymmetricPadding:
 
     def _pad(self, inputs: Any) -> Any:
         pads = [(k // 2, k // 2) for k in self.kernel_size]
-        if not any(before for before, _ in pads):
-            return inputs
-        return ops.pad(inputs, [(0, 0), *pads, (0, 0)])
+        return ops.pad(inputs, [(0, 0), *pads, (0, 0)]) if max(self.kernel_size) > 1 else inputs
 
     def _convolve(self, inputs: Any, weight: Any, groups: int) -> Any:
         """On torch: `weight` is `[filters, channels / groups, height, width]`."""
         bias = None if self.bias is None else ops.convert_to_tensor(self.bias)
         padding = [k // 2 for k in self.kernel_size]
-        outputs = functional.conv2d(
-            _channels_first(inputs), weight, bias, self.strides, padding, groups=groups
-        )
-        return self.activation(_channels_last(outputs))
+        x = _channels_first(inputs)
+        x = functional.conv2d(x, weight, bias, self.strides, padding, groups=groups)
+        return self.activation(_channels_last(x))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """`[batch, ceil(height / stride), ceil(width / stride), channels]` for odd kernels."""
@@ -113,15 +110,7 @@ class SymmetricConv2D(_SymmetricPadding, keras.layers.Conv2D):
 class SymmetricDepthwiseConv2D(_SymmetricPadding, keras.layers.DepthwiseConv2D):
     """`keras.layers.DepthwiseConv2D` without bias, padded by `kernel_size // 2` on each side.
 
-    Args:
-        kernel_size: odd height and width of the kernel.
-        strides: step over rows and columns.
-        kwargs: as for `keras.layers.DepthwiseConv2D`, but for `padding`, `data_format` and `dilation_rate`.
-
-    Raises:
-        ValueError: if an argument asks for what the layer doesn't do.
-
-    Input and output have the same number of channels.
+    Arguments and errors as of `SymmetricConv2D`; input and output have the same number of channels.
     """
 
     def __init__(self, kernel_size: int, strides: int = 1, use_bias: bool = False, **kwargs: Any):
@@ -143,12 +132,10 @@ class SymmetricDepthwiseConv2D(_SymmetricPadding, keras.layers.DepthwiseConv2D):
 class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` over the last axis, with PyTorch's constants.
 
-    Keras' momentum of 0.99 leaves the moving averages near their start after the hundred steps of a small
-    data set; 0.9 is PyTorch's 0.1 seen from the other side.
+    Keras' momentum of 0.99 leaves the moving averages near their start after the hundred steps of a small data set.
 
     Args:
-        momentum: of the moving averages.
-        epsilon: added to the variance.
+        momentum, epsilon: of the moving averages; added to the variance.
         activation: applied to the outcome.
         kwargs: as for `keras.layers.BatchNormalization`, but for `axis`, `center`, `scale` and `synchronized`.
 
@@ -200,10 +187,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class GlobalMean(keras.layers.GlobalAveragePooling2D):
-    """`keras.layers.GlobalAveragePooling2D`, as a sum times a number.
-
-    torch's gradient of a mean is a buffer of the input's size; that of a sum is a view.
-    """
+    """`keras.layers.GlobalAveragePooling2D` as a sum, whose gradient is a view: torch's of a mean is a buffer."""
 
     def call(self, inputs: Any) -> Any:
         """Averages `inputs` `[batch, height, width, channels]` over height and width."""

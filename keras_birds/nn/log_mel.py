@@ -16,17 +16,12 @@ from keras_birds.config import AudioConfig, MelConfig
 class LogMelSpectrogram(keras.layers.Layer):
     """Clips `[batch, clip_samples]` to images `[batch, height, width, 1]`, as `MelTransform` computes them.
 
-    Power spectrogram (periodic Hann window, centred frames, zeros beyond the ends), Slaney mel filters, dB relative to
-    the clip's maximum, a floor at `top_db`, min-max to [0, 1], bilinear resize. Each clip by itself. Within 1e-3 of
-    the NumPy transform.
-
-    The Fourier transform is two small matrix products a frame (Cooley and Tukey 1965, with n_fft as a product of two
-    factors near its square root), which every backend and every export format has, at a sixth of the arithmetic of one
-    large product. For a length without factors it is one.
+    Within 1e-3 of the NumPy transform. The Fourier transform is two small matrix products a frame (Cooley and Tukey
+    1965, with n_fft as a product of two factors near its square root), which every backend and every export format
+    has, at a sixth of the arithmetic of one large product. For a length without factors it is one.
 
     Args:
-        audio: rate and clip length.
-        mel: everything else.
+        audio, mel: as for `MelTransform`.
 
     Raises:
         ValueError: when built, if clips don't have the length of the settings.
@@ -49,8 +44,8 @@ class LogMelSpectrogram(keras.layers.Layer):
             rows = self.mel.n_mfcc
             cosines = scipy.fft.dct(np.eye(self.mel.n_mels), axis=1, type=2, norm="ortho")
             self._cepstrum = np.ascontiguousarray(cosines[:, :rows].astype(np.float32))
-        margin = self.mel.n_fft // 2
-        self._num_frames = 1 + (self.audio.clip_samples + 2 * margin - self.mel.n_fft) // self.mel.hop_samples
+        padding = 2 * (self.mel.n_fft // 2) - self.mel.n_fft
+        self._num_frames = 1 + (self.audio.clip_samples + padding) // self.mel.hop_samples
         self._stretch = _stretch(rows, self.mel.height), _stretch(self._num_frames, self.mel.width)
 
     def build(self, input_shape: Any) -> None:

@@ -39,9 +39,7 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
             )
         if focal_gamma < 0:
             raise ValueError(f"`focal_gamma` must be at least 0. Received: focal_gamma={focal_gamma}")
-        self.from_logits = from_logits
-        self.label_smoothing = label_smoothing
-        self.focal_gamma = focal_gamma
+        self.from_logits, self.label_smoothing, self.focal_gamma = from_logits, label_smoothing, focal_gamma
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Losses `[batch]`, each a clip's sum over its unmasked labels times batch / unmasked targets."""

@@ -21,22 +21,18 @@ class MaskedMacroAUC(keras.metrics.Metric):
     label qualifies, or if a score isn't a number.
 
     Args:
-        num_labels: columns of targets and scores.
+        num_labels: columns of targets and scores, at least 1.
         from_logits: whether scores are logits, else probabilities.
-        num_thresholds: number of bins.
+        num_thresholds: number of bins, at least 2.
         kwargs: as for `keras.metrics.Metric`.
-
-    Raises:
-        ValueError: if `num_labels` or `num_thresholds` is out of range.
     """
 
     def __init__(self, num_labels: int, from_logits: bool = False, num_thresholds: int = 2000, **kwargs: Any):
         super().__init__(**{"name": "macro_auc", **kwargs})
-        if num_labels < 1:
-            raise ValueError(f"`num_labels` must be at least 1. Received: num_labels={num_labels}")
-        if num_thresholds < 2:
+        if num_labels < 1 or num_thresholds < 2:
             raise ValueError(
-                f"`num_thresholds` must be at least 2. Received: num_thresholds={num_thresholds}"
+                "`num_labels` must be at least 1 and `num_thresholds` at least 2. "
+                f"Received: num_labels={num_labels}, num_thresholds={num_thresholds}"
             )
         self.num_labels = num_labels
         self.from_logits = from_logits
@@ -45,21 +41,13 @@ class MaskedMacroAUC(keras.metrics.Metric):
         self.counts = self.add_weight((2, num_labels, num_thresholds), initializer="zeros", name="counts")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Counts a batch.
-
-        Args:
-            y_true: targets `[batch, label]` in 0 to 1, or -1.
-            y_pred: scores `[batch, label]`.
-            sample_weight: `[batch]` or `[batch, label]`, what each counts for; 1 if `None`.
-        """
+        """Counts a batch's targets and scores `[batch, label]`, by weights `[batch]` or `[batch, label]`."""
         targets = ops.cast(y_true, "float32")
         scores = ops.cast(y_pred, "float32")
         weights = ops.cast(targets >= 0, self.dtype)
         if sample_weight is not None:
             sample_weight = ops.cast(sample_weight, self.dtype)
-            if len(sample_weight.shape) == 1:
-                sample_weight = ops.expand_dims(sample_weight, -1)
-            weights = weights * sample_weight
+            weights *= ops.expand_dims(sample_weight, -1) if len(sample_weight.shape) == 1 else sample_weight
         missing = ops.isnan(scores)
         weights = ops.where(missing, float("nan"), weights)
         if not self.from_logits:

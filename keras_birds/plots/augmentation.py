@@ -8,9 +8,8 @@ from matplotlib.figure import Figure
 from keras_birds.audio.decode import decode_clip
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import Config, MaskConfig, MixUpConfig
-from keras_birds.nn.augment import MelMixUp, PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
-from keras_birds.nn.clip_augmentation import ClipAugmentation
-from keras_birds.nn.mixing import mix_power
+from keras_birds.nn import clip_augmentation as layers
+from keras_birds.nn.augment import MelMixUp, mix_power
 from keras_birds.plots.figure import IMAGE_STYLE, label_mel_bands
 
 _COLUMNS = 3
@@ -102,19 +101,19 @@ def _augmented(image: np.ndarray, config: Config, seed: int, background: np.ndar
     rate, semitones, gain_db = (bounds[int(ends.integers(2))] for bounds in ranges)
     panels: list[_Panel] = []
 
-    def add(number: int, layer: ClipAugmentation, text: str, probability: float, of: str = "") -> None:
+    def add(number: int, layer: layers.ClipAugmentation, text: str, probability: float, of: str = "") -> None:
         augmented = layer.augment_arrays(image[None], np.random.default_rng((seed, number)))[0]
         panels.append((f"{text}   p = {of}{probability:g}", augmented))
 
-    columns = SpecAugment(1, (1, time.count, time.size), _NO_MASKS, 0)
+    columns = layers.SpecAugment(1, (1, time.count, time.size), _NO_MASKS, 0)
     add(1, columns, f"time masks, {_describe_masks(time)} columns", time.probability, gate)
-    rows = SpecAugment(1, _NO_MASKS, (1, frequency.count, frequency.size), 0)
+    rows = layers.SpecAugment(1, _NO_MASKS, (1, frequency.count, frequency.size), 0)
     add(2, rows, f"frequency masks, {_describe_masks(frequency)} rows", frequency.probability, gate)
-    louder = SpecAugment(1, _NO_MASKS, _NO_MASKS, 1, gain.gain, gain.bias)
+    louder = layers.SpecAugment(1, _NO_MASKS, _NO_MASKS, 1, gain.gain, gain.bias)
     add(3, louder, f"gain ×{_range(gain.gain)}, bias {_range(gain.bias)}", gain.probability, gate)
     text = f"time stretch ×{_range(stretch.rate)}, here {rate:g}"
-    add(4, TimeStretch((rate, rate), 1.0), text, stretch.probability)
-    add(8, TimeShift(1.0), "time shift", augment.time_shift.probability)
+    add(4, layers.TimeStretch((rate, rate), 1.0), text, stretch.probability)
+    add(8, layers.TimeShift(1.0), "time shift", augment.time_shift.probability)
     if mel.feature == "mfcc":
         return panels
     if background is not None:
@@ -122,11 +121,11 @@ def _augmented(image: np.ndarray, config: Config, seed: int, background: np.ndar
         mixed = mix_power(image[None], background[None], np.array([min(snr_db)]), mel.top_db)[0]
         text = f"background {_range(snr_db)} dB below, here {min(snr_db):g}   p = {probability:g}"
         panels.append((text, mixed))
-    shift = PitchShift((semitones, semitones), mel.n_mels, mel.f_min_hz, mel.f_max_hz, 1.0)
+    shift = layers.PitchShift((semitones, semitones), mel.n_mels, mel.f_min_hz, mel.f_max_hz, 1.0)
     text = f"pitch shift {_range(pitch.semitones)} semitones, here {semitones:g}"
     add(5, shift, text, pitch.probability)
     text = f"volume {_range(volume.gain_db)} dB, here {gain_db:g}"
-    add(6, Volume((gain_db, gain_db), mel.top_db, 1.0), text, volume.probability)
+    add(6, layers.Volume((gain_db, gain_db), mel.top_db, 1.0), text, volume.probability)
     return panels
 
 

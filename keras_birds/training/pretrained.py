@@ -7,7 +7,7 @@ symmetric padding and batch norm epsilon 1e-5: with equal weights it computes wh
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,7 @@ _PARTS = {
 class PretrainedWeights:
     """Weights of a keras-hub EfficientNet-B0, read and checked.
 
-    Args:
-        preset: where they come from.
-        arrays: `"layer/variable"` in keras-hub's names -> float32 array; the stem kernel is
-            `[3, 3, 3 (RGB), 32]`.
+    `arrays` are float32 by `"layer/variable"` in keras-hub's names; the stem kernel is `[3, 3, 3 (RGB), 32]`.
     """
 
     preset: str
@@ -77,8 +74,7 @@ def fetch_pretrained(preset: str) -> PretrainedWeights:
         ConfigError: if `preset` is neither a handle nor a folder.
         ModelError: if it can't be fetched, can't be read or is another network.
     """
-    folder = _folder(preset)
-    network = EfficientNetB0()
+    folder, network = _folder(preset), EfficientNetB0()
     arrays = _read(folder, preset, network)
     _match(network, arrays, preset)
     return PretrainedWeights(preset, arrays)
@@ -96,9 +92,7 @@ def _folder(preset: str) -> Path:
             )
         return path
     if scheme not in ("kaggle", "hf"):
-        raise ConfigError(
-            f"model.pretrained must be a handle of kaggle:// or hf://. Received: {preset}. {_REMEDY}"
-        )
+        raise ConfigError(f"model.pretrained must be of kaggle:// or hf://. Received: {preset}. {_REMEDY}")
     try:
         with suppress_output():
             return _from_kaggle(name) if scheme == "kaggle" else _from_hugging_face(name)
@@ -114,10 +108,8 @@ def _folder(preset: str) -> Path:
 def _from_kaggle(handle: str) -> Path:
     import kagglehub  # type: ignore[import-untyped]
 
-    first = _within(_REACH_S, lambda: kagglehub.model_download(handle, _FILES[0]))
-    for name in _FILES[1:]:
-        kagglehub.model_download(handle, name)
-    return Path(first).parent
+    _within(_REACH_S, lambda: kagglehub.model_download(handle, _FILES[0]))
+    return Path(kagglehub.model_download(handle, _FILES[1])).parent
 
 
 def _from_hugging_face(handle: str) -> Path:
@@ -138,22 +130,16 @@ def _within(seconds: float, call: Callable[[], str]) -> str:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    try:
-        return future.result(seconds)
-    except TimeoutError:
-        if future.done():
-            raise
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if not wait([future], seconds).done:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return future.result()
 
 
 def _why(error: Exception) -> str:
+    """The first line of what it says."""
     unreachable = {"ConnectionError", "ConnectError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
     if unreachable & {kind.__name__ for kind in type(error).__mro__}:
         return "no network, or the host can't be reached"
-    return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0][:200] if lines else type(error).__name__).rstrip(".:")
 
@@ -175,7 +161,7 @@ def _read(folder: Path, preset: str, network: EfficientNetB0) -> dict[str, np.nd
     except Exception as error:
         raise ModelError(
             "model.pretrained must be a complete keras-hub preset of EfficientNet-B0. "
-            f"Received: {preset} in {folder} ({_first_line(error)}). {_REMEDY}"
+            f"Received: {preset} in {folder} ({_why(error)}). {_REMEDY}"
         ) from None
     _require_same_arithmetic(backbone, network, preset)
     layers = backbone.layers
@@ -211,11 +197,10 @@ def _backbone(model: keras.Model) -> EfficientNetB0:
 
 def _hub_layer(name: str) -> str:
     """`stage4_block2_depthwise_conv` -> `block3b_dwconv`; the stem's and the top's names are the same."""
-    match = re.fullmatch(r"stage(\d+)_block(\d+)_(.+)", name)
-    if not match:
+    if not (match := re.fullmatch(r"stage(\d+)_block(\d+)_(.+)", name)):
         return name
     stage, block, part = match.groups()
-    return f"block{int(stage) - 1}{chr(ord('a') + int(block) - 1)}_{_PARTS.get(part, part)}"
+    return f"block{int(stage) - 1}{'abcd'[int(block) - 1]}_{_PARTS.get(part, part)}"
 
 
 def _match(
@@ -234,11 +219,7 @@ def _match(
             f"{x} {got} for {needed}" for x, (got, needed) in shapes.items() if got != needed
         ],
     }
-    found = [
-        f"{len(names)} {what}: {', '.join(names[:4])}{', ...' * (len(names) > 4)}"
-        for what, names in problems.items()
-        if names
-    ]
+    found = [f"{len(x)} {what}: {', '.join(x[:4])}{', ...' * (len(x) > 4)}" for what, x in problems.items() if x]
     if found:
         raise ModelError(
             f"Pretrained weights must be those of EfficientNet-B0, name by name. Received: {preset}, "
