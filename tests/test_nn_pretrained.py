@@ -167,7 +167,7 @@ def test_without_network_one_line_says_what_to_do_and_loading_prints_nothing(off
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    rule = r".*Received: {}.* no network.* --set model\.pretrained=none, .*model\.pretrained=DIR .*\n"
+    rule = r".*Received: {}.* no network.* --set model\.pretrained=none, .*model\.pretrained=DIR\n"
     assert re.fullmatch(rule.format(r"imagenet \(kaggle://") + rule.format("hf://timm"), done.stdout)
     assert done.stderr == ""
 

@@ -10,8 +10,7 @@ from keras_birds.config import Config
 from keras_birds.nn.efficientnet import BACKBONE, EfficientNetB0
 from keras_birds.nn.heads import attention_logits, pooled_logits
 
-_MULTIPLE = 8
-"""Pruned channels stay multiples of eight: vector instructions take so many at a time."""
+_MULTIPLE = 8  # Of pruned channels: vector instructions take so many at a time.
 
 
 @contextmanager
@@ -49,10 +48,9 @@ def build_model(
 def prune(model: keras.Model, config: Config, ratio: float) -> keras.Model:
     """Leaves out a share of the channels between each block's expansion and its projection.
 
-    These channels are the block's own: no other block sees them, and the expansion, the depthwise convolution, the
-    gate and the projection all become smaller. A channel matters by the size of what it adds at most: the scale of its
-    batch normalisation times the norm of its row of the projection (after Liu et al. 2017, arXiv:1708.06519, and Li et
-    al. 2017, arXiv:1608.08710). Scores change until the network is trained a little further.
+    These channels are the block's own: no other block sees them. A channel matters by the size of what it adds at most:
+    the scale of its batch normalisation times the norm of its row of the projection (after Liu et al. 2017,
+    arXiv:1708.06519, and Li et al. 2017, arXiv:1608.08710). Scores change until the network is trained further.
 
     Args:
         model: from `build_model`; left as it is.
@@ -83,16 +81,15 @@ def prune(model: keras.Model, config: Config, ratio: float) -> keras.Model:
             layer.set_weights(model.get_layer(layer.name).get_weights())
     for layer in smaller.get_layer(backbone.name).layers:
         weights = backbone.get_layer(layer.name).get_weights()
-        inside = "_".join(layer.name.split("_")[:2])
-        if inside in kept:
-            weights = [_kept(x, layer.name, kept[inside]) for x in weights]
+        stage, block, part = (*layer.name.split("_", 2), "", "")[:3]
+        if (channels := kept.get(f"{stage}_{block}")) is not None:
+            weights = [_kept(x, part, channels) for x in weights]
         layer.set_weights(weights)
     return smaller
 
 
-def _kept(values: np.ndarray, layer: str, channels: np.ndarray) -> np.ndarray:
+def _kept(values: np.ndarray, part: str, channels: np.ndarray) -> np.ndarray:
     """A weight of a block's layer without the channels that go."""
-    part = layer.split("_", 2)[2]
     if part in ("project_conv", "squeeze_reduce", "depthwise_conv") and values.ndim == 4:
         return values[:, :, channels]
     return values if part in ("project_bn", "squeeze_reduce") else values[..., channels]

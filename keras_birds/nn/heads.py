@@ -10,10 +10,9 @@ FRAME_LOGITS = "frame_logits"
 
 
 def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
-    """Global average pooling, dropout and a dense layer.
+    """Global average pooling, dropout and a dense layer: features `[batch, height, width, channels]` to logits.
 
-    Takes features `[batch, height, width, channels]`, gives logits `[batch, label]`, float32 under every dtype policy:
-    probabilities near 0 and 1 need it.
+    Logits `[batch, label]` are float32 under every dtype policy: probabilities near 0 and 1 need it.
     """
     x = layers.GlobalAveragePooling2D(name="pool")(features)
     return _dense(layers.Dropout(dropout, name="dropout")(x), num_labels, "logits")

@@ -231,8 +231,7 @@ class StochasticDepthAdd(keras.layers.Layer):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}")
-        self.rate = rate
-        self.seed = seed
+        self.rate, self.seed = rate, seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

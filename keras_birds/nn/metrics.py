@@ -34,9 +34,7 @@ class MaskedMacroAUC(keras.metrics.Metric):
                 "`num_labels` must be at least 1 and `num_thresholds` at least 2. "
                 f"Received: num_labels={num_labels}, num_thresholds={num_thresholds}"
             )
-        self.num_labels = num_labels
-        self.from_logits = from_logits
-        self.num_thresholds = num_thresholds
+        self.num_labels, self.from_logits, self.num_thresholds = num_labels, from_logits, num_thresholds
         # Negatives and positives.
         self.counts = self.add_weight((2, num_labels, num_thresholds), initializer="zeros", name="counts")
 

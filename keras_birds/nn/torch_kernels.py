@@ -85,12 +85,7 @@ class _BatchNormSilu(torch.autograd.Function):
 
 
 def scale_channels(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """`x * gate`; its backward pass sums the gate's gradient clip by clip, without a product as large as `x`.
-
-    Args:
-        x: float32 `[batch, channels, height, width]` in channels-last order.
-        gate: `[batch, channels, 1, 1]`.
-    """
+    """`x * gate`, `x` as above and `gate` `[batch, channels, 1, 1]`; backward without a product as large as `x`."""
     scaled: torch.Tensor = _ScaleChannels.apply(x, gate)
     return scaled
 

@@ -23,10 +23,7 @@ from keras_birds.suppress_output import suppress_output
 IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
 
 _FILES = ("config.json", "model.weights.h5")
-_REMEDY = (
-    "Train from scratch with --set model.pretrained=none, or pass --set model.pretrained=DIR with a local "
-    "keras-hub preset"
-)
+_REMEDY = "Train from scratch with --set model.pretrained=none, or pass a preset: --set model.pretrained=DIR"
 # Longest wait for the first small file. kagglehub sets no timeout, and a firewall that drops packets would hold
 # the connection for minutes.
 _REACH_S = 20.0
@@ -59,7 +56,12 @@ class PretrainedWeights:
         Raises:
             ModelError: if `model` holds no `EfficientNetB0`, or names or shapes differ: nothing is copied.
         """
-        for variable, array in _match(_backbone(model), self.arrays, self.preset):
+        backbone = next((x for x in (model, *model.layers) if isinstance(x, EfficientNetB0)), None)
+        if backbone is None:
+            raise ModelError(
+                f"Pretrained weights need a model that contains EfficientNetB0. Received: {model.name}"
+            )
+        for variable, array in _match(backbone, self.arrays, self.preset):
             variable.assign(array)
 
 
@@ -95,7 +97,7 @@ def _folder(preset: str) -> Path:
         raise ConfigError(f"model.pretrained must be of kaggle:// or hf://. Received: {preset}. {_REMEDY}")
     try:
         with suppress_output():
-            return _from_kaggle(name) if scheme == "kaggle" else _from_hugging_face(name)
+            return _download(scheme, name)
     # The two clients raise some twenty unrelated classes for one thing: the files did not come.
     except Exception as error:
         received = preset if preset == handle else f"{preset} ({handle})"
@@ -105,14 +107,12 @@ def _folder(preset: str) -> Path:
         ) from None
 
 
-def _from_kaggle(handle: str) -> Path:
-    import kagglehub  # type: ignore[import-untyped]
+def _download(scheme: str, handle: str) -> Path:
+    if scheme == "kaggle":
+        import kagglehub  # type: ignore[import-untyped]
 
-    _within(_REACH_S, lambda: kagglehub.model_download(handle, _FILES[0]))
-    return Path(kagglehub.model_download(handle, _FILES[1])).parent
-
-
-def _from_hugging_face(handle: str) -> Path:
+        _within(_REACH_S, lambda: kagglehub.model_download(handle, _FILES[0]))
+        return Path(kagglehub.model_download(handle, _FILES[1])).parent
     from huggingface_hub import snapshot_download
 
     _within(_REACH_S, lambda: snapshot_download(handle, allow_patterns=[_FILES[0]]))
@@ -188,13 +188,6 @@ def _require_same_arithmetic(backbone: Any, network: EfficientNetB0, preset: str
         )
 
 
-def _backbone(model: keras.Model) -> EfficientNetB0:
-    for layer in (model, *model.layers):
-        if isinstance(layer, EfficientNetB0):
-            return layer
-    raise ModelError(f"Pretrained weights need a model that contains EfficientNetB0. Received: {model.name}")
-
-
 def _hub_layer(name: str) -> str:
     """`stage4_block2_depthwise_conv` -> `block3b_dwconv`; the stem's and the top's names are the same."""
     if not (match := re.fullmatch(r"stage(\d+)_block(\d+)_(.+)", name)):
@@ -209,8 +202,8 @@ def _match(
     """Pairs each variable of the network with its array, by name."""
     variables = {f"{_hub_layer(y.name)}/{x.name}": x for y in backbone.layers for x in y.weights}
     arrays = dict(arrays)
-    if "stem_conv/kernel" in arrays:
-        arrays["stem_conv/kernel"] = arrays["stem_conv/kernel"].sum(axis=2, keepdims=True)
+    if (stem := arrays.get("stem_conv/kernel")) is not None:
+        arrays["stem_conv/kernel"] = stem.sum(axis=2, keepdims=True)
     shapes = {x: (arrays[x].shape, tuple(variables[x].shape)) for x in variables if x in arrays}
     problems = {
         "missing there": [x for x in variables if x not in arrays],
@@ -219,7 +212,9 @@ def _match(
             f"{x} {got} for {needed}" for x, (got, needed) in shapes.items() if got != needed
         ],
     }
-    found = [f"{len(x)} {what}: {', '.join(x[:4])}{', ...' * (len(x) > 4)}" for what, x in problems.items() if x]
+    found = [
+        f"{len(x)} {what}: {', '.join(x[:4])}{', ...' * (len(x) > 4)}" for what, x in problems.items() if x
+    ]
     if found:
         raise ModelError(
             f"Pretrained weights must be those of EfficientNet-B0, name by name. Received: {preset}, "

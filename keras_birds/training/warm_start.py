@@ -20,13 +20,7 @@ _SAME = ("audio.", "mel.", "model.head")
 
 
 def check_initial(config: Config, catalog: Catalog, split: Split, folds: list[Fold]) -> None:
-    """Checks that the folds of `model.initial` can be begun with, and that no fold has seen what it is measured on.
-
-    Args:
-        config: the new run's settings.
-        catalog: its recordings.
-        split: their folds.
-        folds: to train.
+    """Checks that `folds` can begin with those of `model.initial`, and that none has seen what it is measured on.
 
     Raises:
         ConfigError: if a fold isn't there, or its run has other folds, or sees sound otherwise.
@@ -35,21 +29,14 @@ def check_initial(config: Config, catalog: Catalog, split: Split, folds: list[Fo
     run = Path(config.model.initial)
     if not (run / CONFIG).is_file():
         raise ConfigError(f"model.initial must be a run's folder. Received: {run}, without {CONFIG}")
-    missing = [k for k in folds if not _model_path(run, k).is_file()]
-    if missing:
-        raise ConfigError(
-            f"model.initial must have the folds to train. Received: {run}, without {_model_path(run, missing[0])}"
-        )
-    changed = {
-        key: values
-        for key, values in diff_configs(Config.load(run / CONFIG), config).items()
-        if key.startswith(_SAME) and key != "audio.crop"
-    }
-    if changed:
-        key, (stored, wanted) = next(iter(changed.items()))
-        raise ConfigError(
-            f"{key} must be as in {run}, which model.initial names: {stored!r}. Received: {wanted!r}"
-        )
+    for path in (_model_path(run, k) for k in folds):
+        if not path.is_file():
+            raise ConfigError(f"model.initial must have the folds to train. Received: {run}, without {path}")
+    for key, (stored, wanted) in diff_configs(Config.load(run / CONFIG), config).items():
+        if key.startswith(_SAME) and key != "audio.crop":
+            raise ConfigError(
+                f"{key} must be as in {run}, which model.initial names: {stored!r}. Received: {wanted!r}"
+            )
     if not np.array_equal(Split.load(run / SPLIT, catalog).fold, split.fold):
         raise ConfigError(
             f"folds must be divided as in {run}, which model.initial names: else a fold would be measured on what it "
