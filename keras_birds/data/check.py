@@ -14,7 +14,6 @@ from keras_birds.errors import AudioError
 
 Row = tuple[str, float, int, int, str, str]
 COLUMNS = ("path", "seconds", "sample_rate_hz", "channels", "status", "reason")
-_Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
 
@@ -65,7 +64,7 @@ def _check(path: str, sample_rate_hz: int, decoder: str) -> Row:
     return path, stream.seconds_read, rate_hz, channels, stream.status, stream.reason
 
 
-def in_order(compute: Callable[[_Item], _Found], items: Iterable[_Item], workers: int) -> Iterator[_Found]:
+def in_order(compute: Callable[[str], _Found], items: Iterable[str], workers: int) -> Iterator[_Found]:
     """Computes in threads and yields in order; at most two results a thread wait, so memory stays flat."""
     waiting: deque[Future[_Found]] = deque()
     pool = ThreadPoolExecutor(workers)

@@ -111,10 +111,8 @@ class MelDataset(keras.utils.PyDataset):
         self._ahead: dict[int, Future[Batch]] = {}
         self._set_epoch(0)
         if not len(self):
-            raise DataError(
-                f"training needs at least one full batch. Received: {len(epochs.rows)} recordings for batches of "
-                f"{batch_size}; lower training.batch_size"
-            )
+            told = f"{len(epochs.rows)} recordings for batches of {batch_size}; lower training.batch_size"
+            raise DataError(f"training needs at least one full batch. Received: {told}")
 
     def __len__(self) -> int:
         n = len(self._order)
@@ -165,6 +163,5 @@ class MelDataset(keras.utils.PyDataset):
         rows = order[index * self.batch_size : (index + 1) * self.batch_size]
         positions = self.epochs.positions(epoch, index, len(rows))
         batch = self.source.images(rows, positions), self.targets[rows]
-        return (
-            batch if self.augment is None else self.augment(*batch, (self.epochs.seed % 2**64, epoch, index))
-        )
+        seed = self.epochs.seed % 2**64, epoch, index
+        return batch if self.augment is None else self.augment(*batch, seed)

@@ -75,10 +75,8 @@ class Split:
         strange = [x for x in wanted if x not in known] or sorted(set(known) - set(wanted))
         if strange or len(known) != len(wanted):
             name = f"{strange[0][0]} ({strange[0][1]})" if strange else f"{len(table)} rows"
-            raise DataError(
-                f"{path}: a split must list the data set's {len(wanted)} recordings. Received: {name} in only one "
-                "of both; start a new run"
-            )
+            rule = f"a split must list the data set's {len(wanted)} recordings"
+            raise DataError(f"{path}: {rule}. Received: {name} in only one of both; start a new run")
         return cls(np.array([known[x] for x in wanted], int), int(fold.max()) + 1)
 
 

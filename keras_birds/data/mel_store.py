@@ -116,17 +116,14 @@ class MelStore:
         index = pd.read_parquet(self.path / INDEX).set_index("path")
         names = [store_name(path) for path in paths]
         if absent := [name for name in names if name not in index.index]:
-            raise DataError(
-                f"{self.path}: the store must hold every recording. Received: {len(absent)} that it lacks, "
-                f"first {absent[0]}; {_REMEDY}"
-            )
+            told = f"{len(absent)} that it lacks, first {absent[0]}; {_REMEDY}"
+            raise DataError(f"{self.path}: the store must hold every recording. Received: {told}")
         index = index.loc[names]
         stamps = zip(names, index["size_bytes"], index["mtime_ns"], strict=True)
         if changed := [name for name, *stamp in stamps if file_fingerprint(name) != tuple(stamp)]:
-            raise DataError(
-                f"{self.path}: recordings must be as they were when the store was made. Received: "
-                f"{len(changed)} that changed, first {changed[0]}; {_REMEDY}"
-            )
+            rule = "recordings must be as they were when the store was made"
+            told = f"{len(changed)} that changed, first {changed[0]}; {_REMEDY}"
+            raise DataError(f"{self.path}: {rule}. Received: {told}")
         self.usable, self.reasons = usable_of(index)
         columns = ("offset", "frames", "samples")
         self._offsets, self._frames, self._samples = (index[x].to_numpy() for x in columns)

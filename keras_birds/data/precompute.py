@@ -125,10 +125,9 @@ def precompute(
         plan = StorePlan(store, len(names), len(names) - len(todo), new_bytes, free_bytes, reason)
         announce(plan)
         if new_bytes > free_bytes:
-            raise DataError(
-                f"{store}: the disk must have room for the store. Received: {free_bytes / 1e9:.2f} GB free of "
-                f"{new_bytes / 1e9:.2f} GB needed; free some space or choose another --out"
-            )
+            told = f"{free_bytes / 1e9:.2f} GB free of {new_bytes / 1e9:.2f} GB needed"
+            remedy = "free some space or choose another --out"
+            raise DataError(f"{store}: the disk must have room for the store. Received: {told}; {remedy}")
         if anew:
             _begin(store, settings)
         end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)

@@ -88,10 +88,8 @@ def _numbered(path: Path) -> list[tuple[int, Review]]:
         review = _review(path, row, cells)
         before, earlier = found.setdefault(review.place, (row, review))
         if earlier.targets != review.targets:
-            raise DataError(
-                f"{path}: a detection must have one review. Received: rows {before} and {row} contradict each other "
-                f"on {review.label} at {review.start_s:g} s; keep the right one"
-            )
+            told = f"rows {before} and {row} contradict each other on {review.label} at {review.start_s:g} s"
+            raise DataError(f"{path}: a detection must have one review. Received: {told}; keep the right one")
     return list(found.values())
 
 
