@@ -18,12 +18,12 @@ LABELS = LabelSet(
 )
 
 
-def recording(scores, hop_s=5.0, clip_s=5.0, channels=(0,), file="A_20230510_235955.ogg"):
+def recording(scores, hop_s=5.0, channels=(0,), file="A_20230510_235955.ogg"):
     """Scores `[window, label]`, the same for each channel."""
     scores = np.repeat(np.float32(scores), len(channels), axis=0)
-    start_s = np.repeat(np.arange(len(scores) // len(channels)) * hop_s, len(channels))
-    channel = np.tile(np.int16(channels), len(scores) // len(channels))
-    return RecordingScores(RecordingStatus(file, "ok"), start_s, start_s + clip_s, channel, scores)
+    window, channel = np.divmod(np.arange(len(scores)), len(channels))
+    start_s, channels = window * hop_s, np.int16(channels)[channel]
+    return RecordingScores(RecordingStatus(file, "ok"), start_s, start_s + 5, channels, scores)
 
 
 def rules(**options):
