@@ -232,9 +232,8 @@ def listen(
             raise AudioError("-", "holds NaN samples")
         (scores,) = ensemble.score_clips([window.clip])
         ranked = top_labels(ensemble.labels, np.where(scores >= thresholds, scores, -1), len(scores))
-        start_s = window.start_samples / rate_hz
-        end_s = start_s + window.n_samples / rate_hz
-        yield LiveWindow(start_s, end_s, tuple(x for x in ranked if x.score >= 0))
+        end_s = (window.start_samples + window.n_samples) / rate_hz
+        yield LiveWindow(window.start_samples / rate_hz, end_s, tuple(x for x in ranked if x.score >= 0))
 
 
 def _batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:

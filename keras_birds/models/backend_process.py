@@ -16,10 +16,8 @@ _ERROR = "Error: "  # what the other process's last line begins with, on stderr,
 def call_on_backend(backend: str, function: Callable[..., None], *arguments: Any) -> None:
     """Calls a function here if this process runs the backend (`"torch"`, ...), else in a new process that does.
 
-    The function is of a module's top level and writes files; its arguments must be picklable.
-
-    Raises:
-        ModelError: with what the other process said, if it failed.
+    The function is of a module's top level and writes files; its arguments must be picklable. A `ModelError` says what
+    the other process said, if it failed.
     """
     import keras
 

@@ -1,7 +1,6 @@
 """What computes a model's probabilities: ONNX Runtime, or Keras where it is asked for."""
 
 import re
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -16,8 +15,6 @@ from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
 from keras_birds.models.session import choose_provider, open_session
 
 if TYPE_CHECKING:
-    from onnxruntime import NodeArg
-
     from keras_birds.models.keras_engine import KerasEngine
 
 
@@ -76,7 +73,7 @@ class OnnxEngine(SessionEngine):
 
     def __init__(self, path: str | Path, provider: str | None = None):
         super().__init__(path, provider)
-        self.metadata = ModelMetadata.of_session(self._session, path)
+        self.metadata = ModelMetadata.read_onnx(path, self._session)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         names = [x.name for x in inputs], [x.name for x in outputs]
         if names not in _GRAPHS:
@@ -104,12 +101,11 @@ class WaveformEngine(SessionEngine):
     `[batch, label]`; one output of it has a number for each label.
 
     Args:
-        path: the file.
+        path: the file; `provider` as for `SessionEngine`.
         labels: of its outputs, in order; see `read_label_lines`.
         sample_rate_hz: that it was trained at.
         window_s: length of what it takes.
         output: `"logits"`, or `"probabilities"` where a sigmoid is in the graph.
-        provider: as for `SessionEngine`.
     """
 
     def __init__(
@@ -129,21 +125,16 @@ class WaveformEngine(SessionEngine):
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         num_samples, shape = audio.clip_samples, inputs[0].shape if len(inputs) == 1 else []
         is_sound = len(shape) == 2 and inputs[0].type == "tensor(float)"
-        if not is_sound or (isinstance(shape[1], int) and shape[1] != num_samples):
-            raise self._misfit(
-                f"take float [batch, {num_samples}] at this --sample-rate and --window-s", inputs
-            )
         fitting = [x.name for x in outputs if len(x.shape) == 2 and x.shape[1] == len(labels)]
-        if len(fitting) != 1:
-            wanted = f"have one output [batch, {len(labels)}], a number for each of --labels"
-            raise self._misfit(wanted, outputs)
+        wrong, wanted = outputs, f"have one output [batch, {len(labels)}], a number for each of --labels"
+        if not is_sound or (isinstance(shape[1], int) and shape[1] != num_samples):
+            wrong, wanted = inputs, f"take float [batch, {num_samples}] at this --sample-rate and --window-s"
+        if wrong is inputs or len(fitting) != 1:
+            received = ", ".join(f"{x.name} {x.type} {x.shape}" for x in wrong)
+            raise ModelError(f"{path}: the model must {wanted}. Received: {received}")
         self._input, self._output = inputs[0].name, fitting[0]
         self._batch = shape[0] if isinstance(shape[0], int) else None
         self.batch_size = self._batch or self.batch_size
-
-    def _misfit(self, wanted: str, values: Sequence["NodeArg"]) -> ModelError:
-        received = ", ".join(f"{x.name} {x.type} {x.shape}" for x in values)
-        return ModelError(f"{self.path}: the model must {wanted}. Received: {received}")
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Scores clips `[n, samples]`; float32 `[n, label]`.

@@ -132,17 +132,13 @@ class ModelMetadata:
         }
 
     @classmethod
-    def read_onnx(cls, path: str | Path) -> "ModelMetadata":
-        """Reads the metadata inside an ONNX file.
+    def read_onnx(cls, path: str | Path, session: "InferenceSession | None" = None) -> "ModelMetadata":
+        """Reads the metadata inside an ONNX file, which may be open.
 
         Raises:
             ModelError: if the file is damaged, or has no metadata that this version understands.
         """
-        return cls.of_session(open_session(path, threads=1), path)
-
-    @classmethod
-    def of_session(cls, session: "InferenceSession", path: str | Path) -> "ModelMetadata":
-        """As `read_onnx`, of an opened file; `path` is for errors."""
+        session = session or open_session(path, threads=1)
         text = session.get_modelmeta().custom_metadata_map.get(_KEY)
         if text is None:
             raise ModelError(
@@ -161,27 +157,18 @@ class ModelMetadata:
             ModelError: naming both; `path` is the model's file.
         """
         is_sound = len(input_shape) == 2
-        one_input = (self.audio.clip_samples,) if is_sound else (self.mel.height, self.mel.width, 1)
-        wanted = one_input, (len(self.labels),)
-        if (tuple(input_shape[1:]), tuple(output_shape[1:])) != wanted:
-            image, labels = (", ".join(map(str, x)) for x in wanted)
-            received = " -> ".join(
-                f"[{', '.join(map(str, ('batch', *x[1:])))}]" for x in (input_shape, output_shape)
-            )
+        one_input = [self.audio.clip_samples] if is_sound else [self.mel.height, self.mel.width, 1]
+        shapes = (*one_input,), (len(self.labels),), (*input_shape[1:],), (*output_shape[1:],)
+        if shapes[:2] != shapes[2:]:
+            taken, given, *received = (f"[{', '.join(map(str, ('batch', *x)))}]" for x in shapes)
             raise ModelError(
-                f"{path}: the model must be what its metadata says, [batch, {image}] -> [batch, {labels}]. "
-                f"Received: {received}. Export the model again"
+                f"{path}: the model must be what its metadata says, {taken} -> {given}. Received: "
+                f"{' -> '.join(received)}. Export the model again"
             )
 
 
-def check_labels(
-    labels: Iterable[str], other: Iterable[str], name: str = "the model", other_name: str = "the taxonomy"
-) -> None:
-    """Checks that two label sets are equal, order included.
-
-    Raises:
-        ModelError: by the given names, naming what one lacks, or the first position (from 1) where the order differs.
-    """
+def check_labels(labels: Iterable[str], other: Iterable[str], name: str, other_name: str) -> None:
+    """Checks that two label sets are equal, order included; the `ModelError` names what differs, positions from 1."""
     first, second = list(labels), list(other)
     if first == second:
         return

@@ -128,8 +128,7 @@ def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.
 def example_images(metadata: ModelMetadata) -> np.ndarray:
     """`example_clips` as a model sees them: float32 `[3, height, width, 1]` in [0, 1].
 
-    A trained network tells nothing by images that are no sound's: on uniform noise its logits are hundreds, and so
-    ill-conditioned that Keras itself differs from one batch size to the next.
+    Images that are no sound's tell nothing: of uniform noise a network's logits are hundreds, most of it rounding.
     """
     return MelTransform(metadata.audio, metadata.mel).images(example_clips(metadata))
 
