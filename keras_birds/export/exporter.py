@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import KerasBirdsError, ModelError
 from keras_birds.export import writers
 from keras_birds.export.formats import Format, Input, Precision, check_format
 from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import Engine, load_engine
-from keras_birds.models.metadata import ModelMetadata, check_members, joined_id
+from keras_birds.models.ensemble import Ensemble
+from keras_birds.models.metadata import ModelMetadata
 
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25}
 """How far a probability may be from the original's."""
@@ -59,19 +59,23 @@ def export_model(
         KerasBirdsError: if the file can't be written.
     """
     check_format(paths, fmt, precision)
-    engines, (write, run) = [_load_original(x) for x in paths], _FORMATS[fmt]
-    metadata = _common_metadata(engines)
+    ensemble, (write, run) = Ensemble([_load_original(x) for x in paths]), _FORMATS[fmt]
+    metadata = _common_metadata(ensemble)
     if input_kind == "mel" and len(paths) > 1:
         raise ModelError(
             f"a file that takes mel must be of one model. Received: {len(paths)} folds. Pass --input waveform, or one "
             "fold's folder"
         )
-    images = MelTransform(metadata.audio, metadata.mel).images(clips)
-    inputs = clips if input_kind == "waveform" else images
+    inputs, expected = (
+        clips if input_kind == "waveform" else ensemble.inputs(clips),
+        ensemble.score_clips(clips),
+    )
     with _draft(out) as draft:
         write(paths, draft, metadata, input_kind, precision)
-        outputs = np.concatenate(run(draft, _batches(inputs)))
-        parity = _compare(engines, images, outputs if input_kind == "waveform" else sigmoid(outputs))
+        outputs = np.concatenate(run(draft, [inputs[x : x + _BATCH] for x in range(0, len(inputs), _BATCH)]))
+        found = outputs if input_kind == "waveform" else sigmoid(outputs)
+        difference, same = np.abs(found - expected), found.argmax(axis=1) == expected.argmax(axis=1)
+        parity = Parity(len(clips), float(difference.max()), float(difference.mean()), float(same.mean()))
         if not parity.max_difference <= TOLERANCE[precision]:
             raise ModelError(
                 f"{out}: the export must give the original's probabilities within {TOLERANCE[precision]:g}. Received: "
@@ -106,29 +110,13 @@ def _load_original(path: Path) -> Engine:
     return engine
 
 
-def _common_metadata(engines: Sequence[Engine]) -> ModelMetadata:
+def _common_metadata(ensemble: Ensemble) -> ModelMetadata:
     """Of an ensemble it has no metrics: its members were measured, each on recordings that others trained on."""
-    first, found = engines[0].metadata, [x.metadata for x in engines]
-    if len(found) == 1:
+    first, *others = (x.metadata for x in ensemble.engines)
+    if not others:
         return first
-    for other in engines[1:]:
-        check_members(first, other.metadata, str(engines[0].path), str(other.path))
-    calibration = first.calibration if all(x.calibration == first.calibration for x in found) else None
-    return replace(
-        first, model_id=joined_id([x.model_id for x in found]), metrics={}, calibration=calibration
-    )
-
-
-def _compare(engines: Sequence[Engine], images: np.ndarray, found: np.ndarray) -> Parity:
-    """Probabilities that an export gave with the members' mean."""
-    members = [np.concatenate([x.probabilities(b) for b in _batches(images)]) for x in engines]
-    expected = np.mean(members, axis=0)
-    difference, same = np.abs(found - expected), found.argmax(axis=1) == expected.argmax(axis=1)
-    return Parity(len(found), float(difference.max()), float(difference.mean()), float(same.mean()))
-
-
-def _batches(inputs: np.ndarray) -> list[np.ndarray]:
-    return [inputs[x : x + _BATCH] for x in range(0, len(inputs), _BATCH)]
+    calibration = first.calibration if all(x.calibration == first.calibration for x in others) else None
+    return replace(first, model_id=ensemble.model_id, metrics={}, calibration=calibration)
 
 
 _FORMATS: dict[str, tuple[Callable[..., None], Callable[[Path, Sequence[np.ndarray]], list[np.ndarray]]]] = {

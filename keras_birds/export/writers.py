@@ -1,4 +1,7 @@
-"""What `keras-birds export` writes, and runs to compare: ONNX files, OpenVINO, LiteRT and torch programs."""
+"""What `keras-birds export` writes, and runs to compare: ONNX files, OpenVINO, LiteRT and torch programs.
+
+What can't be converted raises `ModelError`.
+"""
 
 import json
 import tempfile
@@ -53,11 +56,7 @@ def run_onnx(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
 def write_openvino(
     paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input, precision: Precision
 ) -> None:
-    """Writes `out`, in .xml, and the weights in .bin beside, with the metadata as runtime information `framework`.
-
-    Raises:
-        ModelError: if OpenVINO can't convert it.
-    """
+    """Writes `out`, in .xml, and the weights in .bin beside, with the metadata as runtime information `framework`."""
     import openvino
 
     graph = _graph(paths, metadata, input_kind, precision)
@@ -83,9 +82,6 @@ def write_litert(
 
     Convolutions hold nearly all weights, and are what the smaller precisions change: they are brought back to float32
     where they are used.
-
-    Raises:
-        ModelError: if it can't be converted.
     """
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole.tflite")
@@ -152,11 +148,7 @@ def run_torch(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def write_torch(paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input, _: str) -> None:
-    """Writes a float32 program in .pt2 for any batch, whose one argument is `input_kind`; on the torch backend.
-
-    Raises:
-        ModelError: if it can't be exported.
-    """
+    """Writes a float32 program in .pt2 for any batch, whose one argument is `input_kind`; on the torch backend."""
     import torch
 
     model = end_to_end_model(paths, metadata, input_kind)

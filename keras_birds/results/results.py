@@ -20,9 +20,9 @@ import numpy as np
 
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import DataError, KerasBirdsError
-from keras_birds.inference.ensemble import Ensemble
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
 from keras_birds.labels import LabelSet
+from keras_birds.models.ensemble import Ensemble
 from keras_birds.results.detections import DetectionRules, detect, summarise
 from keras_birds.results.journal import Entry, Journal
 from keras_birds.results.shards import ShardReader, ShardWriter

@@ -68,7 +68,9 @@ class Ensemble:
         mean = total / np.float32(len(self.engines))
         return mean if self.calibration is None else self.calibration.apply(mean)
 
-    def score_clips(self, clips: Sequence[np.ndarray], batch_size: int | None = None) -> np.ndarray:
+    def score_clips(
+        self, clips: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None
+    ) -> np.ndarray:
         """Scores clips `[n, clip_samples]`, n >= 1, in batches; float32 `[n, label]`. Threads may ask at the same time.
 
         Args:
