@@ -355,11 +355,9 @@ def test_the_hash_depends_on_what_is_learned_from_and_neither_on_place_nor_on_or
 def test_a_label_set_keeps_the_order_and_the_strings():
     names = ("1139490", "compau", "0022", "22")
     labels = LabelSet(names)
-    assert (tuple(labels), labels.names, len(labels)) == (names, names, 4)
-    assert (labels[1], labels[1:3]) == ("compau", ("compau", "0022"))
-    assert [labels.index(name) for name in labels] == [0, 1, 2, 3]
-    assert "0022" in labels
-    assert 22 not in labels
+    assert (tuple(labels), labels.names, labels[1:3]) == (names, names, names[1:3])
+    assert [labels.index(name) for name in labels] == list(range(len(labels))) == [0, 1, 2, 3]
+    assert ("0022" in labels, 22 in labels) == (True, False)
     with pytest.raises(DataError, match=r"one of the 4 known\. Received: 'c'"):
         labels.index("c")
     told = LabelSet([Label("1139490", "Pitangus sulphuratus", "Great Kiskadee", "Aves"), *names[1:]])
