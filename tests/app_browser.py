@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-WAIT_S = 120
 ROW_PX = 35
 
 
@@ -41,7 +40,7 @@ def serve(folder: Path, *arguments: str):
             process.wait(30)
 
 
-def until(condition, wait_s: float = WAIT_S):
+def until(condition, wait_s: float = 120):
     """What `condition` gives when it first gives something true."""
     end = time.monotonic() + wait_s
     while time.monotonic() < end:

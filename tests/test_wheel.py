@@ -51,14 +51,11 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory):
-    """The `bin` folder of the new environment.
-
-    A .pth line adds the folder of the dependencies; the .pth files in there, the checkout's among them, stay unread.
-    """
+    """The `bin` folder of an environment that reads dependencies, but no .pth files, from the folder of the tests'."""
     folder = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
-    own = Path(run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=folder).strip())
+    (own,) = folder.rglob("site-packages")
     (own / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
     install = (sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index")
     run(*install, "--quiet", wheel, cwd=folder)
@@ -85,11 +82,7 @@ print("FILES", resource("configs", "baseline.toml"), resource("assets", "README.
     assert all(path.startswith(str(environment.parent)) for path in found)
     (data,) = environment.parent.rglob("keras_birds/_data")
     for name in SHIPPED:
-        original, shipped = (
-            {x.relative_to(root): x.read_bytes() for x in root.rglob("*") if x.is_file()}
-            for root in (ROOT / name, data / name)
-        )
-        assert shipped == original
+        run("diff", "-r", ROOT / name, data / name, cwd=tmp_path)
     command = environment / "keras-birds"
     clip = sorted((animals_dir / "train_audio" / "rooster").iterdir())[0]
     assert ",1,rooster," in run(command, "predict", clip, "--format", "csv", cwd=tmp_path)
@@ -120,9 +113,8 @@ def test_a_slim_environment_predicts_and_cuts(wheel, placeholder_run, write_tone
     run(*pip, "install", "--quiet", "-r", ROOT / "requirements-predict.txt", cwd=folder, timeout_s=800)
     run(*pip, "install", "--quiet", "--no-deps", wheel, cwd=folder)
     code = "import importlib.metadata as m\nfor x in m.distributions(): print(x.name, x.version)"
-    installed = dict(
-        x.split() for x in run(python, "-c", code, cwd=tmp_path).lower().replace("_", "-").splitlines()
-    )
+    found = run(python, "-c", code, cwd=tmp_path).lower().replace("_", "-")
+    installed = dict(x.split() for x in found.splitlines())
     assert installed.pop("keras-birds")
     assert installed == {x: y for x, y in pins("requirements-predict.txt").items() if x in installed}
     for k, suffix in enumerate(("wav", "flac", "ogg", "mp3")):

@@ -25,7 +25,7 @@ _POLL_S = 0.1
 
 
 class _Stopped(Exception):
-    """No one waits for the answer any more."""
+    """No one waits any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +44,13 @@ def analyse(
     max_s: float,
     on_progress: Callable[[str, float], object],
 ) -> Analysis:
-    """Outlines and scores a recording in a thread of its own.
+    """Outlines and scores a recording, known to people by `name`, in a thread of its own.
 
-    Args:
-        classifier: the model.
-        path, name: the file, and what people know it by, for tables and errors.
-        overlap_s: how much each window shares with the one before.
-        max_s: longer recordings are refused.
-        on_progress: is told what is done and how much of it, 0 to 1, some times a second; when it raises, the work
-            stops and the exception goes on.
+    `on_progress` is told some times a second what is done and how much of it, 0 to 1; what it raises stops the work.
 
     Raises:
-        AudioError: under `name`, if the recording can't be read or is too long.
-        KerasBirdsError: if the model or the options can't be used.
+        AudioError: under `name`, if the recording can't be read or is longer than `max_s`.
+        KerasBirdsError: if the model or the overlap can't be used.
     """
     stopped = threading.Event()
     what, done_s, of_s = "Reading", 0.0, 0.0

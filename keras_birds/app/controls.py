@@ -28,9 +28,6 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
     """Draws the sidebar; all it is set to stands in the page's address.
 
     The list of models begins with the given one, then come runs from the newest on, then what is shipped.
-
-    Raises:
-        KerasBirdsError: if the chosen model can't be used.
     """
     address: Any = {"bind": "query-params"}
     runs = [str(x.parents[1]) for x in reversed(finished_models(RUNS_DIR))]
@@ -42,9 +39,8 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
         st.caption(f"{len(classifier.labels)} labels{f', licence {licence}' if licence else ''}")
         clip_s = classifier.audio.clip_s
         shared = f"Windows are {clip_s:g} s long; each shares so much with the one before."
-        overlap = st.slider(
-            "Overlap (s)", 0.0, 0.9 * clip_s, 0.0, 0.1 * clip_s, key="overlap", help=shared, **address
-        )
+        bounds = 0.0, 0.9 * clip_s, 0.0, 0.1 * clip_s
+        overlap = st.slider("Overlap (s)", *bounds, key="overlap", help=shared, **address)
         of = "Of a detection."
         threshold = st.slider("Threshold", 0.0, 1.0, THRESHOLD, 0.01, key="threshold", help=of, **address)
         top_k = st.slider("Labels in the answer", 1, 20, 5, key="top", **address)

@@ -23,17 +23,13 @@ class SessionFolder:
         self.path = Path(self._temporary.name)
 
     def save_upload(self, file_id: str, data: memoryview) -> Path:
-        """Writes an upload, once for each id that Streamlit gave it; its content decides what it is.
-
-        Raises:
-            KerasBirdsError: if there is no room for it; nothing of it stays.
-        """
+        """Writes an upload, once for each id that Streamlit gave it; a `KerasBirdsError` where there is no room."""
         path = self.path / hashlib.sha256(file_id.encode()).hexdigest()[:32]
         if not path.exists():
             if shutil.disk_usage(self.path).free < 2 * len(data):
+                rule = "The app's machine must have room for uploads"
                 raise KerasBirdsError(
-                    f"The app's machine must have room for uploads. Received: {len(data) / 1e6:.0f} MB more. "
-                    "Free some space there"
+                    f"{rule}. Received: {len(data) / 1e6:.0f} MB more. Free some space there"
                 )
             with atomic_path(path) as temporary:
                 temporary.write_bytes(data)

@@ -19,14 +19,7 @@ _NO_MASKS = (0.0, (1, 1), (1, 1))
 
 
 def clip_image(path: str | Path, config: Config) -> np.ndarray:
-    """A recording's middle clip as the network sees it.
-
-    Returns:
-        float32 `[height, width, 1]` in [0, 1].
-
-    Raises:
-        AudioError: if the recording can't be read.
-    """
+    """A recording's middle clip as the network sees it: float32 `[height, width, 1]` in [0, 1]."""
     clip = decode_clip(path, config.audio.model_copy(update={"crop": "center"}))
     return MelTransform(config.audio, config.mel).images(clip.samples[None])[0]
 
