@@ -1,8 +1,7 @@
-"""The models that tests score with.
+"""The models that tests score with: ONNX graphs made in milliseconds, without keras or torch, and the placeholder.
 
-The placeholder tells in which of four frequency bands a clip is loudest: a real Keras model, small enough to save and
-export in seconds. Its weights are set, not trained: a tone in `TONES_HZ[i]`'s band is a `LABELS[i]`. Others are ONNX
-graphs made in milliseconds, without keras or torch.
+That is a real Keras model, which tells in which of four frequency bands a clip is loudest: a tone of `TONES_HZ[i]` is a
+`LABELS[i]`. Its weights are set, not trained.
 """
 
 from pathlib import Path
@@ -24,7 +23,6 @@ LABELS = LabelSet(
     ]
 )
 TONES_HZ = (300.0, 1200.0, 2700.0, 5600.0)
-"""One in the middle of each label's band."""
 
 AUDIO = AudioConfig(sample_rate_hz=16_000, clip_s=2.0)
 MEL = MelConfig(n_fft=512, hop_samples=500, n_mels=64, f_max_hz=8000.0, height=32, width=32)
@@ -44,10 +42,10 @@ def make_model(logit_scale: float = 20.0):
 
 
 def make_metadata(model_id: str = "placeholder/fold0", **changes) -> ModelMetadata:
-    """What describes `make_model`'s model."""
-    known = {"labels": LABELS, "audio": AUDIO, "mel": MEL, "licence": "Apache-2.0"}
-    known["metrics"] = {"macro_auc": 0.9}
-    return ModelMetadata(model_id, **{**known, **changes})
+    known = {"labels": LABELS, "audio": AUDIO, "mel": MEL}
+    return ModelMetadata(
+        model_id, **{**known, "licence": "Apache-2.0", "metrics": {"macro_auc": 0.9}, **changes}
+    )
 
 
 def write_fold(folder: Path, model, **changes) -> Path:

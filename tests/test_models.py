@@ -136,19 +136,17 @@ def test_probabilities_and_logits_are_each_others_inverse():
 
 
 KERAS_ONLY = "runs/r/fold0/model.keras runs/r/fold0/model.json"
+TWO_FOLDS = " ".join(f"r/fold{k}/model.{x}" for k in (10, 2) for x in ("onnx", "keras", "json"))
+TWO_FOLDS += " r/fold1/model.keras r/notes/model.onnx r/notes/model.keras"
+THREE_RUNS = "runs/c/fold0/model.keras runs/a/fold0/model.onnx runs/b/fold0/model.onnx"
 
 
-@pytest.fixture
-def files():
-    """Makes empty files below the current folder, as old as their place in the list: `files("r/fold0/model.onnx")`."""
-
-    def make(*names):
-        for age_s, name in enumerate(names):
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).touch()
-            os.utime(name, (9000 - age_s, 9000 - age_s))
-
-    return make
+def touch(*names):
+    """Makes empty files, as old as their place in the list."""
+    for age_s, name in enumerate(names):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+        os.utime(name, (9000 - age_s, 9000 - age_s))
 
 
 @pytest.mark.parametrize(
@@ -158,20 +156,10 @@ def files():
         ("r/fold3/model.onnx r/fold3/model.keras", "r/fold3", None, "r/fold3/model.onnx"),
         ("r/fold3/model.onnx r/fold3/model.keras", "r/fold3", "keras", "r/fold3/model.keras"),
         ("copied/model.onnx", "copied", None, "copied/model.onnx"),
-        # A run is all its finished folds in numerical order.
-        (
-            "r/fold10/model.onnx r/fold2/model.onnx r/fold1/model.keras r/notes/model.onnx",
-            *("r", None, "r/fold2/model.onnx r/fold10/model.onnx"),
-        ),
-        (
-            "r/fold2/model.keras r/fold2/model.json r/fold1/model.keras r/fold10/model.keras r/fold10/model.json",
-            *("r", "keras", "r/fold2/model.keras r/fold10/model.keras"),
-        ),
-        # The newest run is the one trained last.
-        (
-            "runs/c/fold0/model.keras runs/a/fold0/model.onnx runs/b/fold0/model.onnx",
-            *(None, None, "runs/a/fold0/model.onnx"),
-        ),
+        # A run is all its finished folds in numerical order; the newest is the one trained last.
+        (TWO_FOLDS, "r", None, "r/fold2/model.onnx r/fold10/model.onnx"),
+        (TWO_FOLDS, "r", "keras", "r/fold2/model.keras r/fold10/model.keras"),
+        (THREE_RUNS, None, None, "runs/a/fold0/model.onnx"),
         # A model of all recordings counts where there are no folds.
         ("r/full/model.onnx", "r", None, "r/full/model.onnx"),
         ("r/full/model.onnx", "r/full", None, "r/full/model.onnx"),
@@ -181,19 +169,15 @@ def files():
         (KERAS_ONLY, "runs/r", "keras", "runs/r/fold0/model.keras"),
         (KERAS_ONLY, "runs/r/fold0", "keras", "runs/r/fold0/model.keras"),
         # Without any run it is the shipped model.
-        ("", None, None, str(MODEL)),
+        ("runs/notes/todo.txt", None, None, str(MODEL)),
         # A file or folder of its name comes first.
         ("", "animals", None, str(MODEL)),
         ("animals/model.onnx", "animals", None, "animals/model.onnx"),
-        ("runs/notes/todo.txt", None, None, str(MODEL)),
     ],
 )
-def test_what_a_path_stands_for(files, there, path, engine, found):
-    files(*there.split())
+def test_what_a_path_stands_for(there, path, engine, found):
+    touch(*there.split())
     assert resolve_model(path and Path(path), engine) == tuple(map(Path, found.split()))
-
-
-NONE = "keras-birds train --data DIR --fold 0` or `keras-birds demo`"
 
 
 @pytest.mark.parametrize(
@@ -203,8 +187,7 @@ NONE = "keras-birds train --data DIR --fold 0` or `keras-birds demo`"
         ("r/a.keras", "r/a.keras", "onnx", ConfigError, r"Received: .*a\.keras"),
         ("r/a.wav", "r/a.wav", None, ConfigError, r"Received: .*a\.wav"),
         ("", None, "tflite", ConfigError, r"onnx or keras\. Received: tflite"),
-        ("", None, "keras", ModelError, re.escape(NONE)),
-        ("runs/notes/todo.txt", None, "keras", ModelError, re.escape(NONE)),
+        ("", None, "keras", ModelError, "train --data DIR --fold 0` or `keras-birds demo`"),
         ("r/a.txt", "r", None, ModelError, "keras-birds demo"),
         ("", "none", None, ModelError, "keras-birds demo"),
         ("runs/begun/config.toml", None, None, ModelError, r"only unfinished runs in .*train --resume"),
@@ -216,17 +199,17 @@ NONE = "keras-birds train --data DIR --fold 0` or `keras-birds demo`"
         (KERAS_ONLY, "runs/r/fold0", None, ModelError, "Pass --engine keras"),
     ],
 )
-def test_what_is_no_model_is_told_with_what_to_do(files, there, path, engine, error, message):
-    files(*there.split())
+def test_what_is_no_model_is_told_with_what_to_do(there, path, engine, error, message):
+    touch(*there.split())
     with pytest.raises(error, match=message):
         resolve_model(path and Path(path), engine)
 
 
-def test_finished_models_are_those_of_folds_then_of_all_recordings(files):
+def test_finished_models_are_those_of_folds_then_of_all_recordings():
     runs = Path("runs")
     assert finished_models(runs) == []
     found = [f"runs/{x}/model.onnx" for x in ("a/fold2", "a/fold10", "a/full", "b/fold0")]
-    files(*reversed(found), "runs/notes/model.onnx", "runs/b/fold1/model.keras")
+    touch(*reversed(found), "runs/notes/model.onnx", "runs/b/fold1/model.keras")
     assert finished_models(runs) == list(map(Path, found))
 
 
