@@ -17,8 +17,6 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def _shared(name: str):
-    """A fixture of real recordings or tables; read-only."""
-
     @pytest.fixture
     def path() -> Path:
         if not (SHARED_DATA / name).is_dir():
@@ -28,8 +26,7 @@ def _shared(name: str):
     return path
 
 
-# 440 real 5 s clips of 11 labels in BirdCLEF's layout, the competition's real tables without audio, and 20 real
-# one-minute field recordings without labels.
+# 440 clips of 11 labels in BirdCLEF's layout, the competition's tables without audio, 20 field recordings of a minute.
 animals_dir, birdclef_meta_dir, soundscapes_dir = map(
     _shared, ("animals", "birdclef2025-meta", "soundscapes")
 )
@@ -37,11 +34,9 @@ animals_dir, birdclef_meta_dir, soundscapes_dir = map(
 
 @pytest.fixture
 def write_tone(tmp_path):
-    """Writes a sine tone with a little noise: `write_tone("a.ogg", 1000.0, seconds=5, rate=32000, channels=1)`."""
+    """Writes a sine tone with a little noise."""
 
-    def write(
-        name: str, frequency_hz: float = 1000.0, seconds: float = 5.0, rate: int = 32_000, channels: int = 1
-    ):
+    def write(name, frequency_hz=1000.0, seconds=5.0, rate=32_000, channels=1):
         t = np.arange(round(seconds * rate)) / rate
         noise = np.random.default_rng(0).normal(0, 0.01, (len(t), channels))
         path = tmp_path / name

@@ -43,33 +43,29 @@ def scores(run):
     return read_run(run)
 
 
-@pytest.mark.parametrize("method", ["platt", "isotonic"])
-def test_calibrated_scores_mean_what_they_say(scores, method):
-    found = fit(scores, method)
+@pytest.mark.parametrize(("method", "precision"), [("platt", 0.5), ("platt", 0.8), ("isotonic", 0.8)])
+def test_calibrated_scores_mean_what_they_say_and_thresholds_have_the_wanted_precision(
+    scores, method, precision
+):
+    found = fit(scores, method, precision)
     assert found.error_before == reliability(scores.targets, scores.scores).error
     assert found.error_after == reliability(scores.targets, cross_calibrated(scores, method)).error
     assert found.error_after < 0.6 * found.error_before
-    calibrated = found.apply(scores.scores)
+    calibrated, grid = found.apply(scores.scores), np.linspace(0, 1, 101)
     assert calibrated.dtype == np.float32
     assert 0 <= calibrated.min() <= calibrated.max() <= 1
-    for before, after in zip(scores.scores.T, calibrated.T, strict=True):
-        # A higher score stays a higher or equal one.
-        assert (np.diff(after[np.argsort(before)]) >= 0).all()
     assert [(x.positives, x.refused) for x in found.labels] == [(30, "")] * 4
-    if method == "isotonic":
-        used, x = scores.targets[:, 2] >= 0, np.linspace(0, 1, 101)
-        model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-        model.fit(scores.scores[used, 2].astype(float), scores.targets[used, 2] > 0.5)
-        isotonic = calibrate("isotonic", found.labels[2].parameters, x)
-        np.testing.assert_allclose(isotonic, model.predict(x), atol=1e-6)
-
-
-@pytest.mark.parametrize("precision", [0.5, 0.8])
-def test_thresholds_have_the_wanted_precision(scores, precision):
-    for i, label in enumerate(fit(scores, precision=precision).labels):
+    for i, label in enumerate(found.labels):
         used = scores.targets[:, i] >= 0
-        calibrated = calibrate("platt", label.parameters, scores.scores[used, i])
-        shares, _, thresholds = precision_recall_curve(scores.targets[used, i] > 0.5, calibrated)
+        positive, values = scores.targets[used, i] > 0.5, scores.scores[used, i].astype(float)
+        # A higher score stays a higher or equal one.
+        assert (np.diff(calibrated[np.argsort(scores.scores[:, i]), i]) >= 0).all()
+        if method == "isotonic":
+            model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(values, positive)
+            np.testing.assert_allclose(
+                calibrate(method, label.parameters, grid), model.predict(grid), atol=1e-6
+            )
+        shares, _, thresholds = precision_recall_curve(positive, calibrate(method, label.parameters, values))
         assert label.threshold == pytest.approx(thresholds[shares[:-1] >= precision].min())
         assert label.threshold_interval[0] <= label.threshold <= label.threshold_interval[1]
 
