@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 from placeholder import LABELS, TONES_HZ
 from scored_run import NUM_FOLDS, PER_FOLD, make_scores, use_placeholder, write_scored_run
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
@@ -84,7 +83,6 @@ def test_the_command_writes_scikit_learns_figures_into_a_report_that_needs_no_ne
     assert report["other_folds"]["mean"]["macro_auc"]["value"] == pytest.approx(other)
     area = rf"macro AUC {other:.4f} \(0\.\d{{4}} to 0\.\d{{4}}\), difference \+{mean['value'] - other:.4f}"
     assert re.search(f"weak, folds read from column fold: {area}", printed)
-    assert report["strategy"] == "read from column fold"
     leaks = {"sources": 1 + NUM_FOLDS * 10, "divided": 1, "recordings": NUM_FOLDS, "example": "ann"}
     assert report["leaks"] == {**leaks, "named": NUM_FOLDS * PER_FOLD}
     assert "Warning: 1 of 31 sources have recordings in more than one fold (3 recordings)" in err
@@ -182,16 +180,13 @@ def test_what_is_no_whole_run_is_named(tmp_path, content, name, error):
 
 
 def test_hidden_recordings_are_scored_as_a_submission_and_confused_ones_are_played(
-    placeholder_run, run_command, tmp_path
+    placeholder_run, run_command, write_tone, tmp_path
 ):
-    data, rng = tmp_path / "tones", np.random.default_rng(0)
+    data = tmp_path / "tones"
     for label, hz in zip(LABELS, TONES_HZ, strict=True):
-        (data / "train_audio" / label).mkdir(parents=True)
         for i in range(10):
             # Every second recording holds two windows; the names repeat from label to label.
-            t = np.arange(16_000 * (2 + 2 * (i % 2))) / 16_000
-            tone = 0.4 * np.sin(2 * np.pi * hz * rng.uniform(0.97, 1.03) * t) + rng.normal(0, 0.01, len(t))
-            soundfile.write(data / "train_audio" / label / f"{i}.wav", tone, 16_000)
+            write_tone(f"tones/train_audio/{label}/{i}.wav", hz * (0.97 + 0.006 * i), 2 + 2 * (i % 2), 16_000)
     rows = [f"{label}/{i}.wav,{label},[]" for label in LABELS for i in range(10)]
     (data / "train.csv").write_text("\n".join(["filename,primary_label,secondary_labels", *rows]))
     (data / "taxonomy.csv").write_text("\n".join(["primary_label", *LABELS]))

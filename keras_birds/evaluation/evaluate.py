@@ -18,9 +18,9 @@ from keras_birds.evaluation import metrics
 from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
 from keras_birds.evaluation.metrics import Confusion, FoldFigures, fold_figures
 from keras_birds.evaluation.run_scores import RunScores, read_run
-from keras_birds.inference.classifier import Classifier, load
+from keras_birds.inference.classifier import load
 from keras_birds.inference.scorer import RecordingStatus, ScoreOptions, score_recordings
-from keras_birds.nn.metrics import label_aucs
+from keras_birds.nn.metrics import label_aucs, macro_auc
 from keras_birds.plots.reliability import reliability
 from keras_birds.progress import Reporter
 from keras_birds.results.writers.submission import write_submission
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Leaks:
     """How many sources, as the data set's author column names them, lie in more than one part of a split (`divided`).
 
-    `recordings` are those of divided sources, `named` all that name a source; `example` is empty without a divided one.
+    `recordings` are those of divided sources, for instance of `example`, `named` all that name a source.
     """
 
     sources: int
@@ -179,9 +179,8 @@ def _hidden(
         why = 'folds.strategy = "column" hides none' if scores.config.folds.strategy == "column" else ""
         notes.append(f"No recordings are hidden: {why or 'folds.hidden_fraction is too small'}.")
         return None
-    targets, progress = catalog.targets(scores.config.data), partial(reporter.progress, "Hidden recordings")
     try:
-        return _score_hidden(load(scores.run), catalog, rows, targets, out, progress)
+        return _score_hidden(scores, catalog, rows, out, partial(reporter.progress, "Hidden recordings"))
     except DataError as error:
         # For instance clips of half a second, whose rows BirdCLEF has no names for.
         notes.append(f"The hidden recordings make no submission: {error}")
@@ -189,15 +188,10 @@ def _hidden(
 
 
 def _score_hidden(
-    classifier: Classifier,
-    catalog: Catalog,
-    rows: np.ndarray,
-    targets: np.ndarray,
-    out: Path,
-    progress: Callable[[int, int], None],
+    run: RunScores, catalog: Catalog, rows: np.ndarray, out: Path, progress: Callable[[int, int], None]
 ) -> HiddenFigures:
     """Writes the `submission.csv` of the hidden recordings, by the folds together, and judges what stands in it."""
-    paths = [str(catalog.recordings["path"][row]) for row in rows]
+    classifier, paths = load(run.run), [str(catalog.recordings["path"][row]) for row in rows]
     places = [catalog.relative_paths[row] for row in rows]
     # A submission calls a recording by its name, or by its path where names aren't unique.
     is_unique = len({Path(x).stem for x in places}) == len(places)
@@ -218,14 +212,15 @@ def _score_hidden(
     table = pd.read_csv(written.path, dtype={"row_id": str})
     row_of = {Path(name).stem: row for name, row in zip(names, rows, strict=True)}
     windows = np.array([row_of[x.rpartition("_")[0]] for x in table["row_id"]], int)
-    scores = table[list(classifier.labels)].to_numpy(np.float64)
+    targets, scores = (
+        catalog.targets(run.config.data)[windows],
+        table[list(classifier.labels)].to_numpy(float),
+    )
     scored, recordings = np.unique(windows, return_inverse=True)
-    areas = label_aucs(targets[windows], scores)
-    defined = areas[~np.isnan(areas)]
-    value = float(defined.mean()) if len(defined) else float("nan")
-    draws = macro_auc_draws(targets[windows], scores, recordings=recordings)
-    counts = len(scored), len(rows) - len(scored), len(windows), len(defined)
-    return HiddenFigures(*counts, interval(value, draws), written.path)
+    num_labels = int(np.isfinite(label_aucs(targets, scores)).sum())
+    figure = interval(macro_auc(targets, scores), macro_auc_draws(targets, scores, recordings=recordings))
+    counts = len(scored), len(rows) - len(scored), len(windows), num_labels
+    return HiddenFigures(*counts, figure, written.path)
 
 
 def _strategy(scores: RunScores) -> str:
