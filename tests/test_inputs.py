@@ -232,7 +232,7 @@ class Handler(BaseHTTPRequestHandler):
         wanted = None if kind == "norange" else self.headers.get("Range")
         self.server.requests.append(wanted)
         if name not in self.server.files:
-            return self.send_error(403 if kind == "forbidden" else 404)
+            return self.send_error({"forbidden": 403, "removed": 410}.get(kind, 404))
         data = self.server.files[name]
         first, last = map(int, re.findall(r"\d+", wanted)) if wanted else (0, len(data) - 1)
         part = data[first : last + 1]
@@ -336,6 +336,7 @@ def test_what_can_not_be_opened_is_told_in_a_line(web, memory, tmp_path):
         f"file://{tmp_path}": "unreadable: is a folder",
         "file:///gone/a.wav": gone,
         f"{web.url}/gone.wav": gone,
+        f"{web.url}/removed.wav": gone,
         f"{web.url}/empty.wav": empty,
         f"{web.url}/forbidden.wav": "unreadable: its server answers 403 Forbidden",
         f"{web.url}/norange.wav": "unreadable: its server has no random access: download it",
