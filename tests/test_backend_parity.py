@@ -311,8 +311,8 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path):
         begun = load_checkpoint(folder, model)
         callbacks = [SeedEachEpoch(7), Checkpoint(folder, begun, 3, "last", Watcher())]
         settings = {"batch_size": 4, "epochs": epochs, "shuffle": False, "verbose": 0}
-        model.fit(x, targets, initial_epoch=begun.epochs, callbacks=callbacks, **settings)
-        return model, pd.DataFrame(callbacks[1].progress.history).drop(columns="seconds")
+        model.fit(x, targets, initial_epoch=len(begun), callbacks=callbacks, **settings)
+        return model, pd.DataFrame(callbacks[1].history).drop(columns="seconds")
 
     fit(parted, 1)
     (expected, steps), (resumed, found) = fit(whole, 3), fit(parted, 3)

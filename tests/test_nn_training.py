@@ -30,7 +30,7 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.training import callbacks
-from keras_birds.training.callbacks import BEST, CHECKPOINT, MONITOR, Checkpoint, Progress, load_checkpoint
+from keras_birds.training.callbacks import BEST, CHECKPOINT, MONITOR, Checkpoint, load_checkpoint
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import open_run, prepare_run
 from keras_birds.training.train import compile_model, train
@@ -183,12 +183,12 @@ def validation_loss(oof):
 
 def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
     """Of equals the first is best; while the macro-AUC isn't defined, the last."""
-    model, other, progress, watcher = make_dense(), make_dense(), Progress(), Watcher()
+    model, other, history, watcher = make_dense(), make_dense(), [], Watcher()
     aucs = [math.nan, math.nan, 0.5, 0.9, 0.7, 0.9, math.nan]
     for epoch, (macro_auc, kept_epoch) in enumerate(zip(aucs, [1, 2, 3, 4, 4, 4, 4], strict=True), 1):
         model.train_on_batch(np.ones((2, 4)), np.eye(3)[:2])
         model.set_weights([np.full_like(x, epoch) for x in model.get_weights()])
-        callback = Checkpoint(tmp_path, progress, 9, "best", watcher)
+        callback = Checkpoint(tmp_path, history, 9, "best", watcher)
         callback.set_model(model)
         callback.on_epoch_begin(epoch - 1)
         callback.on_epoch_end(epoch - 1, {"loss": 0.1 * epoch, MONITOR: macro_auc})
@@ -196,10 +196,11 @@ def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
         assert ("best so far" in watcher.lines[-1]) == (kept_epoch == epoch)
         with np.load(tmp_path / BEST) as best:
             assert {best[str(i)].mean() for i in range(len(best) - 1)} == {kept_epoch}
-        progress = load_checkpoint(tmp_path, other)
-        assert (progress.epochs, progress.kept_epoch) == (epoch, kept_epoch)
+        history = load_checkpoint(tmp_path, other)
+        assert callbacks.kept_epoch(history, "best") == kept_epoch
+        assert callbacks.kept_epoch(history, "last") == epoch
         assert {x.mean() for x in other.get_weights()} == {epoch}
-        assert [x["loss"] for x in progress.history] == [0.1 * e for e in range(1, epoch + 1)]
+        assert [x["loss"] for x in history] == [0.1 * e for e in range(1, epoch + 1)]
         for a, b in zip(model.optimizer.variables, other.optimizer.variables, strict=True):
             np.testing.assert_array_equal(as_array(a), as_array(b))
     assert int(as_array(other.optimizer.iterations)) == len(aucs)

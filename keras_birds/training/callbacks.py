@@ -5,7 +5,6 @@ import math
 import time
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,35 +62,33 @@ class ShareProcessors(keras.callbacks.Callback):
     on_predict_end = on_train_end
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a fold's training stands: a row an epoch, and from 1 whose weights are kept; 0 before the first."""
+History = list[dict[str, float]]
+"""What is known of each epoch so far, by name."""
 
-    history: tuple[dict[str, float], ...] = ()
-    kept_epoch: int = 0
 
-    @property
-    def epochs(self) -> int:
-        """Whole epochs done."""
-        return len(self.history)
+def kept_epoch(history: History, keep: str) -> int:
+    """From 1, of the `"best"` or `"last"` epoch.
+
+    The best one has the highest macro-AUC on the validation recordings, the first of equals; while that isn't defined
+    (no label with a positive and a negative), it is the last.
+    """
+    aucs = np.array([x.get(MONITOR, math.nan) for x in history])
+    return int(np.nanargmax(aucs)) + 1 if keep == "best" and not np.isnan(aucs).all() else len(history)
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the state after each epoch, keeps the best weights, and reports a line an epoch.
-
-    The best epoch has the highest macro-AUC on the validation recordings, the first of equals; while that isn't
-    defined (no label with a positive and a negative), the last one.
+    """Saves the state after each epoch, keeps the weights of the `kept_epoch`, and reports a line an epoch.
 
     Keras' `BackupAndRestore` and `ModelCheckpoint` write weights and epoch in place, one after the other: after a
     kill between the two they don't match. Here one renamed file holds weights, optimizer and history.
 
-    It goes on from what a checkpoint in the fold's `folder` held; `epochs` are of the whole training, `keep` is the
-    `"best"` or `"last"` one. The reporter gets a line an epoch, and how much of the running one is done.
+    It goes on from the history that a checkpoint in the fold's `folder` held; `epochs` are of the whole training. The
+    reporter gets a line an epoch, and how much of the running one is done.
     """
 
-    def __init__(self, folder: Path, progress: Progress, epochs: int, keep: str, reporter: Reporter):
+    def __init__(self, folder: Path, history: History, epochs: int, keep: str, reporter: Reporter):
         super().__init__()
-        self.folder, self.progress, self.epochs, self.keep = folder, progress, epochs, keep
+        self.folder, self.history, self.epochs, self.keep = folder, history, epochs, keep
         self.reporter, self._started = reporter, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -107,37 +104,29 @@ class Checkpoint(keras.callbacks.Callback):
         row = {"epoch": float(epoch + 1), **{k: float(v) for k, v in (logs or {}).items()}}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.perf_counter() - self._started
-        history, kept_epoch = (*self.progress.history, row), self.progress.kept_epoch
-        best = history[kept_epoch - 1].get(MONITOR, math.nan) if kept_epoch else math.nan
-        if self.keep == "last" or math.isnan(best) or row[MONITOR] > best:
-            kept_epoch = epoch + 1
-            if self.keep == "best":
-                save_variables(self.folder / BEST, self.model.weights)
-        self.progress = Progress(history, kept_epoch)
-        state = json.dumps({"history": history, "kept_epoch": kept_epoch})
+        self.history = [*self.history, row]
+        is_best = self.keep == "best" and kept_epoch(self.history, self.keep) == epoch + 1
+        if is_best:
+            save_variables(self.folder / BEST, self.model.weights)
         variables = [*self.model.weights, *self.model.optimizer.variables]
-        save_variables(self.folder / CHECKPOINT, variables, state)
+        save_variables(self.folder / CHECKPOINT, variables, json.dumps({"history": self.history}))
         self.reporter.progress("Epoch", 0, 0)
-        self.reporter.log(self._line(row))
-
-    def _line(self, row: dict[str, float]) -> str:
-        epoch = self.progress.epochs
-        left_s = (self.epochs - epoch) * row["seconds"]
-        is_best = self.keep == "best" and self.progress.kept_epoch == epoch
+        left_s = (self.epochs - epoch - 1) * row["seconds"]
         shown = [f"{name} {row[name]:.4f}" for name in ("loss", "val_loss", MONITOR) if name in row]
-        return (
-            f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  {'  '.join(shown)}  "
+        self.reporter.log(
+            f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}  {'  '.join(shown)}  "
             f"{duration(row['seconds'])}{f', {duration(left_s)} left' if left_s else ''}"
             f"{'  best so far' if is_best else ''}"
         )
 
 
-def load_checkpoint(folder: Path, model: keras.Model) -> Progress:
+def load_checkpoint(folder: Path, model: keras.Model) -> History:
     """Restores a compiled model, if there is a checkpoint; a `TrainingError` if it is damaged or of another network."""
     if not (folder / CHECKPOINT).is_file():
-        return Progress()
-    state = json.loads(load_variables(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables]))
-    return Progress(tuple(state["history"]), state["kept_epoch"])
+        return []
+    state = load_variables(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables])
+    history: History = json.loads(state)["history"]
+    return history
 
 
 def save_variables(path: Path, variables: Sequence[Any], state: str = "") -> None:

@@ -27,9 +27,10 @@ from keras_birds.training.callbacks import (
     BEST,
     CHECKPOINT,
     Checkpoint,
-    Progress,
+    History,
     SeedEachEpoch,
     ShareProcessors,
+    kept_epoch,
     load_checkpoint,
     load_variables,
 )
@@ -136,8 +137,8 @@ def train_fold(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Call
     for name in (CHECKPOINT, BEST):
         (folder / name).unlink(missing_ok=True)
     metrics = ModelMetadata.read_onnx(folder / ONNX).metrics
-    kept_epoch, epochs = int(metrics["kept_epoch"]), int(metrics["epochs"])
-    return FoldResult(fold, folder, metrics["macro_auc"], kept_epoch, epochs, metrics["train_seconds"])
+    epochs = int(metrics["kept_epoch"]), int(metrics["epochs"])
+    return FoldResult(fold, folder, metrics["macro_auc"], *epochs, metrics["train_seconds"])
 
 
 def _require_batches(run: TrainingRun, fold: Fold) -> None:
@@ -159,11 +160,11 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     keras.utils.set_random_seed(settings.seed)
     model, training = _first_model(run, fold), run.training_data(fold)
     compile_model(model, config, len(training))
-    progress = load_checkpoint(folder, model)
-    if progress.epochs:
-        reporter.log(f"fold {fold}: goes on after epoch {progress.epochs}")
-    checkpoint = Checkpoint(folder, progress, settings.epochs, settings.keep, reporter)
-    if progress.epochs < settings.epochs:
+    history = load_checkpoint(folder, model)
+    if history:
+        reporter.log(f"fold {fold}: goes on after epoch {len(history)}")
+    checkpoint = Checkpoint(folder, history, settings.epochs, settings.keep, reporter)
+    if len(history) < settings.epochs:
         _fit(model, training, run.validation_data(fold), settings, checkpoint, callbacks)
     if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -173,7 +174,7 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
         load_variables(folder / BEST, kept.weights)
     else:
         kept.set_weights(model.get_weights())
-    _finish(kept, run, fold, checkpoint.progress)
+    _finish(kept, run, fold, checkpoint.history)
 
 
 def _first_model(run: TrainingRun, fold: Fold) -> keras.Model:
@@ -225,7 +226,7 @@ def _fit(
     checkpoint: Checkpoint,
     callbacks: Callbacks,
 ) -> None:
-    begun = training.epoch = checkpoint.progress.epochs
+    begun = training.epoch = len(checkpoint.history)
     # Validation measures the averaged weights, which are what is kept.
     averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
     finite = keras.callbacks.TerminateOnNaN(raise_error=True)
@@ -246,12 +247,12 @@ def _fit(
             raise
         raise TrainingError(
             f"The loss must be a number. Received: {str(error).split('.')[0]}, in epoch "
-            f"{checkpoint.progress.epochs + 1}. Lower training.learning_rate, or train in float32 "
+            f"{len(checkpoint.history) + 1}. Lower training.learning_rate, or train in float32 "
             "(--set training.precision=float32)"
         ) from None
 
 
-def _finish(model: keras.Model, run: TrainingRun, fold: Fold, progress: Progress) -> None:
+def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) -> None:
     """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
     folder, labels, exact = fold_folder(run.out, fold), run.catalog.labels, math.nan
     validation = run.validation_data(fold)
@@ -263,7 +264,7 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, progress: Progress
         OutOfFold(tuple(names[x] for x in rows), labels, scores, targets).write(folder / OOF)
         exact = macro_auc(targets, scores)
     with atomic_path(folder / HISTORY) as temporary:
-        pd.DataFrame(list(progress.history)).astype({"epoch": int}).to_csv(temporary, index=False)
+        pd.DataFrame(history).astype({"epoch": int}).to_csv(temporary, index=False)
     with atomic_path(folder / KERAS) as temporary:
         # Keras insists on its suffix.
         whole = temporary.with_suffix(".keras")
@@ -272,13 +273,14 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, progress: Progress
             whole.replace(temporary)
         finally:
             whole.unlink(missing_ok=True)
-    seconds = {"train_seconds": round(math.fsum(x["seconds"] for x in progress.history), 1)}
+    seconds = {"train_seconds": round(math.fsum(x["seconds"] for x in history), 1)}
+    kept = kept_epoch(history, run.config.training.keep)
     metadata = ModelMetadata(
         model_id=f"{folder.resolve().parent.name}/{folder.name}",
         labels=labels,
         audio=run.config.audio,
         mel=run.config.mel,
-        metrics={"macro_auc": exact, "kept_epoch": progress.kept_epoch, "epochs": progress.epochs} | seconds,
+        metrics={"macro_auc": exact, "kept_epoch": kept, "epochs": len(history)} | seconds,
     )
     metadata.write_json(folder / METADATA)
     export_onnx(folder / KERAS, folder / ONNX, metadata)
