@@ -98,12 +98,9 @@ def precompute(
     computed anew; with other `audio` or `mel` settings the whole store is.
 
     Args:
-        paths: the recordings.
-        config: the settings.
-        store: a folder: new, empty or a store.
+        paths, config, store: the recordings, the settings, and a folder: new, empty or a store.
         workers: threads, at least one; each holds one recording at a time.
-        progress: called with the recordings done and to do.
-        announce: called with the plan before the first recording is read.
+        progress, announce: called with recordings done and to do, and with the plan before the first is read.
 
     Raises:
         DataError: if the folder isn't a store's, another run writes to it, or the disk is or would become full.

@@ -20,21 +20,11 @@ def map_in_order(
     threads: int,
     on_end: Callable[[], object] = lambda: None,
 ) -> Generator[tuple[_Item, _Result], None, None]:
-    """Applies a function to what iterators give.
+    """Applies a function to what iterators give, none of it `None`; yields items with results as they were taken.
 
     Each thread takes the next item of its source itself, one thread of a source at a time, and then computes with it:
-    threads that do nothing but decode would drive out of the processors' caches what a model needs there, which costs
-    3 %. Threads serve because libsndfile, soxr, NumPy, SciPy and ONNX Runtime all let go of Python's lock.
-
-    Args:
-        function: of an item.
-        sources: each has the same number of threads, or one more; none gives `None`.
-        threads: how many; with 1 everything happens in the caller's.
-        on_end: called when nobody wants more results: makes sources go on that wait for something.
-
-    Yields:
-        Items with their results, in the order in which they were taken; what a source or the function raised is
-        raised in its turn.
+    threads that only decode would drive out of the processors' caches what a model needs there (3 %). One is the
+    caller's. What a source or the function raises is raised in its turn; `on_end` frees sources that wait at the end.
     """
     if threads == 1:
         yield from ((item, function(item)) for item in chain.from_iterable(sources))
