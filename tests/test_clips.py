@@ -17,6 +17,7 @@ def test_fill_repeats_what_is_short_from_its_beginning_and_center_is_the_middle(
     for n, first in {4: 0, 5: 0, 6: 1, 10: 3, 11: 3}.items():
         np.testing.assert_array_equal(center(np.arange(n), 4), np.arange(first, first + 4))
     np.testing.assert_array_equal(center(np.arange(3), 4), [0, 1, 2, 0])
+    np.testing.assert_array_equal(center(np.arange(10), 3), [4, 5, 6])
 
 
 def test_crop_start_spreads_positions_over_all_starts():
