@@ -76,6 +76,6 @@ def test_processors_are_those_of_affinity_and_quota(tmp_path):
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text("1:cpu:/other\n0::/mine\n")
     (tmp_path / "sys/fs/cgroup/mine").mkdir(parents=True)
-    for quota, cpus in {"100000": 1, "50000": 1, "9900000": own, "max": own}.items():
+    for quota, cpus in {"100000": 1, "50000": 1, "150000": min(2, own), "max": own}.items():
         (tmp_path / "sys/fs/cgroup/mine/cpu.max").write_text(f"{quota} 100000\n")
         assert available_cpus(tmp_path) == cpus
