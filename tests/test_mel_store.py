@@ -151,7 +151,7 @@ def test_new_and_changed_recordings_are_computed_and_no_others(store, eight, mon
     monkeypatch.chdir("..")
     assert precompute([*eight, "wren/0000.wav"], CENTER, store).plan.reused == 5
     assert_as_computed([eight[6], eight[1]], CENTER, store)
-    soundfile.write(eight[2], soundfile.read(eight[2])[0][::-1], 16_000)  # of the same size
+    soundfile.write(eight[2], soundfile.read(eight[2])[0][::-1], 16_000, "FLOAT")  # of the same size
     with pytest.raises(DataError, match=r"1 that changed, first .*0002\.wav.*data precompute"):
         MelStore(store, CENTER, eight)
     summary = precompute(eight, CENTER, store)
@@ -179,6 +179,7 @@ def test_unreadable_files_are_left_out_with_their_reason_and_read_when_they_come
     with pytest.raises(DataError, match="is not audio"):
         found.images(np.array([0, 1]))
     assert (store / DATA).stat().st_size == 5 * 32 * 63 * 4
+    assert precompute(eight, CENTER, store).plan.reused == 7  # the missing one is looked for again
     away.rename(eight[4])
     summary = precompute(eight, CENTER, store)
     assert (summary.plan.reused, len(summary.left_out)) == (7, 2)
