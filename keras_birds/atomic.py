@@ -44,3 +44,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if not direct:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Says of an error while `path` is written how to go on: a `KerasBirdsError`."""
+    try:
+        yield
+    except OSError as error:
+        raise KerasBirdsError(
+            f"{path} can't be written. Received: {error.strerror or error}. Free some space; the same command goes on"
+        ) from None

@@ -14,10 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from keras_birds.atomic import atomic_path
+from keras_birds.atomic import atomic_path, resumable
 from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
-from keras_birds.results.writers.files import resumable
 
 JOURNAL = "journal.jsonl"
 FORMAT_VERSION = 1

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_birds.results.writers.files import resumable
+from keras_birds.atomic import resumable
 
 if TYPE_CHECKING:
     import pyarrow as pa

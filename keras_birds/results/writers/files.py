@@ -21,17 +21,6 @@ _NAME_BYTES = 200
 
 
 @contextmanager
-def resumable(path: Path) -> Iterator[None]:
-    """Says of an error while `path` is written how to go on: a `KerasBirdsError`."""
-    try:
-        yield
-    except OSError as error:
-        raise KerasBirdsError(
-            f"{path} can't be written. Received: {error.strerror or error}. Free some space; the same command goes on"
-        ) from None
-
-
-@contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Opens `path` to write; it is there once the block ends without an error. Makes the folders above it."""
     try:
