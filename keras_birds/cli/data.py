@@ -101,11 +101,12 @@ def check(
     write_table(manifest, out / MANIFEST)
     if catalog.labels:
         save_png(class_distribution(catalog), out / FIGURE, 120)
-    (out / PROBLEMS).unlink(missing_ok=True)
     if problems:
         text = "".join(f"{problem}\n" for problem in problems)
         with atomic_path(out / PROBLEMS) as temporary:
             temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+    else:
+        (out / PROBLEMS).unlink(missing_ok=True)
     click.echo(_summary(manifest, len(catalog.labels), problems, out))
     click.get_current_context().exit(bool(problems))
 
