@@ -221,30 +221,44 @@ class Config(_Section):
     def _together(self) -> "Config":
         audio, mel, data = self.audio, self.mel, self.data
         folds, model, training = self.folds, self.model, self.training
-        half_hz, samples, column = (
-            audio.sample_rate_hz / 2,
-            audio.clip_samples,
-            folds.strategy != "stratified",
-        )
-        is_mixed, no_sounds = self.augment.background.probability, not data.background
-        a_folder = "data.background must name a folder of recordings when"
-        warmup = training.warmup_epochs >= training.epochs
-        average = training.ema_momentum and training.keep != "last"
-        again = model.initial and model.pretrained != "none"
-        wrong = {
-            f"mel.f_max_hz must not exceed half of audio.sample_rate_hz ({half_hz:g})": mel.f_max_hz
-            > half_hz,
-            f"mel.n_fft must not exceed the clip's {samples} samples": mel.n_fft > samples,
-            f"{a_folder} data.background_fraction is above 0": data.background_fraction and no_sounds,
-            f"{a_folder} augment.background.probability is above 0": is_mixed and no_sounds,
-            f'folds.column must name a column when strategy = "{folds.strategy}"': column
-            and not folds.column,
-            "model.initial must name a trained run when prune is above 0": model.prune and not model.initial,
-            'model.pretrained must be "none" when initial names a run': again,
-            f"training.warmup_epochs must be below epochs ({training.epochs})": warmup,
-            'training.keep must be "last" with ema_momentum: the average is worth most at the end': average,
-        }
-        if told := [message for message, is_so in wrong.items() if is_so]:
+        half_hz, samples = audio.sample_rate_hz / 2, audio.clip_samples
+        background = "data.background must name a folder of recordings when"
+        wrong = [
+            (
+                mel.f_max_hz > half_hz,
+                f"mel.f_max_hz must not exceed half of audio.sample_rate_hz ({half_hz:g})",
+            ),
+            (mel.n_fft > samples, f"mel.n_fft must not exceed the clip's {samples} samples"),
+            (
+                data.background_fraction and not data.background,
+                f"{background} data.background_fraction is above 0",
+            ),
+            (
+                self.augment.background.probability and not data.background,
+                f"{background} augment.background.probability is above 0",
+            ),
+            (
+                folds.strategy != "stratified" and not folds.column,
+                f'folds.column must name a column when strategy = "{folds.strategy}"',
+            ),
+            (
+                model.prune and not model.initial,
+                "model.initial must name a trained run when prune is above 0",
+            ),
+            (
+                model.initial and model.pretrained != "none",
+                'model.pretrained must be "none" when initial names a run',
+            ),
+            (
+                training.warmup_epochs >= training.epochs,
+                f"training.warmup_epochs must be below epochs ({training.epochs})",
+            ),
+            (
+                training.ema_momentum and training.keep != "last",
+                'training.keep must be "last" with ema_momentum: the average is worth most at the end',
+            ),
+        ]
+        if told := [message for is_so, message in wrong if is_so]:
             raise ValueError("; ".join(told))
         return self
 

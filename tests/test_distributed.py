@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import foreign
 import numpy as np
 import pytest
-import test_models as foreign
 from placeholder import TONES_HZ, write_constant_model
 
 from keras_birds.distributed import cluster, predict

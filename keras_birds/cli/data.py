@@ -54,7 +54,7 @@ def data() -> None:
 @config_options
 def check(
     data_dir: Path | None, out: Path | None, workers: int, config_name: str, overrides: tuple[str, ...]
-) -> None:
+) -> int:
     """Decode every file; write a manifest and the class distribution.
 
     \b
@@ -108,7 +108,7 @@ def check(
     else:
         (out / PROBLEMS).unlink(missing_ok=True)
     click.echo(_summary(manifest, len(catalog.labels), problems, out))
-    click.get_current_context().exit(bool(problems))
+    return int(bool(problems))
 
 
 def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: Path) -> str:

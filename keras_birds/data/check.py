@@ -1,20 +1,17 @@
 """Decodes every recording once and tells what each holds."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 
 from keras_birds.audio.stream import open_stream
 from keras_birds.errors import AudioError
+from keras_birds.parallel import map_in_order
 
 Row = tuple[str, float, int, int, str, str]
 COLUMNS = ("path", "seconds", "sample_rate_hz", "channels", "status", "reason")
-_Found = TypeVar("_Found")
 
 
 def check_recordings(
@@ -44,7 +41,7 @@ def check_recordings(
     """
     rows: list[Row] = []
     check = partial(_check, sample_rate_hz=sample_rate_hz, decoder=decoder)
-    for row in in_order(check, map(str, paths), max(1, workers)):
+    for _, row in map_in_order(check, [map(str, paths)], workers):
         rows.append(row)
         progress(len(rows), len(paths))
     kinds = {"seconds": float, "sample_rate_hz": int, "channels": int}
@@ -62,18 +59,3 @@ def _check(path: str, sample_rate_hz: int, decoder: str) -> Row:
     except AudioError as error:
         return path, 0.0, rate_hz, channels, error.status, error.reason
     return path, stream.seconds_read, rate_hz, channels, stream.status, stream.reason
-
-
-def in_order(compute: Callable[[str], _Found], items: Iterable[str], workers: int) -> Iterator[_Found]:
-    """Computes in threads and yields in order; at most two results a thread wait, so memory stays flat."""
-    waiting: deque[Future[_Found]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for item in items:
-            waiting.append(pool.submit(compute, item))
-            if len(waiting) == 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -24,10 +24,10 @@ from keras_birds.audio.decode import decode, decode_clip, header_seconds
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import AudioConfig, Config
 from keras_birds.data import mel_store
-from keras_birds.data.check import in_order
 from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, SETTINGS, Slots
 from keras_birds.data.source import USABLE
 from keras_birds.errors import AudioError, DataError
+from keras_birds.parallel import map_in_order
 
 try:
     import fcntl
@@ -99,7 +99,7 @@ def precompute(
 
     Args:
         paths, config, store: the recordings, the settings, and a folder: new, empty or a store.
-        workers: threads, at least one; each holds one recording at a time.
+        workers: threads; each holds one recording at a time.
         progress, announce: called with recordings done and to do, and with the plan before the first is read.
 
     Raises:
@@ -116,8 +116,8 @@ def precompute(
         data_bytes = _size(store / DATA)
         entries, journal_bytes = ({}, 0) if anew else _read_journal(store, slots.frame_bytes)
         todo = [name for name in names if not _is_current(name, entries.get(name))]
-        frames = in_order(partial(_estimate_frames, audio=config.audio, slots=slots), todo, workers)
-        new_bytes = sum(frames) * slots.frame_bytes
+        estimate = partial(_estimate_frames, audio=config.audio, slots=slots)
+        new_bytes = slots.frame_bytes * sum(x for _, x in map_in_order(estimate, [iter(todo)], workers))
         free_bytes = shutil.disk_usage(store).free + (data_bytes if reason else 0)
         plan = StorePlan(store, len(names), len(names) - len(todo), new_bytes, free_bytes, reason)
         announce(plan)
@@ -129,17 +129,17 @@ def precompute(
             _begin(store, settings)
         end = max((x.offset + x.frames * slots.frame_bytes for x in entries.values()), default=0)
         with _open_at(store / DATA, end) as file, _open_at(store / JOURNAL, journal_bytes) as journal:
-            computed = in_order(partial(_compute, audio=config.audio, slots=slots), todo, workers)
-            for done, (entry, data) in enumerate(computed, 1):
+            compute = partial(_compute, audio=config.audio, slots=slots)
+            for done, (_, (entry, data)) in enumerate(map_in_order(compute, [iter(todo)], workers), 1):
                 entries[entry.path] = entry = replace(entry, offset=file.tell() if data else 0)
                 _write(file, data)
                 _write(journal, json.dumps(asdict(entry)).encode() + b"\n")
                 progress(done, len(todo))
             os.fsync(file.fileno())
         chosen = [entries[name] for name in names]
-        columns = [x.name for x in fields(_Entry)]
+        index = pd.DataFrame(map(asdict, chosen), columns=[x.name for x in fields(_Entry)])
         with atomic_path(store / INDEX) as temporary:
-            pd.DataFrame([asdict(entry) for entry in chosen], columns=columns).to_parquet(temporary)
+            index.to_parquet(temporary)
         data_bytes = _size(store / DATA)
     unused_bytes = data_bytes - sum(x.frames for x in chosen) * slots.frame_bytes
     left_out = tuple((entry.path, entry.reason) for entry in chosen if entry.status not in USABLE)

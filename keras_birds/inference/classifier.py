@@ -14,11 +14,11 @@ from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.config import Config
 from keras_birds.errors import AudioError, DataError
 from keras_birds.inference.aggregate import RankedLabel, top_labels
-from keras_birds.inference.parallel import map_in_order
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.models.engines import Engine, load_engine
 from keras_birds.models.ensemble import Ensemble
 from keras_birds.models.find import resolve_model
+from keras_birds.parallel import map_in_order
 from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:

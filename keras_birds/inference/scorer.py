@@ -15,8 +15,8 @@ from keras_birds.audio.remote import file_fingerprint
 from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
-from keras_birds.inference.parallel import map_in_order
 from keras_birds.models.ensemble import Ensemble
+from keras_birds.parallel import map_in_order
 from keras_birds.threads import available_cpus
 
 _RECORDINGS_IN_FLIGHT = 64

@@ -14,6 +14,7 @@ from keras_birds.atomic import atomic_path
 from keras_birds.config import Config, TrainingConfig
 from keras_birds.data.dataset import MelDataset
 from keras_birds.errors import ConfigError, DataError, TrainingError
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
@@ -258,8 +259,8 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) 
     validation = run.validation_data(fold)
     if validation is not None:
         rows = run.validation_rows(fold)
-        logits = model.predict(validation, verbose=0, callbacks=[ShareProcessors()]).astype(np.float64)
-        scores, targets = (1 / (1 + np.exp(-logits))).astype(np.float32), run.targets[rows]
+        logits = model.predict(validation, verbose=0, callbacks=[ShareProcessors()])
+        scores, targets = sigmoid(logits), run.targets[rows]
         names = run.catalog.relative_paths
         OutOfFold(tuple(names[x] for x in rows), labels, scores, targets).write(folder / OOF)
         exact = macro_auc(targets, scores)

@@ -26,7 +26,7 @@ def map_in_order(
     threads that only decode would drive out of the processors' caches what a model needs there (3 %). One is the
     caller's. What a source or the function raises is raised in its turn; `on_end` frees sources that wait at the end.
     """
-    if threads == 1:
+    if threads < 2:
         yield from ((item, function(item)) for item in chain.from_iterable(sources))
         return
     # What came of items, in the order in which they were taken; None once for each thread, at its end.
