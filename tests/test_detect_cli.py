@@ -130,6 +130,10 @@ def test_the_same_command_redoes_what_changed_and_others_are_refused(detect, dis
         _, err = detect(*arguments, code=2)
         assert said in err, arguments
     assert not (tmp_path / "new").exists()
+    model = write_constant_model(tmp_path / "model.onnx", [0.0] * 4)
+    detect(changed, *new, model=model)
+    write_constant_model(model, [1.0] * 4)
+    assert "model_sha256 is" in detect(changed, *new, model=model, code=2)[1]
 
 
 def test_what_was_found_on_a_disk_that_is_unplugged_stays_until_it_is_back(detect, disk, tmp_path):

@@ -122,6 +122,7 @@ def test_labels_without_positives_have_no_figures(tmp_path):
     assert has_positive.sum() == 30
     expected = top1_accuracy(found.scores.targets[has_positive], found.scores.scores[has_positive])
     assert found.folds[0].top1_accuracy == expected
+    assert top1_accuracy(np.array([[-1, 1]]), np.array([[0.9, 0.1]])) == 1, "a masked label is no answer"
 
 
 def test_the_most_confused_pairs_come_first_with_their_clearest_recording(scores):

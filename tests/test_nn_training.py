@@ -355,12 +355,12 @@ def test_where_a_run_may_lie_and_what_it_goes_on_with(data, tmp_path, monkeypatc
     changed = shutil.copytree(data, tmp_path / "moved")
     watcher = interrupt(make_config({"dir": str(changed)}), changed, 0, None, resume=True)
     assert watcher.lines == [f"{run}: 72 recordings, 3 labels, 2 folds, 2 left out (see manifest.csv)"]
-    other = make_config({"secondary": "ignore"}, learning_rate=0.01, workers=7)
+    other = make_config({"secondary": "ignore"}, learning_rate=0.01, workers=7, seed=7)
     with pytest.raises(ConfigError) as caught:
         train(other, data, 0, run, resume=True)
     assert str(caught.value) == (
         f"--resume must use the settings that {run} began with. Received: data.secondary is 'ignore', was 'mask'; "
-        "training.learning_rate is 0.01, was 0.005; pass the same --config and --set"
+        "training.learning_rate is 0.01, was 0.005; training.seed is 7, was 2; pass the same --config and --set"
     )
     table = (changed / "train.csv").read_text()
     for text, more in (
