@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,7 @@ class DetectionRules:
         return rules
 
 
+@cache
 def detection_schema() -> "pa.Schema":
     """Columns of every table of detections, in order, one row a detection.
 
@@ -258,8 +260,10 @@ def _as_table(
     def texts(indices: np.ndarray, values: list[str]) -> pa.Array:
         return pa.DictionaryArray.from_arrays(indices.astype(np.int32), pa.array(values, pa.string()))
 
+    there, place = np.unique(label, return_inverse=True)
+    items = [labels.items[k] for k in there]
     names = (
-        texts(label, [getattr(x, field) for x in labels.items])
+        texts(place, [getattr(x, field) for x in items])
         for field in ("name", "scientific_name", "common_name")
     )
     values = [
@@ -280,13 +284,18 @@ def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -
 
     scores = _smoothed(found, rules)
     counts = _chosen(scores, rules).sum(axis=0)
-    best = -np.partition(-scores, min(1, len(scores) - 1), axis=0)[:2] if len(scores) else scores
-    order = [int(k) for k in np.argsort(-best[0], kind="stable") if counts[k]] if len(scores) else []
-    file = storable(found.recording.file)
-    rows = []
-    for k in order:
-        item, two = labels.items[k], best[:, k]
-        rows.append((file, item.name, item.scientific_name, item.common_name, two[0], two.mean(), counts[k]))
+    best = (
+        -np.partition(-scores, min(1, len(scores) - 1), axis=0)[:2]
+        if len(scores)
+        else np.zeros((1, len(labels)))
+    )
+    order = [int(k) for k in np.argsort(-best[0], kind="stable") if counts[k]]
+    items = [labels.items[k] for k in order]
+    columns = [
+        *([storable(found.recording.file)] * len(order), [x.name for x in items]),
+        *([x.scientific_name for x in items], [x.common_name for x in items]),
+        *(best[0, order], best[:, order].mean(axis=0), counts[order]),
+    ]
     types = [pa.string()] * 4 + [pa.float32()] * 2 + [pa.int32()]
-    schema = pa.schema(zip(SUMMARY_COLUMNS, types, strict=True))
-    return pa.Table.from_pylist([dict(zip(SUMMARY_COLUMNS, x, strict=True)) for x in rows], schema)
+    arrays = [pa.array(x, kind) for x, kind in zip(columns, types, strict=True)]
+    return pa.table(arrays, list(SUMMARY_COLUMNS))

@@ -24,36 +24,44 @@ class ShardWriter:
         self._temporary = path.with_name(f".{path.name}.tmp")
         self._writer: Any = None
         self._waiting: list[pa.Table] = []
+        self._plain: list[pa.Table] = []
         self._rows = 0
 
     def write(self, table: "pa.Table") -> None:
         """Adds rows; texts may be dictionaries, the file has plain columns, which every reader knows."""
-        import pyarrow as pa
-
-        plain = [x.with_type(pa.string()) if pa.types.is_dictionary(x.type) else x for x in table.schema]
-        self._waiting.append(table.cast(pa.schema(plain)))
-        if len(self._waiting) == _TABLES_AT_ONCE:
-            self._waiting = [pa.concat_tables(self._waiting).combine_chunks()]
+        self._waiting.append(table)
         self._rows += len(table)
+        if len(self._waiting) == _TABLES_AT_ONCE:
+            self._combine()
         if self._rows >= _GROUP_ROWS:
             with resumable(self._path):
                 self._write_waiting()
+
+    def _combine(self) -> None:
+        import pyarrow as pa
+
+        table = pa.concat_tables(self._waiting)
+        plain = [x.with_type(pa.string()) if pa.types.is_dictionary(x.type) else x for x in table.schema]
+        self._plain.append(table.cast(pa.schema(plain)).combine_chunks())
+        self._waiting = []
 
     def _write_waiting(self) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.concat_tables(self._waiting)
+        if self._waiting:
+            self._combine()
+        table = pa.concat_tables(self._plain)
         if self._writer is None:
             self._path.parent.mkdir(exist_ok=True)
             self._writer = pq.ParquetWriter(self._temporary, table.schema, compression="zstd")
         self._writer.write_table(table, _GROUP_ROWS)
-        self._waiting, self._rows = [], 0
+        self._plain, self._rows = [], 0
 
     def finish(self) -> None:
         """Writes what is left, on the disk when this returns. A shard without a table isn't written."""
         with resumable(self._path):
-            if self._waiting:
+            if self._waiting or self._plain:
                 self._write_waiting()
             if self._writer is not None:
                 self._writer.close()
