@@ -1,6 +1,6 @@
 """Speed beside busy programs, and what forced numbers of threads reach beside them, in one run.
 
-    python benchmarks/contention.py                         # a training step, and scoring a recording
+    python benchmarks/contention.py                         # a training step, scoring a recording, whole commands
     python benchmarks/contention.py --only train --seconds 8 --rounds 2
     python benchmarks/contention.py --before ../old         # and undisturbed beside another checkout
     python benchmarks/contention.py --only demo             # keras-birds demo beside one busy program
@@ -122,7 +122,32 @@ def make_scoring(folder: Path):
     return run
 
 
-JOBS = {"train": make_training, "score": make_scoring}
+def make_command(command: str):
+    """A function of forced threads, if any, that runs a whole command over three recordings of an hour."""
+
+    def make(folder: Path):
+        code = "from keras_birds.cli.main import main; main()"
+        model = ["--model", str(folder / "model.onnx")]
+
+        def run(_: float, threads: int | None) -> float:
+            given = [sys.executable, "-c", code, command, str(folder / "season"), *model]
+            given += ["--out", tempfile.mkdtemp(dir=folder)] if command == "detect" else []
+            given += ["--workers", str(threads)] if threads else []
+            started = time.perf_counter()
+            subprocess.run(given, check=True, capture_output=True)
+            return 3 * 720 / (time.perf_counter() - started)
+
+        return run
+
+    return make
+
+
+JOBS = {
+    "train": make_training,
+    "score": make_scoring,
+    "predict": make_command("predict"),
+    "detect": make_command("detect"),
+}
 
 
 class Worker:
@@ -233,6 +258,9 @@ def main() -> None:
             from predict_speed import SHARED, write_model, write_recording
 
             write_recording(SHARED / "soundscapes", folder / "one.ogg", 1)
+            (folder / "season").mkdir()
+            for x in range(3):
+                write_recording(SHARED / "soundscapes", folder / "season" / f"{x}.ogg", 60)
             write_model(folder)
         for job in [args.only] if args.only else JOBS:
             compare(job, args, folder)
