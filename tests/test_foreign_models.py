@@ -45,7 +45,7 @@ def test_sound_at_the_models_rate_goes_in_and_scores_come_out(score):
         score("probabilities", batch=4, samples="n", activation="Sigmoid", extra_output=True),
     ):
         assert frame["start_s"].tolist() == [0, 3, 6]
-        np.testing.assert_allclose(frame[list(FOREIGN_LABELS)].to_numpy(), expected, atol=0.01)
+        np.testing.assert_allclose(frame.iloc[:, 2:].to_numpy(), expected, atol=0.01)
 
 
 def test_a_graph_that_does_not_fit_is_refused_with_what_it_is(score):
@@ -60,9 +60,9 @@ def test_a_graph_that_does_not_fit_is_refused_with_what_it_is(score):
 
 def test_label_lines_give_names_where_they_hold_them(tmp_path, labels):
     assert [(x.name, x.scientific_name, x.common_name) for x in read_label_lines(labels).items] == [
-        (FOREIGN_LABELS[0], "Turdus merula", "Common Blackbird"),
+        ("Turdus merula", "Turdus merula", "Common Blackbird"),
         (FOREIGN_LABELS[1], "", ""),
-        (FOREIGN_LABELS[2], "Pica pica", "Eurasian Magpie"),
+        ("Pica pica", "Pica pica", "Eurasian Magpie"),
     ]
     labels.write_text("\n\n")
     for path, said in ((labels, "one label a line"), (tmp_path / "gone.txt", "--labels must be readable")):

@@ -18,7 +18,7 @@ from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.calibration import Calibration, logit, sigmoid
 from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.find import (
-    DEFAULT,
+    DEFAULTS,
     bundled_models,
     bundled_name,
     card_of,
@@ -214,7 +214,7 @@ def test_finished_models_are_those_of_folds_then_of_all_recordings():
 
 
 def test_the_shipped_model_is_small_and_says_what_it_is(animals_dir):
-    assert bundled_models() == {DEFAULT: MODEL}
+    assert bundled_models() == {DEFAULTS[-1]: MODEL}
     assert [bundled_name(x) for x in (MODEL, MODEL.with_name("other.onnx"))] == ["animals", ""]
     assert MODEL.stat().st_size < 10e6
     engine = OnnxEngine(MODEL)

@@ -14,7 +14,7 @@ from keras_birds.errors import ModelError
 from keras_birds.labels import LabelSet
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import OnnxEngine
-from keras_birds.models.keras_engine import KerasEngine, with_frames
+from keras_birds.models.keras_engine import KerasEngine, with_all_outputs
 from keras_birds.nn.build import build_model
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean
 
@@ -63,7 +63,7 @@ def test_the_attention_head_is_exported_with_its_frames_and_both_engines_agree(t
     graph = onnx.load(folder / "model.onnx").graph
     assert [x.name for x in graph.output] == ["logits", "frame_logits"]
     images = rng.random((2, 32, 96, 1), np.float32)
-    expected = with_frames(model).predict(images, verbose=0)
+    expected = with_all_outputs(model)[0].predict(images, verbose=0)
     assert [x.shape for x in expected] == [(2, 3), (2, 3, 3)]
     for engine in (OnnxEngine(folder / "model.onnx"), KerasEngine(folder / "model.keras")):
         assert engine.num_frames == 3

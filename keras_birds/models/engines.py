@@ -1,6 +1,8 @@
 """What computes a model's probabilities: ONNX Runtime, or Keras where it is asked for."""
 
 import re
+from collections import Counter
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -11,7 +13,7 @@ from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import ConfigError, DataError, ModelError
 from keras_birds.labels import Label, LabelSet
 from keras_birds.models.calibration import sigmoid
-from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
+from keras_birds.models.metadata import EMBEDDING, FRAME_LOGITS, ModelMetadata
 from keras_birds.models.session import choose_provider, open_session
 
 if TYPE_CHECKING:
@@ -21,14 +23,11 @@ if TYPE_CHECKING:
 Engine: TypeAlias = "OnnxEngine | WaveformEngine | KerasEngine"
 """One loaded model: `SessionEngine` says what each has."""
 
-_GRAPHS = (
-    (["mel"], ["logits"]),
-    (["mel"], ["logits", FRAME_LOGITS]),
-    (["waveform"], ["probabilities"]),
-)
+_OUTPUTS = (["logits"], ["logits", FRAME_LOGITS], ["logits", EMBEDDING])
+_GRAPHS = (*((x, y) for x in (["mel"], ["waveform"]) for y in _OUTPUTS), (["waveform"], ["probabilities"]))
 """Inputs and outputs of the graphs that keras-birds writes."""
 
-_LATIN_AND_COMMON = re.compile(r"([A-Z][a-z-]+ [a-z-]+(?: [a-z-]+)?)_(.+)")
+_LATIN = re.compile(r"[A-Z][a-z-]+ [a-z-]+(?: [a-z-]+)?")
 
 
 class SessionEngine:
@@ -69,7 +68,7 @@ class SessionEngine:
 
 
 class OnnxEngine(SessionEngine):
-    """A `model.onnx` with its metadata, from images to logits, or from sound to probabilities (an export)."""
+    """A `model.onnx` with its metadata, from images or sound to logits, or from sound to probabilities (an export)."""
 
     def __init__(self, path: str | Path, provider: str | None = None):
         super().__init__(path, provider)
@@ -78,22 +77,23 @@ class OnnxEngine(SessionEngine):
         names = [x.name for x in inputs], [x.name for x in outputs]
         if names not in _GRAPHS:
             raise ModelError(
-                f"{path}: the graph must take mel and give logits, or waveform and probabilities. Received: "
+                f"{path}: the graph must take mel or waveform and give logits or probabilities. Received: "
                 f"{', '.join(names[0])} -> {', '.join(names[1])}"
             )
         self.metadata.check_shapes(path, inputs[0].shape, outputs[0].shape)
         self.input_kind = inputs[0].name
-        self.num_frames = sum(int(x.shape[1]) for x in outputs[1:])
+        self._output = names[1][0]
+        self.num_frames = sum(int(x.shape[1]) for x in outputs if x.name == FRAME_LOGITS)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Scores images `[n, height, width, 1]`, or clips `[n, samples]` of sound; float32 `[n, label]`."""
-        if self.input_kind == "mel":
+        if self._output == "logits":
             return sigmoid(self.logits(inputs))
         return np.asarray(self._session.run(None, {"waveform": inputs})[0])
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
-        return np.asarray(self._session.run(None, {"mel": images})[0])
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Scores images `[n, height, width, 1]`, or clips `[n, samples]`; float32 `[n, label]`."""
+        return np.asarray(self._session.run(["logits"], {self.input_kind: inputs})[0])
 
 
 class WaveformEngine(SessionEngine):
@@ -174,7 +174,10 @@ def load_engine(path: str | Path, provider: str | None = None) -> Engine:
 
 
 def read_label_lines(path: Path) -> LabelSet:
-    """Reads a label a line, as models come with them; BirdNET's `Turdus merula_Common Blackbird` gives names too.
+    """Reads a label a line, as models come with them.
+
+    Of lines as BirdNET's, `Turdus merula_Common Blackbird`, the label is the scientific name, unless that is there
+    twice: then the line.
 
     Raises:
         DataError: if the file can't be read, is empty, or holds a label twice.
@@ -185,8 +188,13 @@ def read_label_lines(path: Path) -> LabelSet:
         raise DataError(f"{path}: --labels must be readable UTF-8 text. Received: {error}") from None
     labels = []
     for line in filter(None, lines):
-        found = _LATIN_AND_COMMON.fullmatch(line)
-        labels.append(Label(line, found[1], found[2]) if found else Label(line))
+        first, _, common = line.partition("_")
+        scientific = first if common and (_LATIN.fullmatch(first) or first == common) else ""
+        labels.append(Label(line, scientific, common) if scientific else Label(line))
     if not labels:
         raise DataError(f"{path}: --labels must hold one label a line. Received: none")
-    return LabelSet(labels)
+    count = Counter(x.scientific_name for x in labels)
+    return LabelSet(
+        replace(x, name=x.scientific_name) if count[x.scientific_name] == 1 and x.scientific_name else x
+        for x in labels
+    )

@@ -1,16 +1,17 @@
-"""What `--model` means: a fold's folder, a run's folder, a file, the newest run, or a shipped model.
+"""What `--model` means: a fold's folder, a run's folder, a file, the newest run, or the name of a model.
 
-Shipped are `assets/NAME.onnx`, each with its card `NAME.md`.
+Named are those that the user added and those that are shipped: `assets/NAME.onnx`, each with its card `NAME.md`.
 """
 
 from pathlib import Path
 
 from keras_birds.errors import ConfigError, ModelError
+from keras_birds.models.library import added_models
 from keras_birds.resources import resource
 from keras_birds.run_layout import CONFIG, FULL, KERAS, METADATA, ONNX, RUNS_DIR, fold_of, numbered_folds
 
-DEFAULT = "animals"
-"""What predicts where nothing was trained yet."""
+DEFAULTS = ("birdnet", "animals")
+"""What predicts where nothing was trained yet: the first that is here."""
 
 _HOW_TO_GET_ONE = (
     "Train one with `keras-birds train --data DIR --fold 0` or `keras-birds demo`, or pass --model"
@@ -25,8 +26,8 @@ def resolve_model(
 
     Args:
         path: a fold's folder, a run's (all its finished folds, else its model of all recordings), an `.onnx` or
-            `.keras` file, or a shipped model's name; `None` for the newest run below `runs_dir`, or where there is
-            none, begun or trained, the shipped model.
+            `.keras` file, or the name of an added or a shipped model; `None` for the newest run below `runs_dir`, or
+            where there is none, begun or trained, the first of `DEFAULTS`.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         runs_dir: where runs are.
 
@@ -39,8 +40,8 @@ def resolve_model(
     if path is None:
         return _newest_run(runs_dir, engine or "onnx")
     path = Path(path)
-    if not path.exists() and str(path) in bundled_models():
-        path = bundled_models()[str(path)]
+    if not path.exists():
+        path = named_models().get(str(path), path)
     if path.is_file():
         suffixes = [_SUFFIX[engine]] if engine else list(_SUFFIX.values())
         if path.suffix.lower() not in suffixes:
@@ -49,7 +50,7 @@ def resolve_model(
             )
         return (path,)
     if not path.is_dir():
-        names = ", ".join(bundled_models())
+        names = ", ".join(named_models())
         raise ModelError(
             f"The model must be an existing file or folder, or one of {names}. Received: {path}. {_HOW_TO_GET_ONE}"
         )
@@ -81,8 +82,9 @@ def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
         return resolve_model(max(files, key=lambda x: (x[1].stat().st_mtime_ns, x[0].name))[0], engine)
     # A run that was stopped before its first fold has its settings only.
     begun = [x for run in runs for x in _folds(run)] or [x for x in runs if (x / CONFIG).is_file()]
-    if not begun and engine == "onnx" and DEFAULT in bundled_models():
-        return (bundled_models()[DEFAULT],)
+    named = [named_models()[x] for x in DEFAULTS if x in named_models()]
+    if not begun and engine == "onnx" and named:
+        return resolve_model(named[0], engine)
     received = f"only unfinished runs in {runs_dir}/" if begun else f"no run in {runs_dir}/"
     raise ModelError(
         f"No model: there must be a trained run. Received: {received}. {_how_to_go_on(begun, engine)}"
@@ -110,6 +112,11 @@ def _how_to_go_on(folds: list[Path], engine: str) -> str:
     if any(_finished(x, other) for x in folds):
         return f"Pass --engine {other}"
     return "Go on with `keras-birds train --resume`, or pass another --model" if folds else _HOW_TO_GET_ONE
+
+
+def named_models() -> dict[str, Path]:
+    """The folders of added models and the files of shipped ones, by name."""
+    return added_models() | bundled_models()
 
 
 def bundled_models() -> dict[str, Path]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import keras_birds.nn.build  # noqa: F401  registers the layers that a .keras file names
+# Registers the layers that a .keras file names.
+import keras_birds.nn.birdnet
+import keras_birds.nn.build  # noqa: F401
 from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.calibration import sigmoid
-from keras_birds.models.metadata import ModelMetadata
-from keras_birds.nn.heads import FRAME_LOGITS
+from keras_birds.models.metadata import EMBEDDING, FRAME_LOGITS, ModelMetadata
 from keras_birds.threads import TorchThreads
 
 
@@ -29,18 +30,23 @@ def load_keras_model(path: str | Path) -> keras.Model:
         raise ModelError(f"The model must be an existing file. Received: {path}")
     with as_model_error(f"{path}: must be a whole .keras file"):
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) != 4:
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.inputs[0].shape) not in (2, 4):
         raise ModelError(
-            f"{path}: the model must take one [batch, height, width, 1] and give one [batch, label]. "
-            f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
+            f"{path}: the model must take one [batch, height, width, 1] or [batch, clip_samples] and give one "
+            f"[batch, label]. Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs"
         )
     return model
 
 
-def with_frames(model: keras.Model) -> keras.Model:
-    """A model of an attention head as one with two outputs, clip and frame logits; another has one still."""
-    frames = [x.output for x in model.layers if x.name == FRAME_LOGITS]
-    return keras.Model(model.inputs[0], [model.outputs[0], *frames])
+def input_kind_of(model: keras.Model) -> str:
+    """`"mel"` for a model of images, `"waveform"` for one of sound."""
+    return "mel" if len(model.inputs[0].shape) == 4 else "waveform"
+
+
+def with_all_outputs(model: keras.Model) -> tuple[keras.Model, list[str]]:
+    """A model that gives, beside its logits, those of its frames and its embedding where it has them; their names."""
+    more = {x.name: x.output for x in model.layers if x.name in (FRAME_LOGITS, EMBEDDING)}
+    return keras.Model(model.inputs[0], [model.outputs[0], *more.values()]), ["logits", *more]
 
 
 def predict_batch(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
@@ -59,7 +65,7 @@ class KerasEngine:
         ModelError: if the file can't be loaded, or is not what its metadata says.
     """
 
-    input_kind, batch_size, workers = "mel", 16, 1
+    batch_size, workers = 16, 1
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -75,27 +81,31 @@ class KerasEngine:
             )
         self.model = load_keras_model(path)
         self.metadata.check_shapes(path, self.model.inputs[0].shape, self.model.outputs[0].shape)
-        self._with_frames = with_frames(self.model)
-        self.num_frames = sum(int(x.shape[1]) for x in self._with_frames.outputs[1:])
+        self.input_kind = input_kind_of(self.model)
+        self._all, self._names = with_all_outputs(self.model)
+        shapes = {name: x.shape for name, x in zip(self._names, self._all.outputs, strict=True)}
+        self.num_frames = int(shapes[FRAME_LOGITS][1]) if FRAME_LOGITS in shapes else 0
         self._threads = TorchThreads() if keras.config.backend() == "torch" else None
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """Scores images `[n, height, width, 1]`; float32 `[n, label]`."""
+        """Scores images `[n, height, width, 1]`, or clips `[n, samples]`; float32 `[n, label]`."""
         return sigmoid(self.logits(inputs))
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Float32 `[n, label]`."""
-        return self._run(inputs)[0]
+        return self._run(inputs)["logits"]
 
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores the frames of images; float32 `[n, frame, label]`."""
-        return self._run(inputs)[1]
+        return self._run(inputs)[FRAME_LOGITS]
 
-    def _run(self, images: np.ndarray) -> list[np.ndarray]:
-        n = len(images)
+    def _run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        n = len(inputs)
         if self._threads:
             self._threads.adjust()
         else:
             # jax and tensorflow compile anew for every batch size: powers of two keep that to a few.
-            images = np.pad(images, [(0, (1 << (n - 1).bit_length()) - n), (0, 0), (0, 0), (0, 0)])
-        return [x[:n] for x in predict_batch(self._with_frames, images)]
+            more = (1 << (n - 1).bit_length()) - n
+            inputs = np.pad(inputs, [(0, more), *[(0, 0)] * (inputs.ndim - 1)])
+        found = predict_batch(self._all, inputs)
+        return {name: x[:n] for name, x in zip(self._names, found, strict=True)}

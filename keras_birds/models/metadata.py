@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 """Of the metadata; a reader refuses every other number."""
 
-FRAME_LOGITS = "frame_logits"
-"""A graph's second output, where it has one: logits `[batch, frame, label]` of a clip's frames in order."""
+FRAME_LOGITS, EMBEDDING = "frame_logits", "embedding"
+"""What a graph gives beside its logits, where it has it: logits `[batch, frame, label]` of a clip's frames in order,
+and the numbers `[batch, size]` that the head takes."""
 
 _KEY = "keras_birds"
 
@@ -41,6 +42,7 @@ class ModelMetadata:
         audio: how recordings become clips.
         mel: how clips become images.
         licence: of the weights; empty when unknown.
+        source: which file of others the weights are from, with its SHA-256; empty for a model trained here.
         metrics: for instance `{"macro_auc": 0.95}`; NaN where undefined.
         calibration: of the scores, if `keras-birds calibrate` made one.
     """
@@ -50,6 +52,7 @@ class ModelMetadata:
     audio: AudioConfig
     mel: MelConfig
     licence: str = ""
+    source: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration | None = None
 
@@ -59,6 +62,7 @@ class ModelMetadata:
             "format_version": FORMAT_VERSION,
             "model_id": self.model_id,
             "licence": self.licence,
+            "source": self.source,
             "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
             "audio": self.audio.model_dump(mode="json"),
             "mel": self.mel.model_dump(mode="json"),
@@ -90,6 +94,7 @@ class ModelMetadata:
                 audio=AudioConfig.model_validate(data["audio"]),
                 mel=MelConfig.model_validate(data["mel"]),
                 licence=str(data.get("licence", "")),
+                source=str(data.get("source", "")),
                 metrics={k: math.nan if v is None else float(v) for k, v in data.get("metrics", {}).items()},
                 calibration=calibration,
             )

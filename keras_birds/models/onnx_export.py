@@ -15,7 +15,7 @@ from keras_birds.atomic import atomic_path
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.backend_process import call_on_backend
-from keras_birds.models.metadata import FRAME_LOGITS, ModelMetadata
+from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.session import open_session
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ TOLERANCE = 1e-4
 def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMetadata) -> None:
     """Writes a float32 ONNX file for any batch, whatever the model's precision; there whole or not at all.
 
-    The graph takes `mel` `[batch, height, width, 1]` and gives `logits` `[batch, label]`; of a model with an attention
-    head also `frame_logits` `[batch, frame, label]`.
+    The graph takes `mel` `[batch, height, width, 1]`, or `waveform` `[batch, clip_samples]`, and gives `logits`
+    `[batch, label]`; also `frame_logits` `[batch, frame, label]` and `embedding` `[batch, size]` where it has them.
 
     Raises:
         ModelError: if the model can't be exported, isn't what its metadata says, or scores differently in ONNX
@@ -42,22 +42,22 @@ def export_onnx(keras_path: str | Path, onnx_path: str | Path, metadata: ModelMe
 def _export(keras_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
     import keras
 
-    from keras_birds.models.keras_engine import predict_batch, with_frames
+    from keras_birds.models.keras_engine import input_kind_of, predict_batch, with_all_outputs
 
     # On the CPU: a GPU's reduced-precision convolutions would fail the comparison.
     with keras.device("cpu"):
         model = load_float32(keras_path)
         metadata.check_shapes(keras_path, model.inputs[0].shape, model.outputs[0].shape)
-        model = with_frames(model)
-        graph = trace(keras_path, model, ("mel", "logits", FRAME_LOGITS))
+        kind, (model, outputs) = input_kind_of(model), with_all_outputs(model)
+        graph = trace(keras_path, model, (kind, *outputs))
         onnx.helper.set_model_props(graph, metadata.onnx_props())
         onnx.checker.check_model(graph)
         with atomic_path(onnx_path) as temporary:
             onnx.save(graph, str(temporary))
-            images, session = example_images(metadata), open_session(temporary)
-            for batch in (1, len(images)):
-                expected = predict_batch(model, images[:batch])
-                for a, b in zip(expected, session.run(None, {"mel": images[:batch]}), strict=True):
+            inputs, session = example_inputs(metadata, kind), open_session(temporary)
+            for batch in (1, len(inputs)):
+                expected = predict_batch(model, inputs[:batch])
+                for a, b in zip(expected, session.run(None, {kind: inputs[:batch]}), strict=True):
                     if a.shape != b.shape or not np.allclose(b, a, TOLERANCE, TOLERANCE):
                         gap = np.abs(b - a).max() if a.shape == b.shape else np.inf
                         raise ModelError(
@@ -125,12 +125,13 @@ def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.
     return graph
 
 
-def example_images(metadata: ModelMetadata) -> np.ndarray:
-    """`example_clips` as a model sees them: float32 `[3, height, width, 1]` in [0, 1].
+def example_inputs(metadata: ModelMetadata, input_kind: str) -> np.ndarray:
+    """`example_clips` as a model takes them: images float32 `[3, height, width, 1]` in [0, 1], or these as they are.
 
     Images that are no sound's tell nothing: of uniform noise a network's logits are hundreds, most of it rounding.
     """
-    return MelTransform(metadata.audio, metadata.mel).images(example_clips(metadata))
+    clips = example_clips(metadata)
+    return MelTransform(metadata.audio, metadata.mel).images(clips) if input_kind == "mel" else clips
 
 
 def example_clips(metadata: ModelMetadata) -> np.ndarray:

@@ -1,0 +1,218 @@
+"""BirdNET 2.4's network: three seconds of sound to the logits of 6,522 species.
+
+Rebuilt from the graph of the published model file, layer for layer. Source: Kahl et al. 2021, "BirdNET: A deep learning
+solution for avian diversity monitoring", Ecological Informatics 61, 101236; the model file's graph is that of version
+2.4 (BirdNET-Analyzer, https://github.com/birdnet-team/BirdNET-Analyzer). Its weights are CC BY-NC-SA 4.0.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_birds.nn.layers import (
+    GlobalMean,
+    ScaleChannels,
+    StochasticDepthAdd,
+    SymmetricConv2D,
+    SymmetricDepthwiseConv2D,
+)
+
+SAMPLE_RATE_HZ, CLIP_SAMPLES = 48_000, 144_000
+EMBEDDING, EMBEDDING_SIZE = "embedding", 1024
+"""Name of the layer whose output is the embedding of a clip, and its length."""
+
+LOGITS = "logits"
+
+
+class Spectrogram(NamedTuple):
+    """One of the two spectrograms that the network sees side by side."""
+
+    n_fft: int
+    hop_samples: int
+    f_min_hz: float
+    f_max_hz: float
+
+
+SPECTROGRAMS = (Spectrogram(2048, 278, 0, 3000), Spectrogram(1024, 280, 500, 15_000))
+_N_MELS = 96
+
+
+class Stage(NamedTuple):
+    """Blocks of one resolution; the first halves it. `squeezed` channels open the gates; 0 for none."""
+
+    num_blocks: int
+    channels: int
+    expanded: int
+    squeezed: int
+
+
+STAGES = (Stage(3, 36, 72, 0), Stage(4, 72, 288, 18), Stage(5, 108, 864, 27), Stage(4, 192, 1536, 48))
+
+
+def periodic_hann(n_fft: int) -> np.ndarray:
+    """A window, float64 `[n_fft]`."""
+    return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft))
+
+
+def mel_filters(spectrogram: Spectrogram) -> np.ndarray:
+    """Triangles on HTK's mel scale, not normalised, the lowest first: float64 `[n_fft // 2 + 1, mel bin]`.
+
+    As TensorFlow's `linear_to_mel_weight_matrix`, which leaves out the mean.
+    """
+    hz = np.linspace(0, SAMPLE_RATE_HZ / 2, spectrogram.n_fft // 2 + 1)
+    mel, f_min, f_max = (1127 * np.log1p(x / 700) for x in (hz, spectrogram.f_min_hz, spectrogram.f_max_hz))
+    edges = np.linspace(f_min, f_max, _N_MELS + 2)
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    mel = mel[:, None]
+    filters = np.maximum(0, np.minimum((mel - low) / (middle - low), (high - mel) / (high - middle)))
+    filters[0] = 0
+    return np.asarray(filters)
+
+
+def spectrogram_kernel(spectrogram: Spectrogram) -> np.ndarray:
+    """Window, real part of the Fourier transform and mel filters as one matrix, float32 `[n_fft, mel bin]`.
+
+    The network casts the complex transform to its real part before the filters, so that everything up to the square is
+    linear in the samples. The highest mel bin comes first.
+    """
+    n_fft, filters = spectrogram.n_fft, mel_filters(spectrogram)
+    cosines = np.cos(2 * np.pi * (np.outer(np.arange(n_fft), np.arange(len(filters))) % n_fft) / n_fft)
+    return ((periodic_hann(n_fft)[:, None] * cosines) @ filters[:, ::-1]).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class BirdNetFrontEnd(layers.Layer):
+    """Clips `[batch, samples]` to two spectrograms as the channels of one image `[batch, 96, 511, 2]`.
+
+    Each clip is scaled to [-1, 1] by its own minimum and maximum. A spectrogram's power is raised to
+    `sigmoid(-magnitude_scale)`, of which there is one for each: weights, trained with the rest. Always float32: a power
+    of about 0.2 blows up the rounding of half floats.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self._kernels = [spectrogram_kernel(x)[:, None] for x in SPECTROGRAMS]
+
+    def build(self, input_shape: Any) -> None:
+        """Makes the two exponents; raises `ValueError` for clips of another length than 3 s at 48 kHz."""
+        if tuple(input_shape[1:]) != (CLIP_SAMPLES,):
+            raise ValueError(
+                f"clips must have the shape [batch, {CLIP_SAMPLES}]. Received: input_shape={input_shape}"
+            )
+        self.magnitude_scale = self.add_weight(
+            shape=(len(SPECTROGRAMS),), initializer=keras.initializers.Constant(1.23), name="magnitude_scale"
+        )
+        super().build(input_shape)
+
+    def call(self, clips: Any) -> Any:
+        """Float32 samples to float32 images."""
+        clips = clips - ops.min(clips, axis=1, keepdims=True)
+        clips = (clips / (ops.max(clips, axis=1, keepdims=True) + 1e-6) - 0.5) * 2
+        exponents = ops.sigmoid(-self.magnitude_scale)
+        images = []
+        for i, (spectrogram, kernel) in enumerate(zip(SPECTROGRAMS, self._kernels, strict=True)):
+            x = ops.conv(
+                clips[..., None],
+                ops.convert_to_tensor(kernel),
+                strides=spectrogram.hop_samples,
+                padding="valid",
+                data_format="channels_last",
+            )
+            images.append(ops.transpose(ops.power(ops.square(x), exponents[i]), (0, 2, 1)))
+        return ops.stack(images, axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """`[batch, 96, 511, 2]`."""
+        frames = 1 + (CLIP_SAMPLES - SPECTROGRAMS[0].n_fft) // SPECTROGRAMS[0].hop_samples
+        return (input_shape[0], _N_MELS, frames, len(SPECTROGRAMS))
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class ChannelScale(layers.Layer):
+    """A trainable scale and offset for each channel of `[batch, ..., channels]`: a batch normalisation that was folded.
+
+    There are no averages to move: a `BatchNormalization` with the same numbers would change them in training.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Makes both weights `[channels]`."""
+        self.scale = self.add_weight(shape=input_shape[-1:], initializer="ones", name="scale")
+        self.offset = self.add_weight(shape=input_shape[-1:], initializer="zeros", name="offset")
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        """Scales and shifts."""
+        return inputs * self.scale + self.offset
+
+
+def birdnet_backbone(drop_path: float = 0.0) -> keras.Model:
+    """Builds the network up to its embedding, with random weights.
+
+    Args:
+        drop_path: largest rate of stochastic depth, reached linearly in the last block.
+
+    Returns:
+        A model from clips `[batch, 144000]`, float32 at 48 kHz, to embeddings `[batch, 1024]`.
+    """
+    clips = keras.Input((CLIP_SAMPLES,), name="waveform", dtype="float32")
+    x = BirdNetFrontEnd(name="front_end")(clips)
+    x = ChannelScale(name="front_end_scale")(x)
+    x = layers.ZeroPadding2D(((1, 1), (3, 4)), name="stem_pad")(x)
+    x = layers.Conv2D(24, (4, 8), strides=2, activation="relu", name="stem_conv")(x)
+    pools = [layers.MaxPooling2D((1, 2), name="stem_max"), layers.AveragePooling2D((1, 2), name="stem_mean")]
+    x = layers.Concatenate(name="stem_pool")([pool(x) for pool in pools])
+    x = SymmetricConv2D(24, 1, use_bias=True, name="stem_mix")(x)
+    num_blocks, done = sum(stage.num_blocks for stage in STAGES), 0
+    for i, stage in enumerate(STAGES, 1):
+        for j in range(1, stage.num_blocks + 1):
+            x = _block(x, stage, 2 if j == 1 else 1, drop_path * done / num_blocks, f"stage{i}_block{j}")
+            done += 1
+    x = ChannelScale(name="top_scale")(x)
+    x = layers.Activation("relu", name="top_relu")(x)
+    x = layers.Conv2D(EMBEDDING_SIZE, 3, activation="relu", name="top_conv")(x)
+    x = layers.GlobalAveragePooling2D(name=EMBEDDING)(x)
+    return keras.Model(clips, x, name="birdnet_backbone")
+
+
+def _block(x: Any, stage: Stage, stride: int, drop_rate: float, name: str) -> Any:
+    """An inverted residual block (Sandler et al. 2018, arXiv:1801.04381), with gates where the stage has them."""
+    shortcut = x
+    x = SymmetricConv2D(stage.expanded, 1, use_bias=True, activation="silu", name=f"{name}_expand")(x)
+    x = SymmetricDepthwiseConv2D(3, stride, use_bias=True, activation="silu", name=f"{name}_depthwise")(x)
+    if stage.squeezed:
+        gate = GlobalMean(keepdims=True, name=f"{name}_mean")(x)
+        gate = SymmetricConv2D(stage.squeezed, 1, activation="silu", name=f"{name}_squeeze")(gate)
+        gate = SymmetricConv2D(stage.expanded, 1, activation="sigmoid", name=f"{name}_excite")(gate)
+        x = ScaleChannels(name=f"{name}_gate")([x, gate])
+    x = SymmetricConv2D(stage.channels, 1, name=f"{name}_project")(x)
+    return x if stride > 1 else StochasticDepthAdd(drop_rate, name=f"{name}_add")([shortcut, x])
+
+
+def birdnet(
+    num_labels: int, hidden_units: int = 0, dropout: float = 0.0, drop_path: float = 0.0
+) -> keras.Model:
+    """Builds the whole network with random weights: the backbone, and a linear head or one with a hidden layer.
+
+    Args:
+        num_labels: number of outputs; 6,522 in the published model.
+        hidden_units: of a hidden layer (ReLU) between embedding and logits; 0 for none.
+        dropout: of the embedding, and of the hidden layer.
+        drop_path: as for `birdnet_backbone`.
+
+    Returns:
+        A model from clips `[batch, 144000]`, float32 at 48 kHz, to logits `[batch, label]`, float32.
+    """
+    backbone = birdnet_backbone(drop_path)
+    logits = embedding_head(backbone.output, num_labels, hidden_units, dropout)
+    return keras.Model(backbone.input, logits, name="birdnet")
+
+
+def embedding_head(embedding: Any, num_labels: int, hidden_units: int = 0, dropout: float = 0.0) -> Any:
+    """Embeddings `[batch, size]` to logits `[batch, label]`, float32 under every policy; arguments as for `birdnet`."""
+    x = layers.Dropout(dropout, name="dropout")(embedding)
+    if hidden_units:
+        x = layers.Dense(hidden_units, activation="relu", dtype="float32", name="hidden")(x)
+        x = layers.Dropout(dropout, name="hidden_dropout")(x)
+    return layers.Dense(num_labels, dtype="float32", name=LOGITS)(x)
