@@ -38,15 +38,9 @@ def run(tmp_path_factory):
     return write_scored_run(tmp_path_factory.mktemp("runs") / "birds", skill=2.5)
 
 
-@pytest.fixture(scope="module")
-def scores(run):
-    return read_run(run)
-
-
 @pytest.mark.parametrize(("method", "precision"), [("platt", 0.5), ("platt", 0.8), ("isotonic", 0.8)])
-def test_calibrated_scores_mean_what_they_say_and_thresholds_have_the_wanted_precision(
-    scores, method, precision
-):
+def test_calibrated_scores_mean_what_they_say_thresholds_have_the_precision(run, method, precision):
+    scores = read_run(run)
     found = fit(scores, method, precision)
     assert found.error_before == reliability(scores.targets, scores.scores).error
     assert found.error_after == reliability(scores.targets, cross_calibrated(scores, method)).error
@@ -62,19 +56,11 @@ def test_calibrated_scores_mean_what_they_say_and_thresholds_have_the_wanted_pre
         assert (np.diff(calibrated[np.argsort(scores.scores[:, i]), i]) >= 0).all()
         if method == "isotonic":
             model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(values, positive)
-            np.testing.assert_allclose(
-                calibrate(method, label.parameters, grid), model.predict(grid), atol=1e-6
-            )
+            drawn = calibrate(method, label.parameters, grid)
+            np.testing.assert_allclose(drawn, model.predict(grid), atol=1e-6)
         shares, _, thresholds = precision_recall_curve(positive, calibrate(method, label.parameters, values))
         assert label.threshold == pytest.approx(thresholds[shares[:-1] >= precision].min())
         assert label.threshold_interval[0] <= label.threshold <= label.threshold_interval[1]
-
-
-def test_thresholds_of_weighted_samples():
-    positive, scores = np.array([True, False, True, False]), np.array([0.9, 0.8, 0.8, 0.1])
-    weights = np.array([[1, 1, 1, 1], [1, 0, 3, 0], [0, 2, 1, 1], [0, 0, 0, 0]])
-    found = thresholds_for(0.75, positive, scores, weights)
-    np.testing.assert_array_equal(found, [0.9, 0.1, np.nan, np.nan])
 
 
 def test_what_cannot_be_calibrated_is_left_as_it_is_and_named(tmp_path):
@@ -101,9 +87,7 @@ def test_what_cannot_be_calibrated_is_left_as_it_is_and_named(tmp_path):
         fit(replace(scores, folds=scores.folds[:1]))
 
 
-def test_the_command_stores_what_it_tells_and_the_report_and_predictions_use_it(
-    run, placeholder_run, run_command, write_tone, tmp_path
-):
+def test_report_and_predictions_use_what_is_stored(run, placeholder_run, run_command, write_tone, tmp_path):
     uncalibrated, run = run, write_scored_run(tmp_path / "run", skill=2.5, num_folds=2)
     use_placeholder(run, placeholder_run)
     code, printed, err = run_command("calibrate", run, "--precision", "0.7")
@@ -166,7 +150,11 @@ def test_the_command_stores_what_it_tells_and_the_report_and_predictions_use_it(
     assert (code, "fold1" in err) == (1, True)
 
 
-def test_reliability_is_scikit_learns_and_its_error_the_mean_distance_from_the_diagonal():
+def test_thresholds_of_weighted_samples_and_reliability_whose_error_is_the_distance_from_the_diagonal():
+    positive, scores = np.array([True, False, True, False]), np.array([0.9, 0.8, 0.8, 0.1])
+    weights = np.array([[1, 1, 1, 1], [1, 0, 3, 0], [0, 2, 1, 1], [0, 0, 0, 0]])
+    found = thresholds_for(0.75, positive, scores, weights)
+    np.testing.assert_array_equal(found, [0.9, 0.1, np.nan, np.nan])
     rng = np.random.default_rng(0)
     scores = rng.random((5000, 4)).astype("float32")
     targets = (rng.random((5000, 4)) < scores**2).astype("float32")

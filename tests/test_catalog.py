@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from sounds import touch
 
 from keras_birds.config import DataConfig
 from keras_birds.data.catalog import data_hash, read_catalog
@@ -16,13 +17,6 @@ LABELS = ("wren", "1139490", "007")
 
 def row(filename, label="wren", secondary="['']", **cells):
     return {"filename": filename, "primary_label": label, "secondary_labels": secondary, **cells}
-
-
-def touch(root, *names):
-    """Files of some bytes: the tables' reader lists them and never opens one."""
-    for size, name in enumerate(names, 1):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"x" * size)
 
 
 @pytest.fixture
@@ -130,9 +124,8 @@ def test_secondary_labels_are_a_literal_and_never_run(birdclef):
     good["[\"wren\", '1139490', '007 ']"] = ("wren", "1139490", "007")
     bad = ["a", "['a'", "('a', 'b')", "['a', 7]", "{'a': 1}", "[" * 5000, "x" * 60, "x" * 61]
     bad += ["__import__('os').abort()", "[open('/', 'r').name]"]
-    catalog = read_catalog(
-        birdclef([row(f"{i}.ogg", secondary=x) for i, x in enumerate([*good, *bad])]), DataConfig()
-    )
+    rows = [row(f"{i}.ogg", secondary=x) for i, x in enumerate([*good, *bad])]
+    catalog = read_catalog(birdclef(rows), DataConfig())
     assert list(catalog.recordings["secondary"]) == [*good.values(), *[()] * len(bad)]
     assert catalog.problems == [
         f"train.csv row {line}: secondary_labels must be a list of strings such as ['a', 'b']. "
@@ -145,18 +138,15 @@ def test_filters_leave_out_rows_that_are_then_not_checked(birdclef):
     cells = {"1.5": "XC", "2.0": "iNat", "5": "CSA", "0.0": "XC", "": "", "nan": "XC", "1": "CSA"}
     rows = [row(f"{i}.ogg", rating=x, collection=y) for i, (x, y) in enumerate(cells.items())]
     rows[-1] |= {"primary_label": "zebra", "latitude": "north"}
-    root = birdclef(rows, absent=["6.ogg"])
+    root, rated = birdclef(rows, absent=["6.ogg"]), {"min_rating": 2.0}
     assert len(problems_of(root)) == 3
-    for settings, kept in (
-        ({"min_rating": 2.0}, [3, 4, 5, 6, 7]),
-        ({"collections": ("XC", "iNat")}, [2, 3, 5, 7]),
-        ({"min_rating": 2.0, "collections": ("XC",)}, [5, 7]),
-    ):
+    both, collections = rated | {"collections": ("XC",)}, {"collections": ("XC", "iNat")}
+    for settings, kept in ((rated, [3, 4, 5, 6, 7]), (collections, [2, 3, 5, 7]), (both, [5, 7])):
         catalog = read_catalog(root, DataConfig(**settings))
         assert (catalog.problems, list(catalog.recordings["row"])) == ([], kept)
 
 
-TWICE = "a recording must be listed once. Received: "
+TWICE, POLE = "a recording must be listed once. Received: ", {"latitude": "-90", "longitude": "180"}
 GNU = "a secondary label must be in taxonomy.csv. Received: 'gnu'; add it or set data.secondary=ignore"
 
 
@@ -170,10 +160,7 @@ def test_all_problems_at_once_each_with_its_rows(birdclef):
         (row("f.ogg", rating="good"), "rating must be a number. Received: 'good'"),
         (row("g.ogg", latitude="91"), "latitude must be a number from -90 to 90. Received: '91'"),
         (row("h.ogg", longitude="-181"), "longitude must be a number from -180 to 180. Received: '-181'"),
-        (
-            row("i.ogg", latitude="-90", longitude="180", rating="inf"),
-            "rating must be a number. Received: 'inf'",
-        ),
+        (row("i.ogg", rating="inf", **POLE), "rating must be a number. Received: 'inf'"),
         (row("j.ogg", ""), "primary_label must not be empty"),
         (row("./d.ogg"), TWICE + "./d.ogg, which row 5 has"),
         (None, "a row must have the header's 6 cells. Received: 2"),
@@ -221,10 +208,8 @@ def test_what_is_wrong_with_whole_tables(tmp_path):
     touch(tmp_path / "train_audio", *(f"{x}.ogg" for x in "abcdef"))
     header, zebra = "filename,primary_label\n", "the primary label must be in taxonomy.csv. Received: 'zebra'"
     rated = "filename,primary_label,rating,collection\na.ogg,wren,1,XC\n"
-    left_none = (
-        "data.min_rating and data.collections must leave some of the 1 recordings of train.csv. Received: "
-    )
-    left_none += "{} and ['XC'], which leave none"
+    left_none = "data.min_rating and data.collections must leave some of the 1 recordings of train.csv. "
+    left_none += "Received: {} and ['XC'], which leave none"
     absent = "train.csv must have the column {} (data.column_{}). Received: {}".format
 
     def told(train=rated, taxonomy="primary_label\nwren\n", **settings):
@@ -247,10 +232,8 @@ def test_what_is_wrong_with_whole_tables(tmp_path):
     twice = ["train.csv row 1: column names must be unique. Received twice: filename"]
     assert told("filename,primary_label,filename\na.ogg,wren,a.ogg\n") == twice
     for listed, rows in (("ab", "2, 3"), ("abcde", "2, 3, 4, 5, 6"), ("abcdef", "2, 3, 4, 5, 6 and 1 more")):
-        assert told(header + "".join(f"{x}.ogg,zebra\n" for x in listed)) == [
-            f"train.csv rows {rows}: {zebra}"
-        ]
-
+        table = header + "".join(f"{x}.ogg,zebra\n" for x in listed)
+        assert told(table) == [f"train.csv rows {rows}: {zebra}"]
     assert told(taxonomy='primary_label\nwren\n""\n007\nwren\n') == [
         "taxonomy.csv row 3: primary_label must not be empty",
         "taxonomy.csv row 5: a label must be listed once. Received: 'wren' again",
@@ -266,7 +249,7 @@ def test_what_is_wrong_with_whole_tables(tmp_path):
     assert problems_of(tmp_path, taxonomy="") == []
 
 
-def test_labels_are_taken_without_the_white_space_around_them_and_not_spelled_in_two_ways(tmp_path):
+def test_labels_are_taken_without_white_space_around_them_and_not_spelled_in_two_ways(tmp_path):
     for label in ("dog", "dog ", "Dog", "cat"):
         touch(tmp_path, f"train_audio/{label}/{label.strip()}{len(label)}.ogg")
     catalog = read_catalog(tmp_path, DataConfig())
@@ -309,8 +292,7 @@ UTF_8 = r"a table must be a CSV in UTF-8. Received: .*Save it as CSV with UTF-8 
     ],
 )
 def test_what_is_no_data_set_is_refused(tmp_path, name, content, settings, message):
-    touch(tmp_path, name)
-    (tmp_path / name).write_bytes(content)
+    touch(tmp_path, name, content=content)
     with pytest.raises(DataError, match=message.replace("{root}", str(tmp_path))):
         read_catalog(tmp_path, DataConfig(**settings))
     with pytest.raises(DataError, match=rf"a data set must be a folder. Received: {tmp_path / 'none'}$"):
@@ -331,19 +313,14 @@ def test_targets(birdclef):
 def test_the_hash_depends_on_what_is_learned_from_and_neither_on_place_nor_on_order(birdclef, tmp_path):
     rows = [row("wren/a.ogg"), row("007/b.ogg", "007", "['wren', '1139490']")]
 
-    def digest(changed=rows, **settings):
+    def digest(changed, **settings):
         return data_hash(read_catalog(birdclef(changed, **settings), DataConfig()))
 
     root, other = birdclef(rows), tmp_path / "elsewhere"
     shutil.copytree(root, other)
-    digests = [
-        digest(rows),
-        digest(rows[:1]),
-        digest([rows[0], row("007/b.ogg", "007")]),
-        digest([rows[0], row("007/b.ogg", "1139490")]),
-        digest([row("wren/a.ogg", secondary="['007']"), rows[1]]),
-        digest(rows, labels=LABELS[::-1]),
-    ]
+    others = (rows[:1], [rows[0], row("007/b.ogg", "007")], [rows[0], row("007/b.ogg", "1139490")])
+    digests = [digest(x) for x in (rows, *others, [row("wren/a.ogg", secondary="['007']"), rows[1]])]
+    digests.append(digest(rows, labels=LABELS[::-1]))
     pd.DataFrame([{**x, "author": "Ana"} for x in rows[::-1]]).to_csv(other / "train.csv", index=False)
     assert data_hash(read_catalog(other, DataConfig())) == digests[0]
     for change in (lambda x: x.write_bytes(b"longer"), lambda x: x.unlink()):
@@ -352,7 +329,7 @@ def test_the_hash_depends_on_what_is_learned_from_and_neither_on_place_nor_on_or
     assert [len(x) for x in set(digests)] == [64] * 8
 
 
-def test_a_label_set_keeps_the_order_and_the_strings():
+def test_a_label_set_keeps_the_order_and_the_strings_and_finds_names_that_people_take_for_one():
     names = ("1139490", "compau", "0022", "22")
     labels = LabelSet(names)
     assert (tuple(labels), labels.names, labels[1:3]) == (names, names, names[1:3])
@@ -363,9 +340,6 @@ def test_a_label_set_keeps_the_order_and_the_strings():
     told = LabelSet([Label("1139490", "Pitangus sulphuratus", "Great Kiskadee", "Aves"), *names[1:]])
     assert len({labels, told}) == 1
     assert labels not in (LabelSet(names[::-1]), list(names))
-
-
-def test_what_is_no_label_or_there_twice_is_refused():
     for labels, message in (
         (["a", 1139490], r"non-empty string\. Received: 1139490"),
         (["a", ""], r"non-empty string\. Received: ''"),
@@ -373,9 +347,6 @@ def test_what_is_no_label_or_there_twice_is_refused():
     ):
         with pytest.raises(DataError, match=message):
             LabelSet(labels)
-
-
-def test_names_that_people_take_for_one_are_found():
     names = ["dog", "caf\u00e9", "Dog", "red  fox", "cafe\u0301", "red fox", "DOG", "dogs", "dog"]
     groups = [("dog", "Dog", "DOG"), ("caf\u00e9", "cafe\u0301"), ("red  fox", "red fox")]
     assert near_duplicates(names) == groups

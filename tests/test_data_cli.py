@@ -39,20 +39,19 @@ def test_every_bad_file_is_there_with_its_reason(check, data_dir, write_tone):
     with_nan[777] = np.nan
     cut = write_tone("birds/bad/cut.ogg", seconds=10)
     os.truncate(cut, cut.stat().st_size * 6 // 10)
-    contents = {
+    sounds = {
         "nan.wav": with_nan,
         "one.wav": [1.0],
         "nothing.wav": [],
         "silent.flac": np.zeros((2 * RATE, 2)),
     }
-    for name, samples in contents.items():
+    for name, samples in sounds.items():
         soundfile.write(cut.parent / name, samples, RATE, subtype="FLOAT" if name == "nan.wav" else None)
     (cut.parent / "text.ogg").write_text("<html>404 not found</html>\n" * 50)
     for name in ("bad/empty.ogg", "stray.wav", "notes.zzz", "._hidden.wav"):
         (data_dir / name).touch()
     code, text, problems, manifest = check()
-    assert code == 1
-    assert text.startswith("9 recordings, 3 labels, ")
+    assert (code, text.startswith("9 recordings, 3 labels, ")) == (1, True)
     assert text.splitlines()[1:-2] == ["9 problems:", *(f"  {x}" for x in problems)]
     assert problems[0].startswith("bad/cut.ogg: read ")
     assert problems[1:] == [
@@ -80,8 +79,7 @@ def test_problems_of_tables_and_files_are_told_together(check, data_dir):
     (data_dir / "calls.csv").write_text("\n".join(["file,primary_label", *rows]) + "\n")
     settings = ["data.table=calls.csv", "data.audio_dir=", "data.column_path=file"]
     code, text, problems, manifest = check(*(f"--set={x}" for x in settings))
-    assert code == 1
-    assert text.startswith("4 recordings, 1 label, 0.00 hours: 2 ok, 1 ")
+    assert (code, text.startswith("4 recordings, 1 label, 0.00 hours: 2 ok, 1 ")) == (1, True)
     assert problems == [
         "calls.csv row 3: the file must exist. Received: wren/gone.ogg",
         "calls.csv row 4: the primary label must be in taxonomy.csv. Received: '1139490'",
@@ -126,18 +124,16 @@ def test_a_name_that_is_not_utf_8_is_a_problem_and_kept_as_it_is(check, data_dir
     except OSError:
         pytest.skip("this file system wants names in UTF-8")
     code, text, *_ = check()
-    assert code == 1
+    assert (code, "  wren/r?.wav: is empty (0 bytes) (empty)\n" in text) == (1, True)
     assert "  a file's name must be UTF-8. Received: wren/r\\udce9.wav; rename it\n" in text
-    assert "  wren/r?.wav: is empty (0 bytes) (empty)\n" in text
     assert all(name in Path("birds-check", x).read_bytes() for x in ("problems.txt", "manifest.csv"))
 
 
 def test_the_figure_shows_each_classes_recordings_the_class_with_most_first(check, data_dir, write_tone):
     for name in "cd":
         write_tone(f"birds/wren/{name}.ogg", seconds=1)
-    (data_dir / "taxonomy.csv").write_text(
-        "primary_label,class_name,common_name\n1139490,Insecta,鈴虫\nwren,Aves,Wren $x_1$\ngnu,Mammalia,\n"
-    )
+    rows = "1139490,Insecta,鈴虫\nwren,Aves,Wren $x_1$\ngnu,Mammalia,\n"
+    (data_dir / "taxonomy.csv").write_text(f"primary_label,class_name,common_name\n{rows}")
     check("--out", "a/b", out="a/b")
     pixels = np.round(255 * imread("a/b/class-distribution.png")[..., :3]).astype(int)
     assert 100 < pixels.shape[0] < 1000
@@ -180,13 +176,11 @@ def test_a_file_under_each_augmentation_and_a_background_if_it_is_mixed_in(previ
 
     preview(clip, "--out", "mfcc.png", "--set=mel.feature=mfcc")
     assert drawn_panels("mfcc.png") == (3, 8)  # neither pitch nor volume
-
     mixed = (clip, "--out", "a.png", "--set=augment.background.probability=0.5")
     assert preview(*mixed, f"--set=data.background={clip.parent}")[0] == 0
     assert drawn_panels("a.png") == (4, 11)
     code, _, err = preview(*mixed, "--set=data.background=none")
-    assert code == 1
-    assert "data.background must be a folder with recordings" in err
+    assert (code, "data.background must be a folder with recordings" in err) == (1, True)
 
 
 def test_a_recording_of_the_data_set(preview, animals_dir):
@@ -213,12 +207,9 @@ def test_a_corrupt_file_is_named_and_a_corrupt_neighbour_left_out(preview, clip,
     write_tone("clips/_.wav", 300.0, seconds=3)  # those that follow go before
     assert preview(clip, "--out", "b.png")[0] == 0
     assert Path("preview.png").read_bytes() == Path("b.png").read_bytes()
-
-    bad = write_tone("birds/wren/a.wav", seconds=1).with_name("b.wav")
-    bad.touch()
+    write_tone("birds/wren/a.wav", seconds=1).with_name("b.wav").touch()
     code, _, err = preview("--data", "../birds")
-    assert code == 1
-    assert "b.wav: is empty (0 bytes)\n" in err
+    assert (code, "b.wav: is empty (0 bytes)\n" in err) == (1, True)
     assert "a preview needs two recordings that can be read. Received: 1 in ../birds\n" in err
 
 
@@ -239,5 +230,4 @@ def test_a_corrupt_file_is_named_and_a_corrupt_neighbour_left_out(preview, clip,
 def test_a_wrong_call(run_command, clip, tmp_path, monkeypatch, arguments, told):
     monkeypatch.chdir(tmp_path)
     code, _, err = run_command("data", *arguments.split())
-    assert code == 2
-    assert told in err
+    assert (code, told in err) == (2, True), err

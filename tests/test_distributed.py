@@ -33,9 +33,11 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def test_where_nothing_listens_or_ray_is_not_installed_is_told_at_once_and_leaves_nothing(
-    run_command, write_tone, tmp_path, monkeypatch
-):
+def test_no_cluster_address_or_ray_is_told_at_once(run_command, write_tone, tmp_path, monkeypatch):
+    said = r"--ray must be auto, local, HOST:PORT or ray://HOST:PORT\. Received: "
+    for address in ("", "everywhere", "host", "host:", ":6379", "http://host:6379", "host:port"):
+        with pytest.raises(ConfigError, match=f"{said}{address}$"):
+            check_address(address)
     model, out = write_constant_model(tmp_path / "model.onnx", [0.0] * 4), tmp_path / "out"
     detect = ("detect", write_tone("a.wav"), "--model", model, "--out", out, "--ray")
     for form in ("127.0.0.1:{}", "ray://127.0.0.1:{}"):
@@ -53,14 +55,7 @@ def test_where_nothing_listens_or_ray_is_not_installed_is_told_at_once_and_leave
     assert not out.exists()
 
 
-def test_what_is_no_address_is_a_wrong_call():
-    said = r"--ray must be auto, local, HOST:PORT or ray://HOST:PORT\. Received: "
-    for address in ("", "everywhere", "host", "host:", ":6379", "http://host:6379", "host:port"):
-        with pytest.raises(ConfigError, match=f"{said}{address}$"):
-            check_address(address)
-
-
-def test_nodes_are_divided_among_workers_and_folds():
+def test_nodes_are_divided_groups_grow_to_what_takes_seconds_and_have_absolute_paths(tmp_path, monkeypatch):
     for nodes, asked, uses_gpus, *expected in (
         ([Node(2)], None, True, (2, 0), 1),
         ([Node(16), Node(40)], None, True, (4, 0), 14),
@@ -73,15 +68,11 @@ def test_nodes_are_divided_among_workers_and_folds():
         ([Node(1, 4)], None, True, (1, 1), 1),
     ):
         assert divide(nodes, asked, uses_gpus) == tuple(expected)
-    assert fold_resources([Node(8), Node(8)]) == (8, 0)
+    assert fold_resources([Node(8), Node(8)]) == fold_resources([Node(8), Node(4)]) == (8, 0)
     assert fold_resources([Node(2), Node(64), Node(48)]) == (48, 0)
-    assert fold_resources([Node(8), Node(4)]) == (8, 0)
     assert fold_resources([Node(64), Node(32, 4), Node(12, 1)]) == (8, 1)
     with pytest.raises(KerasBirdsError, match="nodes with processors"):
         fold_resources([])
-
-
-def test_groups_grow_to_what_takes_seconds_and_have_absolute_paths(tmp_path, monkeypatch):
     for size, count, seconds, expected in (
         (1, 1, 0.1, 2),
         (64, 64, predict.GROUP_S, 64),
@@ -100,12 +91,9 @@ def test_groups_grow_to_what_takes_seconds_and_have_absolute_paths(tmp_path, mon
 def test_a_packed_model_is_loaded_where_its_files_are_not(placeholder_run, write_tone, tmp_path, engine):
     clip, run = write_tone("clip.wav", 3000.0), shutil.copytree(placeholder_run, tmp_path / "copy")
     if engine == "waveform":
-        path, labels = (
-            foreign.write_model(run / "a.onnx", activation="Sigmoid"),
-            LabelSet(foreign.FOREIGN_LABELS),
-        )
-        model = WaveformEngine(path, labels, foreign.RATE, foreign.WINDOW_S, "probabilities")
-        classifier = Classifier([model])
+        path = foreign.write_model(run / "a.onnx", activation="Sigmoid")
+        about = (LabelSet(foreign.FOREIGN_LABELS), foreign.RATE, foreign.WINDOW_S, "probabilities")
+        classifier = Classifier([WaveformEngine(path, *about)])
     else:
         classifier = load(run, engine)
     packed = PackedModel.of(classifier, None if engine == "keras" else "cpu")
@@ -118,9 +106,6 @@ def test_a_packed_model_is_loaded_where_its_files_are_not(placeholder_run, write
     object.__setattr__(packed, "version", "9.9")
     with pytest.raises(ConfigError, match=r"must have keras-birds 9\.9"):
         packed.load()
-
-
-# --- real clusters ---------------------------------------------------------------------------------------------------
 
 
 SETTINGS = {"num_cpus": 1, "object_store_memory": 1 << 27}

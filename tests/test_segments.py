@@ -79,17 +79,8 @@ def segments(run_command):
     return call
 
 
-def test_the_table_has_a_row_for_each_clip_also_of_names_that_no_file_system_takes(
-    segments, write_tone, tmp_path
-):
-    names = (
-        "two\nlines.wav",
-        os.fsdecode(b"caf\xe9.wav"),
-        "%0A.wav",
-        "p/same.wav",
-        "q/SAME.wav",
-        "q/same.wav",
-    )
+def test_the_table_has_a_row_for_each_clip_also_of_names_that_no_disk_takes(segments, write_tone, tmp_path):
+    names = ("two\nlines.wav", "caf\udce9.wav", "%0A.wav", "p/same.wav", "q/SAME.wav", "q/same.wav")
     files, tone, clips = [str(tmp_path / x) for x in names], write_tone("tone.wav"), tmp_path / "clips"
     for file in files:
         Path(file).parent.mkdir(exist_ok=True)
@@ -140,18 +131,14 @@ def test_neither_the_order_of_recordings_nor_their_pieces_count(pick):
     assert picked(dict(reversed(recordings.items())), 7, **options) == found
 
 
-def test_best_are_the_highest_scores():
-    recordings = many()
-    scores = sorted((round(p, 4) for rows in recordings.values() for *_, p in rows), reverse=True)
-    assert [x[2] for x in picked(recordings, per_label=25)] == scores[:25]
-
-
-def test_random_is_seeded_fair_and_no_respecter_of_scores():
+def test_best_are_the_highest_scores_and_random_is_seeded_fair_and_no_respecter_of_scores():
     recordings, options = many(), {"pick": "random", "per_label": 600}
+    every = [p for rows in recordings.values() for *_, p in rows]
+    highest = sorted((round(x, 4) for x in every), reverse=True)[:25]
+    assert [x[2] for x in picked(recordings, per_label=25)] == highest
     found = picked(recordings, **options)
     assert found != picked(recordings, seed=43, **options)
     assert len(set(found)) == 600
-    every = [p for rows in recordings.values() for *_, p in rows]
     assert np.mean([x[2] for x in found]) == pytest.approx(np.mean(every), abs=0.03)
     assert np.histogram([x[1] for x in found], 10, (0, 50))[0].min() > 35
 
@@ -176,7 +163,7 @@ def test_balanced_takes_as_many_of_each_tenth_of_the_scores():
     assert len(picked(edges, pick="balanced", per_label=9)) == 9
 
 
-def test_labels_and_the_least_score():
+def test_labels_and_the_least_score_and_wrong_options(tmp_path):
     frog, named = "1139490", (0, "Rana Palmipes")
     rows = [(0, 5, frog, 0.9, *named), (5, 10, frog, 0.7, *named), (10, 15, "owl", 0.8, 0, "Strix")]
     table = table_of([*rows, (15, 20, "1e5", 0.8)])
@@ -190,17 +177,8 @@ def test_labels_and_the_least_score():
     assert found("strix", "100000", "hawk") == ([("owl", 10)], ["100000", "hawk"])
     assert found("RANA PALMIPES", "1e5", min_score=0.8) == ([(frog, 0), ("1e5", 15)], [])
     assert found(min_score=0.95) == ([], [])
-
-
-def test_wrong_options_are_refused(tmp_path):
-    nan = float("nan")
-    wrong = {
-        "pick": ["worst"],
-        "per_label": [0],
-        "seconds": [nan, 0.09, 600.1],
-        "min_score": [nan, -0.1, 1.1],
-    }
-    for name, values in wrong.items():
+    nan, wrong = float("nan"), {"pick": ["worst"], "per_label": [0]}
+    for name, values in (wrong | {"seconds": [nan, 0.09, 600.1], "min_score": [nan, -0.1, 1.1]}).items():
         for value in values:
             with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be .*Received: {value}"):
                 SegmentPicker(**{name: value})
@@ -208,9 +186,7 @@ def test_wrong_options_are_refused(tmp_path):
         cut_segments([], tmp_path / "clips", fmt="mp3")
 
 
-def test_recordings_that_are_gone_changed_or_damaged_are_named_and_the_others_go_on(
-    segments, write_tone, tmp_path
-):
+def test_recordings_gone_changed_or_damaged_are_named_and_others_go_on(segments, write_tone, tmp_path):
     names = ("good.wav", "gone.wav", "touched.wav", "text.wav", "folder.wav", "cut.flac")
     files, clips = {x: write_tone(x, seconds=20) for x in names}, tmp_path / "clips"
     results_of(tmp_path / "results", files.values(), 10)
@@ -227,10 +203,9 @@ def test_recordings_that_are_gone_changed_or_damaged_are_named_and_the_others_go
     *lines, summary, last = err.splitlines()
     told = {Path(x.split(": ")[1]).name: x.split(": ", 2)[2] for x in lines}
     assert set(told) == set(names) - {"good.wav"}
-    assert told["gone.wav"] == "no such file (40 clips)"
+    assert (told["gone.wav"], told["folder.wav"][-10:]) == ("no such file (40 clips)", "(40 clips)")
     assert told["touched.wav"].startswith("has changed since it was scored: ")
     assert told["text.wav"].startswith("is not audio")
-    assert told["folder.wav"].endswith("(40 clips)")
     assert told["cut.flac"].startswith("nothing decodes at ")
     rows = read(clips)
     count = Counter(Path(x["file"]).name for x in rows)
@@ -242,9 +217,7 @@ def test_recordings_that_are_gone_changed_or_damaged_are_named_and_the_others_go
     assert out == f"{clips / 'segments.csv'}\n"
 
 
-def test_wrong_folders_and_nothing_to_cut_are_one_line_and_change_nothing(
-    segments, write_tone, tmp_path, monkeypatch
-):
+def test_wrong_folders_and_nothing_to_cut_change_nothing(segments, write_tone, tmp_path, monkeypatch):
     file, clips = write_tone("rec/a.wav"), tmp_path / "clips"
     monkeypatch.chdir(tmp_path)
     results = results_of(tmp_path / "results", ["rec/a.wav"])
@@ -302,9 +275,7 @@ def cut_one(path, tmp_path, start_s=6.0, end_s=8.0, **options):
         ("VORBIS", "flac", "PCM_16", 2**-16),
     ],
 )
-def test_samples_stay_as_they_are_and_are_sought_not_decoded(
-    tmp_path, monkeypatch, subtype, form, expected, error
-):
+def test_samples_stay_and_are_sought(tmp_path, monkeypatch, subtype, form, expected, error):
     path, decoded = tmp_path / ("a.ogg" if subtype == "VORBIS" else "a.wav"), []
     soundfile.write(path, np.random.default_rng(1).normal(0, 0.1, (24_000 * 12, 2)), 24_000, subtype)
     whole, _ = soundfile.read(path)

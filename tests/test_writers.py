@@ -61,8 +61,6 @@ TWO = (
     recording("b,c.wav", {"channel": 1, "start_s": 1e-10, "end_s": 5.0000000001}, sample_rate_hz=16_000),
 )
 """A recording in a folder with two detections, a failed one, one without detections and one at a low rate."""
-
-
 BYTES = {
     "detections.csv": (
         "file,channel,start_s,end_s,start_time,label,scientific_name,common_name,score,model_id\n"
@@ -118,7 +116,7 @@ def test_bytes(form, name, tmp_path):
     assert (tmp_path / name).read_bytes().decode() == BYTES[name]
 
 
-def test_raven_boxes_have_a_height_and_begin_at_zero_per_recording(tmp_path):
+def test_raven_boxes_have_a_height_and_begin_at_zero_per_recording_and_a_label_is_one_line(tmp_path):
     rates = [recording("slow.wav", {}, sample_rate_hz=80), recording("any.wav", {}, sample_rate_hz=0)]
     (path,) = write("raven", rates, tmp_path)
     lines = path.read_text().splitlines()[1:]
@@ -126,9 +124,11 @@ def test_raven_boxes_have_a_height_and_begin_at_zero_per_recording(tmp_path):
     rows = [pd.read_csv(x, sep="\t") for x in write("raven", TWO, tmp_path, per_recording=True)]
     assert [list(x["Begin Time (s)"]) for x in rows] == [[2.5, 0.333333], [], [0.0]]
     assert [list(x["Selection"]) for x in rows] == [[1, 2], [], [1]]
+    (path,) = write("audacity", [recording("a", {"common_name": "a\tb\nc\r\u2028d"})], tmp_path)
+    assert path.read_bytes() == b"2.500000\t7.500000\ta b c  d 0.90\n"
 
 
-def test_parquet_is_the_tables_one_after_another(tmp_path):
+def test_parquet_is_the_tables_one_after_another_and_never_holds_them_all(tmp_path):
     (path,) = write("parquet", TWO, tmp_path)
     table = pq.read_table(path)
     assert table.equals(pa.Table.from_batches([y for x, batches in TWO if not x.failed for y in batches]))
@@ -138,6 +138,18 @@ def test_parquet_is_the_tables_one_after_another(tmp_path):
     file = pq.ParquetFile(path)
     assert (file.num_row_groups, file.metadata.num_rows) == (1, 4200)
     assert file.read()["file"].to_pylist() == [f"{i}.wav" for i in range(2100) for _ in range(2)]
+    # Recordings are read once and never held, which would take over 80 MB.
+    _, (batch,) = recording("a.wav", *[FROG] * 500)
+    before, peak = pa.total_allocated_bytes(), 0
+
+    def stream():
+        nonlocal peak
+        for i in range(2000):
+            yield RecordingStatus(f"{i}.wav", "ok", seconds=60.0), [batch.take(pa.array(range(500)))]
+            peak = max(peak, pa.total_allocated_bytes() - before)
+
+    write_tables("parquet", stream(), tmp_path, BAND_HZ)
+    assert peak < 30e6
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -154,17 +166,10 @@ def test_without_a_detection_the_file_is_there_with_its_header(form, tmp_path):
         assert len(none.read_text().splitlines()) == (form != "audacity")
 
 
-@pytest.mark.parametrize(
-    ("form", "columns"),
-    [
-        ("csv", ("file", "common_name")),
-        ("raven", ("Begin Path", "Common Name")),
-        ("json", ("file", "common_name")),
-        ("parquet", ("file", "common_name")),
-    ],
-)
-def test_any_name_survives(form, columns, tmp_path):
+@pytest.mark.parametrize("form", ["csv", "raven", "json", "parquet"])
+def test_any_name_survives(form, tmp_path):
     """Byte for byte where the format can, with tabs and line breaks as spaces where it can't."""
+    columns = ("Begin Path", "Common Name") if form == "raven" else ("file", "common_name")
     common = 'Ñandú, "鳥"\tof\ntwo\rlines\x0b\x0c\x85\u2028\u2029'
     files = [os.fsdecode(x) for x in NAMES.values()]
     recordings = [recording(x, {"common_name": common}) for x in files]
@@ -188,12 +193,7 @@ def test_any_name_survives(form, columns, tmp_path):
         assert [tuple(row[x] for x in columns) for path in paths for row in read(path)] == expected
 
 
-def test_no_line_break_stays_in_a_label_track(tmp_path):
-    (path,) = write("audacity", [recording("a", {"common_name": "a\tb\nc\r\u2028d"})], tmp_path)
-    assert path.read_bytes() == b"2.500000\t7.500000\ta b c  d 0.90\n"
-
-
-def test_no_two_recordings_share_a_path_and_none_leaves_the_folder():
+def test_no_two_recordings_share_a_path_none_leaves_the_folder_and_each_is_found_by_its_name():
     long = "x" * 300
     files = [
         *map(os.fsdecode, NAMES.values()),
@@ -210,9 +210,7 @@ def test_no_two_recordings_share_a_path_and_none_leaves_the_folder():
         assert path.name.endswith(".csv")
         assert not {"", "/", ".", ".."} & set(path.parts)
         assert max(len(x.encode()) for x in path.parts) <= 200
-
-
-def test_a_recordings_table_is_found_by_its_name():
+    # And where people look for it.
     for file, path in {
         "rec/a b.wav": "rec/a b.wav.csv",
         "/disk/rec/a.wav": "root/disk/rec/a.wav.csv",
@@ -226,21 +224,6 @@ def test_a_recordings_table_is_found_by_its_name():
         "x" * 196: "x" * 196 + ".csv",
     }.items():
         assert recording_path(file, ".csv") == PurePath(path)
-
-
-def test_recordings_are_read_once_and_never_held(tmp_path):
-    """Held, the tables alone would take over 80 MB."""
-    _, (batch,) = recording("a.wav", *[FROG] * 500)
-    before, peak = pa.total_allocated_bytes(), 0
-
-    def stream():
-        nonlocal peak
-        for i in range(2000):
-            yield RecordingStatus(f"{i}.wav", "ok", seconds=60.0), [batch.take(pa.array(range(500)))]
-            peak = max(peak, pa.total_allocated_bytes() - before)
-
-    write_tables("parquet", stream(), tmp_path, BAND_HZ)
-    assert peak < 30e6
 
 
 def test_an_unknown_format_and_a_file_in_the_way_are_told(tmp_path):
@@ -259,7 +242,7 @@ def windows(file, *ends_s, window_s=5.0, status="ok", dtype=np.float16):
     return RecordingStatus(file, status), pa.table(columns).to_batches()
 
 
-def test_a_submission_has_a_row_for_each_full_window(tmp_path):
+def test_a_submission_has_a_row_for_each_full_window_and_the_samples_rows_for_others(tmp_path):
     recordings = [
         windows("x/soundscape_1.ogg", 5.0, 10.0),
         windows("lost.ogg", 5.0, status="corrupt"),
@@ -281,6 +264,20 @@ def test_a_submission_has_a_row_for_each_full_window(tmp_path):
         b"tail_5,0.0999756,0.109985\n"
         b"noise_5,0.0999756,0.109985\n"
     )
+    # Rows without scores are those of the sample.
+    sample = tmp_path / "sample.csv"
+    rows = ["s_1_5,0.005,0.004", "s_1_10,0.005,0.004", "s_2_5,0.003,0.004", "other_5,1,1", "s_3_5,0,0", ""]
+    sample.write_text("\n".join(["row_id,b,a", *rows]))
+    recordings = [windows("x/s_1.ogg", 4.0, window_s=4.0), windows("x/s_3.ogg", 5.0)]
+    unscored = ["x/s_2.ogg", "x/s_4.ogg"]
+    submission = write_submission(iter(recordings), "ba", 5.0, tmp_path / "out", sample, unscored)
+    assert submission.path.read_text().splitlines()[1:] == ["s_3_5,0.0999756,0.109985", *rows[:3]]
+    assert (submission.unscored_rows, submission.absent) == (3, ("x/s_4.ogg",))
+    assert write_submission(iter(recordings), "ba", 5.0, tmp_path, None, unscored).absent == tuple(unscored)
+    sample.write_text("row_id,b,a\ns_2_5,0.003\n")
+    with pytest.raises(DataError, match=r"sample\.csv: s_2_5 has 1 for 2 labels"):
+        write_submission(iter(recordings), "ba", 5.0, tmp_path / "none", sample, unscored)
+    assert not (tmp_path / "none" / "submission.csv").exists()
 
 
 def test_what_cannot_be_a_submission_is_told_and_leaves_nothing(tmp_path):
@@ -307,24 +304,3 @@ def test_what_cannot_be_a_submission_is_told_and_leaves_nothing(tmp_path):
         with pytest.raises(DataError, match=r"sample submission|can't be read"):
             write_submission([], "ab", 5.0, tmp_path / "out", sample)
     assert not (tmp_path / "out").exists()
-
-
-def test_rows_without_scores_are_those_of_the_sample(tmp_path):
-    sample = tmp_path / "sample.csv"
-    rows = ["s_1_5,0.005,0.004", "s_1_10,0.005,0.004", "s_2_5,0.003,0.004", "other_5,1,1", "s_3_5,0,0", ""]
-    sample.write_text("\n".join(["row_id,b,a", *rows]))
-    recordings = [windows("x/s_1.ogg", 4.0, window_s=4.0), windows("x/s_3.ogg", 5.0)]
-    unscored = ["x/s_2.ogg", "x/s_4.ogg"]
-    submission = write_submission(iter(recordings), "ba", 5.0, tmp_path / "out", sample, unscored)
-    assert submission.path.read_text().splitlines()[1:] == [
-        "s_3_5,0.0999756,0.109985",
-        "s_1_5,0.005,0.004",
-        "s_1_10,0.005,0.004",
-        "s_2_5,0.003,0.004",
-    ]
-    assert (submission.unscored_rows, submission.absent) == (3, ("x/s_4.ogg",))
-    assert write_submission(iter(recordings), "ba", 5.0, tmp_path, None, unscored).absent == tuple(unscored)
-    sample.write_text("row_id,b,a\ns_2_5,0.003\n")
-    with pytest.raises(DataError, match=r"sample\.csv: s_2_5 has 1 for 2 labels"):
-        write_submission(iter(recordings), "ba", 5.0, tmp_path / "new", sample, unscored)
-    assert not (tmp_path / "new" / "submission.csv").exists()
