@@ -4,6 +4,8 @@ Everything else of nn/ and training/ is tested on torch, the default. References
 scikit-learn, never another run of the code.
 """
 
+import math
+
 import keras
 import numpy as np
 import pandas as pd
@@ -12,29 +14,24 @@ import torch
 from keras import ops
 from layer_test import as_array, through_file
 from placeholder import make_metadata
-from small_run import Watcher, make_config
+from small_run import Watcher, files_below, make_config
 from torch.nn import functional
 from yardstick import copy_weights, gratings, make_yardstick
 
 from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, Config, MelConfig
+from keras_birds.errors import TrainingError
 from keras_birds.models.keras_engine import KerasEngine
+from keras_birds.nn import layers
 from keras_birds.nn.augment import MelMixUp, build_augment
 from keras_birds.nn.build import build_model
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, attention_logits
-from keras_birds.nn.layers import (
-    BatchNorm,
-    GlobalMean,
-    ScaleChannels,
-    StochasticDepthAdd,
-    SymmetricConv2D,
-    SymmetricDepthwiseConv2D,
-)
 from keras_birds.nn.log_mel import LogMelSpectrogram
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
-from keras_birds.training.callbacks import Checkpoint, SeedEachEpoch, load_checkpoint
+from keras_birds.training import callbacks
+from keras_birds.training.callbacks import BEST, CHECKPOINT, MONITOR, Checkpoint, load_checkpoint
 from keras_birds.training.train import compile_model
 
 ON_JAX = keras.config.backend() == "jax"
@@ -68,9 +65,9 @@ def last(x):
 def test_convolutions_are_torchs_with_symmetric_padding(kind, kernel, stride):
     settings = {"use_bias": True, "activation": "silu" if kernel == 3 else None}
     if kind == "full":
-        layer, groups, order = SymmetricConv2D(4, kernel, stride, **settings), 1, (3, 2, 0, 1)
+        layer, groups, order = layers.SymmetricConv2D(4, kernel, stride, **settings), 1, (3, 2, 0, 1)
     else:
-        layer = SymmetricDepthwiseConv2D(kernel, stride, depth_multiplier=2, **settings)
+        layer = layers.SymmetricDepthwiseConv2D(kernel, stride, depth_multiplier=2, **settings)
         groups, order = 5, (2, 3, 0, 1)
     layer.build((None, None, None, 5))
     weights = [normal(*x.shape, seed=1) for x in layer.weights]
@@ -90,7 +87,7 @@ def test_convolutions_are_torchs_with_symmetric_padding(kind, kernel, stride):
     [(None, "float32", 1e-5), ("silu", "float32", 1e-5), ("silu", "mixed_bfloat16", 0.02)],
 )
 def test_batch_norm_is_torchs_in_training_inference_and_frozen(activation, dtype, tolerance):
-    layer = BatchNorm(activation=activation, dtype=dtype)
+    layer = layers.BatchNorm(activation=activation, dtype=dtype)
     layer.build((None, None, None, 5))
     gamma, beta, mean, variance = (np.abs(normal(5, seed=k)) + 0.1 for k in range(4))
     layer.set_weights([gamma, beta, mean, variance])
@@ -111,16 +108,13 @@ def test_batch_norm_is_torchs_in_training_inference_and_frozen(activation, dtype
             np.testing.assert_allclose(as_array(average), wanted, rtol=tolerance)
 
 
-def test_means_and_gates():
+def test_means_gates_and_stochastic_depth_which_drops_whole_clips_at_its_rate_while_training():
     x, gate = normal(3, 5, 7, 4, mean=2.0), normal(3, 1, 1, 4, seed=1)
-    np.testing.assert_allclose(
-        as_array(GlobalMean(keepdims=True)(x)), x.mean((1, 2), keepdims=True), rtol=1e-5
-    )
-    np.testing.assert_allclose(as_array(ScaleChannels()([x, gate])), x * gate, rtol=1e-6)
+    means = as_array(layers.GlobalMean(keepdims=True)(x))
+    np.testing.assert_allclose(means, x.mean((1, 2), keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(as_array(layers.ScaleChannels()([x, gate])), x * gate, rtol=1e-6)
 
-
-def test_stochastic_depth_drops_whole_clips_at_its_rate_while_training():
-    layer, number, rate = StochasticDepthAdd(0.3, seed=1), 4000, 0.3
+    layer, number, rate = layers.StochasticDepthAdd(0.3, seed=1), 4000, 0.3
     shortcut, branch = normal(number, 2, 1, 3), np.abs(normal(number, 2, 1, 3, seed=1)) + 0.5
     added = as_array(layer([shortcut, branch], training=True)) - shortcut
     is_dropped = np.abs(added).max(axis=(1, 2, 3)) < 1e-6
@@ -251,19 +245,13 @@ def test_training_augments_alike():
     assert labels.max(axis=1).mean() == pytest.approx(0.9072850, abs=1e-6)
 
 
-@pytest.fixture(scope="module")
-def networks(shallow_network):
-    """PyTorch's and ours, with equal weights, of the first five blocks."""
+def test_the_network_is_plain_pytorchs_through_a_file_and_a_step_of_training(shallow_network, tmp_path):
+    """Also moving averages; of the variances, which torch takes unbiased, the last batch's share within a part."""
     stages = [(1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 1, 2, 5)]
     module = make_yardstick(3, 32, stages)
     config = make_config(model={"dropout": 0.0, "drop_path": 0.0})
     model = build_model(config, 3)
     copy_weights(module, model)
-    return module, model
-
-
-def test_the_network_is_plain_pytorchs_and_stays_so_through_a_file(networks, tmp_path):
-    module, model = networks
     images = gratings(5, 32, 32, seed=2)
     with torch.no_grad():
         expected = module.eval()(first(images)).numpy()
@@ -272,10 +260,6 @@ def test_the_network_is_plain_pytorchs_and_stays_so_through_a_file(networks, tmp
     found = through_file(model, tmp_path).predict(images, verbose=0)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
-
-def test_a_step_of_training_changes_weights_as_plain_pytorch_does(networks):
-    """Also moving averages; of the variances, which torch takes unbiased, the last batch's share within a part."""
-    module, model = networks
     x, targets = gratings(4, 32, 32, seed=3), np.eye(4, 3, dtype="float32")
     targets[3, 1] = -1
     before = model.get_weights()
@@ -296,6 +280,61 @@ def test_a_step_of_training_changes_weights_as_plain_pytorch_does(networks):
         np.testing.assert_allclose(new - old, change, rtol=0.02, atol=0.01 * np.abs(change).max() + 1e-7)
 
 
+def make_dense(steps_per_epoch=5, features=4, **training):
+    """A small network, compiled as training compiles its own."""
+    model = keras.Sequential([keras.Input((features,)), keras.layers.Dense(3)])
+    compile_model(model, make_config(**training), steps_per_epoch)
+    return model
+
+
+def test_the_learning_rate_rises_then_falls_at_every_step():
+    model = make_dense(4, epochs=3, weight_decay=0.03, warmup_epochs=0.5)
+    assert isinstance(model.optimizer, keras.optimizers.AdamW)
+    assert model.optimizer.weight_decay == 0.03
+    assert isinstance(model.loss, MaskedBinaryCrossentropy)
+    rates = []
+    for _ in range(13):
+        rates.append(float(as_array(model.optimizer.learning_rate)))
+        logs = model.train_on_batch(np.ones((2, 4)), np.array([[1.0, 0, -1], [0, 1, 1]]), return_dict=True)
+    assert set(logs) == {"loss", "macro_auc"}
+    fall = (1 + np.cos(np.pi * np.arange(11) / 10)) / 2
+    np.testing.assert_allclose(rates, [0, 2.5e-3, *(1e-6 + (5e-3 - 1e-6) * fall)], rtol=1e-4, atol=1e-9)
+
+
+def test_the_kept_epoch_is_kept_and_the_last_one_gone_on_with(tmp_path):
+    """Of equals the first is best; while the macro-AUC isn't defined, the last."""
+    model, other, history, watcher = make_dense(), make_dense(), [], Watcher()
+    aucs = [math.nan, math.nan, 0.5, 0.9, 0.7, 0.9, math.nan]
+    for epoch, (area, kept_epoch) in enumerate(zip(aucs, [1, 2, 3, 4, 4, 4, 4], strict=True), 1):
+        model.train_on_batch(np.ones((2, 4)), np.eye(3)[:2])
+        model.set_weights([np.full_like(x, epoch) for x in model.get_weights()])
+        callback = Checkpoint(tmp_path, history, 9, "best", watcher)
+        callback.set_model(model)
+        callback.on_epoch_begin(epoch - 1)
+        callback.on_epoch_end(epoch - 1, {"loss": 0.1 * epoch, MONITOR: area})
+        assert watcher.lines[-1].startswith(f"epoch {epoch}/9  loss 0.{epoch}000")
+        assert ("best so far" in watcher.lines[-1]) == (kept_epoch == epoch)
+        with np.load(tmp_path / BEST) as best:
+            assert {best[str(i)].mean() for i in range(len(best) - 1)} == {kept_epoch}
+        history = load_checkpoint(tmp_path, other)
+        assert callbacks.kept_epoch(history, "best") == kept_epoch
+        assert callbacks.kept_epoch(history, "last") == epoch
+        assert {x.mean() for x in other.get_weights()} == {epoch}
+        assert [x["loss"] for x in history] == [0.1 * e for e in range(1, epoch + 1)]
+        for a, b in zip(model.optimizer.variables, other.optimizer.variables, strict=True):
+            np.testing.assert_array_equal(as_array(a), as_array(b))
+    assert int(as_array(other.optimizer.iterations)) == len(aucs)
+    assert files_below(tmp_path) == {CHECKPOINT, BEST}
+    with pytest.raises(TrainingError, match=r"checkpoint\.npz: the checkpoint must be of this network"):
+        load_checkpoint(tmp_path, make_dense(features=5))
+    (tmp_path / CHECKPOINT).write_bytes(b"PK half a file")
+    with pytest.raises(TrainingError, match=r"must be a checkpoint that .* the fold's folder"):
+        load_checkpoint(tmp_path, other)
+    # Durations are told in two units.
+    expected = {0.4: "0 s", 59.4: "59 s", 61: "1 min 01 s", 3599: "59 min 59 s", 7500: "2 h 05 min"}
+    assert {x: callbacks.duration(x) for x in expected} == expected
+
+
 def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path):
     """Weights, optimizer, learning rate and the draws of dropout; the file keeps loss and metric."""
     rng, whole, parted = np.random.default_rng(1), tmp_path / "whole", tmp_path / "parted"
@@ -309,21 +348,20 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path):
         model = keras.Sequential(parts)
         compile_model(model, make_config(epochs=3), 4)
         begun = load_checkpoint(folder, model)
-        callbacks = [SeedEachEpoch(7), Checkpoint(folder, begun, 3, "last", Watcher())]
+        each = [callbacks.SeedEachEpoch(7), Checkpoint(folder, begun, 3, "last", Watcher())]
         settings = {"batch_size": 4, "epochs": epochs, "shuffle": False, "verbose": 0}
-        model.fit(x, targets, initial_epoch=len(begun), callbacks=callbacks, **settings)
-        return model, pd.DataFrame(callbacks[1].history).drop(columns="seconds")
+        model.fit(x, targets, initial_epoch=len(begun), callbacks=each, **settings)
+        return model, pd.DataFrame(each[1].history).drop(columns="seconds")
 
     fit(parted, 1)
     (expected, steps), (resumed, found) = fit(whole, 3), fit(parted, 3)
     pd.testing.assert_frame_equal(found, steps, rtol=1e-5)
     for a, b in zip(resumed.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    results = [
-        m.evaluate(x, targets, verbose=0, return_dict=True) for m in (resumed, through_file(resumed, parted))
-    ]
-    assert results[1] == pytest.approx(results[0], rel=1e-5)
-    assert set(results[1]) == {"loss", "macro_auc"}
+    saved = through_file(resumed, parted)
+    before, after = (m.evaluate(x, targets, verbose=0, return_dict=True) for m in (resumed, saved))
+    assert after == pytest.approx(before, rel=1e-5)
+    assert set(after) == {"loss", "macro_auc"}
 
 
 def test_an_attention_engine_scores_any_number_of_clips_and_gives_frames(tmp_path):

@@ -5,7 +5,6 @@ import itertools
 import shutil
 import threading
 import time
-from collections import deque
 from dataclasses import astuple
 from pathlib import Path
 
@@ -60,39 +59,29 @@ def scores_of(frame) -> np.ndarray:
     return frame[list(LABELS)].to_numpy()
 
 
-# --- one recording or array ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("seconds", "overlap_s", "starts_s", "ends_s"),
-    [
+def test_scores_are_a_row_a_window_and_what_is_short_is_repeated(placeholder_run, classifier, record):
+    in_keras = keras_birds.load(placeholder_run, engine="keras")
+    members = [(keras_birds.load(placeholder_run / f"fold{k}"), x) for k, x in enumerate((20.0, 10.0))]
+    for seconds, overlap_s, starts_s, ends_s in (
         (5.5, 0.0, [0, 2, 4], [2, 4, 5.5]),
         (0.7, 0.0, [0], [0.7]),
         (5.5, 1.25, [0, 0.75, 1.5, 2.25, 3.0, 3.75], [2, 2.75, 3.5, 4.25, 5.0, 5.5]),
-    ],
-)
-def test_scores_are_a_row_a_window_and_what_is_short_is_repeated(
-    placeholder_run, classifier, record, seconds, overlap_s, starts_s, ends_s
-):
-    path, samples = record(seconds)
-    frame = classifier.scores(path, overlap_s)
-    assert list(frame.columns) == ["start_s", "end_s", *LABELS]
-    assert set(frame.dtypes[2:]) == {np.dtype(np.float32)}
-    assert (frame["start_s"].tolist(), frame["end_s"].tolist()) == (starts_s, ends_s)
-    starts = [round(x * RATE) for x in starts_s]
-    clips = [fill(samples[x : x + CLIP], CLIP) for x in starts]
-    np.testing.assert_allclose(scores_of(frame), expected_scores(clips), atol=1e-5)
-    assert classifier.score_file(path, overlap_s).recording.unscored_s == 0
-    for load, scales in (("fold0", (20.0,)), ("fold1", (10.0,))):
-        alone = keras_birds.load(placeholder_run / load).scores(path, overlap_s)
-        np.testing.assert_allclose(scores_of(alone), expected_scores(clips, scales), atol=1e-5)
-    in_keras = keras_birds.load(placeholder_run, engine="keras").scores(path, overlap_s)
-    np.testing.assert_allclose(scores_of(in_keras), scores_of(frame), atol=1e-4)
+    ):
+        path, samples = record(seconds)
+        frame = classifier.scores(path, overlap_s)
+        assert list(frame.columns) == ["start_s", "end_s", *LABELS]
+        assert set(frame.dtypes[2:]) == {np.dtype(np.float32)}
+        assert (frame["start_s"].tolist(), frame["end_s"].tolist()) == (starts_s, ends_s)
+        clips = [fill(samples[round(x * RATE) :][:CLIP], CLIP) for x in starts_s]
+        np.testing.assert_allclose(scores_of(frame), expected_scores(clips), atol=1e-5)
+        assert classifier.score_file(path, overlap_s).recording.unscored_s == 0
+        for member, scale in members:
+            alone = scores_of(member.scores(path, overlap_s))
+            np.testing.assert_allclose(alone, expected_scores(clips, [scale]), atol=1e-5)
+        np.testing.assert_allclose(scores_of(in_keras.scores(path, overlap_s)), scores_of(frame), atol=1e-4)
 
 
-def test_a_model_is_named_by_its_run_and_folds_and_its_settings_may_lie_beside_it(
-    classifier, placeholder_run, tmp_path
-):
+def test_a_model_is_named_by_its_run_and_folds_or_a_json_beside_it(classifier, placeholder_run, tmp_path):
     assert classifier.model_id == "20250601-101500/fold0+fold1"
     assert classifier.labels.items == LABELS.items
     for name in ("model.keras", "model.json"):
@@ -124,9 +113,8 @@ def test_streams_and_arrays_get_the_scores_of_a_file(classifier, record):
         assert set(classifier.predict(sound, 44_100).argmax(axis=1)) == {2}
 
 
-@pytest.mark.parametrize(
-    ("clips", "rate", "said"),
-    [
+def test_an_array_that_is_no_sound_is_refused(classifier):
+    for clips, rate, said in (
         (np.zeros((1, 2, 9)), RATE, r"\[samples\] or \[n, samples\]\. Received: float64 \[1, 2, 9\]"),
         (np.zeros(RATE, np.int16), RATE, r"floating-point samples .* Received: int16 \[16000\]"),
         (np.float32(0), RATE, r"Received: float32 \[\]"),
@@ -135,37 +123,25 @@ def test_streams_and_arrays_get_the_scores_of_a_file(classifier, record):
         (np.zeros(700), 0, "at 0 Hz"),
         (np.full(RATE, np.nan), RATE, "NaN or infinity"),
         (np.zeros((2, 3 * RATE)), RATE, r"at most as long .* 2 s\. Received: 3 s\. Pass one recording as"),
-    ],
-)
-def test_an_array_that_is_no_sound_is_refused(classifier, clips, rate, said):
-    with pytest.raises(DataError, match=said):
-        classifier.predict(clips, rate)
+    ):
+        with pytest.raises(DataError, match=said):
+            classifier.predict(clips, rate)
 
 
-# --- models and their members ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
+def test_members_that_differ_are_refused_naming_both_files_unless_only_training_uses_it(tmp_path):
+    names = [str(tmp_path / f"fold{k}" / "model.onnx") for k in range(2)]
+    write_constant_model(Path(names[0]), [0.0] * 4)
+    for changes, said in (
         ({"labels": LabelSet(LABELS.items[::-1])}, "differ in order at position 1: 1139490 / amakin1"),
         ({"mel": MEL.model_copy(update={"top_db": 60.0})}, r"mel settings.* mel\.top_db is 80\.0 in "),
         ({"audio": AUDIO.model_copy(update={"clip_s": 3.0})}, r"audio settings.* audio\.clip_s is 2\.0 in "),
-    ],
-)
-def test_members_that_differ_are_refused_naming_both_files(tmp_path, changes, said):
-    names = [str(tmp_path / f"fold{k}" / "model.onnx") for k in range(2)]
-    for name, metadata in zip(names, (make_metadata(), make_metadata(**changes)), strict=True):
-        write_constant_model(Path(name), [0.0] * 4, metadata)
-    with pytest.raises(ModelError, match=said) as caught:
-        keras_birds.load(tmp_path)
-    assert [x in str(caught.value) for x in (*names, "\n")] == [True, True, False]
-
-
-def test_members_may_differ_in_what_only_training_uses(tmp_path):
-    write_constant_model(tmp_path / "fold0" / "model.onnx", [0.0] * 4)
+    ):
+        write_constant_model(Path(names[1]), [0.0] * 4, make_metadata(**changes))
+        with pytest.raises(ModelError, match=said) as caught:
+            keras_birds.load(tmp_path)
+        assert [x in str(caught.value) for x in (*names, "\n")] == [True, True, False]
     other = make_metadata(audio=AUDIO.model_copy(update={"crop": "random"}), licence="", metrics={})
-    write_constant_model(tmp_path / "fold1" / "model.onnx", [2.0] * 4, other)
+    write_constant_model(Path(names[1]), [2.0] * 4, other)
     scores = keras_birds.load(tmp_path).score_clips(np.zeros((3, CLIP), np.float32))
     np.testing.assert_allclose(scores, np.full((3, 4), (0.5 + scipy.special.expit(2.0)) / 2), rtol=1e-6)
     with pytest.raises(ModelError, match="at least one model"):
@@ -181,7 +157,7 @@ def test_nan_logits_are_an_error_and_huge_ones_are_sure(tmp_path):
     np.testing.assert_array_equal(keras_birds.load(path).score_clips(clip), np.float32([[1, 0, 0.5, 0]]))
 
 
-def test_aggregate_is_the_mean_or_the_maximum_over_windows():
+def test_the_mean_or_maximum_over_windows_is_ranked_and_equal_ones_keep_the_labels_order():
     scores = np.random.default_rng(0).random((7, 4), np.float32)
     np.testing.assert_allclose(aggregate(scores), scores.mean(axis=0), rtol=1e-6)
     np.testing.assert_array_equal(aggregate(scores, "max"), scores.max(axis=0))
@@ -189,17 +165,12 @@ def test_aggregate_is_the_mean_or_the_maximum_over_windows():
     with pytest.raises(ConfigError, match=r"mean, max\. Received: median"):
         aggregate(scores, "median")
 
-
-def test_top_labels_are_ranked_and_equal_ones_keep_the_labels_order():
     # Enough of them that a sort which isn't stable mixes them.
     many = LabelSet(map(str, range(300)))
     ranked = top_labels(many, np.tile(np.float32([0.25, 0.75, 0.5]), 100), 299)
     assert ranked[:2] == (RankedLabel(1, many.items[1], 0.75), RankedLabel(2, many.items[4], 0.75))
     order = [x for first in (1, 2, 0) for x in range(first, 300, 3)]
     assert [x.label.name for x in ranked] == [str(x) for x in order[:299]]
-
-
-# --- many recordings -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -235,23 +206,26 @@ def test_scores_are_the_same_whatever_the_threads_and_the_batch(classifier, reco
             np.testing.assert_allclose(a.scores, b.scores, atol=1e-6)
 
 
-def test_the_outcome_tells_what_was_read(classifier, write_tone):
+def test_the_outcome_tells_what_was_read_and_progress_adds_up_to_the_audio(classifier, write_tone):
     path = write_tone("a.flac", seconds=4.5, rate=44_100, channels=2)
     ((found, *_),) = map(astuple, score_recordings(classifier, [path]))
     stat = path.stat()
     read = ("ok", "", 4.5, 4.5, 44_100, 2, 2, 0.5, 0, stat.st_size, stat.st_mtime_ns, "")
     assert found == (str(path), *read)
+    path = write_tone("a.wav", seconds=21.2, channels=2)
+    for options in ({}, {"channel": "all"}, {"overlap_s": 1.5}, {"workers": 1}):
+        told = []
+        list(score_recordings(classifier, [path], ScoreOptions(**options), told.append))
+        assert (sum(told), len(told) > 2) == (pytest.approx(21.2), True), options
 
 
 def test_channels_are_mixed_or_picked_or_all_scored(classifier, tmp_path):
-    t = np.arange(4 * RATE) / RATE
+    t, path = np.arange(4 * RATE) / RATE, tmp_path / "a.wav"
     noise = np.random.default_rng(0).normal(0, 0.005, (len(t), 1))
     tones = 0.5 * np.sin(2 * np.pi * np.outer(t, [TONES_HZ[0], TONES_HZ[3]])) + noise
-    soundfile.write(tmp_path / "a.wav", tones, RATE)
-    one, two, both, mixed, none = (
-        next(score_recordings(classifier, [tmp_path / "a.wav"], ScoreOptions(channel=x)))
-        for x in (1, 2, "all", "mix", 3)
-    )
+    soundfile.write(path, tones, RATE)
+    options = [ScoreOptions(channel=x) for x in (1, 2, "all", "mix", 3)]
+    one, two, both, mixed, none = (next(score_recordings(classifier, [path], x)) for x in options)
     assert [x.scores.argmax(axis=1).tolist() for x in (one, two, both)] == [[0, 0], [3, 3], [0, 3, 0, 3]]
     assert [x.channel.tolist() for x in (two, both, mixed)] == [[2, 2], [1, 2, 1, 2], [0, 0]]
     assert both.start_s.tolist() == [0, 0, 2, 2]
@@ -259,13 +233,12 @@ def test_channels_are_mixed_or_picked_or_all_scored(classifier, tmp_path):
     assert (none.recording.status, none.recording.reason) == ("unreadable", "has no channel 3: it has 2")
 
 
-@pytest.mark.parametrize(
-    ("rate", "form"), [(22_050, "FLOAT WAV"), (22_050, "PCM_16 RF64"), (384_000, "PCM_24 FLAC")]
-)
-def test_a_stream_in_blocks_is_what_resampling_at_once_gives(tmp_path, form, rate):
-    (subtype, form), path = form.split(), tmp_path / "odd.name"
+@pytest.mark.parametrize("form", ["FLOAT WAV", "PCM_16 RF64", "PCM_24 FLAC"])
+def test_a_stream_in_blocks_is_what_resampling_at_once_gives(tmp_path, form):
+    (subtype, container), path = form.split(), tmp_path / "odd.name"
+    rate = 384_000 if container == "FLAC" else 22_050
     samples = np.random.default_rng(0).normal(0, 0.1, (round(11.3 * rate), 3)).astype(np.float32)
-    soundfile.write(path, samples, rate, subtype, format=form)
+    soundfile.write(path, samples, rate, subtype, format=container)
     with open_stream(path, 32_000) as stream:
         blocks = list(stream.blocks)
     assert len(blocks) > 1
@@ -274,20 +247,11 @@ def test_a_stream_in_blocks_is_what_resampling_at_once_gives(tmp_path, form, rat
     assert (stream.status, stream.seconds_read) == ("ok", len(samples) / rate)
 
 
-@pytest.fixture
-def engine_threads():
-    """How many run; none may be left at the end."""
-
-    def count():
-        return sum(x.name == "keras-birds" for x in threading.enumerate())
-
-    yield count
-    assert not count()
+def engine_threads() -> int:
+    return sum(x.name == "keras-birds" for x in threading.enumerate())
 
 
-def test_names_are_read_as_needed_and_threads_end_when_nobody_wants_the_rest(
-    classifier, write_tone, engine_threads
-):
+def test_names_are_read_as_needed_and_threads_end_with_the_iterator_and_on_ctrl_c(classifier, write_tone):
     path, taken = write_tone("a.wav", seconds=2), []
     list(score_recordings(classifier, [path] * 3))
     assert not engine_threads()
@@ -298,23 +262,21 @@ def test_names_are_read_as_needed_and_threads_end_when_nobody_wants_the_rest(
     assert engine_threads()
     assert len(taken) < 80
     found.close()
-
-
-def test_ctrl_c_ends_the_threads_also_those_that_wait_for_room(classifier, write_tone, engine_threads):
-    path = write_tone("a.wav", seconds=2)
+    assert not engine_threads()
+    # Also those that wait for room.
     threading.Timer(1.5, _thread.interrupt_main).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        deque(score_recordings(classifier, itertools.repeat(path), ScoreOptions(workers=40)), maxlen=0)
+        list(score_recordings(classifier, itertools.repeat(path), ScoreOptions(workers=40)))
     assert time.monotonic() - began < 15
+    assert not engine_threads()
 
 
-def test_an_error_of_the_model_or_of_the_list_of_names_is_raised(
-    classifier, tmp_path, recordings, engine_threads
-):
+def test_an_error_of_the_model_or_of_the_names_is_raised(classifier, tmp_path, recordings):
     path = write_constant_model(tmp_path / "model.onnx", [np.nan] * 4)
     with pytest.raises(ModelError, match="of them NaN"):
         list(score_recordings(keras_birds.load(path), recordings))
+    assert not engine_threads()
 
     def names():
         yield recordings[0]
@@ -322,6 +284,7 @@ def test_an_error_of_the_model_or_of_the_list_of_names_is_raised(
 
     with pytest.raises(ConfigError, match="broke off"):
         list(score_recordings(classifier, names()))
+    assert not engine_threads()
 
 
 def test_options_that_cannot_be_used_are_refused_at_once(classifier):
@@ -336,14 +299,6 @@ def test_options_that_cannot_be_used_are_refused_at_once(classifier):
             score_recordings(classifier, [], ScoreOptions(**options))
     with pytest.raises(ConfigError, match=no_step):
         next(classifier.stream("none.wav", 2.0))
-
-
-def test_progress_adds_up_to_the_audio(classifier, write_tone):
-    path = write_tone("a.wav", seconds=21.2, channels=2)
-    for options in ({}, {"channel": "all"}, {"overlap_s": 1.5}, {"workers": 1}):
-        told = []
-        list(score_recordings(classifier, [path], ScoreOptions(**options), told.append))
-        assert (sum(told), len(told) > 2) == (pytest.approx(21.2), True), options
 
 
 def test_many_bad_files_in_a_row_neither_stall_the_work_nor_change_its_order(classifier, write_tone):

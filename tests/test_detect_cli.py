@@ -53,9 +53,8 @@ def test_detections_manifest_summary_and_activity_of_a_disk(detect, disk, tmp_pa
     listed = ["manifest.csv", "detections.csv", "summary.csv", "activity.csv", "activity.png"]
     assert [Path(x).name for x in out.splitlines()] == listed
     manifest, table, summary, activity = (read(folder, x) for x in listed[:4])
-    assert ",".join(table) == (
-        "file,channel,start_s,end_s,start_time,label,scientific_name,common_name,score,model_id"
-    )
+    columns = "file,channel,start_s,end_s,start_time,label,scientific_name,common_name,score,model_id"
+    assert ",".join(table) == columns
     for k, (_, rows) in enumerate(table.sort_values("start_time").groupby("file", sort=False)):
         best = rows.loc[rows.groupby("start_s")["score"].idxmax()]
         assert set(best["label"]) == {LABELS[k % 4]}
@@ -69,9 +68,13 @@ def test_detections_manifest_summary_and_activity_of_a_disk(detect, disk, tmp_pa
     assert (folder / "activity.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_format_is_written_combined_and_per_recording(detect, disk, tmp_path):
+def test_every_format_combined_and_per_recording_of_a_list_on_stdin(detect, disk, tmp_path, monkeypatch):
     forms, out = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet"), tmp_path / "out"
-    detect(disk, "--out", out, *(x for form in forms for x in ("--format", form)))
+    names = io.BytesIO(b"\0".join(os.fsencode(x) for x in sorted(disk.rglob("*.wav"))))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=names))
+    _, err = detect("-", "--out", out, *(x for form in forms for x in ("--format", form)))
+    assert len(read(out, "manifest.csv")) == 6
+    assert "\x1b" not in err  # no terminal, no bar: plain lines
     assert len({x.name for x in out.glob("detections.*")}) == len(forms)
     assert len(pd.read_parquet(out / "detections.parquet")) == len(read(out))
     detect(disk, "--out", out, "--format", "raven", "--per-recording")
@@ -174,14 +177,6 @@ def test_channels_count_once_and_are_told_apart(detect, tmp_path, write_tone):
     assert "0.01 h of audio" in err  # 20 s, not 40
     best = read(tmp_path / "out").groupby("channel")["label"].agg(set).to_dict()
     assert best == {1: {LABELS[0]}, 2: {LABELS[3]}}
-
-
-def test_a_list_on_stdin(detect, disk, tmp_path, monkeypatch):
-    names = io.BytesIO(b"\0".join(os.fsencode(x) for x in sorted(disk.rglob("*.wav"))))
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=names))
-    _, err = detect("-", "--out", tmp_path / "out")
-    assert len(read(tmp_path / "out", "manifest.csv")) == 6
-    assert "\x1b" not in err  # no terminal, no bar: plain lines
 
 
 def test_60_mutated_files_are_all_accounted_for_and_none_is_made_up(detect, tmp_path, write_tone):

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import soundfile
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from placeholder import AUDIO, LABELS, MEL, TONES_HZ, make_metadata, make_model, make_onnx, write_fold
 from yardstick import copy_weights, gratings, make_yardstick
@@ -19,12 +20,7 @@ from keras_birds.config import Config
 from keras_birds.errors import ModelError
 from keras_birds.export import formats
 from keras_birds.export.exporter import export_model
-from keras_birds.export.weight_compression import (
-    MIN_ELEMENTS,
-    halve_weights,
-    quantize_weights,
-    whole_weights,
-)
+from keras_birds.export.weight_compression import MIN_ELEMENTS, halve_weights, quantize_weights, whole_weights
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.find import bundled_models
@@ -53,9 +49,6 @@ def network(tmp_path_factory):
     return write_fold(tmp_path_factory.mktemp("runs") / "fold0", model), images, logits
 
 
-# --- what training writes --------------------------------------------------------------------------------------------
-
-
 def test_a_network_has_the_same_logits_in_onnx_runtime(network):
     folder, images, logits = network
     assert sorted(x.name for x in folder.iterdir()) == ["model.json", "model.keras", "model.onnx"]
@@ -68,21 +61,17 @@ def test_a_network_has_the_same_logits_in_onnx_runtime(network):
             np.testing.assert_allclose(engine.logits(images[:n]), logits[:n], rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_that_is_not_what_its_metadata_says_is_not_exported(tmp_path):
-    make_model().save(tmp_path / "model.keras")
+def test_a_keras_file_that_contradicts_its_metadata_or_cannot_be_used_is_one_line(tmp_path):
+    path = tmp_path / "model.keras"
+    make_model().save(path)
     metadata = make_metadata(labels=type(LABELS)(LABELS.items[:2]))
     # The file comes first, also where another process says so: without the error's class before it.
     message = rf"^{tmp_path}/model\.keras: .*32, 32, 1\] -> \[batch, 2\]\. Received: .*batch, 4\]"
     with pytest.raises(ModelError, match=message):
-        export_onnx(tmp_path / "model.keras", tmp_path / "model.onnx", metadata)
+        export_onnx(path, tmp_path / "model.onnx", metadata)
     assert not (tmp_path / "model.onnx").exists()
     # On rough images, which are no sound's, a trained network's own rounding errors would refuse it.
     assert np.abs(np.diff(example_inputs(make_metadata(), "mel"), axis=1)).mean(axis=(1, 2, 3)).max() < 0.25
-
-
-def test_a_keras_file_that_cannot_be_used_is_one_line(tmp_path):
-    path = tmp_path / "model.keras"
-    make_model().save(path)
     with pytest.raises(ModelError, match=r"neither model\.onnx nor model\.json"):
         KerasEngine(path)
     image = keras.Input((32, 32, 1))
@@ -93,9 +82,6 @@ def test_a_keras_file_that_cannot_be_used_is_one_line(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ModelError, match=r"model\.keras: must be a whole \.keras file.*\Z"):
             load_keras_model(path)
-
-
-# --- what the command writes -----------------------------------------------------------------------------------------
 
 
 def open_onnx(path):
@@ -119,8 +105,6 @@ def open_openvino(path):
 
 
 def open_torch(path):
-    import torch
-
     extra = {"keras_birds.json": ""}
     program = torch.export.load(path, extra_files=extra).module()
     return extra["keras_birds.json"], lambda x: program(torch.from_numpy(x)).numpy()
@@ -145,9 +129,7 @@ def open_litert(path):
         pytest.param(".tflite", open_litert, "float32", 1e-4, marks=pytest.mark.slow),
     ],
 )
-def test_sound_goes_in_and_the_ensembles_probabilities_come_out(
-    placeholder_run, tmp_path, run_command, suffix, opened, precision, tolerance
-):
+def test_sound_to_probabilities(placeholder_run, tmp_path, run_command, suffix, opened, precision, tolerance):
     (tmp_path / "sounds").mkdir()
     for label, clip in zip(LABELS, clips(), strict=True):
         soundfile.write(tmp_path / "sounds" / f"{label}.wav", clip, AUDIO.sample_rate_hz)
@@ -168,9 +150,7 @@ def test_sound_goes_in_and_the_ensembles_probabilities_come_out(
         np.testing.assert_allclose(function(clips()[:batch]), expected[:batch], atol=tolerance)
 
 
-def test_predict_takes_it_and_neither_ensembles_nor_exports_mix_it_with_images(
-    placeholder_run, tmp_path, write_tone, run_command
-):
+def test_predict_takes_it_and_it_is_not_mixed_with_images(placeholder_run, tmp_path, write_tone, run_command):
     tone, out = write_tone("tone.wav", TONES_HZ[2], seconds=5, rate=16_000), tmp_path / "sound.onnx"
     folds = [placeholder_run / f"fold{k}" / "model.onnx" for k in range(2)]
     assert export_model(folds, out, "waveform", "float32", clips()).max_difference < 1e-5
@@ -184,12 +164,10 @@ def test_predict_takes_it_and_neither_ensembles_nor_exports_mix_it_with_images(
     assert (code, "must be a model that takes mel. Received: waveform" in err) == (1, True)
 
 
-@pytest.mark.parametrize(
-    ("input_kind", "precision", "size_mb"), [("mel", "float16", 8.7), ("waveform", "int8-weights", 5.0)]
-)
-def test_weights_of_fewer_bits_are_smaller_and_near(tmp_path, run_command, input_kind, precision, size_mb):
+@pytest.mark.parametrize("small", [("mel", "float16", 8.7), ("waveform", "int8-weights", 5.0)])
+def test_weights_of_fewer_bits_are_smaller_and_near(tmp_path, run_command, small):
     """Of the shipped model, on the test sounds; its own file is no other's."""
-    out = tmp_path / "small.onnx"
+    (input_kind, precision, size_mb), out = small, tmp_path / "small.onnx"
     write_example(tmp_path / "example.flac")
     options = ("--input", input_kind, "--precision", precision, "--out", out)
     code, said, _ = run_command("export", "animals", *options)
@@ -264,9 +242,7 @@ def test_int8_weights_are_off_by_half_a_level_at_most():
         (".tflite", open_litert, "int8-weights", 0.36, 0.005),
     ],
 )
-def test_a_network_in_other_formats_takes_any_batch(
-    network, tmp_path, suffix, opened, precision, share, tolerance
-):
+def test_other_formats_take_any_batch(network, tmp_path, suffix, opened, precision, share, tolerance):
     folder, images, logits = network
     out, expected = tmp_path / f"small{suffix}", logits
     fmt = {v: k for k, v in formats.SUFFIX.items()}[suffix]
@@ -284,18 +260,15 @@ def test_a_network_in_other_formats_takes_any_batch(
         np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(logits).max())
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["out.onnx", "out.xml"])
-def test_a_file_that_gives_something_else_is_not_written(placeholder_run, tmp_path, run_command, name):
+def test_a_file_that_gives_something_else_is_not_written(placeholder_run, tmp_path, run_command):
     """As if the Keras model beside were another than the ONNX file, from which the export is made."""
     folder = tmp_path / "fold0"
     folder.mkdir()
     for fold, file in ((0, "model.onnx"), (1, "model.keras")):
         (folder / file).write_bytes((placeholder_run / f"fold{fold}" / file).read_bytes())
-    code, _, err = run_command("export", folder, "--out", tmp_path / name)
-    assert (code, "must give the original's probabilities within 0.0001" in err) == (1, True)
+    for name in ("out.onnx", "out.xml"):
+        code, _, err = run_command("export", folder, "--out", tmp_path / name)
+        assert (code, "must give the original's probabilities within 0.0001" in err) == (1, True)
     assert [x.name for x in tmp_path.iterdir()] == ["fold0"]
 
 

@@ -15,16 +15,9 @@ import pytest
 from placeholder import LABELS, make_metadata
 
 from keras_birds.errors import ConfigError, ModelError
+from keras_birds.models import find
 from keras_birds.models.calibration import Calibration, logit, sigmoid
 from keras_birds.models.engines import OnnxEngine
-from keras_birds.models.find import (
-    DEFAULTS,
-    bundled_models,
-    bundled_name,
-    card_of,
-    finished_models,
-    resolve_model,
-)
 from keras_birds.models.metadata import ModelMetadata, check_labels, joined_id
 from keras_birds.resources import resource
 
@@ -34,9 +27,6 @@ MODEL = resource("assets", "animals.onnx")
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-# --- metadata --------------------------------------------------------------------------------------------------------
 
 
 def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(placeholder_run):
@@ -60,9 +50,8 @@ def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(plac
     assert math.isnan(ModelMetadata.from_dict(data).metrics["macro_auc"])
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
+def test_wrong_metadata_is_named():
+    for change, said in (
         ({"format_version": 2}, r"format_version 1\. Received: 2\. Update"),
         ({"labels": None}, "complete"),
         ({"labels": [{"name": "a"}, {"name": "a"}]}, "unique"),
@@ -71,12 +60,10 @@ def test_the_onnx_file_holds_the_metadata_and_plain_keys_for_other_programs(plac
         ({"mel": ...}, "nothing under 'mel'"),
         ({"calibration": {"method": "magic"}}, r"method: Input should be 'platt' or 'isotonic'"),
         ({"calibration": asdict(Calibration("platt", 0.9, 0.1, 0.1, ()))}, "of 0 labels for 4"),
-    ],
-)
-def test_wrong_metadata_is_named(change, said):
-    data = {k: v for k, v in {**make_metadata().to_dict(), **change}.items() if v is not ...}
-    with pytest.raises(ModelError, match=rf"^x/model\.json: .*{said}.*$"):
-        ModelMetadata.from_dict(data, "x/model.json")
+    ):
+        data = {k: v for k, v in {**make_metadata().to_dict(), **change}.items() if v is not ...}
+        with pytest.raises(ModelError, match=rf"^x/model\.json: .*{said}.*$"):
+            ModelMetadata.from_dict(data, "x/model.json")
 
 
 def test_a_file_that_holds_no_metadata_is_one_line(placeholder_run, tmp_path):
@@ -100,7 +87,7 @@ def test_a_file_that_holds_no_metadata_is_one_line(placeholder_run, tmp_path):
         ModelMetadata.read_onnx(path)
 
 
-def test_check_shapes_names_both():
+def test_shapes_and_label_sets_are_as_expected_or_both_are_named():
     metadata = make_metadata()
     metadata.check_shapes("m", (None, 32, 32, 1), ("batch", 4))
     metadata.check_shapes("m", ("batch", 32_000), ("batch", 4))
@@ -108,14 +95,9 @@ def test_check_shapes_names_both():
         with pytest.raises(ModelError, match=r"m: .*\[batch, 32.*\] -> \[batch, 4\]\. Received: \["):
             metadata.check_shapes("m", (None, *taken), (None, labels))
 
-
-def test_label_sets_are_equal_or_the_difference_is_told():
     check_labels(LABELS, list(LABELS), "M", "T")
     others = "3 / 11 labels; only in T: d, 0, 1, 2, 3 and 5 more; only in M: b, c$"
-    for second, said in (
-        ("acb", r"of M and T .*order at position 2: b / c$"),
-        ("ad012345678", others),
-    ):
+    for second, said in (("acb", r"of M and T .*order at position 2: b / c$"), ("ad012345678", others)):
         with pytest.raises(ModelError, match=said):
             check_labels("abc", second, "M", "T")
     # An ensemble is called by its run and folds.
@@ -129,10 +111,7 @@ def test_probabilities_and_logits_are_each_others_inverse():
     np.testing.assert_allclose(logit(np.array([0, 1], np.float32)), [-16.118, 16.118], atol=0.2)
 
 
-# --- what --model means ----------------------------------------------------------------------------------------------
-
-
-KERAS_ONLY = "runs/r/fold0/model.keras runs/r/fold0/model.json"
+KERAS_ONLY, PLACES = "runs/r/fold0/model.keras runs/r/fold0/model.json", (None, "runs/r", "runs/r/fold0")
 TWO_FOLDS = " ".join(f"r/fold{k}/model.{x}" for k in (10, 2) for x in ("onnx", "keras", "json"))
 TWO_FOLDS += " r/fold1/model.keras r/notes/model.onnx r/notes/model.keras"
 THREE_RUNS = "runs/c/fold0/model.keras runs/a/fold0/model.onnx runs/b/fold0/model.onnx"
@@ -162,9 +141,7 @@ def touch(*names):
         ("r/full/model.onnx", "r/full", None, "r/full/model.onnx"),
         ("r/full/model.onnx r/fold0/model.onnx", "r", None, "r/fold0/model.onnx"),
         # Where the export failed there is still the Keras file.
-        (KERAS_ONLY, None, "keras", "runs/r/fold0/model.keras"),
-        (KERAS_ONLY, "runs/r", "keras", "runs/r/fold0/model.keras"),
-        (KERAS_ONLY, "runs/r/fold0", "keras", "runs/r/fold0/model.keras"),
+        *((KERAS_ONLY, x, "keras", "runs/r/fold0/model.keras") for x in PLACES),
         # Without any run it is the shipped model.
         ("runs/notes/todo.txt", None, None, str(MODEL)),
         # A file or folder of its name comes first.
@@ -174,7 +151,7 @@ def touch(*names):
 )
 def test_what_a_path_stands_for(there, path, engine, found):
     touch(*there.split())
-    assert resolve_model(path and Path(path), engine) == tuple(map(Path, found.split()))
+    assert find.resolve_model(path and Path(path), engine) == tuple(map(Path, found.split()))
 
 
 @pytest.mark.parametrize(
@@ -188,34 +165,27 @@ def test_what_a_path_stands_for(there, path, engine, found):
         ("r/a.txt", "r", None, ModelError, "keras-birds demo"),
         ("", "none", None, ModelError, "keras-birds demo"),
         ("runs/begun/config.toml", None, None, ModelError, r"only unfinished runs in .*train --resume"),
-        ("runs/r/fold0/model.keras", None, None, ModelError, "train --resume"),
-        ("runs/r/fold0/model.keras", "runs/r", None, ModelError, "train --resume"),
-        ("runs/r/fold0/model.keras", "runs/r/fold0", None, ModelError, "train --resume"),
-        (KERAS_ONLY, None, None, ModelError, "Pass --engine keras"),
-        (KERAS_ONLY, "runs/r", None, ModelError, "Pass --engine keras"),
-        (KERAS_ONLY, "runs/r/fold0", None, ModelError, "Pass --engine keras"),
+        *(("runs/r/fold0/model.keras", x, None, ModelError, "train --resume") for x in PLACES),
+        *((KERAS_ONLY, x, None, ModelError, "Pass --engine keras") for x in PLACES),
     ],
 )
 def test_what_is_no_model_is_told_with_what_to_do(there, path, engine, error, message):
     touch(*there.split())
     with pytest.raises(error, match=message):
-        resolve_model(path and Path(path), engine)
+        find.resolve_model(path and Path(path), engine)
 
 
 def test_finished_models_are_those_of_folds_then_of_all_recordings():
     runs = Path("runs")
-    assert finished_models(runs) == []
+    assert find.finished_models(runs) == []
     found = [f"runs/{x}/model.onnx" for x in ("a/fold2", "a/fold10", "a/full", "b/fold0")]
     touch(*reversed(found), "runs/notes/model.onnx", "runs/b/fold1/model.keras")
-    assert finished_models(runs) == list(map(Path, found))
-
-
-# --- the model in the box --------------------------------------------------------------------------------------------
+    assert find.finished_models(runs) == list(map(Path, found))
 
 
 def test_the_shipped_model_is_small_and_says_what_it_is(animals_dir):
-    assert bundled_models() == {DEFAULTS[-1]: MODEL}
-    assert [bundled_name(x) for x in (MODEL, MODEL.with_name("other.onnx"))] == ["animals", ""]
+    assert find.bundled_models() == {find.DEFAULTS[-1]: MODEL}
+    assert [find.bundled_name(x) for x in (MODEL, MODEL.with_name("other.onnx"))] == ["animals", ""]
     assert MODEL.stat().st_size < 10e6
     engine = OnnxEngine(MODEL)
     metadata = engine.metadata
@@ -224,7 +194,7 @@ def test_the_shipped_model_is_small_and_says_what_it_is(animals_dir):
     taxonomy = pd.read_csv(animals_dir / "taxonomy.csv")
     assert list(metadata.labels) == list(taxonomy["primary_label"])
     assert [x.common_name for x in metadata.labels.items] == list(taxonomy["common_name"])
-    card = card_of(MODEL).read_text(encoding="utf-8")
+    card = find.card_of(MODEL).read_text(encoding="utf-8")
     headings = ("What it is", "Data", "Licence", "Figures", "Limits", "Use")
     metrics, error = metadata.metrics, metadata.calibration.error_after
     figures = (f"{metrics['macro_auc']:.4f}", f"{metrics['top1_accuracy']:.3f}", f"{error:.4f}")
@@ -248,9 +218,7 @@ def test_a_fresh_install_predicts_with_it_and_says_so(animals_dir, run_command):
     assert len(pd.read_csv("frames.csv")) == 8
 
 
-def test_models_lists_what_is_here_and_a_run_of_ones_own_is_taken(
-    placeholder_run, tmp_path, run_command, write_tone
-):
+def test_models_lists_what_is_here_and_ones_own_is_taken(placeholder_run, tmp_path, run_command, write_tone):
     _, printed, _ = run_command("models")
     licence = r"CC BY-NC 3\.0 \(non-commercial\)"
     assert re.search(rf"^animals +keras-birds +11 +0\.\d{{4}} +8\.\d +{licence}$", printed, re.M)
@@ -279,9 +247,8 @@ def test_models_lists_what_is_here_and_a_run_of_ones_own_is_taken(
 
 def test_info_prints_a_card_or_what_a_file_says_of_itself(placeholder_run, run_command):
     _, printed, _ = run_command("info", "animals")
-    assert re.search(
-        r"^# animals\n.*model id     animals\n.*  frog  \(Frog, Anura, Amphibia\)", printed, re.DOTALL
-    )
+    card = r"^# animals\n.*model id     animals\n.*  frog  \(Frog, Anura, Amphibia\)"
+    assert re.search(card, printed, re.DOTALL)
     _, printed, _ = run_command("info", placeholder_run)
     # The members of a run share their labels.
     said = ("model id", "Amazon Kingfisher", "16,000 Hz, clips of 2 s", "calibration  none")

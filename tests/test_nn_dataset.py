@@ -1,34 +1,132 @@
+"""What the network trains on: sources of images, and the data set that makes batches of them."""
+
 import gc
+import os
+import shutil
 import threading
+from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
+import psutil
 import pytest
-from small_run import make_config, write_tones
+import soundfile
 
-from keras_birds.config import AudioConfig, Config
+from keras_birds.audio.decode import decode, decode_clip
+from keras_birds.audio.mel import MelTransform
+from keras_birds.config import Config
 from keras_birds.data.dataset import Epochs, MelDataset
-from keras_birds.data.source import OnTheFlySource
+from keras_birds.data.source import CachedSource, JoinedSource, OnTheFlySource
 from keras_birds.errors import AudioError, DataError
 from keras_birds.nn.augment import build_augment
+from keras_birds.progress import Reporter
+from keras_birds.training.run import background_paths, background_source
 
+AUDIO, SIZE = {"sample_rate_hz": 16_000, "clip_s": 1.0}, {"height": 48, "width": 40}
+MEL = {"n_fft": 512, "hop_samples": 256, "n_mels": 32, "n_mfcc": 20, "f_max_hz": 8000, **SIZE}
+CONFIG, RANDOM = (Config.parse({"audio": {**AUDIO, "crop": x}, "mel": MEL}) for x in ("center", "random"))
 NUM = 13
-CONFIG, RANDOM = (
-    make_config().model_copy(update={"audio": AudioConfig(sample_rate_hz=8000, clip_s=0.25, crop=x)})
-    for x in ("center", "random")
-)
 TARGETS = np.eye(NUM, dtype="float32")
 
 
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    """Recordings of 0.5 s, twice as long as a clip."""
-    return sorted(write_tones(tmp_path_factory.mktemp("data") / "clips", ["a"], [1000], NUM).glob("*/*.wav"))
+@pytest.fixture
+def paths(tmp_path):
+    """Recordings shorter than a clip, as long as one, and longer, at two rates."""
+    for i in range(NUM):
+        seconds, rate = [(0.4, 16_000), (1.0, 16_000), (3.3, 16_000), (2.7, 22_050)][i % 4]
+        samples = np.random.default_rng(i).normal(0, 0.1, round(seconds * rate))
+        soundfile.write(tmp_path / f"{i:02d}.flac", samples, rate)
+    return sorted(tmp_path.iterdir())
+
+
+def _source(paths, config=CONFIG, manifest=None):
+    return OnTheFlySource(paths, config.audio, config.mel, manifest=manifest)
+
+
+def test_centre_crops_are_what_prediction_computes(paths):
+    source = _source(paths[:4])
+    images = source.images(np.arange(4))
+    clips = np.stack([decode_clip(path, CONFIG.audio).samples for path in paths[:4]])
+    np.testing.assert_array_equal(images, MelTransform(CONFIG.audio, CONFIG.mel).images(clips))
+    cached = CachedSource(source, max_bytes=2 * images[0].nbytes)
+    np.testing.assert_array_equal(cached.images(np.array([2, 0, 2, 1])), images[[2, 0, 2, 1]])
+    for path in paths:
+        path.unlink()
+    np.testing.assert_array_equal(cached.images(np.array([0, 2])), images[[0, 2]])
+    with pytest.raises(AudioError):
+        cached.images(np.array([1]))
+    assert source.images(np.array([], int)).shape == (0, 48, 40, 1)
+    assert len(source) == len(cached) == 4
+    available_bytes = psutil.virtual_memory().available
+    assert CachedSource(source).max_bytes == pytest.approx(available_bytes / 4, rel=0.1)
+
+
+def test_joined_sources_count_on(paths):
+    first, second = CachedSource(_source(paths[:1], RANDOM)), _source(paths[1:4], RANDOM)
+    joined, whole = JoinedSource(first, second), _source(paths[:4], RANDOM)
+    assert len(joined) == len(joined.usable) == len(joined.reasons) == 4
+    for rows in ([2, 0, 3, 0], [0], [3, 1], []):
+        positions = np.linspace(0, 1, len(rows))
+        expected = whole.images(np.array(rows, int), positions)
+        np.testing.assert_array_equal(joined.images(np.array(rows, int), positions), expected)
+    second.usable[1], second.reasons[1] = False, "noise"
+    late = JoinedSource(first, second)
+    assert late.usable.tolist() == [True, True, False, True]
+    assert late.reasons[2] == "noise"
+
+
+def test_a_random_crop_is_a_slice_of_the_whole_spectrogram(paths):
+    row, source = np.array([2]), _source(paths, RANDOM)
+    transform = source.transform
+    whole = transform.decibels(decode(paths[2], 16_000).samples)
+    spare_hops = (round(3.3 * 16_000) - 16_000) // 256
+    for position in (0.0, 0.4, 1.0):
+        start = min(int(position * (spare_hops + 1)), spare_hops)
+        expected = transform.normalise(whole[:, start : start + transform.num_frames])
+        crop = source.images(row, np.array([position]))
+        np.testing.assert_allclose(crop, transform.resize(expected[None]), atol=1e-5)
+    for config, is_same in ((RANDOM, False), (CONFIG, True)):
+        source = _source(paths, config)
+        assert np.array_equal(source.images(row, np.array([0.0])), source.images(row)) == is_same
+
+
+def test_unusable_recordings_have_no_image(paths):
+    statuses = ["ok", "corrupt", "partial", "silent"]
+    table = pd.DataFrame({"path": map(str, paths[:4]), "status": statuses, "reason": "is noise"})
+    source = _source(paths[:4], manifest=table)
+    assert source.usable.tolist() == [True, False, True, True]
+    assert source.reasons == ["", "is noise", "", ""]
+    with pytest.raises(DataError, match=r"row 1 \(is noise\)"):
+        source.images(np.array([0, 1]))
+    assert len(source.images(np.array([0, 2, 3]))) == 3
+    with pytest.raises(DataError, match="in its order"):
+        _source(paths[3::-1], manifest=table)
+    paths[0].write_bytes(b"not audio")
+    with pytest.raises(AudioError, match="is not audio"):
+        source.images(np.array([0]))
+
+
+def test_backgrounds_may_have_names_that_are_not_utf_8_and_hidden_ones_are_passed_over(write_tone, tmp_path):
+    first = write_tone("sounds/a.wav", seconds=1)
+    odd = Path(os.fsdecode(os.fsencode(first.parent) + b"/r\xe9\r.wav"))
+    try:
+        shutil.copy(first, odd)
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    (first.parent / "._a.wav").touch()
+    config = Config.load("baseline", [f"data.background={first.parent}", "data.background_fraction=0.1"])
+    paths = background_paths(config)
+    assert paths == [str(first), str(odd)]
+    images = background_source(tmp_path, paths, config, Reporter()).images(np.arange(2))
+    np.testing.assert_array_equal(images[0], images[1])
+    assert background_source(tmp_path, paths, config).usable.tolist() == [True, True]
 
 
 def _dataset(paths, config=CONFIG, rows=range(NUM), batch_size=4, augment=None, workers=1, **epochs):
-    source = OnTheFlySource(paths, config.audio, config.mel)
-    return MelDataset(source, TARGETS, Epochs(np.array(rows, int), **epochs), batch_size, augment, workers)
+    epochs = Epochs(np.array(rows, int), **epochs)
+    return MelDataset(_source(paths, config), TARGETS, epochs, batch_size, augment, workers)
 
 
 def _epochs(dataset, n=1):
@@ -67,7 +165,6 @@ def test_negatives_are_a_share_of_every_epoch_and_drawn_anew_few_repeated_evenly
     assert [len(set(x)) for x in drawn] == [len(x) for x in drawn] == [4] * 7
     assert len(set(drawn)) > 1
     assert set(sum(drawn, ())) == set(range(6, NUM))
-
     few = {"negative_rows": np.array([10, 11]), "negative_fraction": 0.5}
     found = _order(_dataset(paths, rows=range(9), **few, batch_size=18))
     assert sorted([found.count(10), found.count(11)]) == [4, 5]
@@ -76,16 +173,13 @@ def test_negatives_are_a_share_of_every_epoch_and_drawn_anew_few_repeated_evenly
 @pytest.mark.parametrize("config", [CONFIG, RANDOM])
 def test_each_epoch_has_an_order_and_crops_of_its_own_whatever_the_number_of_threads(paths, config):
     is_random, augment = config is RANDOM, build_augment(config)
-
-    def epochs(n=2, **settings):
-        return _epochs(_dataset(paths, config, shuffle=True, random_crop=is_random, **settings), n)
-
-    expected = epochs(workers=0, augment=augment)
+    make = partial(_dataset, paths, config, shuffle=True, random_crop=is_random)
+    expected = _epochs(make(workers=0, augment=augment), 2)
     for workers in (1, 4):
-        np.testing.assert_equal(epochs(workers=workers, augment=augment), expected)
-    other = epochs(seed=43, augment=augment)
+        np.testing.assert_equal(_epochs(make(workers=workers, augment=augment), 2), expected)
+    other = _epochs(make(seed=43, augment=augment), 2)
     assert not any(np.array_equal(a[0], b[0]) for a, b in zip(other, expected, strict=True))
-    whole = epochs(3, batch_size=NUM)
+    whole = _epochs(make(batch_size=NUM), 3)
     orders = [targets.argmax(1) for _, targets in whole]
     assert [sorted(x) for x in orders] == [list(range(NUM))] * 3
     assert len(set(map(tuple, orders))) == 3
@@ -116,10 +210,8 @@ def test_fit_sees_whole_epochs_from_the_first_on(paths):
             seen.append((self.epoch, index, batch[1].argmax(1).tolist()))
             return batch
 
-    source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel)
-    dataset = Watched(
-        source, TARGETS, Epochs(np.arange(NUM), shuffle=True, drop_remainder=True), 2, workers=2
-    )
+    epochs = Epochs(np.arange(NUM), shuffle=True, drop_remainder=True)
+    dataset = Watched(_source(paths), TARGETS, epochs, 2, workers=2)
     model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(NUM)])
     model.compile("sgd", "mse", metrics=["mae"])
     model.fit(dataset, epochs=3, verbose=0, shuffle=False)
@@ -171,7 +263,7 @@ def test_what_a_thread_raises_arrives_and_the_arguments_are_checked(paths, tmp_p
     ):
         with pytest.raises(DataError, match=told):
             _dataset(given, **settings)
-    source = OnTheFlySource(paths, CONFIG.audio, CONFIG.mel)
+    source = _source(paths)
     source.usable[12], source.reasons[12] = False, "truncated"
     with pytest.raises(DataError, match=r"row 12 \(truncated\)"):
         MelDataset(source, TARGETS, Epochs(np.arange(NUM)), 2)

@@ -107,9 +107,7 @@ def test_max_finds_what_only_one_window_holds_and_mean_does_not(predict, tmp_pat
         assert mean[label] == pytest.approx(most[label] * windows / 8, abs=0.01)
 
 
-def test_the_model_may_be_a_file_and_one_that_cannot_be_used_is_one_line(
-    predict, placeholder_run, write_tone, tmp_path
-):
+def test_the_model_may_be_a_file_and_a_broken_one_is_one_line(predict, placeholder_run, write_tone, tmp_path):
     path, whole = write_tone("a.wav", TONES_HZ[2], seconds=2), placeholder_run / "fold0" / "model.keras"
     for model in ("fold0/model.onnx", "fold1/model.keras"):
         out, err = predict(path, "--model", placeholder_run / model, "--format", "json")
@@ -164,9 +162,8 @@ def test_bad_files_are_named_with_their_reason_and_the_others_are_scored(predict
     write(folder / "silent.flac", np.zeros(3 * RATE))
     write(folder / "good.ogg", tone(TONES_HZ[1], 5.0))
     # A tone alone would be a single page of OGG.
-    cut = write(
-        folder / "cut.ogg", tone(TONES_HZ[2], 10.0) + np.random.default_rng(0).normal(0, 0.02, 10 * RATE)
-    )
+    noise = np.random.default_rng(0).normal(0, 0.02, 10 * RATE)
+    cut = write(folder / "cut.ogg", tone(TONES_HZ[2], 10.0) + noise)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 6 // 10])
     out, err = predict(folder, "--out", answered, code=1)
     rows = {Path(x["file"]).name: x for x in json.loads(answered.read_text())}

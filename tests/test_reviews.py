@@ -9,25 +9,14 @@ from placeholder import AUDIO, LABELS, MEL
 from scored_run import write_scored_run
 
 from keras_birds.audio.mel import MelTransform
-from keras_birds.data.reviews import (
-    COLUMNS,
-    Review,
-    ReviewedSource,
-    find_reviews,
-    now,
-    read_reviewed,
-    read_reviews,
-    remove_review,
-    reviews_path,
-    save_review,
-)
+from keras_birds.data import reviews as store
+from keras_birds.data.reviews import Review, read_reviews, reviews_path, save_review
 from keras_birds.errors import DataError, KerasBirdsError
 from keras_birds.evaluation.calibrate import fit_calibration, reviewed_scores
 from keras_birds.evaluation.run_scores import read_run
 
-RIGHT = Review(
-    'a, "b".wav', 2.5, 7.5, "1139490", 0.75, "run/fold0+fold1", "right", "", "2025-06-01T05:30:00Z"
-)
+AT = "2025-06-01T05:30:00Z"
+RIGHT = Review('a, "b".wav', 2.5, 7.5, "1139490", 0.75, "run/fold0+fold1", "right", "", AT)
 WRONG = replace(RIGHT, start_s=0.0, end_s=5.0, verdict="wrong")
 OTHER = replace(RIGHT, label="whtdov", verdict="other", true_label="bkcdon", model_id="my\rrun/fold0")
 
@@ -43,12 +32,12 @@ def test_reviews_survive_their_file_in_order_and_one_detection_has_one(tmp_path)
     save_review(path, changed)
     assert path.read_text().splitlines()[:3:2] == [
         "file,start_s,end_s,label,score,model_id,verdict,true_label,reviewed_at",
-        '"a, ""b"".wav",2.500,7.500,1139490,0.333333,run/fold0+fold1,wrong,,2025-06-01T05:30:00Z',
+        f'"a, ""b"".wav",2.500,7.500,1139490,0.333333,run/fold0+fold1,wrong,,{AT}',
     ]
     for place in (OTHER.place, OTHER.place, RIGHT.place):
-        remove_review(path, place)
+        store.remove_review(path, place)
     assert read_reviews(path) == [WRONG]
-    remove_review(path, WRONG.place)
+    store.remove_review(path, WRONG.place)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(KerasBirdsError, match="can't be written"):
         save_review(tmp_path / "gone" / "a.wav.reviews.csv", RIGHT)
@@ -56,49 +45,38 @@ def test_reviews_survive_their_file_in_order_and_one_detection_has_one(tmp_path)
 
 def test_threads_lose_no_review(tmp_path):
     path = tmp_path / "a.wav.reviews.csv"
-    reviews = [replace(RIGHT, start_s=float(k), end_s=k + 5.0, reviewed_at=now()) for k in range(40)]
+    reviews = [replace(RIGHT, start_s=float(k), end_s=k + 5.0, reviewed_at=store.now()) for k in range(40)]
     with ThreadPoolExecutor(40) as pool:
         list(pool.map(partial(save_review, path), reviews))
     assert read_reviews(path) == reviews
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"start_s": "soon"}, "start_s must be a number. Received: 'soon'"),
-        ({"score": "nan"}, "score must be a number"),
-        ({"verdict": "maybe"}, "verdict must be one of right, wrong, other. Received: 'maybe'"),
-        ({"verdict": "other"}, "there must be a true_label .*Received: '' with other"),
-        ({"true_label": "bat"}, "there must be a true_label with .* other, and only then. Received: 'bat'"),
-        ({"end_s": "2.5"}, "a detection must end after it begins. Received: 2.5 to 2.5"),
-        ({"start_s": "-0.1"}, "a detection must end after it begins"),
-    ],
-)
-def test_a_damaged_row_is_named_and_nothing_is_written_over_it(tmp_path, changed, said):
-    path = tmp_path / "a.wav.reviews.csv"
-    row = dict(zip(COLUMNS, ("a.wav", "2.5", "7.5", "cat", "0.5", "run/fold0", "right", "", ""), strict=True))
-    path.write_text(",".join(COLUMNS) + "\n" + ",".join((row | changed).values()) + "\n")
-    before = path.read_bytes()
-    with pytest.raises(DataError, match=rf"^{path}: row 2: {said}"):
-        save_review(path, RIGHT)
-    assert path.read_bytes() == before
-
-
-def test_tables_that_contradict_themselves_or_are_none_are_refused_and_repeated_rows_count_once(tmp_path):
+def test_a_damaged_table_is_told_and_nothing_is_written_over_it(tmp_path):
     path = tmp_path / "a.wav.reviews.csv"
     save_review(path, RIGHT)
     header, row = path.read_text().splitlines()
     path.write_text(f"{header}\n{row}\n{row.replace('05:30', '06:30')}\n")
-    assert read_reviews(path) == [RIGHT]
-    contradiction = f"{header}\n\n{row}\n{row.replace(',right,', ',wrong,')}\n".encode()
-    for content, said in (
-        (contradiction, "Received: rows 3 and 4 contradict each other on 1139490 at 2.5 s; keep"),
-        (b"file,start_s\na.wav,1\n", r"must have the columns file, start_s, .*Received: file, start_s"),
-        (b"\xff\xfe\x00", "must be a CSV in UTF-8"),
+    assert read_reviews(path) == [RIGHT], "repeated rows count once"
+    twice = f"\n{row}\n{row.replace(',right,', ',wrong,')}"
+    other = r"row 2: there must be a true_label with .* other, and only then. Received: "
+    for before, after, said in (
+        (",2.500", ",soon", "row 2: start_s must be a number. Received: 'soon'"),
+        (",0.75,", ",nan,", "row 2: score must be a number"),
+        (",right,", ",maybe,", "row 2: verdict must be one of right, wrong, other. Received: 'maybe'"),
+        (",right,", ",other,", f"{other}'' with other"),
+        (",right,", ",right,bat", f"{other}'bat'"),
+        (",7.500", ",2.500", "row 2: a detection must end after it begins. Received: 2.500 to 2.500"),
+        (",2.500", ",-0.1", "row 2: a detection must end after it begins"),
+        (row, twice, ".*Received: rows 3 and 4 contradict each other on 1139490 at 2.5 s; keep"),
+        (",score", "", ".*must have the columns file, start_s, .*Received: file, start_s, end_s, label, m"),
+        (header, "\udcff", r".*must be a CSV in UTF-8"),
     ):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=said):
-            read_reviews(path)
+        damaged = f"{header}\n{row}\n".replace(before, after).encode("utf-8", "surrogateescape")
+        path.write_bytes(damaged)
+        for ask in (read_reviews, lambda path: save_review(path, RIGHT)):
+            with pytest.raises(DataError, match=rf"^{path}: {said}"):
+                ask(path)
+        assert path.read_bytes() == damaged
 
 
 @pytest.fixture
@@ -113,44 +91,42 @@ def folder(tmp_path):
 def test_reviews_below_a_folder_come_with_their_recordings(folder):
     recording, review = folder / "a.wav", replace(RIGHT, file="a.wav")
     save_review(reviews_path(recording), review)
-    assert list(find_reviews(folder.parent)) == [(recording, review)]
+    assert list(store.find_reviews(folder.parent)) == [(recording, review)]
     save_review(folder / "b.wav.reviews.csv", replace(RIGHT, file="b.wav"))
     with pytest.raises(DataError, match=r"the recording must lie beside its reviews. Received: no b\.wav"):
-        list(find_reviews(folder))
+        list(store.find_reviews(folder))
     save_review(folder / "b.wav.reviews.csv", replace(RIGHT, file="c.wav", start_s=0.5))
     with pytest.raises(DataError, match=r"row 2: file must be b\.wav. Received: c\.wav"):
-        list(find_reviews(folder))
+        list(store.find_reviews(folder))
 
 
 def test_reviewed_windows_have_their_place_and_say_only_what_was_said(folder):
     reviews = [replace(x, file="a.wav", end_s=x.start_s + 2) for x in (RIGHT, WRONG, OTHER)]
     reviews.append(replace(reviews[0], start_s=1.0, end_s=7.0))  # an event longer than a clip
-    source = ReviewedSource([(folder / "a.wav", x) for x in reviews], AUDIO, MEL, LABELS)
+    source = store.ReviewedSource([(folder / "a.wav", x) for x in reviews], AUDIO, MEL, LABELS)
     assert source.targets.tolist() == [[1, -1, -1, -1], [0, -1, -1, -1], [-1, 0, 1, -1], [1, -1, -1, -1]]
     samples = soundfile.read(folder / "a.wav", dtype="float32")[0]
     clips = [samples[round(x * 16_000) : round((x + 2) * 16_000)] for x in (2.5, 0.0, 2.5, 3.0)]
     np.testing.assert_array_equal(source.images(np.arange(4)), MelTransform(AUDIO, MEL).images(clips))
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
+def test_a_review_that_cannot_be_used_is_named(folder):
+    path, read = folder / "a.wav.reviews.csv", partial(store.read_reviewed, str(folder), AUDIO, MEL, LABELS)
+    with pytest.raises(DataError, match=rf"Received: {folder}, without any \*\.reviews\.csv"):
+        read()
+    for changed, said in (
         ({"label": "bat"}, "labels of the data set. Received: bat at 2.5 s"),
         ({"start_s": 9.0, "end_s": 11.0}, r"row 2: .*must lie in.*9 to 11 s, after its end"),
         ({"start_s": 5.0, "end_s": 8.1}, r"row 2: .*must lie in.*5 to 8\.1 s, after its end"),
         ({"start_s": 3.0, "end_s": 8.0}, "a reviewed recording must be readable. Received: is not audio"),
-    ],
-)
-def test_a_review_that_cannot_be_used_is_named(folder, changed, said):
-    read = partial(read_reviewed, str(folder), AUDIO, MEL, LABELS)
-    with pytest.raises(DataError, match=rf"Received: {folder}, without any \*\.reviews\.csv"):
-        read()
-    save_review(folder / "a.wav.reviews.csv", replace(RIGHT, file="a.wav", **changed))
-    if "readable" in said:
-        assert len(read()) == 1
-        (folder / "a.wav").write_bytes(b"no sound")
-    with pytest.raises(DataError, match=said):
-        read()
+    ):
+        path.unlink(missing_ok=True)
+        save_review(path, replace(RIGHT, file="a.wav", **changed))
+        if "readable" in said:
+            assert len(read()) == 1
+            (folder / "a.wav").write_bytes(b"no sound")
+        with pytest.raises(DataError, match=said):
+            read()
 
 
 def test_calibration_hears_the_reviews_of_its_own_run(folder, tmp_path, run_command):
