@@ -73,7 +73,7 @@ def test_rows_hold_what_the_schema_promises():
             "common_name": "",
         },
         **{"channel": 1, "start_s": 0.0, "end_s": 5.0, "start_time": datetime(2023, 5, 10, 23, 59, 55)},
-        **{"label": "whtdov", "score": pytest.approx(0.9)},
+        **{"label": "whtdov", "score": pytest.approx(0.9), "occurrence": None},
     }
     assert table.to_pylist() == [row, row | {"channel": 2}]
     late = detect(recording(SCORES), rules(threshold=0.55)).to_pylist()[-1]

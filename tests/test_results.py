@@ -73,9 +73,39 @@ def test_what_was_written_is_read_back_and_the_manifest_has_a_row_for_every_reco
     with manifest.open(newline="", errors="surrogateescape") as file:
         header, *rows = csv.reader(file)
     assert header == list(MANIFEST_COLUMNS)
-    assert rows.pop() == ["bad.wav", "corrupt", "is not audio", "0.000", "", "0", "0", "0", "0.000", "0", ""]
+    assert rows.pop() == [
+        "bad.wav",
+        "corrupt",
+        "is not audio",
+        "0.000",
+        "",
+        "0",
+        "0",
+        "0",
+        "0.000",
+        "0",
+        "",
+        "0",
+        "0",
+        "",
+    ]
     for row, (name, n) in zip(rows, names.items(), strict=True):
-        assert row == [name, "ok", "", f"{5 * n}.000", "", "0", "0", str(n), "0.000", str(n), ""]
+        assert row == [
+            name,
+            "ok",
+            "",
+            f"{5 * n}.000",
+            "",
+            "0",
+            "0",
+            str(n),
+            "0.000",
+            str(n),
+            "",
+            "0",
+            "0",
+            "",
+        ]
 
 
 def test_recordings_are_to_do_that_are_new_or_changed_or_failed(tmp_path):
@@ -164,7 +194,7 @@ def test_what_is_no_folder_of_these_results_is_refused_and_left_as_it_is(tmp_pat
         (whole.replace('"recording"', '"outcom"'), r"journal\.jsonl: line 2 must be an entry"),
         (whole.replace("{", "[", 1), r"journal\.jsonl: line 1 must be an entry"),
         ("", "must begin with its settings"),
-        ('{"format_version": 7, "settings": {}}\n', r"format_version must be 1\. Received: 7"),
+        ('{"format_version": 7, "settings": {}}\n', r"format_version must be 2\. Received: 7"),
     ):
         journal.write_text(text)
         with pytest.raises(KerasBirdsError, match=said):

@@ -53,7 +53,7 @@ TWO = (
     recording(
         "/disk/site/a.wav",
         FROG | {"start_time": datetime(2025, 6, 1, 5, 30, 2, 500_000)},
-        CRICKET | {"channel": 2, "start_s": 1 / 3, "end_s": 5 + 1 / 3, "score": 1.25e-7},
+        CRICKET | {"channel": 2, "start_s": 1 / 3, "end_s": 5 + 1 / 3, "score": 1.25e-7, "occurrence": 0.25},
         seconds=60.25,
     ),
     recording("gone.wav", status="missing", seconds=0.0),
@@ -63,20 +63,20 @@ TWO = (
 """A recording in a folder with two detections, a failed one, one without detections and one at a low rate."""
 BYTES = {
     "detections.csv": (
-        "file,channel,start_s,end_s,start_time,label,scientific_name,common_name,score,model_id\n"
-        "/disk/site/a.wav,0,2.5,7.5,2025-06-01T05:30:02.500,1139490,Lithobates palmipes,Amazon River Frog,0.9,demo-1\n"
-        "/disk/site/a.wav,2,0.333333,5.333333,,47067,Gryllus assimilis,,1.25e-07,demo-1\n"
-        '"b,c.wav",1,0.0,5.0,,noise,,,0.9,demo-1\n'
+        "file,channel,start_s,end_s,start_time,label,scientific_name,common_name,score,model_id,occurrence\n"
+        "/disk/site/a.wav,0,2.5,7.5,2025-06-01T05:30:02.500,1139490,Lithobates palmipes,Amazon River Frog,0.9,demo-1,\n"
+        "/disk/site/a.wav,2,0.333333,5.333333,,47067,Gryllus assimilis,,1.25e-07,demo-1,0.25\n"
+        '"b,c.wav",1,0.0,5.0,,noise,,,0.9,demo-1,\n'
     ),
     "detections.json": (
         '[\n{"file": "/disk/site/a.wav", "channel": 0, "start_s": 2.5, "end_s": 7.5, "start_time": '
         '"2025-06-01T05:30:02.500", "label": "1139490", "scientific_name": "Lithobates palmipes", '
-        '"common_name": "Amazon River Frog", "score": 0.9, "model_id": "demo-1"},\n'
+        '"common_name": "Amazon River Frog", "score": 0.9, "model_id": "demo-1", "occurrence": null},\n'
         '{"file": "/disk/site/a.wav", "channel": 2, "start_s": 0.333333, "end_s": 5.333333, "start_time": null, '
         '"label": "47067", "scientific_name": "Gryllus assimilis", "common_name": "", "score": 1.25e-07, '
-        '"model_id": "demo-1"},\n'
+        '"model_id": "demo-1", "occurrence": 0.25},\n'
         '{"file": "b,c.wav", "channel": 1, "start_s": 0.0, "end_s": 5.0, "start_time": null, "label": "noise", '
-        '"scientific_name": "", "common_name": "", "score": 0.9, "model_id": "demo-1"}\n]\n'
+        '"scientific_name": "", "common_name": "", "score": 0.9, "model_id": "demo-1", "occurrence": null}\n]\n'
     ),
     # Begin and end run on over the files with scores, 60.25 s and 10.5 s; 16 kHz ends at 8 kHz.
     "detections.Table.1.selections.txt": (

@@ -1,6 +1,8 @@
 """What occurs where and when: BirdNET's range model."""
 
+import hashlib
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,24 @@ THRESHOLD = 0.03
 
 WEEKS = 48
 """Of a year, four a month, from 1 to 48."""
+
+
+NO_SPECIES = frozenset(
+    {
+        *(
+            "Dog",
+            "Engine",
+            "Environmental",
+            "Fireworks",
+            "Gun",
+            "Human non-vocal",
+            "Human vocal",
+            "Human whistle",
+        ),
+        *("Noise", "Power tools", "Siren"),
+    }
+)
+"""BirdNET's labels that live nowhere: the range model gives them less than 0.001 everywhere."""
 
 
 class RangeModel:
@@ -59,6 +79,14 @@ class RangeModel:
             x = np.maximum(x @ kernel + bias, 0)
         kernel, bias = self._weights[-1]
         return sigmoid(x @ kernel + bias)
+
+    @cached_property
+    def digest(self) -> str:
+        """By which another model is told from this one."""
+        digest = hashlib.sha256("\n".join(self.labels).encode())
+        for kernel, _ in self._weights:
+            digest.update(np.ascontiguousarray(kernel).tobytes())
+        return digest.hexdigest()
 
     @classmethod
     def read_tflite(cls, path: str | Path, labels: LabelSet) -> "RangeModel":

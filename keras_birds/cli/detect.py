@@ -14,10 +14,12 @@ from keras_birds.cli.options import (
     EXISTING_FILE,
     NEW_FOLDER,
     ModelChoice,
+    PlaceChoice,
     RulesChoice,
     find_files,
     inputs_argument,
     model_options,
+    place_options,
     ray_option,
     rules_options,
     score_options,
@@ -46,6 +48,8 @@ _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
 @model_options
 @score_options
 @rules_options
+@place_options
+@click.option("--sites", type=EXISTING_FILE, help="Many places: a CSV with pattern, latitude and longitude.")
 @click.option("--top-k", type=COUNT, help="Keep at most so many labels of each window. [default: all]")
 @click.option(
     "--smooth",
@@ -78,6 +82,8 @@ def detect(
     model: ModelChoice,
     score: "ScoreOptions",
     rules: RulesChoice,
+    place: PlaceChoice,
+    sites: Path | None,
     formats: tuple[str, ...],
     per_recording: bool,
     keep_scores: bool,
@@ -94,6 +100,8 @@ def detect(
     keras-birds detect /mnt/disk --out results --threshold 0.5 --species birds.txt --merge
     find . -name '*.flac' -print0 | keras-birds detect - --out results
     keras-birds detect s3://bucket/season1/ --out results
+    keras-birds detect /mnt/disk --out results --lat 37.0 --lon -6.4    # what occurs there
+    keras-birds detect /mnt/disk --out results --sites sites.csv
     keras-birds detect /shared/season1 --out results --ray auto   # on a cluster
 
     One answer for each recording: keras-birds predict.
@@ -104,9 +112,13 @@ def detect(
     others go on. What was found in recordings that are out of reach when the command runs again stays.
 
     \b
+    sites.csv      pattern,latitude,longitude: a folder, folders in a row or a file's name,
+                   with * and ?; of several that fit a recording the first counts
+
+    \b
     manifest.csv   a row for every recording: status, reason, seconds read, ...
     detections.*   file,channel,start_s,end_s,start_time,label,scientific_name,
-                   common_name,score,model_id; or as Raven, Audacity, Kaleidoscope,
+                   common_name,score,model_id,occurrence; or as Raven, Audacity, Kaleidoscope,
                    BirdNET and BirdCLEF write them
     summary.csv    each recording's labels: max, mean of the top 2, windows
     activity.csv   detections by label and hour of day, and activity.png
@@ -126,7 +138,7 @@ def detect(
 
     files, gone = find_files(inputs, may_be_gone=(out / JOURNAL).is_file())
     classifier = model.load()
-    read = rules.read(classifier.labels, **other_rules)
+    read = rules.read(classifier.labels, occurrence=place.read(classifier, sites=sites), **other_rules)
     keep_scores = keep_scores or "birdclef" in formats
     settings = result_settings(classifier, score, read, keep_scores)
     with (
@@ -171,6 +183,7 @@ class _Counter:
 
     def __init__(self, results: "Results", total: int, bar: "Progress"):
         self.scored = self.failed = self.gone = self.detections = 0
+        self.unlikely = self.no_site = self.whole_year = 0
         self._results, self._total, self._bar, self._scored_s = results, total, bar, 0.0
         self._began = self._told_at = time.monotonic()
         self._task = bar.add_task("", total=total)
@@ -182,13 +195,19 @@ class _Counter:
 
     def add(self, recording: "RecordingStatus") -> None:
         """Takes what became of a recording."""
+        from keras_birds.results.occurrence import WHOLE_YEAR
         from keras_birds.results.report import describe_problem
+        from keras_birds.results.results import NO_SITE
 
         is_scored = not (recording.not_seen or recording.failed)
         self.gone += bool(recording.not_seen)
         self.failed += recording.failed and not recording.not_seen
         self.scored += is_scored
         self.detections += is_scored * recording.detections
+        if is_scored and recording.place:
+            self.unlikely += recording.unlikely
+            self.no_site += recording.place == NO_SITE
+            self.whole_year += recording.week == WHOLE_YEAR
         if problem := describe_problem(recording):
             self._bar.console.print(problem, soft_wrap=True)
         self._show()
@@ -201,8 +220,18 @@ class _Counter:
         text = f"{self._total} recordings: {', '.join(parts)}"
         if self.scored:
             spent_s = time.monotonic() - self._began
-            text += f"; {self.detections} new detections; {self._speed()}; {spent_s:.1f} s in all"
+            text += f"; {self.detections} new detections{self._left_out()}; {self._speed()}; {spent_s:.1f} s in all"
         return text
+
+    def _left_out(self) -> str:
+        parts = []
+        if self.unlikely:
+            parts.append(f"{self.unlikely} left out as unlikely where and when they were recorded")
+        if self.whole_year:
+            parts.append(f"{self.whole_year} of the recordings tell no date: the whole year counts there")
+        if self.no_site:
+            parts.append(f"{self.no_site} of the recordings match no site: every label counts there")
+        return "".join(f"; {x}" for x in parts)
 
     def _speed(self) -> str:
         spent_s = max(1e-3, time.monotonic() - self._began)

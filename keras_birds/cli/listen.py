@@ -12,11 +12,13 @@ import click
 
 from keras_birds.cli.options import (
     COUNT,
+    PlaceChoice,
     RulesChoice,
     calibrated_option,
     choice_option,
     model_path,
     overlap_option,
+    place_options,
     rules_options,
 )
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--device", metavar="NAME|NUMBER", help="Microphone to hear. [default: the system's]")
 @overlap_option
 @rules_options
+@place_options
 @calibrated_option
 @choice_option("--format", ("text", "json"), "Lines for people or for programs.", "fmt")
 def listen(
@@ -51,6 +54,7 @@ def listen(
     device: str | None,
     overlap_s: float,
     rules: RulesChoice,
+    place: PlaceChoice,
     calibrated: bool,
     fmt: str,
 ) -> None:
@@ -59,6 +63,7 @@ def listen(
     \b
     keras-birds listen                                             # the microphone; Ctrl-C ends
     arecord -f S16_LE -r 48000 -c 1 -t raw | keras-birds listen - --rate 48000
+    keras-birds listen --lat 37.0 --lon -6.4                       # what occurs there at this time of the year
     ffmpeg -i rtsp://... -f wav - | keras-birds listen - --overlap 2.5
     keras-birds listen - --format json < recording.wav             # any WAV, as fast as it can be scored
 
@@ -76,6 +81,7 @@ def listen(
         raise click.UsageError("--rate is for samples on stdin: pass - as well")
     classifier = load(model, calibrated=calibrated)
     read = rules.read(classifier.labels)
+    occurrence = place.read(classifier)
     thresholds = np.where(read.species, np.asarray(read.thresholds, np.float32), np.inf)
     with ExitStack() as stack:
         if source is None:
@@ -94,10 +100,12 @@ def listen(
         with suppress(KeyboardInterrupt):
             sound = resampled(map(mix, buffer), rate_hz, classifier.audio.sample_rate_hz, 1)
             for window in heard(classifier, sound, overlap_s, thresholds):
-                count += len(window.detections)
                 heard_s = window.end_s
+                presence = occurrence.of("-", datetime.now()) if occurrence else None
                 for x in window.detections:
-                    click.echo(_line(window, x, began, fmt))
+                    if presence is None or presence.allowed[classifier.labels.index(x.label.name)]:
+                        count += 1
+                        click.echo(_line(window, x, began, fmt))
                 sys.stdout.flush()
     lost = f", {buffer.lost_s:.1f} s lost" if buffer.lost_s else ""
     click.echo(f"Heard {heard_s:.1f} s: {count} detection{'s' * (count != 1)}{lost}", err=True)

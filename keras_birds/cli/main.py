@@ -25,6 +25,7 @@ _COMMANDS = {
     "app": ("app:app", "Hear, see and check recordings in the browser."),
     "listen": ("listen:listen", "Name animals as they call, from a microphone or a stream."),
     "export": ("export:export", "Write a model as one file that other programs run."),
+    "species": ("species:species", "Tell which species may occur at a place in a week of the year."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
 }
 

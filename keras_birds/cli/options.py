@@ -1,7 +1,7 @@
 """Options that several commands share, and what they become."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from keras_birds.inference.classifier import Classifier
     from keras_birds.inference.scorer import ScoreOptions
     from keras_birds.labels import LabelSet
+    from keras_birds.models.ensemble import Ensemble
     from keras_birds.results.detections import DetectionRules
+    from keras_birds.results.occurrence import Occurrence
 
 Command = Callable[..., Any]
 
@@ -233,8 +235,7 @@ class RulesChoice:
         if self.species is not None:
             chosen, unknown = read_species(self.species, labels, self.strict_species)
             if unknown:
-                more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-                warn(str(self.species), f"the model doesn't know {', '.join(unknown[:10])}{more}; left out")
+                warn(str(self.species), f"the model doesn't know {_some(unknown)}; left out")
         return DetectionRules.of(labels, self.threshold, chosen, **others)
 
 
@@ -253,6 +254,76 @@ def rules_options(command: Command) -> Command:
     )
 
 
+@dataclass(frozen=True)
+class PlaceChoice:
+    """What `place_options` say."""
+
+    lat: float | None
+    lon: float | None
+    week: int | None
+    least: float | None
+
+    @property
+    def degrees(self) -> tuple[float, float] | None:
+        """Latitude and longitude, if they are given; a `UsageError` if only one of them is."""
+        if self.lat is None and self.lon is None:
+            return None
+        if self.lat is None or self.lon is None:
+            received = f"--lat {self.lat:g}" if self.lon is None else f"--lon {self.lon:g}"
+            raise click.UsageError(f"--lat and --lon must be given together. Received: {received} alone")
+        return self.lat, self.lon
+
+    def read(
+        self, ensemble: "Ensemble", files: Sequence[str] = (), sites: Path | None = None
+    ) -> "Occurrence | None":
+        """Loads the range model for one place or many; `None` if no place is given.
+
+        Told are labels that it doesn't know, and how many of some recordings tell no date.
+        """
+        from keras_birds.results.occurrence import THRESHOLD, Occurrence, Site, find_range_model, read_sites
+        from keras_birds.results.recording_time import start_time
+
+        degrees = self.degrees
+        if degrees and sites:
+            raise click.UsageError("--sites says where recordings were made: leave out --lat and --lon")
+        if degrees:
+            places: Sequence[Site] = [Site("*", *degrees)]
+        elif sites:
+            places = read_sites(sites)
+        else:
+            for option, value in (("--week", self.week), ("--occurrence", self.least)):
+                if value is not None:
+                    raise click.UsageError(f"{option} needs a place: pass --lat and --lon as well")
+            return None
+        path = ensemble.engines[0].path
+        least = THRESHOLD if self.least is None else self.least
+        found = Occurrence(ensemble.labels, find_range_model(path), places, self.week, least)
+        if found.unknown:
+            rule = f"the range model doesn't know {len(found.unknown)} of {len(ensemble.labels)} labels"
+            warn(str(path), f"{rule}, which are never left out: {_some(found.unknown)}")
+        undated = sum(start_time(x) is None for x in files) if self.week is None else 0
+        if undated:
+            said = f"{undated} of {len(files)} names tell no date: what occurs at any time of the year counts there"
+            click.echo(said, err=True)
+        return found
+
+
+def place_options(command: Command) -> Command:
+    """Adds `--lat`, `--lon`, `--week` and `--occurrence`; the command gets a `PlaceChoice` as `place`."""
+    north = "Where it was recorded, degrees north: leave out labels that don't occur there (BirdNET's range model)."
+    week = "When: 1 to 48, four a month. [default: by the date in the names of files, else the whole year]"
+    least = "The least probability of occurrence that a label needs. [default: 0.03]"
+    return _bundled(
+        command,
+        "place",
+        PlaceChoice,
+        click.option("--lat", type=click.FloatRange(-90, 90), metavar="DEGREES", help=north),
+        click.option("--lon", type=click.FloatRange(-180, 180), metavar="DEGREES", help="Degrees east."),
+        click.option("--week", type=click.IntRange(1, 48), help=week),
+        click.option("--occurrence", "least", type=SHARE, metavar="P", help=least),
+    )
+
+
 def _describe_choice(classifier: "Classifier") -> str:
     from keras_birds.models.find import bundled_name
     from keras_birds.run_layout import RUNS_DIR
@@ -262,6 +333,10 @@ def _describe_choice(classifier: "Classifier") -> str:
         return f"Model: {classifier.model_id}"
     about = f"{len(classifier.labels)} labels, licence {engine.metadata.licence}; `keras-birds info {name}` says more"
     return f"Model: {name}, bundled, as there is no trained run in {RUNS_DIR}/: {about}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def find_files(inputs: tuple[str, ...], may_be_gone: bool = False) -> tuple[list[str], list[str]]:

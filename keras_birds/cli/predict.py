@@ -14,18 +14,23 @@ from keras_birds.cli.options import (
     COUNT,
     NEW_FILE,
     ModelChoice,
+    PlaceChoice,
     check_folder_of,
     choice_option,
     find_files,
     inputs_argument,
     model_options,
+    place_options,
     score_options,
     strict_option,
 )
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_birds.inference.scorer import ScoreOptions
+    from keras_birds.results.occurrence import Occurrence
 
 _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
 
@@ -34,6 +39,7 @@ _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
 @inputs_argument
 @model_options
 @score_options
+@place_options
 @click.option("--top-k", type=COUNT, default=5, help="How many labels to give for each recording.")
 @choice_option(
     "--aggregate",
@@ -62,6 +68,7 @@ def predict(
     inputs: tuple[str, ...],
     model: ModelChoice,
     score: "ScoreOptions",
+    place: PlaceChoice,
     top_k: int,
     method: str,
     figure: Path | None,
@@ -77,6 +84,7 @@ def predict(
     keras-birds predict clip.wav --model runs/all --figure clip.png
     keras-birds predict recordings/ --aggregate max --out answers.csv
     keras-birds predict 'plots/*/2025*.wav' --format json
+    keras-birds predict clip.ogg --lat 37.0 --lon -6.4 --week 19   # what occurs there in May
     keras-birds predict stereo.wav --channel 2 --frames where.csv
 
     All detections, with their times, of a disk of recordings: keras-birds detect.
@@ -96,10 +104,10 @@ def predict(
     fmt = _check(out, fmt, figure, frames, model, score)
     files, _ = find_files(inputs)
     if figure is not None and len(files) > 1:
-        raise click.BadParameter(
-            f"draws one recording. Received: {len(files)} recordings", param_hint="--figure"
-        )
+        rule = f"draws one recording. Received: {len(files)} recordings"
+        raise click.BadParameter(rule, param_hint="--figure")
     classifier = model.load()
+    occurrence = place.read(classifier, files)
     if frames is not None:
         classifier.frame_engines()
     from keras_birds.cli.reporting import progress_bar, watched
@@ -120,7 +128,8 @@ def predict(
         for scored in watched(scores, model):
             if problem := describe_problem(scored.recording):
                 bar.console.print(problem, soft_wrap=True)
-            prediction = answer(scored, classifier.labels, method, top_k)
+            allowed = _allowed(occurrence, scored.recording.file)
+            prediction = answer(scored, classifier.labels, method, top_k, allowed)
             for sink in sinks:
                 sink.add(prediction)
             failed += scored.recording.failed
@@ -138,6 +147,13 @@ def predict(
     if failed:
         click.echo(f"{failed} of {len(files)} files failed.", err=True)
     return int(bool(failed) and strict)
+
+
+def _allowed(occurrence: "Occurrence | None", file: str) -> "np.ndarray | None":
+    from keras_birds.results.recording_time import start_time
+
+    presence = occurrence.of(file, start_time(file)) if occurrence else None
+    return presence.allowed if presence else None
 
 
 def _check(

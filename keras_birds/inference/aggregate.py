@@ -28,11 +28,28 @@ class Prediction:
     top: tuple[RankedLabel, ...] = ()
 
 
-def answer(scored: RecordingScores, labels: LabelSet, method: str = "mean", top_k: int = 5) -> Prediction:
-    """The most probable labels of a recording, at most `top_k`, over all its windows; `method` as for `aggregate`."""
-    scores = scored.scores
-    top = top_labels(labels, aggregate(scores, method), top_k) if len(scores) else ()
-    return Prediction(scored.recording, top)
+def answer(
+    scored: RecordingScores,
+    labels: LabelSet,
+    method: str = "mean",
+    top_k: int = 5,
+    allowed: np.ndarray | None = None,
+) -> Prediction:
+    """The most probable labels of a recording, at most `top_k`, over all its windows.
+
+    Args:
+        scored: the recording.
+        labels: of the model.
+        method: as for `aggregate`.
+        top_k: how many.
+        allowed: whether each may be in the answer, `[label]`; `None` for all.
+    """
+    if not len(scored.scores):
+        return Prediction(scored.recording)
+    scores = aggregate(scored.scores, method)
+    if allowed is not None:
+        scores, top_k = np.where(allowed, scores, -1), min(top_k, int(allowed.sum()))
+    return Prediction(scored.recording, top_labels(labels, scores, top_k))
 
 
 def aggregate(scores: np.ndarray, method: str = "mean") -> np.ndarray:

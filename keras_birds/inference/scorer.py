@@ -41,6 +41,9 @@ class RecordingStatus:
         windows: how many were scored, over all channels.
         unscored_s: length of a last partial window under 1 s that was dropped.
         detections: rows that it has in the tables.
+        place: where it was made, latitude and longitude; empty where nobody asked.
+        week: of the 48 in which it was made; -1 for the whole year, 0 where nobody asked.
+        unlikely: scores that are no detections since the label is unlikely where and when it was made.
         size_bytes: of the file when it was read; -1 where unknown.
         mtime_ns: of the file when it was read; -1 where unknown.
         not_seen: why the last run over a folder of results didn't see it; what an earlier one found in it stays.
@@ -56,6 +59,9 @@ class RecordingStatus:
     windows: int = 0
     unscored_s: float = 0.0
     detections: int = 0
+    place: str = ""
+    week: int = 0
+    unlikely: int = 0
     size_bytes: int = -1
     mtime_ns: int = -1
     not_seen: str = ""

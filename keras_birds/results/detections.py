@@ -12,6 +12,7 @@ from keras_birds.csv_table import read_records
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import LabelSet
+from keras_birds.results.occurrence import Occurrence, Presence
 from keras_birds.results.recording_time import check_time_pattern, start_time
 from keras_birds.text import storable
 
@@ -39,6 +40,7 @@ class DetectionRules:
         smooth_windows: scores become the mean over so many neighbouring windows, an odd number; 1 changes nothing.
         merge: whether windows of the same label that touch or overlap become one event with the highest score.
         time_pattern: how names tell when a recording began, as `recording_time.start_time` has it.
+        occurrence: which labels may occur where and when a recording was made; `None` for all everywhere.
     """
 
     thresholds: tuple[float, ...]
@@ -47,6 +49,7 @@ class DetectionRules:
     smooth_windows: int = 1
     merge: bool = False
     time_pattern: str | None = None
+    occurrence: Occurrence | None = None
 
     @classmethod
     def of(
@@ -80,6 +83,12 @@ class DetectionRules:
             check_time_pattern(rules.time_pattern)
         return rules
 
+    def presence(self, file: str) -> Presence | None:
+        """What may occur where and when a recording was made; `None` where that isn't asked for or no site has it."""
+        if self.occurrence is None:
+            return None
+        return self.occurrence.of(file, start_time(file, self.time_pattern))
+
 
 @cache
 def detection_schema() -> "pa.Schema":
@@ -93,6 +102,7 @@ def detection_schema() -> "pa.Schema":
     scientific_name, common_name   empty where the model doesn't know
     score           probability
     model_id        which model
+    occurrence      probability that the label occurs where and when the recording was made, where that was asked for
     """
     import pyarrow as pa
 
@@ -100,8 +110,10 @@ def detection_schema() -> "pa.Schema":
         **{"file": pa.string(), "channel": pa.int16(), "start_s": pa.float64(), "end_s": pa.float64()},
         **{"start_time": pa.timestamp("ms"), "label": pa.string(), "scientific_name": pa.string()},
         **{"common_name": pa.string(), "score": pa.float32(), "model_id": pa.string()},
+        "occurrence": pa.float32(),
     }
-    return pa.schema([pa.field(name, x, nullable=name == "start_time") for name, x in types.items()])
+    nullable = ("start_time", "occurrence")
+    return pa.schema([pa.field(name, x, nullable=name in nullable) for name, x in types.items()])
 
 
 def _read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
@@ -194,19 +206,21 @@ def detect(
     Yields:
         Tables of `detection_schema`, their texts as dictionaries; at least one.
     """
-    scores = _smoothed(found, rules)
+    scores, presence = _smoothed(found, rules), rules.presence(found.recording.file)
+    wanted = _wanted(rules, presence)
     for first in range(0, max(1, len(scores)), _WINDOWS_AT_ONCE):
         part = slice(first, first + _WINDOWS_AT_ONCE)
         if rules.merge:  # an event may be as long as the recording
             part = slice(None)
-        window, label = np.nonzero(_chosen(scores[part], rules))
+        window, label = np.nonzero(_chosen(scores[part], rules, wanted))
         columns = [x[part][window] for x in (found.start_s, found.end_s, found.channel)]
         columns += [label, scores[part][window, label]]
         if rules.merge:
             columns = _merge(columns)
         start_s, _, channel, label, score = columns
         order = np.lexsort((label, -score, channel, start_s))
-        yield _as_table(found, [x[order] for x in columns], labels, rules, model_id)
+        likely = None if presence is None else presence.probabilities[label[order]]
+        yield _as_table(found, [x[order] for x in columns], likely, labels, rules, model_id)
         if rules.merge:
             return
 
@@ -221,10 +235,27 @@ def _smoothed(found: RecordingScores, rules: DetectionRules) -> np.ndarray:
     return scores
 
 
-def _chosen(scores: np.ndarray, rules: DetectionRules) -> np.ndarray:
-    chosen = (scores >= np.asarray(rules.thresholds, np.float32)) & np.asarray(rules.species)
+def count_unlikely(found: RecordingScores, rules: DetectionRules) -> int:
+    """How many scores, a label of a window each, are no detections only because of where and when they are from."""
+    presence = rules.presence(found.recording.file)
+    if presence is None:
+        return 0
+    left_out = np.flatnonzero(np.asarray(rules.species) & ~presence.allowed)
+    least = np.asarray(rules.thresholds, np.float32)[left_out]
+    scores = _smoothed(found, rules)
+    parts = (scores[k : k + _WINDOWS_AT_ONCE, left_out] for k in range(0, len(scores), _WINDOWS_AT_ONCE))
+    return sum(int((x >= least).sum()) for x in parts)
+
+
+def _wanted(rules: DetectionRules, presence: Presence | None) -> np.ndarray:
+    species = np.asarray(rules.species)
+    return species if presence is None else species & presence.allowed
+
+
+def _chosen(scores: np.ndarray, rules: DetectionRules, wanted: np.ndarray) -> np.ndarray:
+    chosen = (scores >= np.asarray(rules.thresholds, np.float32)) & wanted
     if rules.top_k is not None and rules.top_k < scores.shape[1]:
-        allowed = np.where(rules.species, scores, -1)
+        allowed = np.where(wanted, scores, -1)
         worse = np.argsort(-allowed, axis=1, kind="stable")[:, rules.top_k :]
         np.put_along_axis(chosen, worse, False, axis=1)
     return chosen
@@ -246,7 +277,12 @@ def _merge(columns: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _as_table(
-    found: RecordingScores, columns: list[np.ndarray], labels: LabelSet, rules: DetectionRules, model_id: str
+    found: RecordingScores,
+    columns: list[np.ndarray],
+    likely: np.ndarray | None,
+    labels: LabelSet,
+    rules: DetectionRules,
+    model_id: str,
 ) -> "pa.Table":
     import pyarrow as pa
 
@@ -270,6 +306,7 @@ def _as_table(
         *(texts(same, [storable(found.recording.file)]), channel.astype(np.int16)),
         *(start_s.astype(np.float64), end_s.astype(np.float64), times),
         *(*names, score.astype(np.float32), texts(same, [model_id])),
+        pa.nulls(len(label), pa.float32()) if likely is None else pa.array(likely, from_pandas=True),
     ]
     return pa.table(values, detection_schema().names)
 
@@ -283,7 +320,8 @@ def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -
     import pyarrow as pa
 
     scores = _smoothed(found, rules)
-    counts = _chosen(scores, rules).sum(axis=0)
+    wanted = _wanted(rules, rules.presence(found.recording.file))
+    counts = _chosen(scores, rules, wanted).sum(axis=0)
     best = (
         -np.partition(-scores, min(1, len(scores) - 1), axis=0)[:2]
         if len(scores)

@@ -19,7 +19,7 @@ from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
 
 JOURNAL = "journal.jsonl"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from keras_birds.errors import DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
 from keras_birds.labels import LabelSet
 from keras_birds.models.ensemble import Ensemble
-from keras_birds.results.detections import DetectionRules, detect, summarise
+from keras_birds.results.detections import DetectionRules, count_unlikely, detect, summarise
 from keras_birds.results.journal import Entry, Journal
 from keras_birds.results.shards import ShardReader, ShardWriter
 from keras_birds.results.writers.files import new_text
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 MANIFEST_COLUMNS = (
     *("file", "status", "reason", "seconds", "seconds_expected", "sample_rate_hz", "channels"),
-    *("windows", "unscored_s", "detections", "not_seen"),
+    *("windows", "unscored_s", "detections", "place", "week", "unlikely", "not_seen"),
 )
+NO_SITE = "no site"
+"""In place of where a recording was made."""
 NOT_NAMED = "not among the recordings of this run"
 _KINDS = ("detections", "summary", "scores")
 _SHARD_S = 20.0
@@ -139,11 +141,21 @@ class Results:
         if self._keep_scores:
             score_rows = len(scored.scores)
             self._write("scores", _score_table(scored, self._labels))
-        recording = replace(recording, detections=detections)
+        recording = replace(recording, detections=detections, **self._where_and_when(scored))
         self._waiting.append(Entry(recording, self._next, len(summary), score_rows))
         if self._waiting_bytes > _SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
             self.flush()
         return recording
+
+    def _where_and_when(self, scored: RecordingScores) -> dict[str, Any]:
+        """What the rules know of where and when a recording was made, as fields of its status."""
+        if self.rules.occurrence is None:
+            return {}
+        found = self.rules.presence(scored.recording.file)
+        if found is None:
+            return {"place": NO_SITE}
+        place = f"{found.latitude:g}, {found.longitude:g}"
+        return {"place": place, "week": found.week, "unlikely": count_unlikely(scored, self.rules)}
 
     def _write(self, kind: str, table: "pa.Table") -> None:
         self._writers[kind].write(table)
@@ -257,9 +269,10 @@ def result_settings(
         "overlap_s": options.overlap_s,
         "channel": options.channel,
         "keep_scores": keep_scores,
-        **asdict(rules),
+        **{x.name: getattr(rules, x.name) for x in fields(rules) if x.name != "occurrence"},
         "thresholds": rules.thresholds if len(set(rules.thresholds)) > 1 else rules.thresholds[0],
         "species": "all" if all(rules.species) else chosen,
+        **({} if rules.occurrence is None else rules.occurrence.settings),
     }
 
 

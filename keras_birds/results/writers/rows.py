@@ -24,6 +24,7 @@ class Detection(NamedTuple):
     common_name: str
     score: float
     model_id: str
+    occurrence: float | None
 
     @property
     def scientific(self) -> str:

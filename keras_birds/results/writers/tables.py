@@ -44,23 +44,27 @@ def write_csv(recordings: "Recordings", stream: TextIO) -> None:
     """Comma-separated, with a header; quoted where a name needs it.
 
     Seconds have at most 6 decimals, scores 6 significant digits; `start_time` is like `2025-06-01T05:30:00.000`,
-    or empty.
+    or empty, and so is `occurrence`.
     """
     writer = csv_writer(stream)
     writer.writerow(Detection._fields)
     for recording, batches in recordings:
         for x in detections(recording, batches):
             times = {"start_s": decimal(x.start_s), "end_s": decimal(x.end_s), "start_time": _iso(x)}
-            writer.writerow((x._asdict() | times | {"score": six_digits(x.score)}).values())
+            likely = "" if x.occurrence is None else six_digits(x.occurrence)
+            digits = {"score": six_digits(x.score), "occurrence": likely}
+            writer.writerow((x._asdict() | times | digits).values())
 
 
 def write_json(recordings: "Recordings", stream: TextIO) -> None:
-    """One list, an object a line; values as in CSV, but `start_time` is null where it isn't known."""
+    """One list, an object a line; values as in CSV, but `start_time` and `occurrence` are null where they
+    aren't known."""
     before = "[\n"
     for recording, batches in recordings:
         for x in detections(recording, batches):
             times = {"start_s": round(x.start_s, 6), "end_s": round(x.end_s, 6), "start_time": _iso(x)}
-            row = x._asdict() | times | {"score": float(six_digits(x.score))}
+            likely = None if x.occurrence is None else float(six_digits(x.occurrence))
+            row = x._asdict() | times | {"score": float(six_digits(x.score)), "occurrence": likely}
             stream.write(before + json.dumps(row, ensure_ascii=False))
             before = ",\n"
     stream.write("[]\n" if before == "[\n" else "\n]\n")

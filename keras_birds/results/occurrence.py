@@ -1,0 +1,248 @@
+"""Where and when recordings were made, and how probable it is that each label occurs there then."""
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_birds.audio.remote import is_url
+from keras_birds.birdnet.range_model import FILE, NO_SPECIES, THRESHOLD, WEEKS, RangeModel
+from keras_birds.csv_table import read_records
+from keras_birds.errors import ConfigError, DataError, ModelError
+from keras_birds.labels import LabelSet
+from keras_birds.models.library import added_models
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.run_layout import METADATA
+
+WHOLE_YEAR = -1
+"""In place of a week: of recordings whose names tell no date."""
+
+SITE_COLUMNS = ("pattern", "latitude", "longitude")
+"""Of a table of sites."""
+
+_KEPT = 1024  # places and weeks, 33 KB each of 6,522 labels
+
+
+def week_of(day: date) -> int:
+    """The week of a date, 1 to 48, four a month: `4 * (month - 1) + min(4, 1 + (day - 1) // 7)`.
+
+    Weeks begin on the 1st, 8th, 15th and 22nd, as in eBird's bar charts, of which BirdNET's range model learnt, and as
+    BirdNET-Analyzer counts its `--week` (four a month). birdnetlib makes `ceil(48 * day_of_year / days_of_year)` of its
+    `date`, which is a week more or less on some days.
+    """
+    return 4 * (day.month - 1) + min(4, 1 + (day.day - 1) // 7)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place, and which recordings are from there.
+
+    Args:
+        pattern: of a recording's path: a folder, folders in a row or its name; `*` stands for any text within one of
+            them, `?` for a character.
+        latitude: degrees north, -90 to 90.
+        longitude: degrees east, -180 to 180.
+
+    Raises:
+        ConfigError: if there is no such place.
+    """
+
+    pattern: str
+    latitude: float
+    longitude: float
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("latitude", self.latitude, 90), ("longitude", self.longitude, 180)):
+            if not (math.isfinite(value) and abs(value) <= most):
+                raise ConfigError(f"A {name} must be from -{most} to {most} degrees. Received: {value:g}")
+
+    def has(self, file: str) -> bool:
+        """Whether a recording, a path or a URL, is from there."""
+        path = file.partition("?")[0] if is_url(file) else file.replace(os.sep, "/")
+        return self._regex.search(path) is not None
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        text = self.pattern.replace(os.sep, "/").removeprefix("./").rstrip("/")
+        inner = re.escape(text).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+        return re.compile(("^" if text.startswith("/") else "(?:^|/)") + inner + "(?:/|$)")
+
+
+def read_sites(path: Path) -> tuple[Site, ...]:
+    """Reads a CSV with `SITE_COLUMNS`; of several patterns that fit a recording, the first counts.
+
+    Raises:
+        DataError: naming the row, if the table can't be read or used, or has none.
+    """
+    sites = []
+    for row, cells in read_records(path, SITE_COLUMNS, "sites"):
+        pattern, *degrees = (cells[x].strip() for x in SITE_COLUMNS)
+        if not pattern.strip("/"):
+            raise DataError(
+                f"{path}: row {row}: a site must have a pattern. Received: none. * is every recording"
+            )
+        try:
+            sites.append(Site(pattern, *map(float, degrees)))
+        except ConfigError as error:
+            raise DataError(f"{path}: row {row}: {error}") from None
+        except ValueError:
+            raise DataError(
+                f"{path}: row {row}: latitude and longitude must be numbers of degrees. Received: "
+                f"{', '.join(degrees)}"
+            ) from None
+    if not sites:
+        raise DataError(f"{path}: sites must have at least one row. Received: none")
+    return tuple(sites)
+
+
+class Presence(NamedTuple):
+    """What may occur where and when a recording was made: place and week, and by label `[label]`."""
+
+    latitude: float
+    longitude: float
+    week: int
+    probabilities: np.ndarray
+    """float32; NaN of labels that always stay."""
+    allowed: np.ndarray
+    """Whether it may be detected, bool."""
+
+
+class Occurrence:
+    """Tells of recordings which labels may occur where and when they were made; in the time that a look-up takes.
+
+    Labels are matched to the range model's by their names, then by scientific names. What is no species (BirdNET's
+    engines, voices, dogs and noises) and what the range model doesn't know always stays.
+
+    Args:
+        labels: of the model that scores.
+        model: of ranges.
+        sites: where recordings were made.
+        week: 1 to 48, of all recordings, or -1 for the whole year; `None` for the week in which each began.
+        least: probability of occurrence that a label needs.
+
+    Raises:
+        ConfigError: if there is no such week or probability.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSet,
+        model: RangeModel,
+        sites: Sequence[Site],
+        week: int | None = None,
+        least: float = THRESHOLD,
+    ):
+        if week is not None and week != WHOLE_YEAR and not 1 <= week <= WEEKS:
+            raise ConfigError(f"--week must be from 1 to {WEEKS}. Received: {week}")
+        if not 0 <= least <= 1:
+            raise ConfigError(f"--occurrence must be from 0 to 1. Received: {least:g}")
+        self._model, self._sites, self._week, self._least = model, tuple(sites), week, least
+        self._columns = np.array(list(_columns(labels, model.labels)))
+        self.unknown = [x.name for x, column in zip(labels.items, self._columns, strict=True) if column == -1]
+        """Labels that the range model doesn't know."""
+        self._at = lru_cache(_KEPT)(self._compute)
+        self._site_of = lru_cache(1)(lambda file: next((x for x in self._sites if x.has(file)), None))
+
+    def of(self, file: str, began: datetime | None) -> Presence | None:
+        """What may occur where and when a recording was made; `None` if no site has it.
+
+        Args:
+            file: the recording, as sites have it.
+            began: when it began; the whole year counts where that isn't known.
+        """
+        site = self._site_of(file)
+        if site is None:
+            return None
+        week = self._week
+        if week is None:
+            week = WHOLE_YEAR if began is None else week_of(began)
+        return self._at(site.latitude, site.longitude, week)
+
+    def _compute(self, latitude: float, longitude: float, week: int) -> Presence:
+        # The model would see a gap of some percent between the two names of the date line.
+        east = -180.0 if longitude == 180 else longitude
+        found = self._model(latitude, east, week)[0]
+        known = self._columns >= 0
+        probabilities = np.where(known, found[np.where(known, self._columns, 0)], np.float32(np.nan))
+        return Presence(latitude, longitude, week, probabilities, ~(probabilities < self._least))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that it depends on, as plain data."""
+        return {
+            "places": [[x.pattern, x.latitude, x.longitude] for x in self._sites],
+            "week": self._week,
+            "occurrence": self._least,
+            "range_model": self._model.digest,
+        }
+
+
+_NO_SPECIES, _UNKNOWN = -2, -1
+
+
+def _columns(labels: LabelSet, known: LabelSet) -> Iterator[int]:
+    """Of each label the range model's column, or why it has none."""
+    nowhere = {x.casefold() for x in NO_SPECIES}
+    places = {x: k for k, x in enumerate(map(str.casefold, known)) if x not in nowhere}
+    for x in labels.items:
+        names = [y.casefold() for y in (x.name, x.scientific_name) if y]
+        if x.name.casefold() in nowhere or (x.scientific_name and x.scientific_name == x.common_name):
+            yield _NO_SPECIES
+        else:
+            yield next((places[y] for y in names if y in places), _UNKNOWN)
+
+
+def find_range_model(model: Path | None = None) -> RangeModel:
+    """Loads the range model beside a model's file, else that of the models that were added.
+
+    Raises:
+        ModelError: if there is none; it says how to get one.
+    """
+    return RangeModel.load(_range_folder(model))
+
+
+def species_at(
+    latitude: float, longitude: float, week: int, least: float | None = None
+) -> list[tuple[str, str, float]]:
+    """Scientific name, common name and probability of each species that may occur there then, the likeliest first.
+
+    Args:
+        latitude: degrees north.
+        longitude: degrees east.
+        week: 1 to 48, or -1 for the whole year.
+        least: probability that is told; `None` for the usual one.
+
+    Raises:
+        ModelError: if no model with a range model was added.
+        ConfigError: if there is no such place, week or probability.
+    """
+    folder = _range_folder()
+    labels = ModelMetadata.read_json(folder / METADATA).labels
+    site = Site("*", latitude, longitude)
+    model = RangeModel.load(folder)
+    found = Occurrence(labels, model, [site], week, THRESHOLD if least is None else least).of("", None)
+    if found is None:
+        return []
+    likely = np.where(np.isnan(found.probabilities), -1, found.probabilities)
+    order = np.argsort(-likely, kind="stable")[: int((found.allowed & (likely >= 0)).sum())]
+    items = [(labels.items[k], float(likely[k])) for k in order]
+    return [(x.scientific_name or x.name, x.common_name or x.display_name, p) for x, p in items]
+
+
+def _range_folder(model: Path | None = None) -> Path:
+    folders = [*([model.parent] if model else []), *added_models().values()]
+    for folder in folders:
+        if (folder / FILE).is_file():
+            return folder
+    beside = f"none beside {model} and " if model else ""
+    raise ModelError(
+        f"A place needs BirdNET's range model. Received: {beside}no added model that has one. Add it once with "
+        "`keras-birds models add birdnet`"
+    )
