@@ -201,7 +201,6 @@ def test_float16_weights_are_cast_once_and_come_back():
     x = rng.normal(0, 1, (8, 200)).astype("float32")
     exact, near = (session.run(None, {"x": x})[0] - 1e6 for session in sessions)
     assert 0 < np.abs(near - exact).max() < 2e-3 * np.abs(exact).max()
-
     shipped = onnx.load(bundled_models()["animals"])
     whole = whole_weights(shipped)
     assert half not in {x.data_type for x in whole.graph.initializer}
@@ -273,10 +272,9 @@ def test_a_file_that_gives_something_else_is_not_written(placeholder_run, tmp_pa
 
 
 def test_recordings_that_cannot_be_read_are_told(placeholder_run, tmp_path, run_command, write_tone):
-    broken, options = tmp_path / "sounds" / "broken.wav", ("--clips", tmp_path / "sounds")
-    command = ("export", placeholder_run, "--out", tmp_path / "a.onnx", *options)
+    command = ("export", placeholder_run, "--out", tmp_path / "a.onnx", "--clips", tmp_path / "sounds")
     other = write_tone("sounds/other.wav", TONES_HZ[3], seconds=1, rate=16_000)
-    broken.write_bytes(b"RIFF nothing")
+    other.with_name("broken.wav").write_bytes(b"RIFF nothing")
     code, said, err = run_command(*command)
     assert (code, "broken.wav: " in err, "on 1 clips of" in said) == (0, True, True)
     other.unlink()

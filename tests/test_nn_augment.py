@@ -74,7 +74,7 @@ def test_the_outer_probability_gates_masks_and_gain_together_and_levels_change_a
     np.testing.assert_allclose(_apply(layer, images).ravel(), [0.075, 0.575, 1.0], atol=1e-6)
 
 
-def test_a_faster_clip_is_repeated_to_fill_the_image():
+def test_a_faster_clip_is_repeated_to_fill_the_image_and_a_shifted_one_goes_round():
     """Before and after come the end and the start of the clip, not silence."""
     ramp = np.broadcast_to(np.arange(64, dtype=np.float32)[None, None, :, None] / 63, (1, 2, 64, 1))
     fast, slow = (_apply(TimeStretch((x, x), 1.0), ramp)[0, 1, :, 0] for x in (2.0, 0.5))
@@ -83,6 +83,12 @@ def test_a_faster_clip_is_repeated_to_fill_the_image():
     expected = np.where(places > 63, 63 * (64 - places), places) / 63
     np.testing.assert_allclose(fast, expected, atol=1e-5)
     np.testing.assert_allclose(slow, np.linspace(15.75, 47.25, 64) / 63, atol=1e-5)
+    # A shift rotates by every number of columns.
+    image = np.arange(8, dtype=np.float32)[:, None] / 8
+    shifted = 8 * _apply(TimeShift(probability=1.0), np.broadcast_to(image, (400, 4, 8, 1)))[..., 0]
+    firsts = shifted[:, 0, 0].astype(int)
+    assert (shifted == (firsts[:, None, None] + np.arange(8)) % 8).all()
+    assert np.bincount(firsts, minlength=8).min() > 25
 
 
 @pytest.mark.parametrize("semitones", [-12.0, -7.0, 0.0, 1.0, 12.0])
@@ -104,14 +110,6 @@ def test_rows_lie_at_the_bands_of_the_mel_filters_and_reach_half_a_band_beyond_t
     ones, settings = np.ones((1, 8, 1, 1), np.float32), (8, 1000, 1000 * 2 ** (9 / 12), 1.0)
     rows = {x: _apply(PitchShift((x, x), *settings), ones).ravel().tolist() for x in (0.4, -0.4, 0.6, -0.6)}
     assert rows == {0.4: [1] * 8, -0.4: [1] * 8, 0.6: [0] + [1] * 7, -0.6: [1] * 7 + [0]}
-
-
-def test_a_time_shift_rotates_by_every_number_of_columns():
-    image = np.arange(8, dtype=np.float32)[:, None] / 8
-    shifted = 8 * _apply(TimeShift(probability=1.0), np.broadcast_to(image, (400, 4, 8, 1)))[..., 0]
-    firsts = shifted[:, 0, 0].astype(int)
-    assert (shifted == (firsts[:, None, None] + np.arange(8)) % 8).all()
-    assert np.bincount(firsts, minlength=8).min() > 25
 
 
 def test_mixup_probability_gates_whole_batches():

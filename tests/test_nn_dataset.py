@@ -59,8 +59,7 @@ def test_centre_crops_are_what_prediction_computes(paths):
         cached.images(np.array([1]))
     assert source.images(np.array([], int)).shape == (0, 48, 40, 1)
     assert len(source) == len(cached) == 4
-    available_bytes = psutil.virtual_memory().available
-    assert CachedSource(source).max_bytes == pytest.approx(available_bytes / 4, rel=0.1)
+    assert CachedSource(source).max_bytes == pytest.approx(psutil.virtual_memory().available / 4, rel=0.1)
 
 
 def test_joined_sources_count_on(paths):

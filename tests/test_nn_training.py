@@ -111,8 +111,7 @@ def test_what_a_fold_leaves_agrees(whole, data, k):
     table = pd.read_csv(data / "train.csv")
     table = table[(table["fold"] == k) & ~table["filename"].isin(small.BROKEN)]
     assert list(oof.paths) == [f"train_audio/{x}" for x in table["filename"]]
-    assert oof.scores.shape == (small.NUM_VALIDATE[k], 3)
-    assert oof.scores.dtype == np.float32
+    assert (oof.scores.shape, oof.scores.dtype) == ((small.NUM_VALIDATE[k], 3), np.float32)
     assert ((oof.scores > 0) & (oof.scores < 1)).all()
     # Masked secondary labels are targets of -1.
     assert oof.targets.tolist() == [

@@ -21,7 +21,7 @@ WRONG = replace(RIGHT, start_s=0.0, end_s=5.0, verdict="wrong")
 OTHER = replace(RIGHT, label="whtdov", verdict="other", true_label="bkcdon", model_id="my\rrun/fold0")
 
 
-def test_reviews_survive_their_file_in_order_and_one_detection_has_one(tmp_path):
+def test_reviews_survive_their_file_in_order_one_a_detection_and_threads_lose_none(tmp_path):
     path = reviews_path(tmp_path / RIGHT.file)
     assert path == tmp_path / 'a, "b".wav.reviews.csv'
     assert read_reviews(path) == []
@@ -41,10 +41,6 @@ def test_reviews_survive_their_file_in_order_and_one_detection_has_one(tmp_path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(KerasBirdsError, match="can't be written"):
         save_review(tmp_path / "gone" / "a.wav.reviews.csv", RIGHT)
-
-
-def test_threads_lose_no_review(tmp_path):
-    path = tmp_path / "a.wav.reviews.csv"
     reviews = [replace(RIGHT, start_s=float(k), end_s=k + 5.0, reviewed_at=store.now()) for k in range(40)]
     with ThreadPoolExecutor(40) as pool:
         list(pool.map(partial(save_review, path), reviews))
