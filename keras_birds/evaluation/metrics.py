@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, precision_recall_fscore_sup
 
 from keras_birds.evaluation.bootstrap import Interval, interval, macro_auc_draws
 from keras_birds.evaluation.run_scores import RunScores
+from keras_birds.labels import LabelSet
 from keras_birds.nn.metrics import label_aucs
 
 RARE, COMMON = 20, 100
@@ -50,12 +51,12 @@ def fold_figures(
         draws.append(macro_auc_draws(targets, scores))
         areas, precisions = label_aucs(targets, scores), label_average_precisions(targets, scores)
         counts = len(targets), int(np.isfinite(areas).sum())
-        decisions = _precision_recall(targets, scores >= threshold)
-        others = _mean(precisions), top1_accuracy(targets, scores), *decisions
-        found.append(FoldFigures(fold.fold, *counts, interval(_mean(areas), draws[-1]), *others))
+        decisions = precision_recall(targets, scores >= threshold)
+        others = mean_of(precisions), top1_accuracy(targets, scores), *decisions
+        found.append(FoldFigures(fold.fold, *counts, interval(mean_of(areas), draws[-1]), *others))
     on_fold(0, 0)
     counts = sum(x.recordings for x in found), int(np.isfinite(_mean_of_folds(run, label_aucs)).sum())
-    area = interval(_mean([x.macro_auc.value for x in found]), np.mean(draws, axis=0))
+    area = interval(mean_of([x.macro_auc.value for x in found]), np.mean(draws, axis=0))
     table = pd.DataFrame(found)[["cmap", "top1_accuracy", "precision", "recall"]]
     return found, FoldFigures(None, *counts, area, *map(float, table.mean()))
 
@@ -83,14 +84,29 @@ def label_table(run: RunScores, threshold: float) -> pd.DataFrame:
     ROC-AUC and average precision are means over the folds that have a positive: each fold's model has a scale of
     its own. Precision and recall count the decisions of all folds.
     """
-    targets, decided = run.targets, run.scores >= threshold
-    table = pd.DataFrame(list(run.labels.items)).rename(columns={"name": "label"})
-    decisions = [_precision_recall(*columns) for columns in zip(targets.T, decided.T, strict=True)]
+    ranked = (_mean_of_folds(run, x) for x in (label_aucs, label_average_precisions))
+    return label_rows(run.labels, run.targets, run.scores >= threshold, *ranked)
+
+
+def label_rows(
+    labels: LabelSet, targets: np.ndarray, decided: np.ndarray, aucs: np.ndarray, precisions: np.ndarray
+) -> pd.DataFrame:
+    """The rows of `label_table`.
+
+    Args:
+        labels: of the columns.
+        targets: `[recording, label]`, 0 to 1 or -1.
+        decided: whether a label counts as there, `[recording, label]`.
+        aucs: `[label]`, not a number where undefined.
+        precisions: average precisions `[label]`, not a number where undefined.
+    """
+    table = pd.DataFrame(list(labels.items)).rename(columns={"name": "label"})
+    decisions = [precision_recall(*columns) for columns in zip(targets.T, decided.T, strict=True)]
     precision, recall = zip(*decisions, strict=True)
     return table[["label", "common_name", "scientific_name", "class_name"]].assign(
         positives=(targets >= 0.5).sum(axis=0),
-        auc=_mean_of_folds(run, label_aucs),
-        average_precision=_mean_of_folds(run, label_average_precisions),
+        auc=aucs,
+        average_precision=precisions,
         precision=precision,
         recall=recall,
     )
@@ -145,7 +161,8 @@ def confusions(run: RunScores, most: int = 20) -> list[Confusion]:
     return sorted(found, key=lambda x: (-x.count, x.label, x.taken_for))[:most]
 
 
-def _precision_recall(targets: np.ndarray, decided: np.ndarray) -> tuple[float, float]:
+def precision_recall(targets: np.ndarray, decided: np.ndarray) -> tuple[float, float]:
+    """Of all decisions together, of those that aren't masked; not a number where there are none."""
     used = targets >= 0
     precision, recall, _, _ = precision_recall_fscore_support(
         targets[used] >= 0.5, decided[used], average="binary", zero_division=np.nan
@@ -158,5 +175,6 @@ def _mean_of_folds(run: RunScores, figure: Callable[[np.ndarray, np.ndarray], np
     return pd.DataFrame([figure(x.oof.targets, x.oof.scores) for x in run.folds]).mean().to_numpy()
 
 
-def _mean(values: "list[float] | np.ndarray") -> float:
+def mean_of(values: "list[float] | np.ndarray") -> float:
+    """Of those that are numbers; not a number without any."""
     return float(pd.Series(values, dtype=float).mean())

@@ -33,18 +33,21 @@ def curves_figure(histories: Mapping[int, tuple[pd.DataFrame, int]]) -> Figure:
     return figure
 
 
-def auc_against_count_figure(labels: pd.DataFrame) -> Figure:
-    """ROC-AUC of each label against its number of recordings, from `label_table`; the worst ten are named."""
+def auc_against_count_figure(labels: pd.DataFrame, said: str = "ROC-AUC, mean over folds") -> Figure:
+    """ROC-AUC of each label against its number of recordings, from `label_table`; the worst ten are named.
+
+    `said` is written at the axis of ROC-AUCs.
+    """
     shown = labels[labels["auc"].notna()]
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for i, (name, part) in enumerate(shown.groupby("class_name")):
         color, shown_as = COLORS[i % len(COLORS)], name or "class not given"
         axes.scatter(part["positives"], part["auc"], s=22, color=color, alpha=0.8, label=shown_as)
-    for _, row in shown.nsmallest(10, "auc").iterrows():
+    for _, row in shown[shown["auc"] < 1].nsmallest(10, "auc").iterrows():
         name, place = row["common_name"] or row["label"], (row["positives"], row["auc"])
         axes.annotate(name, place, (4, 3), textcoords="offset points", fontsize=7, parse_math=False)
-    axes.set(xscale="log", xlabel="Recordings with the label, log scale", ylabel="ROC-AUC, mean over folds")
+    axes.set(xscale="log", xlabel="Recordings with the label, log scale", ylabel=said)
     if shown["positives"].nunique() < 2:
         axes.set_xscale("linear")
     if len(shown):
