@@ -39,6 +39,7 @@ class AudioConfig(_Section):
     sample_rate_hz: Annotated[int, Field(ge=1000, le=384_000)] = 32_000
     clip_s: Positive = 5.0
     crop: Literal["center", "random"] = "center"
+    fill: Literal["repeat", "silence"] = "repeat"
     decoder: Literal["soundfile", "tfio"] = "soundfile"
 
     @property

@@ -12,6 +12,7 @@ def test_fill_repeats_what_is_short_from_its_beginning_and_center_is_the_middle(
     np.testing.assert_array_equal(fill(np.array([1, 2, 3]), 8), [1, 2, 3, 1, 2, 3, 1, 2])
     samples = np.arange(5)
     assert fill(samples, 5) is samples
+    np.testing.assert_array_equal(fill(np.array([1, 2, 3]), 5, "silence"), [1, 2, 3, 0, 0])
     with pytest.raises(ValueError, match="at least one sample"):
         fill(np.zeros(0), 4)
     for n, first in {4: 0, 5: 0, 6: 1, 10: 3, 11: 3}.items():

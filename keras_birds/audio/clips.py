@@ -1,4 +1,4 @@
-"""Recordings become clips of one length: repeat what is short, crop what is long, slide over the rest."""
+"""Recordings become clips of one length: fill what is short, crop what is long, slide over the rest."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,23 @@ MIN_TAIL_S = 1.0
 """A last partial window shorter than this is dropped when the recording holds a full one."""
 
 
-def fill(samples: np.ndarray, clip_samples: int) -> np.ndarray:
-    """Repeats `[n]` samples, n >= 1, until they fill a clip; what is long enough is returned as it is."""
+def fill(samples: np.ndarray, clip_samples: int, how: str = "repeat") -> np.ndarray:
+    """Repeats `[n]` samples, n >= 1, until they fill a clip, or with `"silence"` adds zeros (`audio.fill`).
+
+    What is long enough is returned as it is.
+    """
     if len(samples) == 0:
         raise ValueError("samples must hold at least one sample. Received: none")
     if len(samples) >= clip_samples:
         return samples
+    if how == "silence":
+        return np.pad(samples, (0, clip_samples - len(samples)))
     return np.tile(samples, -(-clip_samples // len(samples)))[:clip_samples]
 
 
-def center(samples: np.ndarray, clip_samples: int) -> np.ndarray:
-    """The middle `[clip_samples]` of a recording, repeated first where it is shorter."""
-    samples = fill(samples, clip_samples)
+def center(samples: np.ndarray, clip_samples: int, how: str = "repeat") -> np.ndarray:
+    """The middle `[clip_samples]` of a recording, filled first where it is shorter; `how` as for `fill`."""
+    samples = fill(samples, clip_samples, how)
     start = crop_start(len(samples), clip_samples)
     return samples[start : start + clip_samples]
 
@@ -82,13 +87,13 @@ def sliding_windows(
 ) -> Iterator[Window]:
     """Cuts a recording into windows as prediction scores them, by start and channel, while it is being decoded.
 
-    All windows are full but the last, which is filled by repeating what it holds, as in training. That one is there
+    All windows are full but the last, which is filled as `audio.fill` says, as in training. That one is there
     when it holds samples that no full window holds, and is `MIN_TAIL_S` long or the only one. At most a window and a
     block are in memory.
 
     Args:
         blocks: float32 `[n, channels]` at `audio.sample_rate_hz`, in order.
-        audio: the clip length.
+        audio: the clip's length, and how it is filled.
         overlap_s: how much each window shares with the one before; raises as `window_hop_samples`.
         channel_ids: what the columns of the blocks are.
     """
@@ -109,4 +114,4 @@ def sliding_windows(
     is_new = start == 0 or (start - hop_samples + clip_samples < end and left >= min_tail_samples)
     if left > 0 and is_new:
         for k, number in enumerate(channel_ids):
-            yield Window(start, left, number, fill(held[start - held_start :, k], clip_samples))
+            yield Window(start, left, number, fill(held[start - held_start :, k], clip_samples, audio.fill))

@@ -93,7 +93,7 @@ def decode_clip(
                 return replace(part, samples=np.pad(part.samples, pads)) if any(pads) else part
     whole = decode(path, rate_hz, audio.decoder)
     start = crop_start(len(whole.samples), clip_samples, position, snap_samples)
-    padded = np.pad(fill(whole.samples, clip_samples), context_samples)
+    padded = np.pad(fill(whole.samples, clip_samples, audio.fill), context_samples)
     return replace(whole, samples=padded[start : start + clip_samples + 2 * context_samples])
 
 

@@ -36,7 +36,7 @@ LICENCE = "CC BY-NC-SA 4.0"
 TOLERANCE = 1e-4
 """How far a probability may be from what LiteRT computes of the file."""
 
-AUDIO = AudioConfig(sample_rate_hz=48_000, clip_s=3.0)
+AUDIO = AudioConfig(sample_rate_hz=48_000, clip_s=3.0, fill="silence")
 MEL = MelConfig(f_min_hz=0, f_max_hz=15_000)
 """BirdNET sees no mel image of ours; what matters here is the range of frequencies that it hears."""
 

@@ -107,9 +107,13 @@ def detect(
     One answer for each recording: keras-birds predict.
 
     INPUTS are files, folders (searched at any depth), globs, a .csv list with a column file, path or filename,
-    URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled by
-    repeating what it holds. A file that can't be read is named on stderr with its reason, never scored, and the
-    others go on. What was found in recordings that are out of reach when the command runs again stays.
+    URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled as in the
+    model's training: by repeating what it holds, or with silence (BirdNET). A file that can't be read is named on
+    stderr with its reason, never scored, and the others go on. What was found in recordings that are out of reach
+    when the command runs again stays.
+
+    From BirdNET-Analyzer: --min_conf is --threshold, --sf_thresh is --occurrence, --slist is --species, --rtype csv is
+    --format birdnet; --overlap and --sensitivity are the same (the latter as of version 2).
 
     \b
     sites.csv      pattern,latitude,longitude: a folder, folders in a row or a file's name,
@@ -183,7 +187,7 @@ class _Counter:
 
     def __init__(self, results: "Results", total: int, bar: "Progress"):
         self.scored = self.failed = self.gone = self.detections = 0
-        self.unlikely = self.no_site = self.whole_year = 0
+        self.unlikely = self.no_site = self.whole_year = self.voices = 0
         self._results, self._total, self._bar, self._scored_s = results, total, bar, 0.0
         self._began = self._told_at = time.monotonic()
         self._task = bar.add_task("", total=total)
@@ -204,6 +208,7 @@ class _Counter:
         self.failed += recording.failed and not recording.not_seen
         self.scored += is_scored
         self.detections += is_scored * recording.detections
+        self.voices += is_scored * recording.voices
         if is_scored and recording.place:
             self.unlikely += recording.unlikely
             self.no_site += recording.place == NO_SITE
@@ -227,6 +232,8 @@ class _Counter:
         parts = []
         if self.unlikely:
             parts.append(f"{self.unlikely} left out as unlikely where and when they were recorded")
+        if self.voices:
+            parts.append(f"{self.voices} windows left out because of voices")
         if self.whole_year:
             parts.append(f"{self.whole_year} of the recordings tell no date: the whole year counts there")
         if self.no_site:

@@ -20,6 +20,7 @@ from keras_birds.cli.options import (
     overlap_option,
     place_options,
     rules_options,
+    sensitivity_option,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @rules_options
 @place_options
 @calibrated_option
+@sensitivity_option
 @choice_option("--format", ("text", "json"), "Lines for people or for programs.", "fmt")
 def listen(
     source: str | None,
@@ -56,6 +58,7 @@ def listen(
     rules: RulesChoice,
     place: PlaceChoice,
     calibrated: bool,
+    sensitivity: float,
     fmt: str,
 ) -> None:
     """Name animals as they call: from a microphone, or with - from a stream on stdin.
@@ -67,8 +70,9 @@ def listen(
     ffmpeg -i rtsp://... -f wav - | keras-birds listen - --overlap 2.5
     keras-birds listen - --format json < recording.wav             # any WAV, as fast as it can be scored
 
-    A line comes as soon as its window has ended. Up to a minute of sound waits in memory when the machine is busy; a
-    pipe then waits as well, and of a microphone the oldest sound is lost, which is told at the end.
+    A line comes as soon as its window has ended; with --no-voices, when the one after it has ended too. Up to a minute
+    of sound waits in memory when the machine is busy; a pipe then waits as well, and of a microphone the oldest sound
+    is lost, which is told at the end.
     """
     import numpy as np
 
@@ -76,10 +80,11 @@ def listen(
     from keras_birds.audio.live_input import LiveBuffer, hear, open_microphone, pipe_blocks
     from keras_birds.inference.classifier import listen as heard
     from keras_birds.inference.classifier import load
+    from keras_birds.results.voices import QuietWindows
 
     if source is None and rate_hz is not None:
         raise click.UsageError("--rate is for samples on stdin: pass - as well")
-    classifier = load(model, calibrated=calibrated)
+    classifier = load(model, calibrated=calibrated, sensitivity=sensitivity)
     read = rules.read(classifier.labels)
     occurrence = place.read(classifier)
     thresholds = np.where(read.species, np.asarray(read.thresholds, np.float32), np.inf)
@@ -96,11 +101,12 @@ def listen(
         stack.callback(buffer.close)
         began = datetime.now().astimezone()
         click.echo(f"Listening at {rate_hz:,} Hz with {classifier.model_id}; Ctrl-C ends", err=True)
-        heard_s, count = 0.0, 0
+        count, audio = 0, classifier.audio
+        sound = resampled(map(mix, buffer), rate_hz, audio.sample_rate_hz, 1)
+        windows = heard(classifier, sound, overlap_s, thresholds)
+        quiet = QuietWindows(windows, classifier.labels, read.no_voices, audio.clip_s - overlap_s)
         with suppress(KeyboardInterrupt):
-            sound = resampled(map(mix, buffer), rate_hz, classifier.audio.sample_rate_hz, 1)
-            for window in heard(classifier, sound, overlap_s, thresholds):
-                heard_s = window.end_s
+            for window in quiet:
                 presence = occurrence.of("-", datetime.now()) if occurrence else None
                 for x in window.detections:
                     if presence is None or presence.allowed[classifier.labels.index(x.label.name)]:
@@ -108,7 +114,8 @@ def listen(
                         click.echo(_line(window, x, began, fmt))
                 sys.stdout.flush()
     lost = f", {buffer.lost_s:.1f} s lost" if buffer.lost_s else ""
-    click.echo(f"Heard {heard_s:.1f} s: {count} detection{'s' * (count != 1)}{lost}", err=True)
+    voices = f", {quiet.left_out} windows left out because of voices" if quiet.left_out else ""
+    click.echo(f"Heard {quiet.heard_s:.1f} s: {count} detection{'s' * (count != 1)}{voices}{lost}", err=True)
 
 
 def _line(window: "LiveWindow", found: "RankedLabel", began: datetime, fmt: str) -> str:

@@ -52,6 +52,12 @@ calibrated_option = click.option(
     is_flag=True,
     help="Give scores as `keras-birds calibrate RUN` fitted them; --threshold RUN/calibration/thresholds.csv fits.",
 )
+sensitivity_option = click.option(
+    "--sensitivity",
+    type=click.FloatRange(0.5, 1.5),
+    default=1.0,
+    help="BirdNET-Analyzer's: higher scores above 1, lower below. Its minimum confidence is --threshold.",
+)
 strict_option = click.option(
     "--strict/--no-strict", default=True, help="End with exit code 1 if any file fails."
 )
@@ -139,6 +145,7 @@ class ModelChoice:
     model: Path | None
     engine: str | None
     calibrated: bool
+    sensitivity: float
     provider: str | None
     decoder: str | None
     labels: Path | None
@@ -155,12 +162,13 @@ class ModelChoice:
             audio = self.sample_rate_hz, self.window_s
             labels = read_label_lines(self.labels)
             foreign = WaveformEngine(self.model, labels, *audio, self.output, self.provider)
-            classifier = Classifier([foreign], self.decoder, self.calibrated)
+            classifier = Classifier([foreign], self.decoder, self.calibrated, self.sensitivity)
         elif self.labels or self.sample_rate_hz or self.window_s:
             rule = "--labels, --sample-rate and --window-s must be given together, for a model of others"
             raise click.UsageError(f"{rule} that --model FILE.onnx says")
         else:
-            classifier = load(self.model, self.engine, self.decoder, self.provider, self.calibrated)
+            scores = self.calibrated, self.sensitivity
+            classifier = load(self.model, self.engine, self.decoder, self.provider, *scores)
         if self.model is None:
             click.echo(_describe_choice(classifier), err=True)
         if classifier.calibration is not None:
@@ -184,6 +192,7 @@ def model_options(command: Command) -> Command:
         click.option("--model", type=model_path, metavar="PATH|NAME", help=trained + default),
         click.option("--engine", type=click.Choice(("onnx", "keras")), help=engine),
         calibrated_option,
+        sensitivity_option,
         click.option("--provider", metavar="NAME", help=provider),
         click.option("--decoder", type=click.Choice(("soundfile", "tfio")), help=decoder),
         click.option("--labels", type=EXISTING_FILE, help=labels),
@@ -226,6 +235,7 @@ class RulesChoice:
     threshold: float | Path
     species: Path | None
     strict_species: bool
+    no_voices: float | None
 
     def read(self, labels: "LabelSet", **others: Any) -> "DetectionRules":
         """Reads the files, with others as for `DetectionRules.of`; names that the model doesn't know are told."""
@@ -236,13 +246,14 @@ class RulesChoice:
             chosen, unknown = read_species(self.species, labels, self.strict_species)
             if unknown:
                 warn(str(self.species), f"the model doesn't know {_some(unknown)}; left out")
-        return DetectionRules.of(labels, self.threshold, chosen, **others)
+        return DetectionRules.of(labels, self.threshold, chosen, no_voices=self.no_voices, **others)
 
 
 def rules_options(command: Command) -> Command:
-    """Adds `--threshold`, `--species` and `--strict-species`; the command gets a `RulesChoice` as `rules`."""
+    """Adds `--threshold`, `--species`, `--no-voices` and more; the command gets a `RulesChoice` as `rules`."""
     least = "The least probability of a detection, or a CSV with columns label and threshold."
     names = "Detect only these: a label, a scientific or common name, or Scientific_Common, one a line."
+    voices = "Leave out windows in which people speak with this probability or more, and their neighbours (BirdNET)."
     strict = "Refuse a --species list with a name that isn't known."
     return _bundled(
         command,
@@ -251,6 +262,7 @@ def rules_options(command: Command) -> Command:
         click.option("--threshold", type=threshold, default=0.25, metavar="P|FILE", help=least),
         click.option("--species", type=EXISTING_FILE, help=names),
         click.option("--strict-species", is_flag=True, help=strict),
+        click.option("--no-voices", type=SHARE, metavar="P", help=voices),
     )
 
 

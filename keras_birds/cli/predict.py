@@ -90,9 +90,9 @@ def predict(
     All detections, with their times, of a disk of recordings: keras-birds detect.
 
     INPUTS are files, folders (searched at any depth), globs, a .csv list with a column file, path or filename,
-    URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled by
-    repeating what it holds. A file that can't be read is named on stderr with its reason, never scored, and the
-    others go on.
+    URLs, and - for a list on stdin. Each recording is cut into the model's clips; the last one is filled as in the
+    model's training: by repeating what it holds, or with silence (BirdNET). A file that can't be read is named on
+    stderr with its reason, never scored, and the others go on.
 
     \b
     csv   a row for each file and rank:

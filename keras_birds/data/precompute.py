@@ -232,7 +232,7 @@ def _compute(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, bytes
             mel = slots.transform.native(decoded.samples[None])[0]
         else:
             decoded = decode(path, audio.sample_rate_hz, audio.decoder)
-            decoded = replace(decoded, samples=fill(decoded.samples, audio.clip_samples))
+            decoded = replace(decoded, samples=fill(decoded.samples, audio.clip_samples, audio.fill))
             mel = slots.transform.decibels(decoded.samples)
     except AudioError as error:
         return _Entry(path, *stamp, error.status, error.reason), b""

@@ -205,7 +205,8 @@ class ReviewedSource:
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
         """Images of some windows, as `MelSource.images`; there are no other crops than the centre."""
-        clips = [center(self.samples(int(row)), self.audio.clip_samples) for row in rows]
+        n, how = self.audio.clip_samples, self.audio.fill
+        clips = [center(self.samples(int(row)), n, how) for row in rows]
         return self.transform.images(clips)
 
     def samples(self, row: int) -> np.ndarray:

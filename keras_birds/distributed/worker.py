@@ -67,6 +67,7 @@ class PackedModel:
     decoder: str
     provider: str | None
     calibrated: bool
+    sensitivity: float
     backend: str
     version: str
 
@@ -75,8 +76,8 @@ class PackedModel:
         """Packs what a classifier was loaded from."""
         engines = tuple(map(PackedEngine.of, classifier.engines))
         decoder, backend = classifier.audio.decoder, os.environ["KERAS_BACKEND"]
-        calibrated = classifier.calibration is not None
-        return cls(engines, decoder, provider, calibrated, backend, keras_birds.__version__)
+        scores = classifier.calibration is not None, classifier.sensitivity
+        return cls(engines, decoder, provider, *scores, backend, keras_birds.__version__)
 
     def load(self) -> Classifier:
         """Loads it in this process.
@@ -91,7 +92,8 @@ class PackedModel:
                 f"{socket.gethostname()}"
             )
         os.environ["KERAS_BACKEND"] = self.backend
-        return Classifier([x.load(self.provider) for x in self.engines], self.decoder, self.calibrated)
+        engines = [x.load(self.provider) for x in self.engines]
+        return Classifier(engines, self.decoder, self.calibrated, self.sensitivity)
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,21 @@ class Classifier(Ensemble):
     Args:
         engines: as for `Ensemble`.
         decoder: reads the files instead of the decoder in the model's settings.
-        calibrated: as for `Ensemble`.
+        calibrated, sensitivity: as for `Ensemble`.
 
     Raises:
         ModelError: naming the member that differs and in what, or that has no calibration.
-        ConfigError: if the decoder is unknown.
+        ConfigError: if the decoder is unknown, or the sensitivity can't be used.
     """
 
-    def __init__(self, engines: Sequence[Engine], decoder: str | None = None, calibrated: bool = False):
-        super().__init__(engines, calibrated)
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        decoder: str | None = None,
+        calibrated: bool = False,
+        sensitivity: float = 1.0,
+    ):
+        super().__init__(engines, calibrated, sensitivity)
         if decoder is not None:
             audio = {**self.audio.model_dump(), "decoder": decoder}
             self.audio = Config.parse({"audio": audio, "mel": self.mel}, "load").audio
@@ -59,7 +65,7 @@ class Classifier(Ensemble):
 
         Args:
             clips: floating-point samples in [-1, 1]: `[samples]`, a recording of any length, cut into windows as
-                `scores` cuts a file; or `[n, samples]`, clips no longer than a window, filled by repeating each.
+                `scores` cuts a file; or `[n, samples]`, clips no longer than a window, filled as the model wants it.
             sample_rate_hz: of the samples; other rates than the model's are resampled (soxr, HQ).
 
         Returns:
@@ -78,7 +84,7 @@ class Classifier(Ensemble):
             samples = soxr.resample(samples.T, sample_rate_hz, audio.sample_rate_hz, quality="HQ").T
         n, is_one = audio.clip_samples, samples.ndim == 1
         windows = sliding_windows([samples[:, None]], audio) if is_one else ()
-        found = (x.clip for x in windows) if is_one else (fill(x, n)[:n] for x in samples)
+        found = (x.clip for x in windows) if is_one else (fill(x, n, audio.fill)[:n] for x in samples)
         scored = map_in_order(self.score_clips, [_batched(found)], available_cpus())
         return np.concatenate([x for _, x in scored])
 
@@ -174,6 +180,7 @@ def load(
     decoder: str | None = None,
     provider: str | None = None,
     calibrated: bool = False,
+    sensitivity: float = 1.0,
 ) -> Classifier:
     """Loads a model to score recordings with.
 
@@ -195,12 +202,15 @@ def load(
         decoder: `"soundfile"` or `"tfio"` in place of the model's own setting.
         provider: what ONNX Runtime computes on: `"cpu"`, `"cuda"`, ...; `None` for CUDA where it is there.
         calibrated: whether scores are calibrated, as `keras-birds calibrate` found for the run.
+        sensitivity: BirdNET-Analyzer's, 0.5 to 1.5.
 
     Raises:
         ModelError: if there is no model, it can't be used, or it has no calibration.
-        ConfigError: if the engine, the decoder or the provider is unknown, or the engine doesn't read such a file.
+        ConfigError: if the engine, the decoder or the provider is unknown, the engine doesn't read such a file, or the
+            sensitivity can't be used.
     """
-    return Classifier([load_engine(x, provider) for x in resolve_model(path, engine)], decoder, calibrated)
+    engines = [load_engine(x, provider) for x in resolve_model(path, engine)]
+    return Classifier(engines, decoder, calibrated, sensitivity)
 
 
 class LiveWindow(NamedTuple):
@@ -209,6 +219,8 @@ class LiveWindow(NamedTuple):
     start_s: float
     end_s: float
     detections: tuple[RankedLabel, ...]
+    scores: np.ndarray
+    """float32 probabilities of all labels, `[label]`."""
 
 
 def listen(
@@ -233,7 +245,8 @@ def listen(
         (scores,) = ensemble.score_clips([window.clip])
         ranked = top_labels(ensemble.labels, np.where(scores >= thresholds, scores, -1), len(scores))
         end_s = (window.start_samples + window.n_samples) / rate_hz
-        yield LiveWindow(window.start_samples / rate_hz, end_s, tuple(x for x in ranked if x.score >= 0))
+        found = tuple(x for x in ranked if x.score >= 0)
+        yield LiveWindow(window.start_samples / rate_hz, end_s, found, scores)
 
 
 def _batched(items: Iterable[_Item]) -> Iterator[list[_Item]]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +44,8 @@ class RecordingStatus:
         place: where it was made, latitude and longitude; empty where nobody asked.
         week: of the 48 in which it was made; -1 for the whole year, 0 where nobody asked.
         unlikely: scores that are no detections since the label is unlikely where and when it was made.
+        voices: windows that were left out of the results because of a voice in or beside them.
+        left_out_s: begin and end of what these hold; seconds.
         size_bytes: of the file when it was read; -1 where unknown.
         mtime_ns: of the file when it was read; -1 where unknown.
         not_seen: why the last run over a folder of results didn't see it; what an earlier one found in it stays.
@@ -62,6 +64,8 @@ class RecordingStatus:
     place: str = ""
     week: int = 0
     unlikely: int = 0
+    voices: int = 0
+    left_out_s: Sequence[tuple[float, float]] = ()
     size_bytes: int = -1
     mtime_ns: int = -1
     not_seen: str = ""

@@ -22,6 +22,15 @@ def logit(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(likely) - np.log1p(-likely))
 
 
+def shifted(probabilities: np.ndarray, sensitivity: float) -> np.ndarray:
+    """Probabilities after BirdNET-Analyzer's `--sensitivity`, float32: `sigmoid(clip(logit + 10 (s - 1), -20, 20))`.
+
+    That is `flat_sigmoid` of BirdNET-Analyzer 2 (`birdnet_analyzer/model.py`, with the sensitivity for its bias): 1.0
+    changes nothing, 1.25 makes 0.25 to 0.80. Versions before it, birdnetlib and BirdNET-Pi take the logit times 2 - s.
+    """
+    return sigmoid(np.clip(logit(probabilities) + 10 * (sensitivity - 1), -20, 20))
+
+
 @dataclass(frozen=True)
 class LabelCalibration:
     """How one label's scores are read.

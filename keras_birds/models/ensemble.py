@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 
 from keras_birds.audio.mel import MelTransform
-from keras_birds.errors import ModelError
-from keras_birds.models.calibration import Calibration, sigmoid
+from keras_birds.errors import ConfigError, ModelError
+from keras_birds.models.calibration import Calibration, shifted, sigmoid
 from keras_birds.models.engines import Engine
 from keras_birds.models.metadata import check_members, joined_id
 
@@ -20,12 +20,20 @@ class Ensemble:
     Args:
         engines: the members; they must agree on labels (order included), audio and mel settings.
         calibrated: whether probabilities are read as the models' calibration says.
+        sensitivity: BirdNET-Analyzer's, 0.5 to 1.5: more or fewer detections by a shift of all logits.
 
     Raises:
         ModelError: naming the member that differs and in what, or that has no calibration.
+        ConfigError: if there is no such sensitivity, or calibrated probabilities would be shifted.
     """
 
-    def __init__(self, engines: Sequence[Engine], calibrated: bool = False):
+    def __init__(self, engines: Sequence[Engine], calibrated: bool = False, sensitivity: float = 1.0):
+        if not 0.5 <= sensitivity <= 1.5:
+            raise ConfigError(f"--sensitivity must be from 0.5 to 1.5. Received: {sensitivity:g}")
+        if calibrated and sensitivity != 1:
+            raise ConfigError(
+                f"--calibrated scores must stay as they are. Received: --sensitivity {sensitivity:g} as well"
+            )
         if not engines:
             raise ModelError("A classifier must have at least one model. Received: none")
         for other in engines[1:]:
@@ -41,6 +49,7 @@ class Ensemble:
         """Windows at a time that the members are fastest with."""
         self.model_id = joined_id([x.metadata.model_id for x in engines])
         self.labels, self.mel, self.audio = first.labels, first.mel, first.audio
+        self.sensitivity = sensitivity
         self.calibration = _shared_calibration(engines) if calibrated else None
         self._transform = MelTransform(self.audio, self.mel) if engines[0].input_kind == "mel" else None
         at_once = min((x.workers for x in engines if x.workers is not None), default=None)
@@ -66,6 +75,8 @@ class Ensemble:
                 )
             total += found
         mean = total / np.float32(len(self.engines))
+        if self.sensitivity != 1:
+            return shifted(mean, self.sensitivity)
         return mean if self.calibration is None else self.calibration.apply(mean)
 
     def score_clips(

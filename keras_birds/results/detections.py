@@ -14,6 +14,7 @@ from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import LabelSet
 from keras_birds.results.occurrence import Occurrence, Presence
 from keras_birds.results.recording_time import check_time_pattern, start_time
+from keras_birds.results.voices import check_voices
 from keras_birds.text import storable
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class DetectionRules:
         merge: whether windows of the same label that touch or overlap become one event with the highest score.
         time_pattern: how names tell when a recording began, as `recording_time.start_time` has it.
         occurrence: which labels may occur where and when a recording was made; `None` for all everywhere.
+        no_voices: probability from which windows with a voice, and their neighbours, are left out; `None` for none.
     """
 
     thresholds: tuple[float, ...]
@@ -50,6 +52,7 @@ class DetectionRules:
     merge: bool = False
     time_pattern: str | None = None
     occurrence: Occurrence | None = None
+    no_voices: float | None = None
 
     @classmethod
     def of(
@@ -69,6 +72,7 @@ class DetectionRules:
 
         Raises:
             ConfigError: if a number is out of range, or the time pattern can't be used.
+        ModelError: if voices are to be left out, and no label is one.
             DataError: if the file can't be read, a label is unknown, lacking or there twice, or it holds no numbers.
         """
         if isinstance(threshold, Path):
@@ -81,6 +85,8 @@ class DetectionRules:
             raise ConfigError(f"--smooth must be an odd number of windows. Received: {rules.smooth_windows}")
         if rules.time_pattern is not None:
             check_time_pattern(rules.time_pattern)
+        if rules.no_voices is not None:
+            check_voices(labels, rules.no_voices)
         return rules
 
     def presence(self, file: str) -> Presence | None:
@@ -231,7 +237,11 @@ def _smoothed(found: RecordingScores, rules: DetectionRules) -> np.ndarray:
         return found.scores
     scores = np.empty_like(found.scores)
     for number in np.unique(found.channel):
-        scores[found.channel == number] = smooth(found.scores[found.channel == number], rules.smooth_windows)
+        rows = np.flatnonzero(found.channel == number)
+        # Where windows were left out, those on either side are no neighbours.
+        gaps = np.flatnonzero(found.start_s[rows[1:]] > found.end_s[rows[:-1]] + _TOUCHING_S) + 1
+        for part in np.split(rows, gaps):
+            scores[part] = smooth(found.scores[part], rules.smooth_windows)
     return scores
 
 

@@ -26,6 +26,7 @@ from keras_birds.models.ensemble import Ensemble
 from keras_birds.results.detections import DetectionRules, count_unlikely, detect, summarise
 from keras_birds.results.journal import Entry, Journal
 from keras_birds.results.shards import ShardReader, ShardWriter
+from keras_birds.results.voices import voice_columns, without_voices
 from keras_birds.results.writers.files import new_text
 from keras_birds.text import csv_writer, storable
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 MANIFEST_COLUMNS = (
     *("file", "status", "reason", "seconds", "seconds_expected", "sample_rate_hz", "channels"),
-    *("windows", "unscored_s", "detections", "place", "week", "unlikely", "not_seen"),
+    *("windows", "unscored_s", "detections", "place", "week", "unlikely", "voices", "not_seen"),
 )
 NO_SITE = "no site"
 """In place of where a recording was made."""
@@ -132,6 +133,9 @@ class Results:
         if recording.failed:
             self._waiting.append(Entry(recording))
             return recording
+        if self.rules.no_voices is not None:
+            scored = without_voices(scored, voice_columns(self._labels), self.rules.no_voices)
+            recording = scored.recording
         detections = 0
         for table in detect(scored, self._labels, self.rules, self._model_id):
             self._write("detections", table)
@@ -265,6 +269,7 @@ def result_settings(
         "model_id": ensemble.model_id,
         "model_sha256": digest.hexdigest(),
         "calibrated": ensemble.calibration is not None,
+        "sensitivity": ensemble.sensitivity,
         "decoder": ensemble.audio.decoder,
         "overlap_s": options.overlap_s,
         "channel": options.channel,

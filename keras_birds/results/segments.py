@@ -15,6 +15,7 @@ from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.remote import file_fingerprint, is_url, url_path
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
+from keras_birds.results.voices import outside
 from keras_birds.results.writers.files import new_file, new_text, safe_name
 from keras_birds.results.writers.rows import decimal, six_digits
 from keras_birds.text import csv_writer
@@ -202,9 +203,9 @@ def cut_segments(
 ) -> Path:
     """Writes `out/<label>/<score>_<recording>_<start>s.flac` for each segment, and `out/segments.csv`.
 
-    A clip has `seconds` around the detection's middle, fewer at the recording's ends, with the recording's rate and
-    channels. Samples stay as they are: 16 bits, or 24 of recordings that have more; floating-point numbers in `wav`.
-    Recordings are sought, not decoded up to the place, where the format allows.
+    A clip has `seconds` around the detection's middle, fewer at the recording's ends and beside voices that were left
+    out, with the recording's rate and channels. Samples stay as they are: 16 bits, or 24 of recordings that have more;
+    floating-point numbers in `wav`. Recordings are sought, not decoded up to the place, where the format allows.
 
     Args:
         segments: what to cut, in the order of the table.
@@ -286,7 +287,8 @@ def _cut_recording(
             places = []
             for k, segment in wanted:
                 middle_s = (segment.start_s + segment.end_s) / 2
-                begin_s, end_s = max(0.0, middle_s - seconds / 2), middle_s + seconds / 2
+                clip_s = max(0.0, middle_s - seconds / 2), middle_s + seconds / 2
+                begin_s, end_s = outside(recording.left_out_s, clip_s, (segment.start_s, segment.end_s))
                 places.append((round(begin_s * source.rate_hz), -round(end_s * source.rate_hz), k))
             for first, minus_last, k in sorted(places):
                 frames = source.segment(first, -minus_last)

