@@ -20,6 +20,7 @@ from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.results.detections import DetectionRules, detect
+from keras_birds.results.occurrence import Occurrence
 
 _POLL_S = 0.1
 
@@ -106,13 +107,21 @@ def top_table(
 
 
 def detections_table(
-    classifier: Classifier, analysis: Analysis, threshold: float, labels: set[str], merge: bool
+    classifier: Classifier,
+    analysis: Analysis,
+    threshold: float,
+    labels: set[str],
+    merge: bool,
+    occurrence: Occurrence | None = None,
 ) -> pd.DataFrame:
-    """Detections of some labels as `keras-birds detect` finds them, columns as in `detection_schema`."""
+    """Detections of some labels as `keras-birds detect` finds them, columns as in `detection_schema`.
+
+    With `occurrence` only what occurs where and when the recording was made.
+    """
     import pyarrow as pa
 
     chosen = tuple(x in labels for x in classifier.labels)
-    rules = DetectionRules((threshold,) * len(chosen), chosen, merge=merge)
+    rules = DetectionRules((threshold,) * len(chosen), chosen, merge=merge, occurrence=occurrence)
     tables = detect(analysis.found, classifier.labels, rules, classifier.model_id)
     frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return frame.astype(dict.fromkeys(("file", "label", "scientific_name", "common_name", "model_id"), str))

@@ -1,14 +1,20 @@
 """The page's sidebar: the model and how its scores are read."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 import keras_birds
+from keras_birds.birdnet.range_model import RangeModel
+from keras_birds.errors import ModelError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.find import bundled_models, finished_models, resolve_model
 from keras_birds.results.detections import THRESHOLD
+from keras_birds.results.occurrence import Occurrence, Site, find_range_model
+from keras_birds.results.voices import has_voices
 from keras_birds.run_layout import RUNS_DIR
 
 
@@ -22,6 +28,8 @@ class Controls:
     method: str
     merge: bool
     only: tuple[str, ...]
+    occurrence: Occurrence | None
+    no_voices: float | None
 
 
 def sidebar(first: str | None) -> tuple[Classifier, Controls]:
@@ -64,7 +72,42 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
             placeholder="All",
             **address,
         )
-    return classifier, Controls(overlap, threshold, top_k, method, merge, tuple(only))
+        occurrence, no_voices = _where_and_when(classifier, address), _no_voices(classifier, address)
+    return classifier, Controls(overlap, threshold, top_k, method, merge, tuple(only), occurrence, no_voices)
+
+
+def _where_and_when(classifier: Classifier, address: dict[str, Any]) -> Occurrence | None:
+    """Asks for place and week, where BirdNET's range model is at hand."""
+    model = _range_model(classifier.engines[0].path)
+    if model is None:
+        return None
+    north, east, when = st.columns(3)
+    blank: Any = {"value": None, "placeholder": "any", **address}
+    latitude = north.number_input("Latitude", -90.0, 90.0, key="lat", **blank)
+    longitude = east.number_input("Longitude", -180.0, 180.0, key="lon", **blank)
+    of = "1 to 48, four a month; by the date in the recording's name where it isn't given."
+    week = when.number_input("Week", 1, 48, key="week", help=of, **blank)
+    if latitude is None or longitude is None:
+        return None
+    return Occurrence(classifier.labels, model, [Site("*", latitude, longitude)], week)
+
+
+def _no_voices(classifier: Classifier, address: dict[str, Any]) -> float | None:
+    """Asks from which probability windows with voices are left out, where the model knows voices."""
+    if not has_voices(classifier.labels):
+        return None
+    said = (
+        "Windows with a voice at least so probable, and those beside them, are left out and silent. 1: none."
+    )
+    least = st.slider("Leave out voices from", 0.0, 1.0, 1.0, 0.01, key="voices", help=said, **address)
+    return least if least < 1 else None
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _range_model(model: Path) -> RangeModel | None:
+    with suppress(ModelError):
+        return find_range_model(model)
+    return None
 
 
 @st.cache_resource(max_entries=4, show_spinner="Loading the model")

@@ -1,7 +1,7 @@
 """The page that `keras-birds app` serves: Streamlit runs this file for each visitor and after each click."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -22,7 +22,9 @@ from keras_birds.data.reviews import Review, reviews_path, write_reviews
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.results.detections import detection_schema
+from keras_birds.results.recording_time import start_time
 from keras_birds.results.report import describe_length
+from keras_birds.results.voices import voice_columns, without_voices
 from keras_birds.results.writers.tables import write_audacity, write_csv, write_raven
 from keras_birds.text import printable
 
@@ -123,6 +125,9 @@ def _analysed(classifier: Classifier, recording: Recording, overlap_s: float, ma
 
 
 def _show(classifier: Classifier, controls: Controls, recording: Recording, analysis: Analysis) -> None:
+    if controls.no_voices is not None:
+        columns = voice_columns(classifier.labels)
+        analysis = replace(analysis, found=without_voices(analysis.found, columns, controls.no_voices))
     heard = analysis.found.recording
     st.subheader(plain(Path(recording.name).name), anchor=False)
     channels = f"{heard.channels} channel{'s' * (heard.channels != 1)}"
@@ -130,8 +135,19 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     if heard.reason:
         status = "" if heard.status == "ok" else f"{heard.status}: "
         st.warning(plain(status + heard.reason), icon="⚠️")
-    only = set(controls.only) or set(classifier.labels)
-    detections = detections_table(classifier, analysis, controls.threshold, only, controls.merge)
+    if heard.voices:
+        windows = f"{heard.voices} window{'s' * (heard.voices != 1)}"
+        st.caption(f"{windows} left out because of voices, and silent here")
+    scores, only = analysis.found.scores, set(controls.only) or set(classifier.labels)
+    if not len(scores):
+        st.info("No window is left.")
+        return
+    found = controls.occurrence and controls.occurrence.of(recording.name, start_time(recording.name))
+    if found:
+        only &= {x for x, is_likely in zip(classifier.labels, found.allowed, strict=True) if is_likely}
+        scores = np.where(found.allowed, scores, 0)
+    rules = controls.threshold, only, controls.merge, controls.occurrence
+    detections = detections_table(classifier, analysis, *rules)
     reviews = review.read(reviews_path(recording.path))
     # What was looked at in another recording says nothing of this one.
     if st.session_state.get("focus_key") != recording.key:
@@ -139,7 +155,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
             st.session_state.pop(name, None)
         st.session_state["focus_key"] = recording.key
 
-    top = top_table(classifier, analysis.found.scores, controls.top_k, controls.method, controls.threshold)
+    top = top_table(classifier, scores, controls.top_k, controls.method, controls.threshold)
     left, right = st.columns((2, 1))
     with left:
         _show_top(top)
@@ -148,7 +164,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     if analysis.envelope.seconds > PART_S:
         st.altair_chart(charts.outline(analysis.envelope, part_s), key="outline")
     _show_timeline(classifier, controls, analysis, top, only)
-    _show_part(classifier, recording, part_s, detections)
+    _show_part(classifier, recording, part_s, detections, heard.left_out_s)
     _show_detections(detections, reviews)
     if focus := st.session_state.get("focus"):
         review.panel(classifier, recording.path, focus, detections, reviews, _look_at)
@@ -195,14 +211,21 @@ def _show_timeline(
 
 
 def _show_part(
-    classifier: Classifier, recording: Recording, part_s: tuple[float, float], detections: pd.DataFrame
+    classifier: Classifier,
+    recording: Recording,
+    part_s: tuple[float, float],
+    detections: pd.DataFrame,
+    left_out_s: Sequence[tuple[float, float]],
 ) -> None:
-    """The player and the spectrogram of the part that is looked at."""
+    """The player and the spectrogram of the part that is looked at, silent where it was left out."""
     rate_hz = classifier.audio.sample_rate_hz
     samples = read_part(recording.path, *part_s, rate_hz)
     if not len(samples):
         st.warning("Nothing decodes here.")
         return
+    for span_s in left_out_s:
+        first, last = (max(0, round((x - part_s[0]) * rate_hz)) for x in span_s)
+        samples[first:last] = 0
     focus = st.session_state.get("focus")
     start_s = max(0.0, focus[0] - part_s[0]) if focus else 0.0
     play = bool(st.session_state.pop("play", False))

@@ -26,13 +26,22 @@ def voice_columns(labels: LabelSet) -> np.ndarray:
     Raises:
         ModelError: if there is none.
     """
-    found = [k for k, x in enumerate(labels.items) if _VOICE.match(x.name) or _VOICE.match(x.scientific_name)]
+    found = _voices(labels)
     if not found:
         raise ModelError(
             f"--no-voices needs a model with a label for people's voices. Received: {len(labels)} labels, none of them "
             "as BirdNET's Human vocal. Choose --model birdnet"
         )
     return np.array(found)
+
+
+def has_voices(labels: LabelSet) -> bool:
+    """Whether a label is a voice."""
+    return bool(_voices(labels))
+
+
+def _voices(labels: LabelSet) -> list[int]:
+    return [k for k, x in enumerate(labels.items) if _VOICE.match(x.name) or _VOICE.match(x.scientific_name)]
 
 
 def check_voices(labels: LabelSet, least: float) -> None:
