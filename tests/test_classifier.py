@@ -5,7 +5,6 @@ import itertools
 import shutil
 import threading
 import time
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from keras_birds.audio.stream import open_stream
 from keras_birds.errors import AudioError, ConfigError, DataError, ModelError
 from keras_birds.inference.aggregate import RankedLabel, aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.scorer import ScoreOptions, score_recordings
+from keras_birds.inference.scorer import RecordingStatus, ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
 
 RATE, CLIP = AUDIO.sample_rate_hz, AUDIO.clip_samples
@@ -215,10 +214,9 @@ def test_scores_are_the_same_whatever_the_threads_and_the_batch(classifier, reco
 
 def test_the_outcome_tells_what_was_read_and_progress_adds_up_to_the_audio(classifier, write_tone):
     path = write_tone("a.flac", seconds=4.5, rate=44_100, channels=2)
-    ((found, *_),) = map(astuple, score_recordings(classifier, [path]))
-    stat = path.stat()
-    read = ("ok", "", 4.5, 4.5, 44_100, 2, 2, 0.5, 0, "", 0, 0, stat.st_size, stat.st_mtime_ns, "")
-    assert found == (str(path), *read)
+    (found,) = score_recordings(classifier, [path])
+    file = {"size_bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+    assert found.recording == RecordingStatus(str(path), "ok", "", 4.5, 4.5, 44_100, 2, 2, 0.5, **file)
     path = write_tone("a.wav", seconds=21.2, channels=2)
     for options in ({}, {"channel": "all"}, {"overlap_s": 1.5}, {"workers": 1}):
         told = []
