@@ -1,5 +1,6 @@
 """Recordings and folds over a Ray cluster: bad addresses, shares of nodes; and real clusters with kills."""
 
+import json
 import os
 import re
 import secrets
@@ -22,10 +23,8 @@ from keras_birds.distributed.predict import ClusterScorer, divide
 from keras_birds.distributed.train import fold_resources, train_on_cluster
 from keras_birds.distributed.worker import GroupScores, PackedModel, score_group
 from keras_birds.errors import ConfigError, KerasBirdsError, ModelError
-from keras_birds.inference.classifier import Classifier, load
+from keras_birds.inference.classifier import load
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
-from keras_birds.labels import LabelSet
-from keras_birds.models.engines import WaveformEngine
 from keras_birds.results.results import Results
 
 # Ray's own lock on the tests' clusters, with a key that nobody keeps; read when Ray is imported.
@@ -87,13 +86,13 @@ def test_nodes_are_divided_groups_grow_to_what_takes_seconds_and_have_absolute_p
     assert predict._Group(names).places == expected
 
 
-@pytest.mark.parametrize("engine", ["onnx", "keras", "waveform"])
+@pytest.mark.parametrize("engine", ["onnx", "keras", "foreign"])
 def test_a_packed_model_is_loaded_where_its_files_are_not(placeholder_run, write_tone, tmp_path, engine):
     clip, run = write_tone("clip.wav", 3000.0), shutil.copytree(placeholder_run, tmp_path / "copy")
-    if engine == "waveform":
-        path = foreign.write_model(run / "a.onnx", activation="Sigmoid")
-        about = (LabelSet(foreign.FOREIGN_LABELS), foreign.RATE, foreign.WINDOW_S, "probabilities")
-        classifier = Classifier([WaveformEngine(path, *about)])
+    if engine == "foreign":
+        path = foreign.write_model(run / "model.onnx", activation="Sigmoid")
+        (run / "model.json").write_text(json.dumps(foreign.card("probabilities")))
+        classifier = load(path)
     else:
         classifier = load(run, engine)
     packed = PackedModel.of(classifier, None if engine == "keras" else "cpu")

@@ -23,10 +23,11 @@ from keras_birds.export.exporter import export_model
 from keras_birds.export.weight_compression import MIN_ELEMENTS, halve_weights, quantize_weights, whole_weights
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.example_sound import example_inputs
 from keras_birds.models.find import bundled_models
 from keras_birds.models.keras_engine import KerasEngine, load_keras_model
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.models.onnx_export import example_inputs, export_onnx
+from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.build import build_model
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "torch", reason="graphs are traced by torch")

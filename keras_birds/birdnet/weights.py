@@ -4,7 +4,7 @@ Operators and layers are matched by their order; every shape and every constant 
 isn't known is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,19 +14,21 @@ import numpy as np
 
 from keras_birds.birdnet.tflite import Operator, TfliteGraph, read_tflite
 from keras_birds.errors import ModelError
+from keras_birds.models.calibration import sigmoid
 
 if TYPE_CHECKING:
     import keras
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-_ACTIVATIONS = {"NONE": "linear", "RELU": "relu"}
+_ACTIVATIONS = {"NONE": "linear", "RELU": "relu", "LOGISTIC": "sigmoid"}
+_EMBEDDING_SIZE = 1024
 _ROUNDING = 1e-4
 """How far the file's window and filters, computed in float32, may be from ours."""
 
 
 @dataclass(frozen=True, eq=False)
 class DenseWeights:
-    """A dense layer: kernel `[in, out]`, bias `[out]` and `"linear"` or `"relu"`."""
+    """A dense layer: kernel `[in, out]`, bias `[out]` and `"linear"`, `"relu"` or `"sigmoid"`."""
 
     kernel: np.ndarray
     bias: np.ndarray
@@ -34,7 +36,7 @@ class DenseWeights:
 
 
 Branch = tuple[DenseWeights, ...]
-"""Dense layers one after the other, from the embedding to logits."""
+"""Dense layers one after the other, from the embedding to logits or, with a last sigmoid, to probabilities."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,20 +47,23 @@ class BirdNetFile:
         path: the file.
         graph: all of it.
         has_backbone: whether it takes sound; else it takes embeddings.
-        branches: whose logits are its outputs, one after the other: one branch, or two where labels were appended.
-        gives_probabilities: whether a sigmoid follows them in the file.
+        branches: what gives its outputs, one after the other: one branch, or two where labels were appended.
     """
 
     path: Path
     graph: TfliteGraph
     has_backbone: bool
     branches: tuple[Branch, ...]
-    gives_probabilities: bool
 
     @property
     def num_labels(self) -> int:
         """Of its outputs."""
         return sum(len(branch[-1].bias) for branch in self.branches)
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """The file's outputs `[n, label]`, of which some may be logits, as probabilities."""
+        is_sure = [np.full(len(x[-1].bias), x[-1].activation == "sigmoid") for x in self.branches]
+        return np.where(np.concatenate(is_sure), outputs, sigmoid(outputs))
 
 
 def read_birdnet(path: str | Path) -> BirdNetFile:
@@ -70,41 +75,44 @@ def read_birdnet(path: str | Path) -> BirdNetFile:
     path = Path(path)
     graph = read_tflite(path)
     shapes = [graph.shapes[i][1:] for i in graph.inputs]
-    if shapes == [(144_000,)]:
-        ends = [i for i, x in enumerate(graph.operators) if x.kind == "MEAN"]
-        if not ends or graph.shapes[graph.operators[ends[-1]].outputs[0]][1:] != (1024,):
-            _refuse(path, "no mean of 1024 channels")
-        start = ends[-1] + 1
-        embedding = graph.operators[ends[-1]].outputs[0]
-    elif shapes == [(1024,)]:
-        start, embedding = 0, graph.inputs[0]
+    has_backbone = shapes == [(144_000,)]
+    if has_backbone:
+        means = (x.outputs[0] for x in graph.operators if x.kind == "MEAN")
+        embeddings = {x for x in means if graph.shapes[x][1:] == (_EMBEDDING_SIZE,)}
+    elif shapes == [(_EMBEDDING_SIZE,)]:
+        embeddings = set(graph.inputs)
     else:
         _refuse(path, f"inputs of the shapes {shapes}")
-    branches = _read_head(path, graph, start, embedding)
-    return BirdNetFile(path, graph, start > 0, branches, graph.operators[-1].kind == "LOGISTIC")
-
-
-def _read_head(path: Path, graph: TfliteGraph, start: int, embedding: int) -> tuple[Branch, ...]:
-    """What is computed of the embedding; a last sigmoid is left out, as our models give logits."""
-    found: dict[int, tuple[Branch, ...]] = {embedding: ((),)}
-    for op in graph.operators[start:]:
-        known = [found[i] for i in op.inputs if i in found]
-        before = known[0] if known else ((),)
-        if op.kind == "FULLY_CONNECTED" and len(before) == 1 and op.activation in _ACTIVATIONS:
-            branches: tuple[Branch, ...] = ((*before[0], _dense(path, op)),)
-        elif op.kind == "RELU" and len(before) == 1 and before[0]:
-            branches = ((*before[0][:-1], replace(before[0][-1], activation="relu")),)
-        elif op.kind == "CONCATENATION" and len(known) == len(op.inputs):
-            branches = tuple(branch for x in known for branch in x)
-        elif op.kind in ("LOGISTIC", "RESHAPE") and known:
-            branches = before
-        else:
-            _refuse(path, f"{op.kind} after the embedding")
-        found[op.outputs[0]] = branches
-    branches = found.get(graph.outputs[0], ())
-    if not branches or not all(branches) or any(x[-1].activation != "linear" for x in branches):
+    makers = {x.outputs[0]: x for x in graph.operators}
+    branches = _branches(path, makers, embeddings, graph.outputs[0])
+    if not all(branches) or any(x[-1].activation == "relu" for x in branches):
         _refuse(path, "outputs that aren't logits of the embedding")
-    return branches
+    return BirdNetFile(path, graph, has_backbone, branches)
+
+
+def _branches(
+    path: Path, makers: Mapping[int, Operator], embeddings: Container[int], tensor: int
+) -> tuple[Branch, ...]:
+    """How a tensor is computed of the embedding, from its end to the front."""
+    if tensor in embeddings:
+        return ((),)
+    op = makers.get(tensor)
+    if op is None:
+        _refuse(path, "outputs that aren't made of the mean of 1024 channels")
+    if op.kind == "CONCATENATION":
+        return tuple(x for i in op.inputs for x in _branches(path, makers, embeddings, i))
+    if op.kind not in ("FULLY_CONNECTED", "RELU", "LOGISTIC", "RESHAPE"):
+        _refuse(path, f"{op.kind} after the embedding")
+    before = _branches(path, makers, embeddings, op.inputs[0])
+    if op.kind == "RESHAPE":
+        return before
+    if op.kind == "FULLY_CONNECTED":
+        if len(before) > 1 or op.activation not in _ACTIVATIONS:
+            _refuse(path, f"a dense layer of {len(before)} parts with the activation {op.activation}")
+        return ((*before[0], _dense(path, op)),)
+    if any(not x or x[-1].activation != "linear" for x in before):
+        _refuse(path, f"{op.kind} of what isn't linear")
+    return tuple((*x[:-1], replace(x[-1], activation=_ACTIVATIONS[op.kind])) for x in before)
 
 
 def _dense(path: Path, op: Operator) -> DenseWeights:

@@ -165,7 +165,7 @@ def _score(
     ray_address: str | None,
 ) -> "_Counter":
     """Scores what is still to do."""
-    from keras_birds.cli.reporting import progress_bar, watched
+    from keras_birds.cli.reporting import progress_bar
     from keras_birds.inference.scorer import score_recordings
 
     with ExitStack() as stack:
@@ -176,8 +176,7 @@ def _score(
             say = partial(click.echo, err=True)
             score = stack.enter_context(ClusterScorer(classifier, model.provider, options.workers, say))
         counter = _Counter(results, len(files), stack.enter_context(progress_bar()))
-        scores = score(classifier, results.to_do(files), options, counter.on_scored)
-        for scored in watched(scores, model):
+        for scored in score(classifier, results.to_do(files), options, counter.on_scored):
             counter.add(results.add(scored))
     return counter
 

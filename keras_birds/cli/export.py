@@ -129,13 +129,13 @@ def _clips(path: Path, metadata: "ModelMetadata", folder: Path | None) -> "tuple
     from keras_birds.audio.decode import decode_clip
     from keras_birds.audio.files import find_inputs
     from keras_birds.errors import AudioError, DataError
-    from keras_birds.models.onnx_export import example_clips
+    from keras_birds.models.example_sound import example_clips
     from keras_birds.training.run_directory import read_data_dir
 
     run = path.parent.parent
     data = folder or (read_data_dir(run) if (run / "config.toml").is_file() else None)
     if data is None or not data.exists():
-        return example_clips(metadata), "test sounds"
+        return example_clips(metadata.audio, metadata.mel), "test sounds"
     files = list(find_inputs((str(data),), sys.stdin.buffer, lambda *_: None))
     step = max(1, len(files) // _MAX_CLIPS)
     found = []

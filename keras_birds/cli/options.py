@@ -148,27 +148,13 @@ class ModelChoice:
     sensitivity: float
     provider: str | None
     decoder: str | None
-    labels: Path | None
-    sample_rate_hz: int | None
-    window_s: float | None
-    output: str
 
     def load(self) -> "Classifier":
         """Loads the model, and tells on stderr which one if that wasn't said."""
-        from keras_birds.inference.classifier import Classifier, load
-        from keras_birds.models.engines import WaveformEngine, read_label_lines
+        from keras_birds.inference.classifier import load
 
-        if self.model and self.labels and self.sample_rate_hz and self.window_s:
-            audio = self.sample_rate_hz, self.window_s
-            labels = read_label_lines(self.labels)
-            foreign = WaveformEngine(self.model, labels, *audio, self.output, self.provider)
-            classifier = Classifier([foreign], self.decoder, self.calibrated, self.sensitivity)
-        elif self.labels or self.sample_rate_hz or self.window_s:
-            rule = "--labels, --sample-rate and --window-s must be given together, for a model of others"
-            raise click.UsageError(f"{rule} that --model FILE.onnx says")
-        else:
-            scores = self.calibrated, self.sensitivity
-            classifier = load(self.model, self.engine, self.decoder, self.provider, *scores)
+        scores = self.calibrated, self.sensitivity
+        classifier = load(self.model, self.engine, self.decoder, self.provider, *scores)
         if self.model is None:
             click.echo(_describe_choice(classifier), err=True)
         if classifier.calibration is not None:
@@ -178,13 +164,16 @@ class ModelChoice:
 
 def model_options(command: Command) -> Command:
     """Adds `--model` and all that says how it is run; the command gets a `ModelChoice` as `model`."""
-    trained = "A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or a shipped model. "
-    default = "[default: the newest run in runs/, else the shipped model animals]"
+    trained = (
+        "A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or the name of a model that "
+        "was added (`keras-birds models add`) or is shipped. "
+    )
+    default = (
+        "[default: the newest run in runs/, else birdnet where it was added, else the shipped model animals]"
+    )
     engine = "What computes: ONNX Runtime or Keras. [default: onnx, unless --model is a .keras file]"
     provider = "Where ONNX Runtime computes: cpu, cuda, ... [default: cuda where there is a GPU for it]"
     decoder = "What decodes audio files. [default: as in the model's training]"
-    labels = "For an ONNX model of others that takes sound: file of its labels, one a line."
-    output = click.Choice(("logits", "probabilities"))
     return _bundled(
         command,
         "model",
@@ -195,16 +184,6 @@ def model_options(command: Command) -> Command:
         sensitivity_option,
         click.option("--provider", metavar="NAME", help=provider),
         click.option("--decoder", type=click.Choice(("soundfile", "tfio")), help=decoder),
-        click.option("--labels", type=EXISTING_FILE, help=labels),
-        click.option(
-            "--sample-rate",
-            "sample_rate_hz",
-            type=COUNT,
-            metavar="HZ",
-            help="For such a model: sample rate it takes.",
-        ),
-        click.option("--window-s", type=LENGTH, metavar="SECONDS", help="For such a model: length it takes."),
-        click.option("--output", type=output, default="logits", help="For such a model: what it gives."),
     )
 
 
@@ -338,13 +317,16 @@ def place_options(command: Command) -> Command:
 
 def _describe_choice(classifier: "Classifier") -> str:
     from keras_birds.models.find import bundled_name
+    from keras_birds.models.library import added_name
     from keras_birds.run_layout import RUNS_DIR
 
     engine = classifier.engines[0]
-    if not (name := bundled_name(engine.path)):
+    added, bundled = added_name(engine.path), bundled_name(engine.path)
+    if not (name := added or bundled):
         return f"Model: {classifier.model_id}"
     about = f"{len(classifier.labels)} labels, licence {engine.metadata.licence}; `keras-birds info {name}` says more"
-    return f"Model: {name}, bundled, as there is no trained run in {RUNS_DIR}/: {about}"
+    origin = "added" if added else "bundled"
+    return f"Model: {name}, {origin}, as there is no trained run in {RUNS_DIR}/: {about}"
 
 
 def _some(names: list[str]) -> str:

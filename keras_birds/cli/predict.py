@@ -110,7 +110,7 @@ def predict(
     occurrence = place.read(classifier, files)
     if frames is not None:
         classifier.frame_engines()
-    from keras_birds.cli.reporting import progress_bar, watched
+    from keras_birds.cli.reporting import progress_bar
     from keras_birds.inference.aggregate import answer
     from keras_birds.inference.scorer import score_recordings
     from keras_birds.results.report import FrameWriter, answer_writer, describe_problem
@@ -125,7 +125,7 @@ def predict(
         # No bar where tables go to the same screen.
         bar = stack.enter_context(progress_bar(len(files) > 1 and not stream.isatty()))
         scores = bar.track(score_recordings(classifier, files, score), len(files), description="Scoring")
-        for scored in watched(scores, model):
+        for scored in scores:
             if problem := describe_problem(scored.recording):
                 bar.console.print(problem, soft_wrap=True)
             allowed = _allowed(occurrence, scored.recording.file)

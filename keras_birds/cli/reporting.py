@@ -1,19 +1,16 @@
 """What commands tell beside their answers: progress, a bar on a terminal and plain lines elsewhere, and tables."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan
 from typing import TYPE_CHECKING
 
-from keras_birds.cli.options import ModelChoice, warn
 from keras_birds.progress import Reporter
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-    from keras_birds.inference.scorer import RecordingScores
 
 
 @contextmanager
@@ -67,16 +64,3 @@ def text_table(*rows: Sequence[object]) -> str:
         is_number = all(re.fullmatch(r"[+-]?[\d./]+|–|", x) for x in cells)
         columns.append([x.rjust(width) if is_number else x.ljust(width) for x in (heading, *cells)])
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
-
-
-def watched(scores: "Iterable[RecordingScores]", model: ModelChoice) -> "Iterator[RecordingScores]":
-    """Passes scores on; then warns where a model of others gave what looks like probabilities, read as logits."""
-    least, most = 1.0, 0.0
-    for scored in scores:
-        least = float(scored.scores.min(initial=least))
-        most = float(scored.scores.max(initial=most))
-        yield scored
-    # What logits from 0 to 1 become.
-    if model.labels is not None and model.output == "logits" and 0.5 <= least <= most <= 0.7311:
-        rule = "all outputs are from 0 to 1, as probabilities are, and were read as logits"
-        warn(str(model.model), f"{rule}: every score is above 0.5. Pass --output probabilities")

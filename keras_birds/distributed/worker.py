@@ -12,8 +12,8 @@ import keras_birds
 from keras_birds.errors import ConfigError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
-from keras_birds.labels import LabelSet
-from keras_birds.models.engines import Engine, WaveformEngine, load_engine
+from keras_birds.models.engines import Engine, load_engine
+from keras_birds.run_layout import METADATA
 
 _loaded: dict[str, Classifier] = {}
 """This process's classifier, by the id of the packed model that it was loaded from."""
@@ -21,37 +21,27 @@ _loaded: dict[str, Classifier] = {}
 
 @dataclass(frozen=True)
 class PackedEngine:
-    """A model's files, by name, to be loaded where nobody has its path, which is for messages.
-
-    `waveform` is what a model of others doesn't say of itself: labels, sample rate, length of window and output.
-    """
+    """A model's files, by name, to be loaded where nobody has its path, which is for messages."""
 
     path: Path
     files: dict[str, bytes]
-    waveform: tuple[LabelSet, int, float, str] | None
 
     @classmethod
     def of(cls, engine: Engine) -> "PackedEngine":
-        """Reads a loaded engine's files."""
-        paths, waveform = [engine.path], None
+        """Reads a loaded engine's files: the model, and what holds its metadata where that isn't inside."""
+        paths = [engine.path]
         if engine.path.suffix.lower() == ".keras":
             paths += [x for x in map(engine.path.with_suffix, (".onnx", ".json")) if x.is_file()][:1]
-        if isinstance(engine, WaveformEngine):
-            audio = engine.metadata.audio
-            waveform = (engine.metadata.labels, audio.sample_rate_hz, audio.clip_s, engine.output)
-        return cls(engine.path, {x.name: x.read_bytes() for x in paths}, waveform)
+        elif engine.metadata.outputs:
+            paths.append(engine.path.with_name(METADATA))
+        return cls(engine.path, {x.name: x.read_bytes() for x in paths})
 
     def load(self, provider: str | None) -> Engine:
         """Loads the engine; its files are on the disk for as long as that takes."""
         with TemporaryDirectory(prefix="keras-birds-") as folder:
             for name, content in self.files.items():
                 Path(folder, name).write_bytes(content)
-            path = Path(folder, self.path.name)
-            engine: Engine
-            if self.waveform is None:
-                engine = load_engine(path, provider)
-            else:
-                engine = WaveformEngine(path, *self.waveform, provider)
+            engine = load_engine(Path(folder, self.path.name), provider)
         engine.path = self.path
         return engine
 

@@ -12,8 +12,9 @@ from onnx import TensorProto, compose, helper
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
 from keras_birds.models.backend_process import call_on_backend
+from keras_birds.models.example_sound import example_clips
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.models.onnx_export import example_clips, load_float32, trace
+from keras_birds.models.onnx_export import load_float32, trace
 from keras_birds.models.session import open_session
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _mel_graph(metadata: ModelMetadata) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mel.onnx")
         call_on_backend("torch", _trace_mel, metadata, path)
-        clips = example_clips(metadata)
+        clips = example_clips(metadata.audio, metadata.mel)
         found = open_session(path).run(None, {"waveform": clips})[0]
         graph = onnx.load(str(path))
     difference = np.abs(found - MelTransform(metadata.audio, metadata.mel).images(clips)).max()

@@ -6,8 +6,7 @@ Named are those that the user added and those that are shipped: `assets/NAME.onn
 from pathlib import Path
 
 from keras_birds.errors import ConfigError, ModelError
-from keras_birds.models.library import added_models
-from keras_birds.resources import resource
+from keras_birds.models.library import added_models, bundled_models
 from keras_birds.run_layout import CONFIG, FULL, KERAS, METADATA, ONNX, RUNS_DIR, fold_of, numbered_folds
 
 DEFAULTS = ("birdnet", "animals")
@@ -117,11 +116,6 @@ def _how_to_go_on(folds: list[Path], engine: str) -> str:
 def named_models() -> dict[str, Path]:
     """The folders of added models and the files of shipped ones, by name."""
     return added_models() | bundled_models()
-
-
-def bundled_models() -> dict[str, Path]:
-    """The shipped models' files by name, sorted."""
-    return {x.stem: x for x in sorted(resource("assets").glob("*.onnx"))}
 
 
 def bundled_name(path: Path) -> str:

@@ -9,19 +9,23 @@ NAME/range.npz    BirdNET's range model: what occurs where and when
 import os
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
 from keras_birds.errors import ConfigError, KerasBirdsError
+from keras_birds.resources import resource
 from keras_birds.run_layout import ONNX
 
 HOME_VARIABLE = "KERAS_BIRDS_MODELS"
 """Names a folder for added models in place of the user's data folder, for instance one that machines share."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STALE_S = 24 * 3600.0
 
 
 def library() -> Path:
@@ -32,7 +36,17 @@ def library() -> Path:
 
 def added_models() -> dict[str, Path]:
     """The folders of models that were added, by name, sorted."""
-    return {x.parent.name: x.parent for x in sorted(library().glob(f"*/{ONNX}"))}
+    return {x.parent.name: x.parent for x in sorted(library().glob(f"[!.]*/{ONNX}"))}
+
+
+def added_name(path: Path) -> str:
+    """The name of the added model that a file belongs to; empty for another file."""
+    return path.parent.name if path.parent in added_models().values() else ""
+
+
+def bundled_models() -> dict[str, Path]:
+    """The shipped models' files by name, sorted."""
+    return {x.stem: x for x in sorted(resource("assets").glob("*.onnx"))}
 
 
 @contextmanager
@@ -43,20 +57,19 @@ def new_model(name: str) -> Iterator[Path]:
         ConfigError: if the name can't be used or is taken.
         KerasBirdsError: if the place can't be written.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name in bundled_models():
         raise ConfigError(
-            f"A model's name must be letters, digits, dots, dashes and underscores. Received: {name!r}"
+            "A model's name must be letters, digits, dots, dashes and underscores, and no shipped model's. Received: "
+            f"{name!r}. Choose another with --name"
         )
     folder = library() / name
-    if folder.exists():
-        raise ConfigError(
-            f"A model must be added once. Received: {name}, which lies in {folder}. Remove it with `keras-birds "
-            f"models remove {name}`, or choose another --name"
-        )
-    draft = folder.with_name(f".{name}.{os.getpid()}.tmp")
+    _refuse_taken(folder)
+    draft = _draft(folder)
     try:
+        _remove_stale_drafts()
         draft.mkdir(parents=True)
         yield draft
+        _refuse_taken(folder)  # by another process, meanwhile
         draft.replace(folder)
     except OSError as error:
         raise KerasBirdsError(
@@ -69,9 +82,46 @@ def new_model(name: str) -> Iterator[Path]:
 
 def remove_model(name: str) -> Path:
     """Removes a model that was added, and tells where it lay; raises `ConfigError` if there is none of that name."""
-    found = added_models()
-    if name not in found:
-        known = ", ".join(found) or "none"
+    folder = library() / name
+    if not _NAME.fullmatch(name) or not folder.is_dir():
+        known = ", ".join(added_models()) or "none"
         raise ConfigError(f"The model must be one that was added: {known}. Received: {name}")
-    shutil.rmtree(found[name])
-    return found[name]
+    draft = _draft(folder)
+    try:
+        folder.replace(draft)  # at once, so that a half-removed one is never found
+        shutil.rmtree(draft)
+    except OSError as error:
+        raise KerasBirdsError(f"{folder} can't be removed. Received: {error.strerror or error}") from None
+    return folder
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.exists():
+        raise ConfigError(
+            f"A model must be added once. Received: {folder.name}, which lies in {folder}. Remove it with `keras-birds "
+            f"models remove {folder.name}`, or choose another --name"
+        )
+
+
+def _draft(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def _remove_stale_drafts() -> None:
+    """Removes what processes that were killed left behind: of this machine those that have gone, else what is old."""
+    for path in library().glob(".*.tmp"):
+        start, _, pid = path.name.removesuffix(".tmp").rpartition(".")
+        is_here = start.endswith(f".{socket.gethostname()}") and pid.isdecimal()
+        with suppress(OSError):
+            if (is_here and not _runs(int(pid))) or time.time() - path.stat().st_mtime > _STALE_S:
+                shutil.rmtree(path)
+
+
+def _runs(pid: int) -> bool:
+    if os.name != "posix" or pid == os.getpid():  # Windows would end it; one's own number came round again
+        return pid != os.getpid()
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True

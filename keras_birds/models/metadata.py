@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from keras_birds.errors import KerasBirdsError, ModelError
 from keras_birds.labels import Label, LabelSet
 from keras_birds.models.calibration import Calibration
 from keras_birds.models.session import open_session
+from keras_birds.run_layout import METADATA
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -29,7 +30,24 @@ FRAME_LOGITS, EMBEDDING = "frame_logits", "embedding"
 """What a graph gives beside its logits, where it has it: logits `[batch, frame, label]` of a clip's frames in order,
 and the numbers `[batch, size]` that the head takes."""
 
+OutputKind = Literal["logits", "probabilities"]
+
 _KEY = "keras_birds"
+
+
+@dataclass(frozen=True)
+class GraphOutputs:
+    """What the graph of a model of others gives, by the names of its outputs.
+
+    Args:
+        kind: `"probabilities"` where a sigmoid or softmax is in the graph.
+        scores: the output `[batch, label]`.
+        embedding: the output `[batch, size]`; empty where there is none.
+    """
+
+    kind: OutputKind
+    scores: str
+    embedding: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class ModelMetadata:
         source: which file of others the weights are from, with its SHA-256; empty for a model trained here.
         metrics: for instance `{"macro_auc": 0.95}`; NaN where undefined.
         calibration: of the scores, if `keras-birds calibrate` made one.
+        outputs: of a graph of others; `None` for those written here, whose outputs say by their names what they are.
     """
 
     model_id: str
@@ -55,6 +74,7 @@ class ModelMetadata:
     source: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration | None = None
+    outputs: GraphOutputs | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold."""
@@ -68,6 +88,7 @@ class ModelMetadata:
             "mel": self.mel.model_dump(mode="json"),
             "labels": [asdict(x) for x in self.labels.items],
             **({"calibration": asdict(self.calibration)} if self.calibration else {}),
+            **({"outputs": asdict(self.outputs)} if self.outputs else {}),
         }
 
     @classmethod
@@ -97,6 +118,7 @@ class ModelMetadata:
                 source=str(data.get("source", "")),
                 metrics={k: math.nan if v is None else float(v) for k, v in data.get("metrics", {}).items()},
                 calibration=calibration,
+                outputs=TypeAdapter(GraphOutputs | None).validate_python(data.get("outputs")),
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -138,7 +160,7 @@ class ModelMetadata:
 
     @classmethod
     def read_onnx(cls, path: str | Path, session: "InferenceSession | None" = None) -> "ModelMetadata":
-        """Reads the metadata inside an ONNX file, which may be open.
+        """Reads the metadata inside an ONNX file, which may be open; of a model of others, `model.json` beside it.
 
         Raises:
             ModelError: if the file is damaged, or has no metadata that this version understands.
@@ -146,9 +168,13 @@ class ModelMetadata:
         session = session or open_session(path, threads=1)
         text = session.get_modelmeta().custom_metadata_map.get(_KEY)
         if text is None:
+            card = Path(path).with_name(METADATA)
+            if card.is_file() and (found := cls.read_json(card)).outputs:
+                return found
             raise ModelError(
                 f"{path}: an ONNX model must hold keras-birds metadata (labels, audio and mel settings). "
-                "Received: none. Use a model.onnx that `keras-birds train` wrote"
+                f"Received: none. A model of others is added once, with `keras-birds models add {path} --labels FILE "
+                "--sample-rate HZ --window-s SECONDS`"
             )
         try:
             return cls.from_dict(json.loads(text), str(path))

@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 
 from keras_birds.atomic import atomic_path
-from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.backend_process import call_on_backend
+from keras_birds.models.example_sound import example_inputs
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.session import open_session
 
@@ -123,23 +123,3 @@ def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.
         value.name = wanted[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return graph
-
-
-def example_inputs(metadata: ModelMetadata, input_kind: str) -> np.ndarray:
-    """`example_clips` as a model takes them: images float32 `[3, height, width, 1]` in [0, 1], or these as they are.
-
-    Images that are no sound's tell nothing: of uniform noise a network's logits are hundreds, most of it rounding.
-    """
-    clips = example_clips(metadata)
-    return MelTransform(metadata.audio, metadata.mel).images(clips) if input_kind == "mel" else clips
-
-
-def example_clips(metadata: ModelMetadata) -> np.ndarray:
-    """Noise, a sweep over the model's frequencies, and it in pulses over noise: float32 `[3, clip_samples]`."""
-    audio, mel = metadata.audio, metadata.mel
-    noise = np.random.default_rng(0).normal(0, 0.1, audio.clip_samples)
-    t = np.arange(audio.clip_samples) / audio.sample_rate_hz
-    rise_hz_per_s = (mel.f_max_hz - mel.f_min_hz) / audio.clip_s
-    sweep = np.sin(2 * np.pi * (mel.f_min_hz + rise_hz_per_s * t / 2) * t)
-    pulses = sweep * (np.sin(2 * np.pi * 4 * t) > 0)
-    return np.stack([noise, sweep + 0.1 * noise, pulses + noise]).astype(np.float32)
