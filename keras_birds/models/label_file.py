@@ -64,7 +64,8 @@ def read_labels(
     if may_repeat:
         before, labels = labels, list(_numbered(labels))
         if again := [x.name for x, y in zip(labels, before, strict=True) if x != y]:
-            say(f"{path}: {len(again)} labels are there again: {', '.join(again[:5])}")
+            more = f" and {len(again) - 5} more" if len(again) > 5 else ""
+            say(f"{path}: labels that are there again have a number: {', '.join(again[:5])}{more}")
     return LabelSet(labels)
 
 

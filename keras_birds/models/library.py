@@ -67,6 +67,7 @@ def new_model(name: str) -> Iterator[Path]:
     draft = _draft(folder)
     try:
         _remove_stale_drafts()
+        shutil.rmtree(draft, ignore_errors=True)  # of a process whose number came round again
         draft.mkdir(parents=True)
         yield draft
         _refuse_taken(folder)  # by another process, meanwhile
@@ -118,8 +119,8 @@ def _remove_stale_drafts() -> None:
 
 
 def _runs(pid: int) -> bool:
-    if os.name != "posix" or pid == os.getpid():  # Windows would end it; one's own number came round again
-        return pid != os.getpid()
+    if os.name != "posix":  # elsewhere this would end it
+        return True
     try:
         os.kill(pid, 0)
     except OSError as error:
