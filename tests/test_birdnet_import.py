@@ -14,7 +14,7 @@ from scipy.special import expit
 
 import keras_birds
 from keras_birds.birdnet.add import birdnet_source
-from keras_birds.birdnet.taxonomy import NO_SPECIES
+from keras_birds.birdnet.range_model import NO_SPECIES
 from keras_birds.birdnet.weights import read_birdnet
 from keras_birds.models.library import new_model
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from keras_birds.birdnet.range_model import NO_SPECIES
 from keras_birds.labels import Label, LabelSet
 from keras_birds.models.label_file import LATIN
 
@@ -18,14 +19,6 @@ _CLASS_OF_GENUS = {
     for genus in genera.split()
 }
 """Genera in BirdNET's labels that are no birds'."""
-
-NO_SPECIES = frozenset(
-    {
-        *("Dog", "Engine", "Environmental", "Fireworks", "Gun", "Human non-vocal", "Human vocal"),
-        *("Human whistle", "Noise", "Power tools", "Siren"),
-    }
-)
-"""Labels of BirdNET that name no species: no class, and heard anywhere in any week."""
 
 
 def class_of(scientific_name: str) -> str:
