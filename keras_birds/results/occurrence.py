@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property, lru_cache
@@ -15,6 +15,7 @@ import numpy as np
 from keras_birds.audio.remote import is_url
 from keras_birds.birdnet.range_model import FILE, NO_SPECIES, THRESHOLD, WEEKS, RangeModel
 from keras_birds.csv_table import read_records
+from keras_birds.data.names import match_labels
 from keras_birds.errors import ConfigError, DataError, ModelError
 from keras_birds.labels import LabelSet
 from keras_birds.models.library import added_models
@@ -117,7 +118,7 @@ class Presence(NamedTuple):
 class Occurrence:
     """Tells of recordings which labels may occur where and when they were made; in the time that a look-up takes.
 
-    Labels are matched to the range model's by their names, then by scientific names. What is no species (BirdNET's
+    Labels are matched to the range model's by their names and synonyms (`data.names`). What is no species (BirdNET's
     engines, voices, dogs and noises) and what the range model doesn't know always stays.
 
     Args:
@@ -144,8 +145,10 @@ class Occurrence:
         if not 0 <= least <= 1:
             raise ConfigError(f"--occurrence must be from 0 to 1. Received: {least:g}")
         self._model, self._sites, self._week, self._least = model, tuple(sites), week, least
-        self._columns = np.array(list(_columns(labels, model.labels)))
-        self.unknown = [x.name for x, column in zip(labels.items, self._columns, strict=True) if column == -1]
+        self._columns = _columns(labels, model.labels)
+        self.unknown = [
+            x.name for x, column in zip(labels.items, self._columns, strict=True) if column == _UNKNOWN
+        ]
         """Labels that the range model doesn't know."""
         self._at = lru_cache(_KEPT)(self._compute)
         self._site_of = lru_cache(1)(lambda file: next((x for x in self._sites if x.has(file)), None))
@@ -187,16 +190,16 @@ class Occurrence:
 _NO_SPECIES, _UNKNOWN = -2, -1
 
 
-def _columns(labels: LabelSet, known: LabelSet) -> Iterator[int]:
+def _columns(labels: LabelSet, known: LabelSet) -> np.ndarray:
     """Of each label the range model's column, or why it has none."""
     nowhere = {x.casefold() for x in NO_SPECIES}
-    places = {x: k for k, x in enumerate(map(str.casefold, known)) if x not in nowhere}
-    for x in labels.items:
-        names = [y.casefold() for y in (x.name, x.scientific_name) if y]
-        if x.name.casefold() in nowhere or (x.scientific_name and x.scientific_name == x.common_name):
-            yield _NO_SPECIES
-        else:
-            yield next((places[y] for y in names if y in places), _UNKNOWN)
+    places = np.arange(len(known)) if labels == known else match_labels(labels, known)
+    is_nowhere = np.array([*(x.casefold() in nowhere for x in known), True])  # the last one of -1
+    is_species = [
+        x.name.casefold() not in nowhere and not (x.scientific_name and x.scientific_name == x.common_name)
+        for x in labels.items
+    ]
+    return np.where(is_species, np.where(is_nowhere[places], _UNKNOWN, places), _NO_SPECIES)
 
 
 def find_range_model(model: Path | None = None) -> RangeModel:
