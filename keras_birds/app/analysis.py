@@ -19,7 +19,7 @@ from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
-from keras_birds.results.detections import DetectionRules, detect
+from keras_birds.results.detections import DetectionRules, detect, detection_schema
 from keras_birds.results.occurrence import Occurrence
 
 _POLL_S = 0.1
@@ -123,7 +123,8 @@ def detections_table(
     chosen = tuple(x in labels for x in classifier.labels)
     rules = DetectionRules((threshold,) * len(chosen), chosen, merge=merge, occurrence=occurrence)
     tables = detect(analysis.found, classifier.labels, rules, classifier.model_id)
-    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    # Plain texts: a dictionary may hold the name that several labels lack more than once.
+    frame: pd.DataFrame = pa.concat_tables(tables).cast(detection_schema()).to_pandas()
     return frame.astype(dict.fromkeys(("file", "label", "scientific_name", "common_name", "model_id"), str))
 
 

@@ -128,6 +128,9 @@ def detect(
     activity.csv   detections by label and hour of day, and activity.png
     detections/    the same rows as Parquet shards; scores/ with --keep-scores
 
+    With --no-voices, windows in which people are heard, and those that touch them, have no rows anywhere, and clips of
+    `keras-birds segments` end before them; the manifest's voices tells how many.
+
     Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict), 2 a wrong call.
     """
     connection: AbstractContextManager[None] = nullcontext()
