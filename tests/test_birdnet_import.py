@@ -43,7 +43,7 @@ def write_head(path, *sizes, last="linear"):
 
 
 def write_appended(source, path):
-    """BirdNET's file with two more labels behind a hidden layer and a sigmoid. Steps that change nothing make a backbone
+    """BirdNET's file with two more labels behind a hidden layer and a sigmoid. Steps that do nothing make a backbone
     that can't be mapped, as another converter may write it."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
