@@ -98,10 +98,8 @@ def test_detect_leaves_out_what_does_not_occur_and_counts_it(run, write_tone, tm
     ):
         assert said in err
     manifest = pd.read_csv(out / "manifest.csv", keep_default_na=False).sort_values("file")
-    assert manifest[["place", "week", "unlikely"]].to_numpy().tolist() == [
-        *(["no site", 0, 0], ["90, 0", 1, 4]),
-        *(["0, 0", 25, 0], ["0, 0", -1, 0]),
-    ]
+    rows = [["no site", 0, 0], ["90, 0", 1, 4], ["0, 0", 25, 0], ["0, 0", -1, 0]]
+    assert manifest[["place", "week", "unlikely"]].to_numpy().tolist() == rows
     table = pd.read_csv(out / "detections.csv", dtype={"label": str})
     is_north, likely = table["file"].str.contains("north"), table["occurrence"]
     assert table.groupby(is_north)["label"].nunique().to_dict() == {False: 3, True: 1}

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from keras_birds.audio.remote import file_fingerprint
+from keras_birds.errors import ModelError
 from keras_birds.inference.classifier import LiveWindow
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import LabelSet
@@ -39,6 +40,8 @@ def test_windows_that_overlap_or_touch_a_voice_are_left_out_on_every_channel():
         kept = without_voices(found, voice_columns(LABELS), 0.5)
         assert sorted(set(kept.start_s)) == starts
         assert (kept.recording.voices, kept.recording.left_out_s) == (voices, left_out_s)
+    with pytest.raises(ModelError, match="1 labels, none of them as BirdNET's Human vocal"):
+        DetectionRules.of(LabelSet(["Turdus merula"]), no_voices=0.5)
 
 
 def test_detections_scores_and_clips_hold_nothing_of_it(tmp_path):
@@ -76,10 +79,3 @@ def test_live_windows_wait_until_no_voice_can_touch_them():
     assert (quiet.left_out, quiet.heard_s) == (3, 21.0)
     assert list(QuietWindows(heard(1.0), LABELS, 0.5, 1.0)) == []
     assert len(list(QuietWindows(heard(1.0), LABELS, None, 1.0))) == 7
-
-
-def test_a_model_without_voices_is_refused_in_a_line(run_command, placeholder_run, write_tone, tmp_path):
-    command = ("detect", write_tone("a.wav"), "--model", placeholder_run, "--out", tmp_path / "o")
-    code, _, err = run_command(*command, "--no-voices", 0.5)
-    assert (code, "4 labels, none of them as BirdNET's Human vocal" in err) == (1, True)
-    assert not (tmp_path / "o").exists()
