@@ -18,11 +18,11 @@ DOVE, PAURAQUE = "Leptotila verreauxi", "Nyctidromus albicollis"
 PLACE = ("--lat", 0, "--lon", 0)
 
 
-def made_up(eastness=0.0):
+def made_up(eastness=0.0, learnt=None):
     """The dove lives at the equator, the pauraque in the middle of the year; sines at their highest give 1.41."""
     kernel, labels = np.zeros((3 * 48, 3)), LabelSet([DOVE, PAURAQUE, "Noise"])
     kernel[0, 0], kernel[48, 0], kernel[96, 1] = 10, eastness, 10
-    return RangeModel([(kernel, np.float32([0, 0, -10]))], np.full(48, -np.pi / 2), labels)
+    return RangeModel([(kernel, np.float32([0, 0, -10]))], np.full(48, -np.pi / 2), labels, learnt)
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_labels_occur_where_and_when_the_range_model_says_and_what_it_does_not_k
     assert np.isnan(found_at(90, july)[1]).tolist() == [True, False, False, True]
     other = LabelSet(["dog", "Noise", Label("gryass", *2 * ["Gryllus assimilis"]), DOVE])
     assert found_at(90, labels=other)[0] == {"dog", "Noise", "gryass"}
+    assert found_at(90, learnt=np.array([False, True, True]))[0] == {dove, pauraque} | others
     east, west = (found_at(50, longitude=x, eastness=3)[1] for x in (180, -180))
     np.testing.assert_array_equal(east, west)
 

@@ -73,7 +73,7 @@ class Site:
     def _regex(self) -> re.Pattern[str]:
         text = self.pattern.replace(os.sep, "/").removeprefix("./").rstrip("/")
         inner = re.escape(text).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        return re.compile(("^" if text.startswith("/") else "(?:^|/)") + inner + "(?:/|$)")
+        return re.compile(f"(?:^|/){inner}(?:/|$)")
 
 
 def read_sites(path: Path) -> tuple[Site, ...]:
