@@ -86,7 +86,7 @@ def write_appended(source, path):
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(builder.Output())
     labels = source.labels.read_text("utf-8").splitlines()
-    path.with_name(f"{path.stem}_Labels.txt").write_text("\n".join([*labels, OWLS[0], "Car"]), "utf-8")
+    path.with_name(f"{path.stem}_Labels.txt").write_text("\n".join([*labels, "Strix aluco", "Car"]), "utf-8")
     return path
 
 
@@ -117,6 +117,7 @@ def test_labels_that_were_appended_are_scored_as_in_litert(library, clips, tmp_p
     assert "labels that are there again have a number: Strix aluco (2)" in err
     classifier = keras_birds.load("owls")
     assert classifier.labels[-2:] == ("Strix aluco (2)", "Car")
+    assert classifier.labels.items[-2].common_name == "Tawny Owl"
     expected = litert_scores(path, clips)
     np.testing.assert_allclose(classifier.predict(clips, 48_000), expected, atol=1e-4)
     assert classifier.labels.index("Pyrrhocorax graculus") in expected[:, :6522].argmax(axis=1)

@@ -11,7 +11,7 @@ import keras_birds
 from keras_birds.birdnet.range_model import RangeModel
 from keras_birds.errors import ModelError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.models.find import finished_models, named_models, resolve_model
+from keras_birds.models.find import DEFAULTS, finished_models, named_models, resolve_model
 from keras_birds.results.detections import THRESHOLD
 from keras_birds.results.occurrence import Occurrence, Site, find_range_model
 from keras_birds.results.voices import has_voices
@@ -35,11 +35,13 @@ class Controls:
 def sidebar(first: str | None) -> tuple[Classifier, Controls]:
     """Draws the sidebar; all it is set to stands in the page's address.
 
-    The list of models begins with the given one, then come runs from the newest on, then added and shipped ones.
+    The list of models begins with the given one, then come runs from the newest on, then added and shipped ones,
+    of which the defaults first.
     """
     address: Any = {"bind": "query-params"}
     runs = [str(x.parents[1]) for x in reversed(finished_models(RUNS_DIR))]
-    models = list(dict.fromkeys([*([first] if first else []), *runs, *named_models()]))
+    named = sorted(named_models(), key=lambda x: (*DEFAULTS, x).index(x))
+    models = list(dict.fromkeys([*([first] if first else []), *runs, *named]))
     with st.sidebar:
         model = st.selectbox("Model", models, key="model", **address)
         classifier = _classifier(model, tuple(x.stat().st_mtime_ns for x in resolve_model(model)))

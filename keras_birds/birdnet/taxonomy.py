@@ -1,5 +1,6 @@
 """Which of BirdNET's labels are no birds, and names and classes for the labels of custom classifiers."""
 
+import re
 from dataclasses import replace
 
 from keras_birds.birdnet.range_model import NO_SPECIES
@@ -39,7 +40,8 @@ def with_known_names(labels: LabelSet, known: LabelSet) -> LabelSet:
     genera = {k.split()[0]: x.class_name for k, x in names.items() if x.class_name}
 
     def filled(label: Label) -> Label:
-        scientific = label.scientific_name or (label.name if label.name in names else "")
+        plain = re.sub(r" \(\d+\)$", "", label.name)  # without its number, where it is there again
+        scientific = label.scientific_name or (plain if plain in names else "")
         same = names.get(scientific, Label(scientific))
         return Label(
             label.name,

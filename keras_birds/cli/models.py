@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 
 from keras_birds.cli.options import COUNT, EXISTING_FILE, LENGTH, format_option, model_path
 from keras_birds.cli.reporting import text_table
+from keras_birds.errors import KerasBirdsError
 
 if TYPE_CHECKING:
     from keras_birds.models.engines import OnnxEngine
@@ -111,6 +113,12 @@ def _add_onnx(path: Path, name: str, given: dict[str, Any]) -> Path:
 def _add_birdnet(path: Path, suffix: str, name: str | None, labels: Path | None) -> Path:
     from keras_birds.suppress_output import import_tensorflow_quietly
 
+    if missing := [x for x in ("keras", "torch", "onnx", "ai_edge_litert") if find_spec(x) is None]:
+        raise KerasBirdsError(
+            f"BirdNET must be converted by keras, torch, onnx and ai-edge-litert. Received: no {', '.join(missing)}. "
+            "Install them with pip install 'keras-birds[birdnet]', or copy the model's folder from a machine that has "
+            "added it"
+        )
     import_tensorflow_quietly()
     from keras_birds.birdnet import add as birdnet
 
