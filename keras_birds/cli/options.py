@@ -56,7 +56,7 @@ sensitivity_option = click.option(
     "--sensitivity",
     type=click.FloatRange(0.5, 1.5),
     default=1.0,
-    help="BirdNET-Analyzer's: higher scores above 1, lower below. Its minimum confidence is --threshold.",
+    help="BirdNET-Analyzer's, as of its version 2: above 1 all scores are higher, below 1 lower.",
 )
 strict_option = click.option(
     "--strict/--no-strict", default=True, help="End with exit code 1 if any file fails."
@@ -230,7 +230,7 @@ class RulesChoice:
 
 def rules_options(command: Command) -> Command:
     """Adds `--threshold`, `--species`, `--no-voices` and more; the command gets a `RulesChoice` as `rules`."""
-    least = "The least probability of a detection, or a CSV with columns label and threshold."
+    least = "Least probability of a detection, BirdNET's minimum confidence; or a CSV with columns label and threshold."
     names = "Detect only these: a label, a scientific or common name, or Scientific_Common, one a line."
     voices = "Leave out windows in which people speak with this probability or more, and their neighbours (BirdNET)."
     strict = "Refuse a --species list with a name that isn't known."
