@@ -13,6 +13,8 @@ SAMPLES = 1000
 LEVEL = 0.95
 """Share of the samples inside an interval."""
 
+_SAMPLES_AT_ONCE = 100  # 11 MB of 28,000 recordings
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -60,11 +62,12 @@ def macro_auc_draws(
         float `[samples]`, not a number where no label qualifies.
     """
     rows = np.arange(len(targets)) if recordings is None else recordings
-    counts = resamples(int(rows.max(initial=-1)) + 1, samples)[:, rows]
+    # A row's counts lie side by side, so that rows are put in order quickly.
+    counts = np.ascontiguousarray(resamples(int(rows.max(initial=-1)) + 1, samples).T.astype(np.int16))[rows]
     total, qualified = np.zeros(samples), np.zeros(samples, int)
     for label in range(targets.shape[1]):
         used = np.flatnonzero(targets[:, label] >= 0)
-        areas = _weighted_auc(targets[used, label] >= 0.5, scores[used, label], counts[:, used])
+        areas = _weighted_auc(targets[used, label] >= 0.5, scores[used, label], counts[used])
         defined = np.isfinite(areas)
         total[defined] += areas[defined]
         qualified += defined
@@ -72,16 +75,20 @@ def macro_auc_draws(
 
 
 def _weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Areas `[samples]` of one label, for weights `[samples, recording]`."""
+    """Areas `[samples]` of one label, for weights `[recording, samples]`."""
     if positive.all() or not positive.any():
-        return np.full(len(weights), np.nan)
+        return np.full(weights.shape[1], np.nan)
     order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-    positives, negatives = (
-        np.add.reduceat(weights[:, order] * mask[order], starts, axis=1) for mask in (positive, ~positive)
-    )
-    # A positive beats all negatives below it, and half of those at its own score.
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (positives * below).sum(axis=1) / pairs
+    negatives, positives = order[~positive[order]], order[positive[order]]
+    places = [np.searchsorted(scores[negatives], scores[positives], side) for side in ("left", "right")]
+    areas = []
+    for first in range(0, weights.shape[1], _SAMPLES_AT_ONCE):
+        part = weights[:, first : first + _SAMPLES_AT_ONCE]
+        sums = np.zeros((len(negatives) + 1, part.shape[1]), np.int32)
+        np.cumsum(part[negatives], axis=0, out=sums[1:])
+        # A positive beats all negatives below it, and half of those at its own score.
+        beaten, drawn = (sums[places[0]] + sums[places[1]]) / 2, part[positives]
+        pairs = drawn.sum(axis=0) * sums[-1].astype(float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            areas.append((drawn * beaten).sum(axis=0) / pairs)
+    return np.concatenate(areas)

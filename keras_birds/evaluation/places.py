@@ -1,25 +1,25 @@
-"""Which labels may be in a data set's recordings, by the places where they were made."""
+"""Which labels may be in a data set's recordings, by where and when they were made."""
 
-from functools import lru_cache
+from contextlib import suppress
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 
-from keras_birds.birdnet.range_model import FILE, THRESHOLD, RangeModel
 from keras_birds.data.catalog import Catalog
-from keras_birds.data.names import match_labels
-from keras_birds.errors import DataError, ModelError
+from keras_birds.errors import DataError
 from keras_birds.evaluation.answers import Allowed
 from keras_birds.labels import LabelSet
-from keras_birds.models.library import added_models
+from keras_birds.results.occurrence import WHOLE_YEAR, Occurrence, find_range_model, week_of
 
-_KEPT = 1024  # places, 7 KB each of 6,522 labels
+DATE = "date"
+"""The column of dates, as 2024-05-31, where a data set has one."""
 
 
 def range_filter(catalog: Catalog, labels: LabelSet, model: Path) -> Allowed:
-    """Which labels occur, in the whole year, at the latitude and longitude of a row; all where it has none.
+    """Which labels occur at a row's latitude and longitude in the week of its date, in the whole year without one.
 
-    Labels that the range model doesn't know are allowed everywhere.
+    All are allowed in rows without a place, as are labels that the range model doesn't know everywhere.
 
     Args:
         catalog: the recordings.
@@ -30,28 +30,28 @@ def range_filter(catalog: Catalog, labels: LabelSet, model: Path) -> Allowed:
         DataError: if no recording has a latitude and a longitude.
         ModelError: if there is no range model; it says how to get one.
     """
-    places = catalog.recordings[["latitude", "longitude"]].to_numpy(float)
+    recordings = catalog.recordings
+    places = recordings[["latitude", "longitude"]].to_numpy(float)
     has_place = np.isfinite(places).all(axis=1)
     if not has_place.any():
         raise DataError(
             f"{catalog.root}: --range must have the columns latitude and longitude (data.column_latitude, "
             "data.column_longitude). Received: no recording with both"
         )
-    ranges = _find_range_model(model)
-    columns = match_labels(labels, ranges.labels)
+    dates = recordings[DATE] if DATE in recordings else [""] * len(recordings)
+    weeks = [_week(text) for text in dates]
+    occurrence = Occurrence(labels, find_range_model(model), ())
 
-    @lru_cache(_KEPT)
-    def at(latitude: float, longitude: float) -> np.ndarray:
-        return (columns < 0) | (ranges(latitude, longitude, -1)[0][columns] >= THRESHOLD)
+    def allowed(row: int) -> np.ndarray:
+        if not has_place[row]:
+            return np.ones(len(labels), bool)
+        latitude, longitude = places[row]
+        return occurrence.at(latitude, longitude, weeks[row]).allowed
 
-    return lambda row: at(*places[row]) if has_place[row] else np.ones(len(labels), bool)
+    return allowed
 
 
-def _find_range_model(model: Path) -> RangeModel:
-    folders = [x for x in (model.parent, *added_models().values()) if (x / FILE).is_file()]
-    if not folders:
-        raise ModelError(
-            f"--range must find BirdNET's range model. Received: none beside {model} or an added model. Add it once "
-            "with `keras-birds models add birdnet`"
-        )
-    return RangeModel.load(folders[0])
+def _week(text: str) -> int:
+    with suppress(ValueError):
+        return week_of(date.fromisoformat(text.strip()[:10]))
+    return WHOLE_YEAR

@@ -167,7 +167,11 @@ class Occurrence:
         week = self._week
         if week is None:
             week = WHOLE_YEAR if began is None else week_of(began)
-        return self._at(site.latitude, site.longitude, week)
+        return self.at(site.latitude, site.longitude, week)
+
+    def at(self, latitude: float, longitude: float, week: int) -> Presence:
+        """What may occur at a place in a week, 1 to 48, or -1 for the whole year."""
+        return self._at(latitude, longitude, week)
 
     def _compute(self, latitude: float, longitude: float, week: int) -> Presence:
         # The model would see a gap of some percent between the two names of the date line.
