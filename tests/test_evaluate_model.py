@@ -97,9 +97,9 @@ def test_labels_out_of_range_are_no_answer_and_recordings_learned_from_are_told(
     fold = tmp_path / "run" / "fold0"
     fold.mkdir(parents=True)
     (fold / "model.onnx").symlink_to(placeholder_run / "fold0" / "model.onnx")
-    # Pauraques occur in April only; of kingfishers the range model knows nothing.
+    # Pauraques occur in the far south, and here in April; of kingfishers the range model knows nothing.
     kernel = np.zeros((144, 3))
-    kernel[96:, 2] = 1
+    kernel[:48, 2] = kernel[96:, 2] = 1
     RangeModel([(kernel, np.array([9, 9, -9.0]))], np.zeros(48), LabelSet(LABELS[:3])).save(fold)
     split = "path,label,fold\nPauraque/0.wav,Pauraque,0\nPauraque/1.wav,Pauraque,1\n"
     (fold.parent / "split.csv").write_text(split)
