@@ -41,7 +41,8 @@ def with_known_names(labels: LabelSet, known: LabelSet) -> LabelSet:
 
     def filled(label: Label) -> Label:
         plain = re.sub(r" \(\d+\)$", "", label.name)  # without its number, where it is there again
-        scientific = label.scientific_name or (plain if plain in names else "")
+        is_species = plain in names or (LATIN.fullmatch(plain) and plain.split()[0] in genera)
+        scientific = label.scientific_name or (plain if is_species else "")
         same = names.get(scientific, Label(scientific))
         return Label(
             label.name,
