@@ -109,12 +109,23 @@ class FoldsConfig(_Section):
 class ModelConfig(_Section):
     """The network."""
 
+    backbone: Literal["efficientnet_b0", "birdnet"] = "efficientnet_b0"
     head: Literal["pool", "attention"] = "pool"
+    hidden_units: Annotated[int, Field(ge=0)] = 0
     pretrained: str = "imagenet"
+    frozen: bool = False
+    head_first: bool = False
     initial: str = ""
     prune: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @property
+    def input_kind(self) -> Literal["mel", "waveform", "embedding"]:
+        """What training feeds: mel images, sound, or embeddings that a frozen backbone gave once."""
+        if self.backbone == "efficientnet_b0":
+            return "mel"
+        return "embedding" if self.frozen else "waveform"
 
 
 class MixUpConfig(_Section):
@@ -201,6 +212,7 @@ class TrainingConfig(_Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
+    class_weights: Probability = 0.0
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
@@ -259,9 +271,45 @@ class Config(_Section):
                 'training.keep must be "last" with ema_momentum: the average is worth most at the end',
             ),
         ]
-        if told := [message for is_so, message in wrong if is_so]:
+        told = [message for is_so, message in [*wrong, *self._without_images()] if is_so]
+        if told:
             raise ValueError("; ".join(told))
         return self
+
+    def _without_images(self) -> list[tuple[bool, str]]:
+        """What BirdNET's backbone, which takes sound, or a frozen one rules out, each with its message."""
+        model, augment, is_birdnet = self.model, self.augment, self.model.backbone == "birdnet"
+        sound = self.audio.sample_rate_hz, self.audio.clip_s
+        off = [x for x in ("time_stretch", "pitch_shift", "volume") if getattr(augment, x).probability]
+        off += ["augment"] if augment.probability else []
+        off += [x for x in ("time_shift", "background") if model.frozen and getattr(augment, x).probability]
+        return [
+            (
+                is_birdnet and sound != (48_000, 3.0),
+                'audio.sample_rate_hz must be 48000 and audio.clip_s 3.0 with model.backbone = "birdnet"',
+            ),
+            (
+                is_birdnet and model.head != "pool",
+                'model.head must be "pool" with model.backbone = "birdnet"',
+            ),
+            (bool(is_birdnet and model.prune), 'model.prune must be 0 with model.backbone = "birdnet"'),
+            (bool(is_birdnet and self.data.store), 'data.store, of mel images, must be empty with "birdnet"'),
+            (
+                bool(is_birdnet and off),
+                f"the probability of {', '.join(off)} must be 0: it changes images, and the network takes "
+                + ("embeddings" if model.frozen else "sound"),
+            ),
+            (
+                model.head_first and (not is_birdnet or model.frozen or model.pretrained == "none"),
+                'model.head_first is for model.backbone = "birdnet" with weights, not frozen',
+            ),
+            (model.frozen and not is_birdnet, 'model.backbone must be "birdnet" when frozen'),
+            (model.frozen and model.pretrained == "none", "model.pretrained must name a model when frozen"),
+            (
+                bool(model.hidden_units) and not is_birdnet,
+                'model.backbone must be "birdnet" with hidden_units',
+            ),
+        ]
 
     @classmethod
     def load(cls, name_or_path: str | Path = "baseline", overrides: Iterable[str] = ()) -> "Config":

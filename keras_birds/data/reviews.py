@@ -178,7 +178,7 @@ def _review(path: Path, line: int, row: dict[str, str]) -> Review:
 
 
 class ReviewedSource:
-    """Images of reviewed windows, a `MelSource`. Events longer than a clip show their middle.
+    """Images of reviewed windows, a `MelSource`; without `mel` their sound. Long events show their middle clip.
 
     Attributes:
         targets: float32 `[window, label]`: 1 and 0 where the review says so, -1 for labels of which it says nothing.
@@ -186,9 +186,13 @@ class ReviewedSource:
     """
 
     def __init__(
-        self, windows: Sequence[tuple[Path, Review]], audio: AudioConfig, mel: MelConfig, labels: LabelSet
+        self,
+        windows: Sequence[tuple[Path, Review]],
+        audio: AudioConfig,
+        mel: MelConfig | None,
+        labels: LabelSet,
     ):
-        self.audio, self.transform = audio, MelTransform(audio, mel)
+        self.audio, self.transform = audio, None if mel is None else MelTransform(audio, mel)
         self.recordings = [path for path, _ in windows]
         self.targets = np.full((len(windows), len(labels)), -1, np.float32)
         rule = "reviews must name labels of the data set"
@@ -207,7 +211,7 @@ class ReviewedSource:
         """Images of some windows, as `MelSource.images`; there are no other crops than the centre."""
         n, how = self.audio.clip_samples, self.audio.fill
         clips = [center(self.samples(int(row)), n, how) for row in rows]
-        return self.transform.images(clips)
+        return np.stack(clips) if self.transform is None else self.transform.images(clips)
 
     def samples(self, row: int) -> np.ndarray:
         """A window's sound, float32 `[n]`; raises `DataError` if it doesn't decode."""
@@ -215,7 +219,7 @@ class ReviewedSource:
         return _samples(self.recordings[row], review.start_s, review.end_s, self.audio.sample_rate_hz)
 
 
-def read_reviewed(folder: str, audio: AudioConfig, mel: MelConfig, labels: LabelSet) -> ReviewedSource:
+def read_reviewed(folder: str, audio: AudioConfig, mel: MelConfig | None, labels: LabelSet) -> ReviewedSource:
     """All reviewed windows below a folder; raises `DataError` if there are none, or one can't be used."""
     if not (found := list(find_reviews(Path(folder)))):
         rule = "data.reviews must be a folder with reviews"

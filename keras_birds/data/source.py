@@ -74,7 +74,7 @@ class OnTheFlySource:
     Args:
         paths: the recordings.
         audio: rate, clip length, crop and decoder.
-        mel: the transform.
+        mel: the transform; `None` for networks that take sound, float32 `[b, clip_samples]`.
         manifest: what `check_recordings` told of the same paths in the same order; without it all are usable.
     """
 
@@ -82,11 +82,11 @@ class OnTheFlySource:
         self,
         paths: Sequence[str | Path],
         audio: AudioConfig,
-        mel: MelConfig,
+        mel: MelConfig | None,
         manifest: pd.DataFrame | None = None,
     ):
         self.paths = [Path(path) for path in paths]
-        self.audio, self.transform = audio, MelTransform(audio, mel)
+        self.audio, self.transform = audio, None if mel is None else MelTransform(audio, mel)
         self.usable, self.reasons = np.ones(len(self.paths), bool), [""] * len(self.paths)
         if manifest is not None:
             if list(map(Path, manifest["path"])) != self.paths:
@@ -101,17 +101,21 @@ class OnTheFlySource:
         """Images of some recordings, as `MelSource.images`; raises `AudioError` if one doesn't decode."""
         require_usable(self, rows)
         where = [None] * len(rows) if positions is None else positions.tolist()
+        if self.transform is None:
+            at = zip(rows, where, strict=True)
+            return np.stack(
+                [decode_clip(self.paths[row], self.audio, position).samples for row, position in at]
+            )
         clips = np.empty((len(rows), self.transform.num_rows, self.transform.num_frames), np.float32)
         for i, (row, position) in enumerate(zip(rows, where, strict=True)):
-            clips[i] = self._native(self.paths[row], position)
+            clips[i] = self._native(self.transform, self.paths[row], position)
         return self.transform.resize(clips)
 
-    def _native(self, path: Path, position: float | None) -> np.ndarray:
+    def _native(self, transform: MelTransform, path: Path, position: float | None) -> np.ndarray:
         if self.audio.crop == "center":
-            return self.transform.native(decode_clip(path, self.audio).samples[None])[0]
-        around = self.transform.mel.hop_samples, self.transform.context_samples
-        clip = decode_clip(path, self.audio, position, *around)
-        return self.transform.native(clip.samples[None], has_context=True)[0]
+            return transform.native(decode_clip(path, self.audio).samples[None])[0]
+        clip = decode_clip(path, self.audio, position, transform.mel.hop_samples, transform.context_samples)
+        return transform.native(clip.samples[None], has_context=True)[0]
 
 
 class CachedSource:

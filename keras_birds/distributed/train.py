@@ -20,7 +20,7 @@ from keras_birds.progress import Reporter
 from keras_birds.run_layout import Fold
 
 if TYPE_CHECKING:
-    from keras_birds.training.pretrained import PretrainedWeights
+    from keras_birds.training.run import Pretrained
     from keras_birds.training.train import FoldResult, RunResult
 
 MAX_RETRIES = 10
@@ -123,7 +123,7 @@ def _train_fold(
     config: Config,
     data: str | Path,
     out: Path,
-    pretrained: "PretrainedWeights | None",
+    pretrained: "Pretrained | None",
     backend: str,
 ) -> "FoldResult":
     """Runs in a process of the cluster; `lines` is the queue of what it says, names of files count from `folder`."""

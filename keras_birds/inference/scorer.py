@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from keras_birds.audio.remote import file_fingerprint
 from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
-from keras_birds.models.ensemble import Ensemble
 from keras_birds.parallel import map_in_order
 from keras_birds.threads import available_cpus
 
@@ -119,8 +118,28 @@ class RecordingScores:
     scores: np.ndarray
 
 
+class WindowScorer(Protocol):
+    """What scores windows: an `Ensemble`, or another that gives as many numbers a window as it has labels."""
+
+    @property
+    def audio(self) -> AudioConfig:
+        """How recordings are cut."""
+
+    @property
+    def batch_size(self) -> int:
+        """Windows at a time that it is fastest with."""
+
+    @property
+    def labels(self) -> Sequence[Any]:
+        """One for each number that it gives a window."""
+
+    def score_clips(self, clips: Sequence[np.ndarray], batch_size: int | None = None) -> np.ndarray:
+        """Float32 `[n, label]` of clips `[n, clip_samples]`, so many at a time; threads may ask at the same time."""
+        ...
+
+
 def score_recordings(
-    ensemble: Ensemble,
+    ensemble: WindowScorer,
     files: Iterable[str | Path],
     options: ScoreOptions = DEFAULT_OPTIONS,
     on_scored: Callable[[float], None] = lambda _: None,
@@ -146,7 +165,10 @@ def score_recordings(
 
 
 def _score(
-    ensemble: Ensemble, recordings: "_Recordings", options: ScoreOptions, on_scored: Callable[[float], None]
+    ensemble: WindowScorer,
+    recordings: "_Recordings",
+    options: ScoreOptions,
+    on_scored: Callable[[float], None],
 ) -> Iterator[RecordingScores]:
     threads = options.workers or available_cpus()
     producers = [_batches(ensemble, recordings, options) for _ in range(-(-threads // _THREADS_A_PRODUCER))]
@@ -219,7 +241,7 @@ class _WindowTask:
 
 
 def _batches(
-    ensemble: Ensemble, recordings: _Recordings, options: ScoreOptions
+    ensemble: WindowScorer, recordings: _Recordings, options: ScoreOptions
 ) -> Iterator[list[_WindowTask]]:
     """Windows of one or several recordings; a batch is smaller only if more recordings can't begin yet."""
     batch_size = max(options.batch_size or ensemble.batch_size, _CLIPS_A_BATCH)
@@ -274,7 +296,7 @@ def _cut(recording: _Recording, audio: AudioConfig, options: ScoreOptions) -> It
     recording.status = replace(status, windows=0 if status.failed else len(recording.windows))
 
 
-def _result(ensemble: Ensemble, recording: _Recording) -> RecordingScores:
+def _result(ensemble: WindowScorer, recording: _Recording) -> RecordingScores:
     status = cast(RecordingStatus, recording.status)
     windows = [] if status.failed else recording.windows
     starts, counts, channels = np.array(windows, np.int64).reshape(-1, 3).T

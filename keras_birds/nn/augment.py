@@ -1,4 +1,4 @@
-"""Augmentation of batches of mel images, built from the settings, and its mixes of several clips."""
+"""Augmentation of batches, built from the settings, and mixes of several clips."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import numpy as np
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
+from keras_birds.nn.waveform_augment import AddBackground, RotateInTime
 
 Augment = Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]
 
@@ -76,14 +77,14 @@ class MelMixUp(keras.layers.MixUp):
     def augment_arrays(
         self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same for float32 `images` `[batch, height, width, 1]` and `labels` `[batch, label]`, left as they are."""
+        """The same for float32 `images` `[batch, ...]` and `labels` `[batch, label]`, left as they are."""
         chosen, order = rng.random() < self.probability, rng.permutation(len(images))
         weight = rng.beta(self.alpha, self.alpha, len(images)).astype(np.float32)
         if not chosen:
             return images, labels
         mixed = images[order]
         mixed -= images
-        mixed *= 1 - weight[:, None, None, None]
+        mixed *= 1 - weight.reshape(-1, *[1] * (images.ndim - 1))
         mixed += images
         other = labels[order]
         mixed_labels = weight[:, None] * labels + (1 - weight[:, None]) * other
@@ -155,19 +156,44 @@ def build_augment(
     """Builds what `MelDataset` applies to its batches, from the settings' `augment` section.
 
     Args:
-        config: `augment` says what; `mel` says what a row, a column and a unit of the images are.
-        backgrounds: gives images float32 `[n, height, width, 1]` of backgrounds by number, from several threads;
-            needed where `augment.background.probability` is above 0.
+        config: `augment` says what; `model.input_kind` of what; `mel` what a row, a column and a unit of images are.
+        backgrounds: gives inputs float32 `[n, ...]` of backgrounds by number, from several threads; needed where
+            `augment.background.probability` is above 0.
         num_backgrounds: how many there are.
 
     Returns:
-        `augment(images, targets, seed)`, from float32 `[batch, height, width, 1]` and `[batch, label]` to the
-        same, which leaves its arguments as they are. Equal seeds (one or several non-negative integers) give
+        `augment(inputs, targets, seed)`, from float32 `[batch, ...]` and `[batch, label]` to the same, which
+        leaves its arguments as they are. Equal seeds (one or several non-negative integers) give
         equal results on every backend. Safe to call from several threads.
 
     Raises:
         ConfigError: if pitch shift, volume or background is on for MFCC, which have neither frequencies nor decibels.
     """
+    settings = config.augment
+    kind = config.model.input_kind
+    layers = _mel_layers(config) if kind == "mel" else [RotateInTime(settings.time_shift.probability)]
+    if (mix := settings.background).probability and backgrounds is not None:
+        layers.append(
+            BackgroundMix(backgrounds, num_backgrounds, mix.snr_db, config.mel.top_db, mix.probability)
+            if kind == "mel"
+            else AddBackground(backgrounds, num_backgrounds, mix.snr_db, mix.probability)
+        )
+    mixup = MelMixUp(settings.mixup.alpha, settings.mixup.probability)
+
+    def augment(
+        images: np.ndarray, targets: np.ndarray, seed: int | Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # A stream for each layer: switching one off doesn't change what the others draw.
+        streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(layers) + 1)]
+        mixup_stream = streams.pop(min(_MIXUP_STREAM, len(layers)))
+        for layer, rng in zip(layers, streams, strict=True):
+            images = layer.augment_arrays(images, rng)
+        return mixup.augment_arrays(images, targets, mixup_stream)
+
+    return augment
+
+
+def _mel_layers(config: Config) -> list[Any]:
     settings, mel = config.augment, config.mel
     on = [name for name in ("pitch_shift", "volume", "background") if getattr(settings, name).probability]
     if mel.feature == "mfcc" and on:
@@ -177,7 +203,7 @@ def build_augment(
         )
     stretch, pitch, volume = settings.time_stretch, settings.pitch_shift, settings.volume
     times, frequencies, gain = settings.time_mask, settings.frequency_mask, settings.gain
-    layers: list[Any] = [
+    return [
         TimeStretch(stretch.rate, stretch.probability),
         PitchShift(pitch.semitones, mel.n_mels, mel.f_min_hz, mel.f_max_hz, pitch.probability),
         Volume(volume.gain_db, mel.top_db, volume.probability),
@@ -189,19 +215,3 @@ def build_augment(
         ),
         TimeShift(settings.time_shift.probability),
     ]
-    if settings.background.probability and backgrounds is not None:
-        mix = settings.background
-        layers.append(BackgroundMix(backgrounds, num_backgrounds, mix.snr_db, mel.top_db, mix.probability))
-    mixup = MelMixUp(settings.mixup.alpha, settings.mixup.probability)
-
-    def augment(
-        images: np.ndarray, targets: np.ndarray, seed: int | Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        # A stream for each layer: switching one off doesn't change what the others draw.
-        streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(layers) + 1)]
-        mixup_stream = streams.pop(_MIXUP_STREAM)
-        for layer, rng in zip(layers, streams, strict=True):
-            images = layer.augment_arrays(images, rng)
-        return mixup.augment_arrays(images, targets, mixup_stream)
-
-    return augment

@@ -190,29 +190,30 @@ def _block(x: Any, stage: Stage, stride: int, drop_rate: float, name: str) -> An
     return x if stride > 1 else StochasticDepthAdd(drop_rate, name=f"{name}_add")([shortcut, x])
 
 
-def birdnet(
-    num_labels: int, hidden_units: int = 0, dropout: float = 0.0, drop_path: float = 0.0
-) -> keras.Model:
-    """Builds the whole network with random weights: the backbone, and a linear head or one with a hidden layer.
+def embedding_head(embedding: Any, num_labels: int, hidden_units: int = 0, dropout: float = 0.0) -> Any:
+    """Embeddings `[batch, size]` to logits `[batch, label]`, float32 under every policy.
+
+    Embeddings are first cut to length 1, which takes out how loud and how full a window is, then scaled to mean 0 and
+    deviation 1 by a layer that training sets from the recordings: with few of them both help.
 
     Args:
-        num_labels: number of outputs; 6,522 in the published model.
+        embedding: a symbolic tensor.
+        num_labels: number of outputs.
         hidden_units: of a hidden layer (ReLU) between embedding and logits; 0 for none.
         dropout: of the embedding, and of the hidden layer.
-        drop_path: as for `birdnet_backbone`.
-
-    Returns:
-        A model from clips `[batch, 144000]`, float32 at 48 kHz, to logits `[batch, label]`, float32.
     """
-    backbone = birdnet_backbone(drop_path)
-    logits = embedding_head(backbone.output, num_labels, hidden_units, dropout)
-    return keras.Model(backbone.input, logits, name="birdnet")
-
-
-def embedding_head(embedding: Any, num_labels: int, hidden_units: int = 0, dropout: float = 0.0) -> Any:
-    """Embeddings `[batch, size]` to logits `[batch, label]`, float32 under every policy; arguments as for `birdnet`."""
-    x = layers.Dropout(dropout, name="dropout")(embedding)
+    x = layers.UnitNormalization(dtype="float32", name="embedding_norm")(embedding)
+    x = ChannelScale(trainable=False, dtype="float32", name="embedding_scale")(x)
+    x = layers.Dropout(dropout, name="dropout")(x)
     if hidden_units:
-        x = layers.Dense(hidden_units, activation="relu", dtype="float32", name="hidden")(x)
+        x = _dense(x, hidden_units, "hidden", activation="relu")
         x = layers.Dropout(dropout, name="hidden_dropout")(x)
-    return layers.Dense(num_labels, dtype="float32", name=LOGITS)(x)
+    # At first every label is as rare as if one of them were there (Lin et al. 2017, arXiv:1708.02002, 4.1).
+    prior = keras.initializers.Constant(-float(np.log(max(num_labels - 1, 1))))
+    return _dense(x, num_labels, LOGITS, bias_initializer=prior)
+
+
+def _dense(x: Any, units: int, name: str, **settings: Any) -> Any:
+    limit = x.shape[-1] ** -0.5
+    initializer = keras.initializers.RandomUniform(-limit, limit)
+    return layers.Dense(units, dtype="float32", kernel_initializer=initializer, name=name, **settings)(x)

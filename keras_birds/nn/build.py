@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_birds.config import Config
+from keras_birds.nn.birdnet import EMBEDDING_SIZE, birdnet_backbone, embedding_head
 from keras_birds.nn.efficientnet import BACKBONE, EfficientNetB0
 from keras_birds.nn.heads import attention_logits, pooled_logits
 
@@ -27,21 +28,31 @@ def dtype_policy(name: str) -> Iterator[None]:
 def build_model(
     config: Config, num_labels: int, block_widths: Mapping[str, int] | None = None
 ) -> keras.Model:
-    """Builds the uncompiled network with random weights.
+    """Builds what is trained, uncompiled and with random weights.
 
     Args:
-        config: its `mel` section gives the input's size, its `model` section the head and the regularisation.
+        config: its `mel` section gives the input's size, its `model` section the network and the regularisation.
         num_labels: number of outputs.
         block_widths: of a pruned network, as for `EfficientNetB0`.
 
     Returns:
-        A model from images `[batch, height, width, 1]` in [0, 1] to logits `[batch, label]`.
+        A model from what `config.model.input_kind` says to logits `[batch, label]`: from images `[batch, height,
+        width, 1]` in [0, 1], sound `[batch, 144000]` at 48 kHz, or embeddings `[batch, 1024]` of a frozen backbone.
     """
+    settings = config.model
+    if settings.backbone == "birdnet":
+        if settings.frozen:
+            inputs = features = keras.Input((EMBEDDING_SIZE,), name="frozen_embedding")
+        else:
+            backbone = birdnet_backbone(settings.drop_path)
+            inputs, features = backbone.input, backbone.output
+        logits = embedding_head(features, num_labels, settings.hidden_units, settings.dropout)
+        return keras.Model(inputs, logits, name="keras_birds")
     shape = (config.mel.height, config.mel.width, 1)
-    backbone = EfficientNetB0(shape, drop_path=config.model.drop_path, block_widths=block_widths)
+    network = EfficientNetB0(shape, drop_path=settings.drop_path, block_widths=block_widths)
     inputs = keras.Input(shape, name="mel")
-    head = {"pool": pooled_logits, "attention": attention_logits}[config.model.head]
-    logits = head(backbone(inputs), num_labels, config.model.dropout)
+    head = {"pool": pooled_logits, "attention": attention_logits}[settings.head]
+    logits = head(network(inputs), num_labels, settings.dropout)
     return keras.Model(inputs, logits, name="keras_birds")
 
 

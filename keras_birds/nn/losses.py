@@ -1,5 +1,6 @@
 """Binary cross-entropy that leaves out masked targets."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
         label_smoothing: moves targets to 0.5 by this share (Szegedy et al. 2016, arXiv:1512.00567).
         focal_gamma: above 0, each loss is scaled by `|target - probability| ** focal_gamma`, so that what is
             well told counts less (Lin et al. 2017, arXiv:1708.02002, without its class weight).
+        positive_weights: `[label]`, how much more a target of 1 counts than one of 0; `None` for equally much.
         kwargs: as for `keras.losses.Loss`. The reduction `"sum_over_batch_size"` gives the mean over all unmasked
             targets of a batch; others work on values `[batch]` whose mean is that mean.
 
@@ -30,7 +32,12 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
     """
 
     def __init__(
-        self, from_logits: bool = True, label_smoothing: float = 0.0, focal_gamma: float = 0.0, **kwargs: Any
+        self,
+        from_logits: bool = True,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
+        positive_weights: Sequence[float] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**{"name": "masked_binary_crossentropy", **kwargs})
         if not 0 <= label_smoothing < 1:
@@ -40,6 +47,7 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
         if focal_gamma < 0:
             raise ValueError(f"`focal_gamma` must be at least 0. Received: focal_gamma={focal_gamma}")
         self.from_logits, self.label_smoothing, self.focal_gamma = from_logits, label_smoothing, focal_gamma
+        self.positive_weights = None if positive_weights is None else [float(x) for x in positive_weights]
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Losses `[batch]`, each a clip's sum over its unmasked labels times batch / unmasked targets."""
@@ -57,6 +65,9 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
             # The gradient of a power below 1 has no end at 0.
             distance = ops.maximum(ops.abs(targets - probabilities), _LEAST)
             losses = losses * distance**self.focal_gamma
+        if self.positive_weights is not None:
+            weights = ops.convert_to_tensor(self.positive_weights, y_pred.dtype)
+            losses = losses * (1 + (weights - 1) * targets)
         # Multiplied, not selected: 0 times "not a number" stays not a number.
         totals = ops.sum(losses * unmasked, axis=-1)
         batch_size = ops.cast(ops.shape(y_pred)[0], y_pred.dtype)
@@ -64,5 +75,5 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments to make an equal one with."""
-        names = ("from_logits", "label_smoothing", "focal_gamma", "dtype")
+        names = ("from_logits", "label_smoothing", "focal_gamma", "positive_weights", "dtype")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

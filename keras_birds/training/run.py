@@ -1,7 +1,7 @@
 """A training run before its first fold: settings, split and manifest are written, and the images are at hand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.audio.files import recordings_in
-from keras_birds.config import Config
+from keras_birds.config import Config, MelConfig, ModelConfig
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
 from keras_birds.data.check import check_recordings
 from keras_birds.data.dataset import Epochs, MelDataset
@@ -22,9 +22,14 @@ from keras_birds.errors import ConfigError, DataError
 from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, Fold
+from keras_birds.training.backbone import AddedBackbone, added_backbone
+from keras_birds.training.embeddings import EmbeddedSource, Embedder, EmbeddingSource
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import open_directory
 from keras_birds.training.warm_start import check_initial
+
+Pretrained = PretrainedWeights | AddedBackbone
+"""What gives a network its first weights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,7 @@ class TrainingRun:
     source: MelSource
     background: MelSource | None
     reviewed: ReviewedSource | None
-    pretrained: PretrainedWeights | None
+    pretrained: Pretrained | None
     folds: tuple[Fold, ...] = ()
 
     @property
@@ -81,7 +86,7 @@ class TrainingRun:
         reviewed_rows, negative_rows = self.reviewed_rows(fold), np.zeros(0, np.intp)
         if self.reviewed is not None and len(reviewed_rows):
             rows.append(len(self.source) + reviewed_rows)
-            sources.append(CachedSource(self.reviewed))
+            sources.append(CachedSource(self._inputs_of(self.reviewed)))
             targets.append(self.reviewed.targets)
         if self.background is not None and config.data.background_fraction:
             negative_rows = sum(map(len, sources)) + np.flatnonzero(self.background.usable)
@@ -99,6 +104,12 @@ class TrainingRun:
         source = JoinedSource(*sources) if len(sources) > 1 else self.source
         arrays = np.concatenate(targets)
         return MelDataset(source, arrays, epochs, settings.batch_size, self._augment(), settings.workers)
+
+    def _inputs_of(self, source: MelSource) -> MelSource:
+        """Reviewed windows as training takes them."""
+        if isinstance(self.source, EmbeddingSource):
+            return EmbeddedSource(source, Embedder(added_backbone(self.config.model).path))
+        return source
 
     def validation_data(self, fold: Fold) -> MelDataset | None:
         """Batches of the recordings that a fold is measured on, in order; `None` where there are none."""
@@ -133,7 +144,7 @@ def prepare_run(
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split, config)
     backgrounds, reviewed = background_paths(config), _read_reviewed(catalog, config)
-    pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
+    pretrained = _pretrained(config.model)
     if config.model.initial:
         check_initial(config, catalog, split, folds)
     digest = data_hash(catalog)
@@ -151,9 +162,15 @@ def prepare_run(
     return run
 
 
-def open_run(
-    directory: Path, config: Config, data: str | Path, pretrained: PretrainedWeights | None
-) -> TrainingRun:
+def _pretrained(settings: ModelConfig) -> Pretrained | None:
+    if settings.pretrained == "none":
+        return None
+    return (
+        added_backbone(settings) if settings.backbone == "birdnet" else fetch_pretrained(settings.pretrained)
+    )
+
+
+def open_run(directory: Path, config: Config, data: str | Path, pretrained: Pretrained | None) -> TrainingRun:
     """Opens a run that `prepare_run` made, also in another process; writes nothing, so that several may at once.
 
     A `DataError` says that the run or the data set isn't there, or not as it was.
@@ -164,6 +181,16 @@ def open_run(
     background = background_source(directory, background_paths(config), config)
     reviewed = _read_reviewed(catalog, config)
     return TrainingRun(directory, config, catalog, split, source, background, reviewed, pretrained)
+
+
+def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
+    """The same folds as the configuration `birdnet-head` trains them, on embeddings of the backbone."""
+    recipe = Config.load("birdnet-head")
+    model = recipe.model.model_copy(update={"pretrained": run.config.model.pretrained})
+    config = recipe.model_copy(update={"data": run.config.data, "folds": run.config.folds, "model": model})
+    backbone = added_backbone(model).path
+    source = EmbeddingSource(backbone, list(run.catalog.recordings["path"]), reporter)
+    return replace(run, config=config, source=source, background=None, reviewed=None)
 
 
 def background_paths(config: Config) -> list[str]:
@@ -210,11 +237,20 @@ def background_source(
 def _read_reviewed(catalog: Catalog, config: Config) -> ReviewedSource | None:
     if not config.data.reviews:
         return None
-    return read_reviewed(config.data.reviews, config.audio, config.mel, catalog.labels)
+    return read_reviewed(config.data.reviews, config.audio, _mel(config), catalog.labels)
+
+
+def _mel(config: Config) -> MelConfig | None:
+    return config.mel if config.model.input_kind == "mel" else None
 
 
 def _computed_source(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> MelSource:
-    """Images of recordings whose manifest an earlier part of the run saved, else is made and saved now."""
+    """Inputs of recordings whose manifest an earlier part of the run saved, else is made and saved now."""
+    if config.model.input_kind == "embedding":
+        embeddings = EmbeddingSource(added_backbone(config.model).path, paths, reporter)
+        if reporter is not None:
+            write_table(embeddings.manifest, path)
+        return embeddings
     manifest = load_table(path, "a manifest", ("path", "status", "reason")) if path.is_file() else None
     if manifest is None or list(manifest["path"]) != paths:
         if reporter is None:
@@ -224,7 +260,7 @@ def _computed_source(path: Path, paths: list[str], config: Config, reporter: Rep
         manifest = check_recordings(paths, audio.sample_rate_hz, workers, progress, audio.decoder)
         progress(0, 0)
         write_table(manifest, path)
-    source = OnTheFlySource(paths, config.audio, config.mel, manifest=manifest)
+    source = OnTheFlySource(paths, config.audio, _mel(config), manifest=manifest)
     return CachedSource(source) if config.audio.crop == "center" else source
 
 

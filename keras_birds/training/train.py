@@ -24,6 +24,7 @@ from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
+from keras_birds.training.backbone import AddedBackbone, copy_head, set_scale
 from keras_birds.training.callbacks import (
     BEST,
     CHECKPOINT,
@@ -35,9 +36,10 @@ from keras_birds.training.callbacks import (
     load_checkpoint,
     load_variables,
 )
+from keras_birds.training.embeddings import EmbeddingSource
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.oof import OutOfFold
-from keras_birds.training.run import TrainingRun, prepare_run
+from keras_birds.training.run import TrainingRun, frozen_run, prepare_run
 from keras_birds.training.run_directory import gpu_name, remove_leftovers
 from keras_birds.training.warm_start import initial_model
 
@@ -159,8 +161,8 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     keep_freed_memory()
     keras.utils.clear_session()
     keras.utils.set_random_seed(settings.seed)
-    model, training = _first_model(run, fold), run.training_data(fold)
-    compile_model(model, config, len(training))
+    model, training = _first_model(run, fold, reporter), run.training_data(fold)
+    compile_model(model, config, len(training), class_weights(run, fold))
     history = load_checkpoint(folder, model)
     if history:
         reporter.log(f"fold {fold}: goes on after epoch {len(history)}")
@@ -170,7 +172,8 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
     with dtype_policy("float32"):
-        kept = build_model(config, len(run.catalog.labels), model.get_layer(BACKBONE).block_widths)
+        widths = model.get_layer(BACKBONE).block_widths if config.model.input_kind == "mel" else None
+        kept = build_model(config, len(run.catalog.labels), widths)
     if settings.keep == "best":
         load_variables(folder / BEST, kept.weights)
     else:
@@ -178,7 +181,7 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     _finish(kept, run, fold, checkpoint.history)
 
 
-def _first_model(run: TrainingRun, fold: Fold) -> keras.Model:
+def _first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
     config, labels = run.config, list(run.catalog.labels)
     precision = config.training.precision
     is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
@@ -186,12 +189,39 @@ def _first_model(run: TrainingRun, fold: Fold) -> keras.Model:
         if config.model.initial:
             return initial_model(config, fold, labels)
         model = build_model(config, len(labels))
-    if run.pretrained is not None:
+    if isinstance(run.source, EmbeddingSource):
+        set_scale(model, run.source.windows(run.train_rows(fold))[0])
+    elif run.pretrained is not None:
         run.pretrained.apply(model)
+    if config.model.head_first:
+        copy_head(_train_head(frozen_run(run, reporter), fold, reporter), model)
     return model
 
 
-def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> None:
+def _train_head(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
+    """A head on embeddings, so that a new one's first steps don't spoil the backbone (Kumar et al. 2022,
+    arXiv:2202.10054: linear probing, then fine-tuning)."""
+    settings, training = run.config.training, run.training_data(fold)
+    reporter.log(f"fold {fold}: first the head, {settings.epochs} epochs")
+    head = _first_model(run, fold, reporter)
+    compile_model(head, run.config, len(training), class_weights(run, fold))
+    callbacks = [SeedEachEpoch(settings.seed), keras.callbacks.TerminateOnNaN(raise_error=True)]
+    head.fit(training, epochs=settings.epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    return head
+
+
+def class_weights(run: TrainingRun, fold: Fold) -> list[float] | None:
+    """How much each label's positives count: `(most / its own) ** training.class_weights` by recordings in training."""
+    power = run.config.training.class_weights
+    if not power:
+        return None
+    counts = np.maximum((run.targets[run.train_rows(fold)] >= 0.5).sum(axis=0), 1)
+    return [float(x) for x in (counts.max() / counts) ** power]
+
+
+def compile_model(
+    model: keras.Model, config: Config, steps_per_epoch: int, positive_weights: list[float] | None = None
+) -> None:
     """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC."""
     settings = config.training
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
@@ -209,7 +239,10 @@ def compile_model(model: keras.Model, config: Config, steps_per_epoch: int) -> N
     model.compile(
         optimizer=optimizer,
         loss=MaskedBinaryCrossentropy(
-            from_logits=True, label_smoothing=settings.label_smoothing, focal_gamma=settings.focal_gamma
+            from_logits=True,
+            label_smoothing=settings.label_smoothing,
+            focal_gamma=settings.focal_gamma,
+            positive_weights=positive_weights,
         ),
         metrics=[MaskedMacroAUC(model.output_shape[-1], from_logits=True, name="macro_auc")],
         # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
@@ -253,19 +286,30 @@ def _fit(
         ) from None
 
 
+def _scores(model: keras.Model, run: TrainingRun, rows: np.ndarray, validation: MelDataset) -> np.ndarray:
+    """Probabilities `[recording, label]`: of each middle clip; on embeddings the mean over windows, as `predict`."""
+    if not isinstance(run.source, EmbeddingSource):
+        return sigmoid(model.predict(validation, verbose=0, callbacks=[ShareProcessors()]))
+    windows, counts = run.source.windows(rows)
+    found = sigmoid(model.predict(windows, batch_size=256, verbose=0))
+    return np.add.reduceat(found, np.cumsum(counts) - counts, axis=0) / counts[:, None].astype(np.float32)
+
+
 def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) -> None:
     """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
-    folder, labels, exact = fold_folder(run.out, fold), run.catalog.labels, math.nan
+    folder, config, labels, exact = fold_folder(run.out, fold), run.config, run.catalog.labels, math.nan
     validation = run.validation_data(fold)
     if validation is not None:
         rows = run.validation_rows(fold)
-        logits = model.predict(validation, verbose=0, callbacks=[ShareProcessors()])
-        scores, targets = sigmoid(logits), run.targets[rows]
+        scores, targets = _scores(model, run, rows, validation), run.targets[rows]
         names = run.catalog.relative_paths
         OutOfFold(tuple(names[x] for x in rows), labels, scores, targets).write(folder / OOF)
         exact = macro_auc(targets, scores)
     with atomic_path(folder / HISTORY) as temporary:
         pd.DataFrame(history).astype({"epoch": int}).to_csv(temporary, index=False)
+    backbone = run.pretrained if isinstance(run.pretrained, AddedBackbone) else None
+    if backbone is not None and config.model.frozen:
+        model = backbone.join(model, config.model)
     with atomic_path(folder / KERAS) as temporary:
         # Keras insists on its suffix.
         whole = temporary.with_suffix(".keras")
@@ -275,12 +319,14 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) 
         finally:
             whole.unlink(missing_ok=True)
     seconds = {"train_seconds": round(math.fsum(x["seconds"] for x in history), 1)}
-    kept = kept_epoch(history, run.config.training.keep)
+    kept = kept_epoch(history, config.training.keep)
     metadata = ModelMetadata(
         model_id=f"{folder.resolve().parent.name}/{folder.name}",
         labels=labels,
-        audio=run.config.audio,
-        mel=run.config.mel,
+        audio=config.audio,
+        mel=config.mel,
+        licence=backbone.metadata.licence if backbone else "",
+        source=backbone.metadata.source if backbone else "",
         metrics={"macro_auc": exact, "kept_epoch": kept, "epochs": len(history)} | seconds,
     )
     metadata.write_json(folder / METADATA)

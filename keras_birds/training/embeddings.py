@@ -1,0 +1,183 @@
+"""Embeddings of a data set's recordings by a frozen backbone: computed once and kept, window by window."""
+
+import hashlib
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import platformdirs
+
+from keras_birds.atomic import atomic_path
+from keras_birds.audio.remote import file_fingerprint
+from keras_birds.data.source import MelSource, require_usable, usable_of
+from keras_birds.errors import DataError, ModelError
+from keras_birds.inference.scorer import score_recordings
+from keras_birds.models.engines import OnnxEngine
+from keras_birds.progress import Reporter
+
+_SAVE_EVERY_S = 120.0
+
+
+class Embedder:
+    """A frozen backbone: cuts recordings as prediction does, and gives each window's embedding.
+
+    Args:
+        path: `model.onnx` of a model that gives embeddings.
+
+    Raises:
+        ModelError: if it can't be loaded, or gives none.
+    """
+
+    def __init__(self, path: Path):
+        self.engine = OnnxEngine(path, "cpu")
+        if not self.engine.embedding_size:
+            raise ModelError(
+                f"{path}: a frozen backbone must give embeddings. Received: logits only. Remove the model and add it "
+                "again"
+            )
+        self.audio, self.batch_size = self.engine.metadata.audio, self.engine.batch_size
+        self.labels = range(self.engine.embedding_size)
+        """Columns of what `score_clips` gives."""
+
+    def score_clips(
+        self, clips: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None
+    ) -> np.ndarray:
+        """Embeddings of clips `[n, clip_samples]`, float32 `[n, size]`, so many at a time."""
+        inputs, step = np.asarray(clips), batch_size or self.batch_size
+        return np.concatenate(
+            [self.engine.embeddings(inputs[x : x + step]) for x in range(0, len(inputs), step)]
+        )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is known of one recording: as it was read, what became of it, and its windows `[window, size]`."""
+
+    stamp: tuple[int, int]
+    status: str
+    reason: str
+    windows: np.ndarray
+
+
+class EmbeddingSource:
+    """Embeddings of recordings' windows, as `MelSource` gives images; computed once and kept in the user's cache.
+
+    A recording whose size or modification time changed is computed anew, and so is all for another model. Embeddings
+    are kept as float16, within 1e-3 of what was computed.
+
+    Args:
+        model: `model.onnx` of the frozen backbone.
+        paths: the recordings, in the catalog's order.
+        reporter: gets the progress; `None` says that all must be there, as in another process of the same run.
+
+    Attributes:
+        manifest: path, status and reason of each recording.
+
+    Raises:
+        ModelError: if the model gives no embeddings.
+        DataError: without a reporter, if embeddings are missing.
+    """
+
+    def __init__(self, model: Path, paths: Sequence[str], reporter: Reporter | None):
+        self._paths = [str(Path(x).resolve()) for x in paths]
+        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        data = hashlib.sha256(str(Path(self._paths[0]).parent.parent).encode()).hexdigest()[:12]
+        self._file = platformdirs.user_cache_path("keras-birds") / "embeddings" / f"{digest[:12]}-{data}.npz"
+        kept = _read(self._file)
+        todo = [x for x in self._paths if x not in kept or kept[x].stamp != file_fingerprint(x)]
+        if todo and reporter is None:
+            raise DataError(
+                f"{self._file} must hold the embeddings of all recordings. Received: none of {todo[0]}; run "
+                "`keras-birds train` on this machine first"
+            )
+        if todo and reporter is not None:
+            self._compute(Embedder(model), todo, kept, reporter)
+        found = [kept[x] for x in self._paths]
+        self.manifest = pd.DataFrame(
+            {"path": list(paths), "status": [x.status for x in found], "reason": [x.reason for x in found]}
+        )
+        self.usable, self.reasons = usable_of(self.manifest)
+        self._windows = [x.windows for x in found]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def _compute(
+        self, embedder: Embedder, todo: list[str], kept: dict[str, _Kept], reporter: Reporter
+    ) -> None:
+        saved = time.monotonic()
+        try:
+            for done, scored in enumerate(score_recordings(embedder, todo), 1):
+                status = scored.recording
+                kept[todo[done - 1]] = _Kept(
+                    status.fingerprint, status.status, status.reason, scored.scores.astype(np.float16)
+                )
+                reporter.progress("Embedding recordings", done, len(todo))
+                if time.monotonic() > saved + _SAVE_EVERY_S:
+                    _write(self._file, kept)
+                    saved = time.monotonic()
+        finally:
+            reporter.progress("Embedding recordings", 0, 0)
+            _write(self._file, kept)
+
+    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """An embedding of each recording, float32 `[b, size]`: of its middle window, or of one by position."""
+        require_usable(self, rows)
+        where = np.full(len(rows), 0.5) if positions is None else positions
+        windows = [self._windows[row] for row in rows]
+        chosen = [x[min(int(at * len(x)), len(x) - 1)] for x, at in zip(windows, where, strict=True)]
+        return np.stack(chosen).astype(np.float32)
+
+    def windows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All windows' embeddings of some recordings, float32 `[window, size]`, and how many each has, int `[b]`."""
+        require_usable(self, rows)
+        found = [self._windows[row] for row in rows]
+        return np.concatenate(found).astype(np.float32), np.array([len(x) for x in found])
+
+
+class EmbeddedSource:
+    """A source of sound as one of embeddings, computed at every call."""
+
+    def __init__(self, source: MelSource, embedder: Embedder):
+        self.source, self.embedder = source, embedder
+        self.usable, self.reasons = source.usable, source.reasons
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """Embeddings of some recordings, float32 `[b, size]`, as `MelSource.images`."""
+        return self.embedder.score_clips(self.source.images(rows, positions))
+
+
+def _read(path: Path) -> dict[str, _Kept]:
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path) as data:
+            columns = [data[x] for x in ("path", "size_bytes", "mtime_ns", "status", "reason", "count")]
+            parts = np.split(data["windows"], np.cumsum(columns[-1])[:-1])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}  # a cache: what can't be read is computed again
+    rows = zip(*columns[:-1], parts, strict=True)
+    return {str(p): _Kept((int(n), int(t)), str(s), str(r), x) for p, n, t, s, r, x in rows}
+
+
+def _write(path: Path, kept: dict[str, _Kept]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stamps = np.array([x.stamp for x in kept.values()], np.int64).reshape(-1, 2)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            path=np.array(list(kept)),
+            size_bytes=stamps[:, 0],
+            mtime_ns=stamps[:, 1],
+            status=np.array([x.status for x in kept.values()]),
+            reason=np.array([x.reason for x in kept.values()]),
+            count=np.array([len(x.windows) for x in kept.values()]),
+            windows=np.concatenate([x.windows for x in kept.values()]),
+        )
