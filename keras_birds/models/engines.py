@@ -103,10 +103,6 @@ class OnnxEngine:
         """What the head takes of images or clips; float32 `[n, embedding_size]`, of a model that has such an output."""
         return self._run(self.outputs.embedding, inputs)
 
-    def embeddings(self, inputs: np.ndarray) -> np.ndarray:
-        """What the head takes of images or clips; float32 `[n, embedding_size]`, of a model that has such an output."""
-        return self._run(self.outputs.embedding, inputs)
-
     def _run(self, output: str, inputs: np.ndarray) -> np.ndarray:
         """One output; a graph for batches of one size only gets the last one filled with silence."""
         n, step = len(inputs), self._batch or len(inputs)

@@ -13,6 +13,7 @@ import platformdirs
 
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.remote import file_fingerprint
+from keras_birds.config import AudioConfig
 from keras_birds.data.source import MelSource, require_usable, usable_of
 from keras_birds.errors import DataError, ModelError
 from keras_birds.inference.scorer import score_recordings
@@ -27,19 +28,20 @@ class Embedder:
 
     Args:
         path: `model.onnx` of a model that gives embeddings.
+        audio: how recordings are cut.
 
     Raises:
         ModelError: if it can't be loaded, or gives none.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, audio: AudioConfig):
         self.engine = OnnxEngine(path, "cpu")
         if not self.engine.embedding_size:
             raise ModelError(
                 f"{path}: a frozen backbone must give embeddings. Received: logits only. Remove the model and add it "
                 "again"
             )
-        self.audio, self.batch_size = self.engine.metadata.audio, self.engine.batch_size
+        self.audio, self.batch_size = audio, self.engine.batch_size
         self.labels = range(self.engine.embedding_size)
         """Columns of what `score_clips` gives."""
 
@@ -71,6 +73,7 @@ class EmbeddingSource:
 
     Args:
         model: `model.onnx` of the frozen backbone.
+        audio: how recordings are cut.
         paths: the recordings, in the catalog's order.
         reporter: gets the progress; `None` says that all must be there, as in another process of the same run.
 
@@ -82,11 +85,12 @@ class EmbeddingSource:
         DataError: without a reporter, if embeddings are missing.
     """
 
-    def __init__(self, model: Path, paths: Sequence[str], reporter: Reporter | None):
+    def __init__(self, model: Path, audio: AudioConfig, paths: Sequence[str], reporter: Reporter | None):
         self._paths = [str(Path(x).resolve()) for x in paths]
-        digest = hashlib.sha256(model.read_bytes()).hexdigest()
-        data = hashlib.sha256(str(Path(self._paths[0]).parent.parent).encode()).hexdigest()[:12]
-        self._file = platformdirs.user_cache_path("keras-birds") / "embeddings" / f"{digest[:12]}-{data}.npz"
+        digest = hashlib.sha256(model.read_bytes())
+        # One file a data set, so that none grows without end.
+        digest.update(f"{audio.fill} {audio.decoder} {Path(self._paths[0]).parent.parent}".encode())
+        self._file = platformdirs.user_cache_path("keras-birds") / "embeddings" / f"{digest.hexdigest()}.npz"
         kept = _read(self._file)
         todo = [x for x in self._paths if x not in kept or kept[x].stamp != file_fingerprint(x)]
         if todo and reporter is None:
@@ -95,7 +99,7 @@ class EmbeddingSource:
                 "`keras-birds train` on this machine first"
             )
         if todo and reporter is not None:
-            self._compute(Embedder(model), todo, kept, reporter)
+            self._compute(Embedder(model, audio), todo, kept, reporter)
         found = [kept[x] for x in self._paths]
         self.manifest = pd.DataFrame(
             {"path": list(paths), "status": [x.status for x in found], "reason": [x.reason for x in found]}

@@ -108,7 +108,7 @@ class TrainingRun:
     def _inputs_of(self, source: MelSource) -> MelSource:
         """Reviewed windows as training takes them."""
         if isinstance(self.source, EmbeddingSource):
-            return EmbeddedSource(source, Embedder(added_backbone(self.config.model).path))
+            return EmbeddedSource(source, Embedder(added_backbone(self.config.model).path, self.config.audio))
         return source
 
     def validation_data(self, fold: Fold) -> MelDataset | None:
@@ -189,7 +189,7 @@ def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
     model = recipe.model.model_copy(update={"pretrained": run.config.model.pretrained})
     config = recipe.model_copy(update={"data": run.config.data, "folds": run.config.folds, "model": model})
     backbone = added_backbone(model).path
-    source = EmbeddingSource(backbone, list(run.catalog.recordings["path"]), reporter)
+    source = EmbeddingSource(backbone, config.audio, list(run.catalog.recordings["path"]), reporter)
     return replace(run, config=config, source=source, background=None, reviewed=None)
 
 
@@ -247,7 +247,7 @@ def _mel(config: Config) -> MelConfig | None:
 def _computed_source(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> MelSource:
     """Inputs of recordings whose manifest an earlier part of the run saved, else is made and saved now."""
     if config.model.input_kind == "embedding":
-        embeddings = EmbeddingSource(added_backbone(config.model).path, paths, reporter)
+        embeddings = EmbeddingSource(added_backbone(config.model).path, config.audio, paths, reporter)
         if reporter is not None:
             write_table(embeddings.manifest, path)
         return embeddings
