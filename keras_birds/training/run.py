@@ -79,6 +79,11 @@ class TrainingRun:
         kept = [row for row, x in enumerate(self.reviewed.recordings) if x.resolve() not in held_out]
         return np.array(kept, np.intp)
 
+    def batch_size(self, fold: Fold) -> int:
+        """Clips in a step; a head on embeddings can also be trained on fewer recordings than the settings say."""
+        size = self.config.training.batch_size
+        return min(size, len(self.train_rows(fold))) if isinstance(self.source, EmbeddingSource) else size
+
     def training_data(self, fold: Fold) -> MelDataset:
         """Shuffled, augmented batches of a fold's recordings, reviewed windows and background."""
         config, settings = self.config, self.config.training
@@ -103,7 +108,7 @@ class TrainingRun:
         )
         source = JoinedSource(*sources) if len(sources) > 1 else self.source
         arrays = np.concatenate(targets)
-        return MelDataset(source, arrays, epochs, settings.batch_size, self._augment(), settings.workers)
+        return MelDataset(source, arrays, epochs, self.batch_size(fold), self._augment(), settings.workers)
 
     def _inputs_of(self, source: MelSource) -> MelSource:
         """Reviewed windows as training takes them."""

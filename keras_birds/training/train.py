@@ -147,7 +147,7 @@ def train_fold(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Call
 def _require_batches(run: TrainingRun, fold: Fold) -> None:
     if fold != FULL and not len(run.validation_rows(fold)):
         raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
-    size, count = run.config.training.batch_size, len(run.train_rows(fold))
+    size, count = run.batch_size(fold), len(run.train_rows(fold))
     if count < size:
         raise ConfigError(
             f"training.batch_size must not exceed the {count} recordings that fold {fold} trains on. Received: {size}"
