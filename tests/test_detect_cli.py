@@ -129,7 +129,6 @@ def test_the_same_command_redoes_what_changed_and_others_are_refused(detect, dis
         (disk, *new, "--smooth", "2"): "odd number of windows. Received: 2",
         (disk, *new, "--time-pattern", "REC"): "REC",
         (disk, *new, "--provider", "abacus"): "Received: abacus",
-        (disk, *new, "--window-s", "3"): "must be given together",
         (tmp_path / "none", *new): "none' (No such file",
     }.items():
         _, err = detect(*arguments, code=2)
