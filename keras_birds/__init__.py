@@ -49,6 +49,7 @@ __all__ = [*_NAMES, "__version__"]
 
 _SERIALIZABLE = {
     "nn.augment": ("MelMixUp",),
+    "nn.birdnet": ("BirdNetFrontEnd", "ChannelScale"),
     "nn.clip_augmentation": ("PitchShift", "SpecAugment", "TimeShift", "TimeStretch", "Volume"),
     "nn.efficientnet": ("EfficientNetB0",),
     "nn.heads": ("AttentionMean", "FrequencyMean"),
