@@ -24,6 +24,7 @@ from keras_birds.errors import TrainingError
 from keras_birds.models.keras_engine import KerasEngine
 from keras_birds.nn import layers
 from keras_birds.nn.augment import MelMixUp, build_augment
+from keras_birds.nn.birdnet import SPECTROGRAMS, BirdNetFrontEnd, ChannelScale, mel_filters
 from keras_birds.nn.build import build_model
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, attention_logits
@@ -106,6 +107,26 @@ def test_batch_norm_is_torchs_in_training_inference_and_frozen(activation, dtype
         for average, wanted in ((layer.moving_mean, arrays[0]), (layer.moving_variance, arrays[1])):
             assert keras.backend.standardize_dtype(average.dtype) == "float32"
             np.testing.assert_allclose(as_array(average), wanted, rtol=tolerance)
+
+
+def test_birdnets_front_end_is_the_real_part_of_a_fourier_transform_through_mel_filters():
+    clips = normal(2, 144_000)
+    scaled = 2 * (clips - clips.min(1, keepdims=True)) / np.ptp(clips, 1)[:, None] - 1
+    expected = []
+    for spectrogram in SPECTROGRAMS:
+        n_fft, hop = spectrogram[:2]
+        frames = np.lib.stride_tricks.sliding_window_view(scaled, n_fft, axis=1)[:, ::hop]
+        real = np.fft.rfft(frames * np.hanning(n_fft + 1)[:-1]).real
+        mel = real @ mel_filters(spectrogram)[:, ::-1]
+        expected.append(np.abs(mel) ** (2 / (1 + np.exp(1.23))))
+    expected = np.stack(expected, axis=-1).transpose(0, 2, 1, 3)
+    found = as_array(BirdNetFrontEnd()(clips))
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert np.abs(found - expected).mean() < 1e-4
+    layer = ChannelScale()
+    layer.build((None, None, None, 2))
+    layer.set_weights([np.float32([2, 3]), np.float32([1, -1])])
+    np.testing.assert_allclose(as_array(layer(found)), found * [2, 3] + [1, -1], rtol=1e-5, atol=1e-5)
 
 
 def test_means_gates_and_stochastic_depth_which_drops_whole_clips_at_its_rate_while_training():

@@ -97,8 +97,11 @@ def trace(path: str | Path, model: "keras.Model", names: Sequence[str]) -> onnx.
     Raises:
         ModelError: naming `path`, if it can't be exported.
     """
+    import torch
+
     talk = io.StringIO()
     with (
+        torch.no_grad(),
         as_model_error(f"{path}: the model must be exportable through torch"),
         tempfile.TemporaryDirectory() as folder,
         warnings.catch_warnings(),

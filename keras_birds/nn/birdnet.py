@@ -36,7 +36,8 @@ class Spectrogram(NamedTuple):
 
 
 SPECTROGRAMS = (Spectrogram(2048, 278, 0, 3000), Spectrogram(1024, 280, 500, 15_000))
-_N_MELS = 96
+_N_MELS, _FRAMES = 96, 511
+_LEAST_POWER = 1e-30  # the slope of a power below 1 has no end at 0
 
 
 class Stage(NamedTuple):
@@ -120,13 +121,13 @@ class BirdNetFrontEnd(layers.Layer):
                 padding="valid",
                 data_format="channels_last",
             )
-            images.append(ops.transpose(ops.power(ops.square(x), exponents[i]), (0, 2, 1)))
-        return ops.stack(images, axis=-1)
+            power = ops.maximum(ops.square(x), _LEAST_POWER)
+            images.append(ops.transpose(ops.power(power, exponents[i]), (0, 2, 1)))
+        return ops.transpose(ops.stack(images, axis=1), (0, 2, 3, 1))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """`[batch, 96, 511, 2]`."""
-        frames = 1 + (CLIP_SAMPLES - SPECTROGRAMS[0].n_fft) // SPECTROGRAMS[0].hop_samples
-        return (input_shape[0], _N_MELS, frames, len(SPECTROGRAMS))
+        return (input_shape[0], _N_MELS, _FRAMES, len(SPECTROGRAMS))
 
 
 @keras.saving.register_keras_serializable(package="keras_birds")
@@ -144,6 +145,11 @@ class ChannelScale(layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Scales and shifts."""
+        if keras.config.backend() == "torch" and len(inputs.shape) == 4:
+            # On a view, for the exported graph: ONNX Runtime takes several times as long over channels that come last.
+            x = ops.transpose(inputs, (0, 3, 1, 2))
+            scale, offset = (ops.reshape(w, (-1, 1, 1)) for w in (self.scale, self.offset))
+            return ops.transpose(x * scale + offset, (0, 2, 3, 1))
         return inputs * self.scale + self.offset
 
 

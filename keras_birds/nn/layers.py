@@ -193,6 +193,9 @@ class GlobalMean(keras.layers.GlobalAveragePooling2D):
         """Averages `inputs` `[batch, height, width, channels]` over height and width."""
         if not _ON_TORCH or _is_symbolic(inputs):
             return super().call(inputs)
+        if not inputs.requires_grad:  # so that an exported graph has one node for it
+            means = functional.adaptive_avg_pool2d(_channels_first(inputs), 1)
+            return _channels_last(means) if self.keepdims else means.flatten(1)
         return inputs.sum((1, 2), keepdim=self.keepdims) * (1 / (inputs.shape[1] * inputs.shape[2]))
 
 
