@@ -214,6 +214,8 @@ class TrainingConfig(_Section):
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     class_weights: Probability = 0.0
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    teacher: str = ""
+    teacher_weight: Positive = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
     seed: int = 42
@@ -302,6 +304,10 @@ class Config(_Section):
             (
                 model.head_first and (not is_birdnet or model.frozen or model.pretrained == "none"),
                 'model.head_first is for model.backbone = "birdnet" with weights, not frozen',
+            ),
+            (
+                bool(is_birdnet and self.training.teacher),
+                'training.teacher must be empty with model.backbone = "birdnet": it is for networks of one\'s own',
             ),
             (model.frozen and not is_birdnet, 'model.backbone must be "birdnet" when frozen'),
             (model.frozen and model.pretrained == "none", "model.pretrained must name a model when frozen"),

@@ -21,6 +21,7 @@ from keras_birds.run_layout import Fold
 
 if TYPE_CHECKING:
     from keras_birds.training.run import Pretrained
+    from keras_birds.training.teacher import Teacher
     from keras_birds.training.train import FoldResult, RunResult
 
 MAX_RETRIES = 10
@@ -59,7 +60,8 @@ def train_on_cluster(
         cpus, gpus = fold_resources(nodes())
         each = f"{cpus} processor{'s' * (cpus != 1)}" + (" and a GPU" if gpus else "")
         reporter.log(f"each fold takes {each} of a node")
-        work = (Path.cwd(), config, data, run.out, run.pretrained, os.environ["KERAS_BACKEND"])
+        begin = run.pretrained, run.teacher
+        work = (Path.cwd(), config, data, run.out, begin, os.environ["KERAS_BACKEND"])
         results = _run_tasks(run.folds, (cpus, gpus), work, reporter)
     return RunResult(run.out, tuple(results), run.left_out)
 
@@ -123,7 +125,7 @@ def _train_fold(
     config: Config,
     data: str | Path,
     out: Path,
-    pretrained: "Pretrained | None",
+    begin: "tuple[Pretrained | None, Teacher | None]",
     backend: str,
 ) -> "FoldResult":
     """Runs in a process of the cluster; `lines` is the queue of what it says, names of files count from `folder`."""
@@ -145,5 +147,5 @@ def _train_fold(
 
     reporter = Remote()
     reporter.log(f"fold {fold}: on {socket.gethostname()}, process {os.getpid()}")
-    run = open_run(out, config, data, pretrained)
+    run = open_run(out, config, data, *begin)
     return train_fold(run, fold, reporter)

@@ -72,19 +72,19 @@ def set_scale(model: keras.Model, embeddings: np.ndarray) -> None:
     model.get_layer("embedding_scale").set_weights([1 / deviation, -unit.mean(axis=0) / deviation])
 
 
-def added_backbone(settings: ModelConfig) -> AddedBackbone:
-    """The model that `model.pretrained` names: an added one, or a folder with `model.onnx` and `model.keras`.
+def added_backbone(name: str, setting: str = "model.pretrained") -> AddedBackbone:
+    """The model that a setting names: an added one, or a folder with `model.onnx` and `model.keras`.
 
     Raises:
         ConfigError: if there is none.
     """
     try:
-        (path,) = resolve_model(settings.pretrained)
+        (path,) = resolve_model(name)
     except ModelError:
         path = None
     if path is None or not path.with_name(KERAS).is_file():
         raise ConfigError(
-            "model.pretrained must name a model with BirdNET's backbone. Received: "
-            f"{settings.pretrained}, which isn't here. Add it with `keras-birds models add birdnet`"
+            f"{setting} must name a model with BirdNET's backbone. Received: {name}, which isn't here. Add it with "
+            "`keras-birds models add birdnet`"
         )
     return AddedBackbone(path)

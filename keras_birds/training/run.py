@@ -26,6 +26,7 @@ from keras_birds.training.backbone import AddedBackbone, added_backbone
 from keras_birds.training.embeddings import EmbeddedSource, Embedder, EmbeddingSource
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import open_directory
+from keras_birds.training.teacher import Teacher, hear
 from keras_birds.training.warm_start import check_initial
 
 Pretrained = PretrainedWeights | AddedBackbone
@@ -37,7 +38,8 @@ class TrainingRun:
     """What the folds of a run, in the directory `out`, learn from and are measured on.
 
     `source` has the images of the catalog's recordings, `background` those of recordings without any of the labels,
-    `reviewed` those of windows that people marked; `pretrained` are weights to begin with. `folds` were asked for.
+    `reviewed` those of windows that people marked; `pretrained` are weights to begin with; `teacher` is what another
+    model hears in the recordings. `folds` were asked for.
     """
 
     out: Path
@@ -48,6 +50,7 @@ class TrainingRun:
     background: MelSource | None
     reviewed: ReviewedSource | None
     pretrained: Pretrained | None
+    teacher: Teacher | None = None
     folds: tuple[Fold, ...] = ()
 
     @property
@@ -84,6 +87,16 @@ class TrainingRun:
         size = self.config.training.batch_size
         return min(size, len(self.train_rows(fold))) if isinstance(self.source, EmbeddingSource) else size
 
+    def teacher_mean(self, fold: Fold) -> np.ndarray | None:
+        """Of the teacher's embeddings of what a fold trains on, float32 `[size]`; `None` without a teacher."""
+        return None if self.teacher is None else self.teacher.mean(self.train_rows(fold))
+
+    def _beside(self, targets: np.ndarray, fold: Fold) -> np.ndarray:
+        """Targets of labels with the teacher's beside, if there is one."""
+        if self.teacher is None:
+            return targets
+        return self.teacher.targets(targets, self.teacher.mean(self.train_rows(fold)))
+
     def training_data(self, fold: Fold) -> MelDataset:
         """Shuffled, augmented batches of a fold's recordings, reviewed windows and background."""
         config, settings = self.config, self.config.training
@@ -107,13 +120,15 @@ class TrainingRun:
             negative_fraction=config.data.background_fraction,
         )
         source = JoinedSource(*sources) if len(sources) > 1 else self.source
-        arrays = np.concatenate(targets)
+        arrays = self._beside(np.concatenate(targets), fold)
         return MelDataset(source, arrays, epochs, self.batch_size(fold), self._augment(), settings.workers)
 
     def _inputs_of(self, source: MelSource) -> MelSource:
         """Reviewed windows as training takes them."""
         if isinstance(self.source, EmbeddingSource):
-            return EmbeddedSource(source, Embedder(added_backbone(self.config.model).path, self.config.audio))
+            return EmbeddedSource(
+                source, Embedder(added_backbone(self.config.model.pretrained).path, self.config.audio)
+            )
         return source
 
     def validation_data(self, fold: Fold) -> MelDataset | None:
@@ -121,9 +136,8 @@ class TrainingRun:
         rows, settings = self.validation_rows(fold), self.config.training
         if not len(rows):
             return None
-        return MelDataset(
-            self.source, self.targets, Epochs(rows), settings.batch_size, workers=settings.workers
-        )
+        targets = self._beside(self.targets, fold)
+        return MelDataset(self.source, targets, Epochs(rows), settings.batch_size, workers=settings.workers)
 
     def _augment(self) -> Augment:
         background = self.background
@@ -149,7 +163,8 @@ def prepare_run(
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split, config)
     backgrounds, reviewed = background_paths(config), _read_reviewed(catalog, config)
-    pretrained = _pretrained(config.model)
+    pretrained, name = _pretrained(config.model), config.training.teacher
+    model = added_backbone(name, "training.teacher") if name else None
     if config.model.initial:
         check_initial(config, catalog, split, folds)
     digest = data_hash(catalog)
@@ -160,8 +175,9 @@ def prepare_run(
         split.save(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config, reporter)
     background = background_source(directory, backgrounds, config, reporter)
+    teacher = None if model is None else hear(model, list(catalog.recordings["path"]), reporter)
     run = TrainingRun(
-        directory, config, catalog, split, source, background, reviewed, pretrained, tuple(folds)
+        directory, config, catalog, split, source, background, reviewed, pretrained, teacher, tuple(folds)
     )
     reporter.log(_describe(run))
     return run
@@ -171,11 +187,19 @@ def _pretrained(settings: ModelConfig) -> Pretrained | None:
     if settings.pretrained == "none":
         return None
     return (
-        added_backbone(settings) if settings.backbone == "birdnet" else fetch_pretrained(settings.pretrained)
+        added_backbone(settings.pretrained)
+        if settings.backbone == "birdnet"
+        else fetch_pretrained(settings.pretrained)
     )
 
 
-def open_run(directory: Path, config: Config, data: str | Path, pretrained: Pretrained | None) -> TrainingRun:
+def open_run(
+    directory: Path,
+    config: Config,
+    data: str | Path,
+    pretrained: Pretrained | None,
+    teacher: Teacher | None = None,
+) -> TrainingRun:
     """Opens a run that `prepare_run` made, also in another process; writes nothing, so that several may at once.
 
     A `DataError` says that the run or the data set isn't there, or not as it was.
@@ -185,7 +209,7 @@ def open_run(directory: Path, config: Config, data: str | Path, pretrained: Pret
     source = _catalog_source(directory, catalog, config)
     background = background_source(directory, background_paths(config), config)
     reviewed = _read_reviewed(catalog, config)
-    return TrainingRun(directory, config, catalog, split, source, background, reviewed, pretrained)
+    return TrainingRun(directory, config, catalog, split, source, background, reviewed, pretrained, teacher)
 
 
 def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
@@ -193,7 +217,7 @@ def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
     recipe = Config.load("birdnet-head")
     model = recipe.model.model_copy(update={"pretrained": run.config.model.pretrained})
     config = recipe.model_copy(update={"data": run.config.data, "folds": run.config.folds, "model": model})
-    backbone = added_backbone(model).path
+    backbone = added_backbone(model.pretrained).path
     source = EmbeddingSource(backbone, config.audio, list(run.catalog.recordings["path"]), reporter)
     return replace(run, config=config, source=source, background=None, reviewed=None)
 
@@ -252,7 +276,9 @@ def _mel(config: Config) -> MelConfig | None:
 def _computed_source(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> MelSource:
     """Inputs of recordings whose manifest an earlier part of the run saved, else is made and saved now."""
     if config.model.input_kind == "embedding":
-        embeddings = EmbeddingSource(added_backbone(config.model).path, config.audio, paths, reporter)
+        embeddings = EmbeddingSource(
+            added_backbone(config.model.pretrained).path, config.audio, paths, reporter
+        )
         if reporter is not None:
             write_table(embeddings.manifest, path)
         return embeddings

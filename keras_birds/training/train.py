@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +21,8 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.build import build_model, dtype_policy
 from keras_birds.nn.efficientnet import BACKBONE
-from keras_birds.nn.losses import MaskedBinaryCrossentropy
+from keras_birds.nn.heads import with_projection
+from keras_birds.nn.losses import MaskedBinaryCrossentropy, TaughtBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
@@ -161,8 +163,11 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     keep_freed_memory()
     keras.utils.clear_session()
     keras.utils.set_random_seed(settings.seed)
-    model, training = _first_model(run, fold, reporter), run.training_data(fold)
-    compile_model(model, config, len(training), class_weights(run, fold))
+    network, training = _first_model(run, fold, reporter), run.training_data(fold)
+    mean = run.teacher_mean(fold)
+    # What is kept is the network: the projection is for the teacher's term alone.
+    model = network if mean is None else with_projection(network, len(mean))
+    compile_model(model, config, len(training), class_weights(run, fold), mean)
     history = load_checkpoint(folder, model)
     if history:
         reporter.log(f"fold {fold}: goes on after epoch {len(history)}")
@@ -172,12 +177,11 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
     with dtype_policy("float32"):
-        widths = model.get_layer(BACKBONE).block_widths if config.model.input_kind == "mel" else None
+        widths = network.get_layer(BACKBONE).block_widths if config.model.input_kind == "mel" else None
         kept = build_model(config, len(run.catalog.labels), widths)
     if settings.keep == "best":
-        load_variables(folder / BEST, kept.weights)
-    else:
-        kept.set_weights(model.get_weights())
+        load_variables(folder / BEST, model.weights)
+    kept.set_weights(network.get_weights())
     _finish(kept, run, fold, checkpoint.history)
 
 
@@ -220,10 +224,18 @@ def class_weights(run: TrainingRun, fold: Fold) -> list[float] | None:
 
 
 def compile_model(
-    model: keras.Model, config: Config, steps_per_epoch: int, positive_weights: list[float] | None = None
+    model: keras.Model,
+    config: Config,
+    steps_per_epoch: int,
+    positive_weights: list[float] | None = None,
+    teacher_mean: np.ndarray | None = None,
 ) -> None:
-    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC."""
+    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC.
+
+    With the mean of a teacher's embeddings the model is one of `with_projection`.
+    """
     settings = config.training
+    num_labels = model.output_shape[-1] - (0 if teacher_mean is None else len(teacher_mean))
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup_steps else settings.learning_rate,
@@ -238,18 +250,27 @@ def compile_model(
     )
     model.compile(
         optimizer=optimizer,
-        loss=MaskedBinaryCrossentropy(
-            from_logits=True,
-            label_smoothing=settings.label_smoothing,
-            focal_gamma=settings.focal_gamma,
-            positive_weights=positive_weights,
-        ),
-        metrics=[MaskedMacroAUC(model.output_shape[-1], from_logits=True, name="macro_auc")],
+        loss=_loss(settings, positive_weights, teacher_mean),
+        metrics=[MaskedMacroAUC(num_labels, from_logits=True, name="macro_auc")],
         # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
         jit_compile=False if keras.config.backend() == "torch" else "auto",
     )
     # TensorFlow traces a step anew if the first one makes variables.
     model.optimizer.build(model.trainable_variables)
+
+
+def _loss(
+    settings: TrainingConfig, positive_weights: list[float] | None, teacher_mean: np.ndarray | None
+) -> MaskedBinaryCrossentropy:
+    of_labels: dict[str, Any] = {
+        "from_logits": True,
+        "label_smoothing": settings.label_smoothing,
+        "focal_gamma": settings.focal_gamma,
+        "positive_weights": positive_weights,
+    }
+    if teacher_mean is None:
+        return MaskedBinaryCrossentropy(**of_labels)
+    return TaughtBinaryCrossentropy(teacher_mean.tolist(), settings.teacher_weight, **of_labels)
 
 
 def _fit(
@@ -295,6 +316,13 @@ def _scores(model: keras.Model, run: TrainingRun, rows: np.ndarray, validation: 
     return np.add.reduceat(found, np.cumsum(counts) - counts, axis=0) / counts[:, None].astype(np.float32)
 
 
+def _source(run: TrainingRun) -> str:
+    """Where a model's weights come from, apart from training."""
+    if run.teacher is not None:
+        return run.teacher.source
+    return run.pretrained.metadata.source if isinstance(run.pretrained, AddedBackbone) else ""
+
+
 def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) -> None:
     """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
     folder, config, labels, exact = fold_folder(run.out, fold), run.config, run.catalog.labels, math.nan
@@ -326,7 +354,7 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) 
         audio=config.audio,
         mel=config.mel,
         licence=backbone.metadata.licence if backbone else "",
-        source=backbone.metadata.source if backbone else "",
+        source=_source(run),
         metrics={"macro_auc": exact, "kept_epoch": kept, "epochs": len(history)} | seconds,
     )
     metadata.write_json(folder / METADATA)
