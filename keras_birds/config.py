@@ -261,7 +261,7 @@ class Config(_Section):
                 "model.initial must name a trained run when prune is above 0",
             ),
             (
-                model.initial and model.pretrained != "none",
+                bool(model.initial) and model.pretrained != "none" and not model.frozen,
                 'model.pretrained must be "none" when initial names a run',
             ),
             (
@@ -312,10 +312,22 @@ class Config(_Section):
             (model.frozen and not is_birdnet, 'model.backbone must be "birdnet" when frozen'),
             (model.frozen and model.pretrained == "none", "model.pretrained must name a model when frozen"),
             (
+                bool(model.frozen and model.initial),
+                "model.initial must be empty when frozen: the backbone is that of model.pretrained",
+            ),
+            (
                 bool(model.hidden_units) and not is_birdnet,
                 'model.backbone must be "birdnet" with hidden_units',
             ),
         ]
+
+    def require_images(self, command: str) -> None:
+        """A `ConfigError` for a command that makes no sense where the network takes no mel images."""
+        if self.model.input_kind != "mel":
+            raise ConfigError(
+                f"{command} is for networks that take mel images. Received: model.backbone = {self.model.backbone}, "
+                "which takes sound"
+            )
 
     @classmethod
     def load(cls, name_or_path: str | Path = "baseline", overrides: Iterable[str] = ()) -> "Config":

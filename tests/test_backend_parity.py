@@ -173,9 +173,11 @@ def test_the_loss_is_the_mean_over_unmasked_targets(from_logits, smoothing, gamm
     probabilities = 1 / (1 + np.exp(-logits))
     smooth = targets * (1 - smoothing) + 0.5 * smoothing
     losses = (np.logaddexp(0, logits) - logits * smooth) * np.abs(smooth - probabilities) ** gamma
-    loss = MaskedBinaryCrossentropy(from_logits, smoothing, gamma)
-    found = loss(targets, (logits if from_logits else probabilities).astype("float32"))
-    assert float(found) == pytest.approx(losses[targets >= 0].mean(), rel=1e-4)
+    weights = np.array([1, 2, 3, 1, 5, 0.5])
+    for positive_weights, factor in ((None, 1.0), (weights.tolist(), 1 + (weights - 1) * targets)):
+        loss = MaskedBinaryCrossentropy(from_logits, smoothing, gamma, positive_weights)
+        found = loss(targets, (logits if from_logits else probabilities).astype("float32"))
+        assert float(found) == pytest.approx((losses * factor)[targets >= 0].mean(), rel=1e-4)
 
 
 def test_a_teacher_adds_its_cosine_for_the_clips_that_it_heard():

@@ -11,6 +11,7 @@ from keras_birds.errors import ConfigError
 from keras_birds.resources import resource
 
 SHIPPED = sorted(resource("configs").glob("*.toml"))
+BIRDNET, SOUND = {"backbone": "birdnet"}, {"sample_rate_hz": 48_000, "clip_s": 3.0}
 TAKES = r"--set takes section\.key=value\. Received: "
 
 
@@ -44,6 +45,21 @@ def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
         ({"model": {"initial": "a"}}, 'pretrained must be "none" when initial'),
         ({"model": {"prune": 0.5}}, "initial must name a trained run when prune"),
         ({"data": {"min_rating": float("nan")}}, "data.min_rating: .*finite"),
+        ({"model": BIRDNET}, r"sample_rate_hz must be 48000 and audio\.clip_s 3\.0"),
+        ({"audio": SOUND, "model": BIRDNET}, "the probability of augment must be 0: .* takes sound"),
+        (
+            {"audio": SOUND, "model": {**BIRDNET, "frozen": True, "pretrained": "none"}},
+            "name a model when frozen",
+        ),
+        (
+            {"audio": SOUND, "model": {**BIRDNET, "frozen": True, "initial": "a"}},
+            "initial must be empty when frozen",
+        ),
+        (
+            {"audio": SOUND, "model": BIRDNET, "data": {"store": "a"}},
+            "data.store, of mel images, must be empty",
+        ),
+        ({"model": {"frozen": True}}, r'model\.backbone must be "birdnet" when frozen'),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, words):

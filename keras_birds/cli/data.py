@@ -157,6 +157,7 @@ def precompute(
     from keras_birds.data.precompute import precompute as make_store
 
     config = Config.load(config_name, overrides)
+    config.require_images("data precompute")
     if store is None and not config.data.store:
         raise click.UsageError("--out must name the store's folder (or set data.store). Received: neither")
     catalog = _read_clean(data_dir, config)
@@ -255,6 +256,7 @@ def preview(
     from keras_birds.training.run import background_paths
 
     config = Config.load(config_name, overrides)
+    config.require_images("data preview")
     (first, image), *others = _clips(file, data_dir, config, seed)
     # Alone in its folder, a clip is mixed with itself.
     second, other = others[0] if others else (first, image)

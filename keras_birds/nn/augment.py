@@ -171,7 +171,9 @@ def build_augment(
     """
     settings = config.augment
     kind = config.model.input_kind
-    layers = _mel_layers(config) if kind == "mel" else [RotateInTime(settings.time_shift.probability)]
+    layers = _mel_layers(config) if kind == "mel" else []
+    if kind == "waveform":
+        layers = [RotateInTime(settings.time_shift.probability)]
     if (mix := settings.background).probability and backgrounds is not None:
         layers.append(
             BackgroundMix(backgrounds, num_backgrounds, mix.snr_db, config.mel.top_db, mix.probability)
@@ -184,9 +186,10 @@ def build_augment(
         images: np.ndarray, targets: np.ndarray, seed: int | Sequence[int]
     ) -> tuple[np.ndarray, np.ndarray]:
         # A stream for each layer: switching one off doesn't change what the others draw.
-        streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(len(layers) + 1)]
-        mixup_stream = streams.pop(min(_MIXUP_STREAM, len(layers)))
-        for layer, rng in zip(layers, streams, strict=True):
+        count = max(len(layers), _MIXUP_STREAM) + 1
+        streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(count)]
+        mixup_stream = streams.pop(_MIXUP_STREAM)
+        for layer, rng in zip(layers, streams, strict=False):
             images = layer.augment_arrays(images, rng)
         return mixup.augment_arrays(images, targets, mixup_stream)
 

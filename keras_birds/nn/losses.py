@@ -69,7 +69,7 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
             losses = losses * distance**self.focal_gamma
         if self.positive_weights is not None:
             weights = ops.convert_to_tensor(self.positive_weights, y_pred.dtype)
-            losses = losses * (1 + (weights - 1) * targets)
+            losses = losses * (1 + (weights - 1) * ops.maximum(y_true, 0))
         # Multiplied, not selected: 0 times "not a number" stays not a number.
         totals = ops.sum(losses * unmasked, axis=-1)
         batch_size = ops.cast(ops.shape(y_pred)[0], y_pred.dtype)

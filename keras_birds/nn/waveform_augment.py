@@ -14,14 +14,11 @@ class RotateInTime:
 
     def augment_arrays(self, clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Rotates some of float32 `[batch, samples]`, left as they are."""
-        chosen, starts = (
-            rng.random(len(clips)) < self.probability,
-            rng.integers(clips.shape[1], size=len(clips)),
-        )
-        rotated = [
-            np.roll(x, start) if is_on else x for x, start, is_on in zip(clips, starts, chosen, strict=True)
-        ]
-        return np.stack(rotated)
+        chosen = np.flatnonzero(rng.random(len(clips)) < self.probability)
+        out = clips.copy()
+        for row, shift in zip(chosen, rng.integers(clips.shape[1], size=len(chosen)), strict=True):
+            out[row] = np.roll(clips[row], shift)
+        return out
 
 
 @dataclass(frozen=True)

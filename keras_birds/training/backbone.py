@@ -54,12 +54,12 @@ class AddedBackbone:
             backbone.output, head.output_shape[-1], settings.hidden_units, settings.dropout
         )
         whole = keras.Model(backbone.input, logits, name=head.name)
-        copy_head(head, whole)
+        copy_weights(head, whole)
         return whole
 
 
-def copy_head(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights of a head trained on embeddings into a whole network's, layer by layer."""
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copies the weights of one network, or of its head alone, into another's layers of the same names."""
     for layer in source.layers:
         if layer.weights:
             target.get_layer(layer.name).set_weights(layer.get_weights())

@@ -6,7 +6,9 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import platformdirs
@@ -17,10 +19,15 @@ from keras_birds.config import AudioConfig
 from keras_birds.data.source import MelSource, require_usable, usable_of
 from keras_birds.errors import DataError, ModelError
 from keras_birds.inference.scorer import score_recordings
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import OnnxEngine
+from keras_birds.nn.metrics import macro_auc
 from keras_birds.progress import Reporter
+from keras_birds.training.callbacks import MONITOR
 
-_SAVE_EVERY_S = 120.0
+_LEAST = 1e-7
+_SAVE_EVERY_S = 60.0
+_SAVING_SHARE = 0.05  # of the time, at most: what is kept is written as a whole
 
 
 class Embedder:
@@ -113,7 +120,7 @@ class EmbeddingSource:
     def _compute(
         self, embedder: Embedder, todo: list[str], kept: dict[str, _Kept], reporter: Reporter
     ) -> None:
-        saved = time.monotonic()
+        save_at = time.monotonic() + _SAVE_EVERY_S
         try:
             for done, scored in enumerate(score_recordings(embedder, todo), 1):
                 status = scored.recording
@@ -121,12 +128,14 @@ class EmbeddingSource:
                     status.fingerprint, status.status, status.reason, scored.scores.astype(np.float16)
                 )
                 reporter.progress("Embedding recordings", done, len(todo))
-                if time.monotonic() > saved + _SAVE_EVERY_S:
+                if (begun := time.monotonic()) > save_at:
                     _write(self._file, kept)
-                    saved = time.monotonic()
+                    ended = time.monotonic()
+                    save_at = ended + max(_SAVE_EVERY_S, (ended - begun) / _SAVING_SHARE)
         finally:
             reporter.progress("Embedding recordings", 0, 0)
-            _write(self._file, kept)
+            if kept:
+                _write(self._file, kept)
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
         """An embedding of each recording, float32 `[b, size]`: of its middle window, or of one by position."""
@@ -141,6 +150,34 @@ class EmbeddingSource:
         require_usable(self, rows)
         found = [self._windows[row] for row in rows]
         return np.concatenate(found).astype(np.float32), np.array([len(x) for x in found])
+
+
+def mean_probabilities(model: keras.Model, source: EmbeddingSource, rows: np.ndarray) -> np.ndarray:
+    """A head's probabilities of recordings, float32 `[b, label]`: the mean over windows, as `predict` gives."""
+    windows, counts = source.windows(rows)
+    found = sigmoid(model.predict(windows, batch_size=256, verbose=0))
+    return np.add.reduceat(found, np.cumsum(counts) - counts, axis=0) / counts[:, None].astype(np.float32)
+
+
+class ValidateRecordings(keras.callbacks.Callback):
+    """Measures a head on whole recordings after each epoch, as the run is measured in the end.
+
+    Args:
+        source, rows: the recordings.
+        targets: float32 `[recording, label]` of them.
+    """
+
+    def __init__(self, source: EmbeddingSource, rows: np.ndarray, targets: np.ndarray):
+        super().__init__()
+        self.source, self.rows, self.targets = source, rows, targets
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds what `fit` would with `validation_data`, for the callbacks after this one."""
+        if logs is not None:
+            scores = mean_probabilities(self.model, self.source, self.rows)
+            logits = np.log(np.maximum(scores, _LEAST)) - np.log(np.maximum(1 - scores, _LEAST))
+            logs["val_loss"] = float(self.model.loss(self.targets, logits))
+            logs[MONITOR] = macro_auc(self.targets, scores)
 
 
 class EmbeddedSource:

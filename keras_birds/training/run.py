@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -179,6 +180,8 @@ def prepare_run(
     run = TrainingRun(
         directory, config, catalog, split, source, background, reviewed, pretrained, teacher, tuple(folds)
     )
+    if config.model.head_first:
+        frozen_run(run, reporter)  # so that folds that are trained side by side find the embeddings
     reporter.log(_describe(run))
     return run
 
@@ -214,12 +217,20 @@ def open_run(
 
 def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
     """The same folds as the configuration `birdnet-head` trains them, on embeddings of the backbone."""
-    recipe = Config.load("birdnet-head")
-    model = recipe.model.model_copy(update={"pretrained": run.config.model.pretrained})
-    config = recipe.model_copy(update={"data": run.config.data, "folds": run.config.folds, "model": model})
-    backbone = added_backbone(model.pretrained).path
+    recipe, wanted = Config.load("birdnet-head"), run.config
+    names = {
+        "model": ("pretrained", "hidden_units", "dropout"),
+        "training": ("seed", "workers", "class_weights"),
+    }
+    changes: dict[str, Any] = {x: getattr(wanted, x) for x in ("audio", "data", "folds")}
+    for section, keys in names.items():
+        update = {x: getattr(getattr(wanted, section), x) for x in keys}
+        changes[section] = getattr(recipe, section).model_copy(update=update)
+    config = recipe.model_copy(update=changes)
+    backbone, paths = added_backbone(config.model.pretrained).path, background_paths(config)
     source = EmbeddingSource(backbone, config.audio, list(run.catalog.recordings["path"]), reporter)
-    return replace(run, config=config, source=source, background=None, reviewed=None)
+    background = EmbeddingSource(backbone, config.audio, paths, reporter) if paths else None
+    return replace(run, config=config, source=source, background=background)
 
 
 def background_paths(config: Config) -> list[str]:

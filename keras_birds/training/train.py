@@ -26,7 +26,7 @@ from keras_birds.nn.losses import MaskedBinaryCrossentropy, TaughtBinaryCrossent
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
-from keras_birds.training.backbone import AddedBackbone, copy_head, set_scale
+from keras_birds.training.backbone import AddedBackbone, copy_weights, set_scale
 from keras_birds.training.callbacks import (
     BEST,
     CHECKPOINT,
@@ -38,12 +38,12 @@ from keras_birds.training.callbacks import (
     load_checkpoint,
     load_variables,
 )
-from keras_birds.training.embeddings import EmbeddingSource
+from keras_birds.training.embeddings import EmbeddingSource, ValidateRecordings, mean_probabilities
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import TrainingRun, frozen_run, prepare_run
 from keras_birds.training.run_directory import gpu_name, remove_leftovers
-from keras_birds.training.warm_start import initial_model
+from keras_birds.training.warm_start import initial_metadata, initial_model
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -173,7 +173,7 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
         reporter.log(f"fold {fold}: goes on after epoch {len(history)}")
     checkpoint = Checkpoint(folder, history, settings.epochs, settings.keep, reporter)
     if len(history) < settings.epochs:
-        _fit(model, training, run.validation_data(fold), settings, checkpoint, callbacks)
+        _fit(model, training, run, fold, checkpoint, callbacks)
     if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
     with dtype_policy("float32"):
@@ -198,7 +198,7 @@ def _first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Mode
     elif run.pretrained is not None:
         run.pretrained.apply(model)
     if config.model.head_first:
-        copy_head(_train_head(frozen_run(run, reporter), fold, reporter), model)
+        copy_weights(_train_head(frozen_run(run, reporter), fold, reporter), model)
     return model
 
 
@@ -276,16 +276,20 @@ def _loss(
 def _fit(
     model: keras.Model,
     training: MelDataset,
-    validation: MelDataset | None,
-    settings: TrainingConfig,
+    run: TrainingRun,
+    fold: Fold,
     checkpoint: Checkpoint,
     callbacks: Callbacks,
 ) -> None:
+    settings, validation = run.config.training, run.validation_data(fold)
     begun = training.epoch = len(checkpoint.history)
     # Validation measures the averaged weights, which are what is kept.
-    averaging = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
+    measured = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
+    if validation is not None and isinstance(run.source, EmbeddingSource):
+        rows, validation = run.validation_rows(fold), None
+        measured.append(ValidateRecordings(run.source, rows, run.targets[rows]))
     finite = keras.callbacks.TerminateOnNaN(raise_error=True)
-    own = [ShareProcessors(), SeedEachEpoch(settings.seed), finite, *averaging, checkpoint]
+    own = [ShareProcessors(), SeedEachEpoch(settings.seed), finite, *measured, checkpoint]
     try:
         model.fit(
             training,
@@ -309,18 +313,9 @@ def _fit(
 
 def _scores(model: keras.Model, run: TrainingRun, rows: np.ndarray, validation: MelDataset) -> np.ndarray:
     """Probabilities `[recording, label]`: of each middle clip; on embeddings the mean over windows, as `predict`."""
-    if not isinstance(run.source, EmbeddingSource):
-        return sigmoid(model.predict(validation, verbose=0, callbacks=[ShareProcessors()]))
-    windows, counts = run.source.windows(rows)
-    found = sigmoid(model.predict(windows, batch_size=256, verbose=0))
-    return np.add.reduceat(found, np.cumsum(counts) - counts, axis=0) / counts[:, None].astype(np.float32)
-
-
-def _source(run: TrainingRun) -> str:
-    """Where a model's weights come from, apart from training."""
-    if run.teacher is not None:
-        return run.teacher.source
-    return run.pretrained.metadata.source if isinstance(run.pretrained, AddedBackbone) else ""
+    if isinstance(run.source, EmbeddingSource):
+        return mean_probabilities(model, run.source, rows)
+    return sigmoid(model.predict(validation, verbose=0, callbacks=[ShareProcessors()]))
 
 
 def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) -> None:
@@ -346,6 +341,7 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) 
             whole.replace(temporary)
         finally:
             whole.unlink(missing_ok=True)
+    origin = backbone.metadata if backbone else initial_metadata(config, fold)
     seconds = {"train_seconds": round(math.fsum(x["seconds"] for x in history), 1)}
     kept = kept_epoch(history, config.training.keep)
     metadata = ModelMetadata(
@@ -353,8 +349,8 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) 
         labels=labels,
         audio=config.audio,
         mel=config.mel,
-        licence=backbone.metadata.licence if backbone else "",
-        source=_source(run),
+        licence=origin.licence if origin else "",
+        source=run.teacher.source if run.teacher else origin.source if origin else "",
         metrics={"macro_auc": exact, "kept_epoch": kept, "epochs": len(history)} | seconds,
     )
     metadata.write_json(folder / METADATA)
