@@ -1,17 +1,19 @@
 """What of a recording's scores becomes a detection."""
 
 import re
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import Label, LabelSet
-from keras_birds.results import detections
-from keras_birds.results.detections import DetectionRules, detection_schema, read_species, smooth, summarise
+from keras_birds.results.detections import DetectionRules, detection_schema, read_species, smooth
+from keras_birds.results.digest import Digest
 
 LABELS = LabelSet(
     [Label("1139490", "Lithobates palmipes", "Amazon River Frog"), Label("whtdov"), Label("bkcdon")]
@@ -31,7 +33,19 @@ def rules(**options):
 
 
 def detect(found, with_rules):
-    return pa.concat_tables(detections.detect(found, LABELS, with_rules, "run/fold0"))
+    return digest(found, with_rules)[1]
+
+
+def digest(found, with_rules, part_windows=999, labels=LABELS):
+    """What is kept of the scores, the detections and the summary of a recording that comes in parts."""
+    taken, kept = Digest(found.recording.file, labels, with_rules, "run/fold0"), []
+    for start in range(0, max(1, len(found.scores)), part_windows):
+        columns = (found.start_s, found.end_s, found.channel, found.scores)
+        part = (x[start : start + part_windows] for x in columns)
+        is_last = start + part_windows >= len(found.scores)
+        kept += taken.add(RecordingScores(found.recording, *part, is_last))
+    scores = np.concatenate([x.scores for x, _ in kept])
+    return scores, pa.concat_tables([x for _, x in kept]), taken.summary()
 
 
 def found_in(scores, hop_s=5.0, **options):
@@ -83,7 +97,7 @@ def test_rows_hold_what_the_schema_promises():
     assert named["start_time"] is None
     for scores in (np.zeros((3, 3)), np.zeros((0, 3))):
         assert detect(recording(scores), rules()).cast(detection_schema()).num_rows == 0
-        assert summarise(recording(scores), LABELS, rules()).num_rows == 0
+        assert digest(recording(scores), rules())[2].num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -126,6 +140,24 @@ def test_a_species_list_holds_names_of_any_kind_and_unknown_ones_are_told(tmp_pa
             read_species(path, LABELS)
 
 
+@pytest.mark.parametrize("options", [{}, {"merge": True}, {"smooth_windows": 5, "no_voices": 0.9}])
+@pytest.mark.parametrize("hop_s", [1.0, 5.0])
+def test_a_recording_in_parts_gives_what_it_gives_as_a_whole(hop_s, options):
+    labels = LabelSet(["whtdov", "bkcdon", "Human vocal"])
+    scores = np.random.default_rng(1).random((60, 3), np.float32)
+    scores[:, 2] **= 9
+    found = replace(recording(scores, hop_s, channels=(1, 2)), scores=np.repeat(scores, 2, axis=0))
+    with_rules = DetectionRules.of(labels, threshold=0.4, **options)
+    kept, table, summary = digest(found, with_rules, labels=labels)
+    assert 0 < table.num_rows < len(kept) * 3
+    for part_windows in (1, 7, 40):
+        parts = digest(found, with_rules, part_windows, labels)
+        np.testing.assert_array_equal(parts[0], kept)
+        # Sums of a mean that slides differ in their last bit by where it began.
+        for a, b in zip(parts[1:], (table, summary), strict=True):
+            pd.testing.assert_frame_equal(pd.DataFrame(a.to_pylist()), pd.DataFrame(b.to_pylist()), rtol=1e-6)
+
+
 def test_smoothing_is_the_mean_over_neighbours_of_a_channel_and_over_fewer_at_the_ends():
     scores = np.random.default_rng(0).random((9, 3), np.float32)
     for n in (1, 3, 5, 21):
@@ -158,7 +190,7 @@ def test_the_summary_has_the_best_the_two_best_and_the_count_of_windows():
         (SCORES, [("whtdov", 0.9, 0.85, 3), ("bkcdon", 0.6, 0.45, 2), ("1139490", 0.5, 0.375, 2)]),
         (SCORES[:1], [("whtdov", 0.9, 0.9, 1), ("bkcdon", 0.3, 0.3, 1)]),
     ):
-        table = summarise(recording(scores), LABELS, rules()).to_pylist()
+        table = digest(recording(scores), rules())[2].to_pylist()
         found = [(x["label"], round(x["max"], 6), round(x["mean_top2"], 6), x["windows"]) for x in table]
         assert found == expected
     assert (table[0]["file"], table[0]["scientific_name"]) == ("A_20230510_235955.ogg", "")

@@ -19,7 +19,8 @@ from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.inference.aggregate import aggregate, top_labels
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
-from keras_birds.results.detections import DetectionRules, detect, detection_schema
+from keras_birds.results.detections import DetectionRules, detection_schema
+from keras_birds.results.digest import Digest
 from keras_birds.results.occurrence import Occurrence
 
 _POLL_S = 0.1
@@ -122,7 +123,8 @@ def detections_table(
 
     chosen = tuple(x in labels for x in classifier.labels)
     rules = DetectionRules((threshold,) * len(chosen), chosen, merge=merge, occurrence=occurrence)
-    tables = detect(analysis.found, classifier.labels, rules, classifier.model_id)
+    digest = Digest(analysis.found.recording.file, classifier.labels, rules, classifier.model_id)
+    tables = [table for _, table in digest.add(analysis.found)]
     # Plain texts: a dictionary may hold the name that several labels lack more than once.
     frame: pd.DataFrame = pa.concat_tables(tables).cast(detection_schema()).to_pandas()
     return frame.astype(dict.fromkeys(("file", "label", "scientific_name", "common_name", "model_id"), str))

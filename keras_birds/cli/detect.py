@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet", "birdclef")
 _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
+# Of a long recording that are in memory at once: 27 MB of BirdNET's scores.
+_PART_WINDOWS = 1024
 
 
 @click.command()
@@ -179,8 +182,10 @@ def _score(
             say = partial(click.echo, err=True)
             score = stack.enter_context(ClusterScorer(classifier, model.provider, options.workers, say))
         counter = _Counter(results, len(files), stack.enter_context(progress_bar()))
+        options = replace(options, part_windows=_PART_WINDOWS)
         for scored in score(classifier, results.to_do(files), options, counter.on_scored):
-            counter.add(results.add(scored))
+            if recording := results.add(scored):
+                counter.add(recording)
     return counter
 
 

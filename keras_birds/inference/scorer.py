@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -89,12 +89,14 @@ class ScoreOptions:
         channel: `"mix"`, `"all"` or a number from 1.
         workers: threads that compute; `None` for the processors that this process may use.
         batch_size: windows at a time; `None` for what the model is fastest with.
+        part_windows: a longer recording is given in parts of as many windows, as they are scored; `None` for in one.
     """
 
     overlap_s: float = 0.0
     channel: Channel = "mix"
     workers: int | None = None
     batch_size: int | None = None
+    part_windows: int | None = None
 
 
 DEFAULT_OPTIONS = ScoreOptions()
@@ -102,13 +104,15 @@ DEFAULT_OPTIONS = ScoreOptions()
 
 @dataclass(frozen=True)
 class RecordingScores:
-    """One recording's scores, by window and then by channel.
+    """One recording's scores, or a part of them, by window and then by channel.
 
     Args:
+        recording: what became of it; of a part that isn't the last, only its name.
         start_s: float64 `[window]`, where each begins.
         end_s: float64 `[window]`, where each ends, not beyond the recording.
         channel: int16 `[window]`, from 1; 0 for the mean over channels.
         scores: float32 probabilities `[window, label]`; no row where the recording failed.
+        is_last: whether no further part follows.
     """
 
     recording: RecordingStatus
@@ -116,6 +120,7 @@ class RecordingScores:
     end_s: np.ndarray
     channel: np.ndarray
     scores: np.ndarray
+    is_last: bool = True
 
 
 class WindowScorer(Protocol):
@@ -182,22 +187,36 @@ def _score(
             for task, row in zip(batch, rows, strict=True):
                 task.recording.rows[task.index] = row
             on_scored(sum(x.new_s for x in batch))
-            yield from (_result(ensemble, x) for x in recordings.pop_complete())
-        yield from (_result(ensemble, x) for x in recordings.pop_complete())
+            yield from recordings.results(ensemble, options.part_windows)
+        yield from recordings.results(ensemble, options.part_windows)
 
 
 @dataclass(eq=False)
 class _Recording:
-    """A recording on its way: windows are start, length (samples) and channel; rows are their scores."""
+    """A recording on its way: windows are start, length (samples) and channel; rows their scores, from `given` on."""
 
     file: str | Path
     windows: list[tuple[int, int, int]] = field(default_factory=list)
     rows: dict[int, np.ndarray] = field(default_factory=dict)
+    given: int = 0
     status: RecordingStatus | None = None  # until it is decoded
 
     @property
     def is_complete(self) -> bool:
-        return self.status is not None and (self.status.failed or len(self.rows) == len(self.windows))
+        missing = len(self.windows) - self.given - len(self.rows)
+        return self.status is not None and (self.status.failed or not missing)
+
+    def result(self, ensemble: WindowScorer, is_last: bool) -> RecordingScores:
+        """What is scored of it and wasn't given yet."""
+        status = self.status if is_last else None
+        status = status or RecordingStatus(str(self.file), "ok")
+        end = self.given + (0 if status.failed else len(self.rows))
+        starts, counts, channels = np.array(self.windows[self.given : end], np.int64).reshape(-1, 3).T
+        rows = [self.rows.pop(k) for k in range(self.given, end)]
+        scores = np.array(rows, np.float32).reshape(-1, len(ensemble.labels))
+        self.given, rate_hz = end, ensemble.audio.sample_rate_hz
+        ends = (starts + counts) / rate_hz
+        return RecordingScores(status, starts / rate_hz, ends, channels.astype(np.int16), scores, is_last)
 
 
 class _Recordings:
@@ -218,11 +237,13 @@ class _Recordings:
                 return self._order[-1]
         return None
 
-    def pop_complete(self) -> Iterator[_Recording]:
-        """Those that are scored and before which none is left."""
+    def results(self, ensemble: WindowScorer, part_windows: int | None) -> Iterator[RecordingScores]:
+        """Those that are scored and before which none is left; of the next one a part, if it is large enough."""
         while self._order and self._order[0].is_complete:
             self.room.release()
-            yield self._order.popleft()
+            yield self._order.popleft().result(ensemble, is_last=True)
+        if part_windows and self._order and len(self._order[0].rows) >= part_windows:
+            yield self._order[0].result(ensemble, is_last=False)
 
     def close(self) -> None:
         """Lets nothing begin any more, and nobody wait."""
@@ -294,15 +315,3 @@ def _cut(recording: _Recording, audio: AudioConfig, options: ScoreOptions) -> It
         kind = "unreadable" if isinstance(error, OSError) else "corrupt"
         status = replace(status, status=kind, reason=f"{type(error).__name__}: {detail}")
     recording.status = replace(status, windows=0 if status.failed else len(recording.windows))
-
-
-def _result(ensemble: WindowScorer, recording: _Recording) -> RecordingScores:
-    status = cast(RecordingStatus, recording.status)
-    windows = [] if status.failed else recording.windows
-    starts, counts, channels = np.array(windows, np.int64).reshape(-1, 3).T
-    rate_hz = ensemble.audio.sample_rate_hz
-    rows = [recording.rows[k] for k in range(len(windows))]
-    scores = np.array(rows, np.float32).reshape(-1, len(ensemble.labels))
-    return RecordingScores(
-        status, starts / rate_hz, (starts + counts) / rate_hz, channels.astype(np.int16), scores
-    )

@@ -1,6 +1,5 @@
 """From a recording's scores to detections: smooth, choose, merge, and sum up."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,6 @@ import numpy as np
 
 from keras_birds.csv_table import read_records
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import LabelSet
 from keras_birds.results.occurrence import Occurrence, Presence
 from keras_birds.results.recording_time import check_time_pattern, start_time
@@ -24,7 +22,7 @@ THRESHOLD = 0.25
 """The least probability that is a detection, unless another is asked for."""
 
 SUMMARY_COLUMNS = ("file", "label", "scientific_name", "common_name", "max", "mean_top2", "windows")
-"""Of `summary.csv` and `summarise`: a row for each recording and label detected in it."""
+"""Of `summary.csv`: a row for each recording and label detected in it."""
 
 _TOUCHING_S = 1e-6
 _WINDOWS_AT_ONCE = 256
@@ -204,74 +202,18 @@ def smooth(scores: np.ndarray, windows: int) -> np.ndarray:
     return means.to_numpy(np.float32)
 
 
-def detect(
-    found: RecordingScores, labels: LabelSet, rules: DetectionRules, model_id: str
-) -> "Iterator[pa.Table]":
-    """A recording's detections, by start, then channel, then score from the highest.
-
-    Yields:
-        Tables of `detection_schema`, their texts as dictionaries; at least one.
-    """
-    scores, presence = _smoothed(found, rules), rules.presence(found.recording.file)
-    wanted = _wanted(rules, presence)
-    for first in range(0, max(1, len(scores)), _WINDOWS_AT_ONCE):
-        part = slice(first, first + _WINDOWS_AT_ONCE)
-        if rules.merge:  # an event may be as long as the recording
-            part = slice(None)
-        window, label = np.nonzero(_chosen(scores[part], rules, wanted))
-        columns = [x[part][window] for x in (found.start_s, found.end_s, found.channel)]
-        columns += [label, scores[part][window, label]]
-        if rules.merge:
-            columns = _merge(columns)
-        start_s, _, channel, label, score = columns
-        order = np.lexsort((label, -score, channel, start_s))
-        likely = None if presence is None else presence.probabilities[label[order]]
-        yield _as_table(found, [x[order] for x in columns], likely, labels, rules, model_id)
-        if rules.merge:
-            return
-
-
-def _smoothed(found: RecordingScores, rules: DetectionRules) -> np.ndarray:
-    """Scores `[window, label]`, each channel smoothed by itself."""
-    if rules.smooth_windows == 1:
-        return found.scores
-    scores = np.empty_like(found.scores)
-    for number in np.unique(found.channel):
-        rows = np.flatnonzero(found.channel == number)
-        # Where windows were left out, those on either side are no neighbours.
-        gaps = np.flatnonzero(found.start_s[rows[1:]] > found.end_s[rows[:-1]] + _TOUCHING_S) + 1
-        for part in np.split(rows, gaps):
-            scores[part] = smooth(found.scores[part], rules.smooth_windows)
-    return scores
-
-
-def count_unlikely(found: RecordingScores, rules: DetectionRules) -> int:
-    """How many scores, a label of a window each, are no detections only because of where and when they are from."""
-    presence = rules.presence(found.recording.file)
-    if presence is None:
-        return 0
-    left_out = np.flatnonzero(np.asarray(rules.species) & ~presence.allowed)
-    least = np.asarray(rules.thresholds, np.float32)[left_out]
-    scores = _smoothed(found, rules)
-    parts = (scores[k : k + _WINDOWS_AT_ONCE, left_out] for k in range(0, len(scores), _WINDOWS_AT_ONCE))
-    return sum(int((x >= least).sum()) for x in parts)
-
-
-def _wanted(rules: DetectionRules, presence: Presence | None) -> np.ndarray:
-    species = np.asarray(rules.species)
-    return species if presence is None else species & presence.allowed
-
-
-def _chosen(scores: np.ndarray, rules: DetectionRules, wanted: np.ndarray) -> np.ndarray:
-    chosen = (scores >= np.asarray(rules.thresholds, np.float32)) & wanted
+def chosen(scores: np.ndarray, rules: DetectionRules, wanted: np.ndarray) -> np.ndarray:
+    """Which scores `[window, label]` are detections; `wanted` says which labels may be, `[label]`."""
+    found = (scores >= np.asarray(rules.thresholds, np.float32)) & wanted
     if rules.top_k is not None and rules.top_k < scores.shape[1]:
         allowed = np.where(wanted, scores, -1)
         worse = np.argsort(-allowed, axis=1, kind="stable")[:, rules.top_k :]
-        np.put_along_axis(chosen, worse, False, axis=1)
-    return chosen
+        np.put_along_axis(found, worse, False, axis=1)
+    return found
 
 
-def _merge(columns: list[np.ndarray]) -> list[np.ndarray]:
+def merge(columns: list[np.ndarray]) -> list[np.ndarray]:
+    """Makes one event of windows of a label that touch: `start_s`, `end_s`, `channel`, `label`, `score`, each `[n]`."""
     start_s, _, channel, label, _ = columns
     if len(label) == 0:
         return columns
@@ -286,18 +228,26 @@ def _merge(columns: list[np.ndarray]) -> list[np.ndarray]:
     return [start_s[first], ends, channel[first], label[first], best]
 
 
-def _as_table(
-    found: RecordingScores,
+def detection_table(
+    file: str,
     columns: list[np.ndarray],
     likely: np.ndarray | None,
     labels: LabelSet,
     rules: DetectionRules,
     model_id: str,
 ) -> "pa.Table":
+    """A table of `detection_schema`, its texts as dictionaries.
+
+    Args:
+        file: the recording.
+        columns: `start_s`, `end_s`, `channel`, `label` (its position) and `score`, each `[n]`.
+        likely: probability that the label occurs where and when it was recorded, `[n]`, if that is known.
+        labels, rules, model_id: as for `Digest`.
+    """
     import pyarrow as pa
 
     start_s, end_s, channel, label, score = columns
-    began = start_time(found.recording.file, rules.time_pattern)
+    began = start_time(file, rules.time_pattern)
     milliseconds = np.round(start_s * 1000).astype("timedelta64[ms]")
     nothing = np.full(len(label), np.datetime64("NaT", "ms"))
     times = nothing if began is None else np.datetime64(began, "ms") + milliseconds
@@ -313,7 +263,7 @@ def _as_table(
         for field in ("name", "scientific_name", "common_name")
     )
     values = [
-        *(texts(same, [storable(found.recording.file)]), channel.astype(np.int16)),
+        *(texts(same, [storable(file)]), channel.astype(np.int16)),
         *(start_s.astype(np.float64), end_s.astype(np.float64), times),
         *(*names, score.astype(np.float32), texts(same, [model_id])),
         pa.nulls(len(label), pa.float32()) if likely is None else pa.array(likely, from_pandas=True),
@@ -321,26 +271,14 @@ def _as_table(
     return pa.table(values, detection_schema().names)
 
 
-def summarise(found: RecordingScores, labels: LabelSet, rules: DetectionRules) -> "pa.Table":
-    """A recording's rows of `SUMMARY_COLUMNS`, the most probable label first.
-
-    `mean_top2` is the mean of the two best windows, `windows` how many reached the threshold, after smoothing, over all
-    channels.
-    """
+def summary_table(file: str, labels: LabelSet, best: np.ndarray, counts: np.ndarray) -> "pa.Table":
+    """Rows of `SUMMARY_COLUMNS` of labels with a count, of the one or two best scores `[1 or 2, label]`."""
     import pyarrow as pa
 
-    scores = _smoothed(found, rules)
-    wanted = _wanted(rules, rules.presence(found.recording.file))
-    counts = _chosen(scores, rules, wanted).sum(axis=0)
-    best = (
-        -np.partition(-scores, min(1, len(scores) - 1), axis=0)[:2]
-        if len(scores)
-        else np.zeros((1, len(labels)))
-    )
     order = [int(k) for k in np.argsort(-best[0], kind="stable") if counts[k]]
     items = [labels.items[k] for k in order]
     columns = [
-        *([storable(found.recording.file)] * len(order), [x.name for x in items]),
+        *([storable(file)] * len(order), [x.name for x in items]),
         *([x.scientific_name for x in items], [x.common_name for x in items]),
         *(best[0, order], best[:, order].mean(axis=0), counts[order]),
     ]

@@ -24,12 +24,16 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of a recording; the shard with its rows, -1 without; how many it has there beside detections."""
+    """What became of a recording; the shard with its rows, -1 without; how many it has there beside detections.
+
+    With `is_void` its rows don't count: it failed after some of them were written.
+    """
 
     recording: RecordingStatus
     shard: int = -1
     summary_rows: int = 0
     score_rows: int = 0
+    is_void: bool = False
 
 
 class Journal:
@@ -114,7 +118,8 @@ class Journal:
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             self._lines.append(entry)
-            self.by_file[entry.recording.file] = entry
+            if not entry.is_void:
+                self.by_file[entry.recording.file] = entry
 
     def close(self) -> None:
         """Lets another process write."""
@@ -123,7 +128,7 @@ class Journal:
     def shards(self) -> Iterator[tuple[int, list[tuple[Entry, bool]]]]:
         """Numbers of the shards that count, each with all its entries in order and whether they still count."""
         for number, group in groupby((x for x in self._lines if x.shard >= 0), key=lambda x: x.shard):
-            entries = [(x, self.by_file[x.recording.file] is x) for x in group]
+            entries = [(x, self.by_file.get(x.recording.file) is x) for x in group]
             if any(is_current for _, is_current in entries):
                 yield number, entries
 

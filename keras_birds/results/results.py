@@ -23,10 +23,10 @@ from keras_birds.errors import DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
 from keras_birds.labels import LabelSet
 from keras_birds.models.ensemble import Ensemble
-from keras_birds.results.detections import DetectionRules, count_unlikely, detect, summarise
+from keras_birds.results.detections import DetectionRules
+from keras_birds.results.digest import Digest
 from keras_birds.results.journal import Entry, Journal
 from keras_birds.results.shards import ShardReader, ShardWriter
-from keras_birds.results.voices import voice_columns, without_voices
 from keras_birds.results.writers.files import new_text
 from keras_birds.text import csv_writer, storable
 
@@ -75,6 +75,8 @@ class Results:
         """Recordings that `to_do` left out."""
         self._labels, self._model_id, self._keep_scores = labels, model_id, keep_scores
         self._journal = Journal(folder, settings)
+        self._open: Digest | None = None  # of a recording that comes in parts
+        self._rows = dict.fromkeys(_KINDS, 0)
         self._seen: set[str] = set()
         self._gone: dict[str, str] = {}  # why recordings weren't seen
         self._remove_unlisted()
@@ -119,13 +121,37 @@ class Results:
                 self._seen.add(file)
                 self.done_before += 1
 
-    def add(self, scored: RecordingScores) -> RecordingStatus:
-        """Takes a recording's scores, which are written with the next shard; what became of it, detections counted.
+    def add(self, scored: RecordingScores) -> RecordingStatus | None:
+        """Takes a recording's scores, whole or in parts, which are written with the next shard.
 
         What an earlier run scored of a recording that is out of reach now, as on a disk that isn't there, stays.
+
+        Returns:
+            What became of it, detections counted; `None` where more parts follow.
         """
-        recording = scored.recording
+        recording, digest = scored.recording, self._open
+        if digest is None:
+            digest = Digest(recording.file, self._labels, self.rules, self._model_id)
+        if not recording.failed:
+            self._write_part(digest, scored)
+        self._open = None if scored.is_last else digest
+        return self._close(recording, digest) if scored.is_last else None
+
+    def _write_part(self, digest: Digest, part: RecordingScores) -> None:
+        for kept, detections in digest.add(part):
+            self._rows["detections"] += len(detections)
+            self._write("detections", detections)
+            if self._keep_scores and len(kept.scores):
+                self._rows["scores"] += len(kept.scores)
+                self._write("scores", _score_table(kept, self._labels))
+
+    def _close(self, recording: RecordingStatus, digest: Digest) -> RecordingStatus:
+        """Enters a recording, of which there are no more parts."""
+        rows, self._rows = self._rows, dict.fromkeys(_KINDS, 0)
         before = self._journal.by_file.get(recording.file)
+        if recording.failed and any(rows.values()):
+            partial = replace(recording, detections=rows["detections"])
+            self._waiting.append(Entry(partial, self._next, 0, rows["scores"], is_void=True))
         if before and not before.recording.failed and _is_gone(recording, before.recording):
             self._gone[recording.file] = recording.reason
             return replace(before.recording, not_seen=recording.reason)
@@ -133,33 +159,29 @@ class Results:
         if recording.failed:
             self._waiting.append(Entry(recording))
             return recording
-        if self.rules.no_voices is not None:
-            scored = without_voices(scored, voice_columns(self._labels), self.rules.no_voices)
-            recording = scored.recording
-        detections = 0
-        for table in detect(scored, self._labels, self.rules, self._model_id):
-            self._write("detections", table)
-            detections += len(table)
-        summary, score_rows = summarise(scored, self._labels, self.rules), 0
+        summary = digest.summary()
         self._write("summary", summary)
-        if self._keep_scores:
-            score_rows = len(scored.scores)
-            self._write("scores", _score_table(scored, self._labels))
-        recording = replace(recording, detections=detections, **self._where_and_when(scored))
-        self._waiting.append(Entry(recording, self._next, len(summary), score_rows))
+        recording = replace(
+            recording,
+            detections=rows["detections"],
+            voices=digest.voices,
+            left_out_s=digest.left_out_s,
+            **self._where_and_when(recording, digest),
+        )
+        self._waiting.append(Entry(recording, self._next, len(summary), rows["scores"]))
         if self._waiting_bytes > _SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
             self.flush()
         return recording
 
-    def _where_and_when(self, scored: RecordingScores) -> dict[str, Any]:
+    def _where_and_when(self, recording: RecordingStatus, digest: Digest) -> dict[str, Any]:
         """What the rules know of where and when a recording was made, as fields of its status."""
         if self.rules.occurrence is None:
             return {}
-        found = self.rules.presence(scored.recording.file)
+        found = self.rules.presence(recording.file)
         if found is None:
             return {"place": NO_SITE}
         place = f"{found.latitude:g}, {found.longitude:g}"
-        return {"place": place, "week": found.week, "unlikely": count_unlikely(scored, self.rules)}
+        return {"place": place, "week": found.week, "unlikely": digest.unlikely}
 
     def _write(self, kind: str, table: "pa.Table") -> None:
         self._writers[kind].write(table)

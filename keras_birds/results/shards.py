@@ -11,7 +11,7 @@ from keras_birds.atomic import resumable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_GROUP_ROWS = 1 << 16
+_GROUP_ROWS, _GROUP_BYTES = 1 << 16, 1 << 25
 _TABLES_AT_ONCE = 1024  # one of a few rows takes kilobytes of its own
 _BATCH_ROWS = 1024  # few enough to be turned into Python objects at once
 
@@ -25,15 +25,16 @@ class ShardWriter:
         self._writer: Any = None
         self._waiting: list[pa.Table] = []
         self._plain: list[pa.Table] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
 
     def write(self, table: "pa.Table") -> None:
         """Adds rows; texts may be dictionaries, the file has plain columns, which every reader knows."""
         self._waiting.append(table)
         self._rows += len(table)
+        self._bytes += table.nbytes
         if len(self._waiting) == _TABLES_AT_ONCE:
             self._combine()
-        if self._rows >= _GROUP_ROWS:
+        if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
             with resumable(self._path):
                 self._write_waiting()
 
@@ -56,7 +57,7 @@ class ShardWriter:
             self._path.parent.mkdir(exist_ok=True)
             self._writer = pq.ParquetWriter(self._temporary, table.schema, compression="zstd")
         self._writer.write_table(table, _GROUP_ROWS)
-        self._plain, self._rows = [], 0
+        self._plain, self._rows, self._bytes = [], 0, 0
 
     def finish(self) -> None:
         """Writes what is left, on the disk when this returns. A shard without a table isn't written."""

@@ -51,35 +51,39 @@ def check_voices(labels: LabelSet, least: float) -> None:
     voice_columns(labels)
 
 
-def without_voices(found: RecordingScores, columns: np.ndarray, least: float) -> RecordingScores:
-    """Leaves out windows in which a voice has at least a probability, and those that overlap or touch such a one.
+def is_left_out(found: RecordingScores, columns: np.ndarray, least: float) -> np.ndarray:
+    """Which windows hold a voice of at least a probability, or overlap or touch such a one: bool `[window]`.
 
-    On any channel: who speaks is heard by all microphones. Of what is left out there are no rows; its number and place
-    are in the recording's status.
+    On any channel: who speaks is heard by all microphones.
 
     Args:
         found: the scores, by window.
         columns: of `voice_columns`.
         least: the probability.
     """
-    if not len(found.scores):
-        return found
     is_heard = found.scores[:, columns].max(axis=1) >= least
-    voices = _united(found.start_s[is_heard], found.end_s[is_heard])
+    voices = united(found.start_s[is_heard], found.end_s[is_heard])
     if not voices:
-        return found
+        return np.zeros(len(is_heard), bool)
     begin_s, end_s = np.array(voices).T
     # The first voice that doesn't end before a window begins.
     following = np.searchsorted(end_s, found.start_s - _TOUCHING_S)
     begins_s = np.append(begin_s, np.inf)[following]
-    is_left_out = begins_s <= found.end_s + _TOUCHING_S
-    spans = _united(found.start_s[is_left_out], found.end_s[is_left_out])
-    recording = replace(found.recording, voices=int(is_left_out.sum()), left_out_s=spans)
-    kept = (x[~is_left_out] for x in (found.start_s, found.end_s, found.channel, found.scores))
+    return np.asarray(begins_s <= found.end_s + _TOUCHING_S)
+
+
+def without_voices(found: RecordingScores, columns: np.ndarray, least: float) -> RecordingScores:
+    """A whole recording's scores without the windows that are left out, whose number and place are in its status."""
+    if not len(found.scores):
+        return found
+    left_out = is_left_out(found, columns, least)
+    spans = united(found.start_s[left_out], found.end_s[left_out])
+    recording = replace(found.recording, voices=int(left_out.sum()), left_out_s=spans)
+    kept = (x[~left_out] for x in (found.start_s, found.end_s, found.channel, found.scores))
     return RecordingScores(recording, *kept)
 
 
-def _united(start_s: np.ndarray, end_s: np.ndarray) -> Spans:
+def united(start_s: np.ndarray, end_s: np.ndarray) -> Spans:
     """Parts that windows cover, of windows by start."""
     spans: list[tuple[float, float]] = []
     for begin, end in zip(start_s.tolist(), end_s.tolist(), strict=True):
