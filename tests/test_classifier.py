@@ -19,7 +19,7 @@ from keras_birds.audio.clips import fill
 from keras_birds.audio.mel import MelTransform
 from keras_birds.audio.stream import open_stream
 from keras_birds.errors import AudioError, ConfigError, DataError, ModelError
-from keras_birds.inference.aggregate import RankedLabel, aggregate, top_labels
+from keras_birds.inference.aggregate import RankedLabel, aggregate, aggregated, top_labels
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingStatus, ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
@@ -197,6 +197,22 @@ def test_scores_are_the_same_whatever_the_threads_and_the_batch(classifier, reco
             ask(recordings[6])
     best = {Path(x.recording.file).stem: set(x.scores.argmax(axis=1)) for x in expected[:4] + expected[7:]}
     assert best == {str(k): {k % 4} for k in range(15)}
+    parts: dict = {}
+    for x in score_recordings(classifier, recordings, ScoreOptions(0.5, part_windows=10)):
+        assert x.is_last or len(x.scores) >= 10
+        parts.setdefault(x.recording.file, []).append(x)
+    for whole, (*most, last) in zip(expected, parts.values(), strict=True):
+        assert (last.recording, bool(most)) == (
+            whole.recording,
+            len(whole.scores) > 20 or "nan" in whole.recording.file,
+        )
+        for name in ("start_s", "end_s", "channel", "scores") if not last.recording.failed else ():
+            np.testing.assert_allclose(
+                np.concatenate([getattr(x, name) for x in (*most, last)]), getattr(whole, name), atol=1e-6
+            )
+        for method in ("mean", "max") if not last.recording.failed else ():
+            ((_, found),) = aggregated([*most, last], method)
+            np.testing.assert_allclose(found, aggregate(whole.scores, method), atol=1e-6)
     for workers, batch_size in ((1, 7), (2, 1), (3, 4), (9, 64)):
         options = ScoreOptions(0.5, workers=workers, batch_size=batch_size)
         for a, b in zip(score_recordings(classifier, iter(recordings), options), expected, strict=True):

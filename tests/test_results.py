@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,21 @@ def contents(folder):
 
 def shards(folder, kind="detections"):
     return sorted(x.name for x in (folder / kind).iterdir())
+
+
+def test_a_recording_that_fails_after_some_of_its_parts_leaves_nothing_new(tmp_path):
+    first, lost = replace(found("b.wav"), is_last=False), RecordingStatus("b.wav", "unreadable", "no disk")
+    with open_results(tmp_path / "out", found("a.wav")) as results:
+        assert results.add(first) is None
+        assert results.add(failed("b.wav")).failed
+        results.add(first)
+        assert results.add(found("b.wav", 1)).detections == 4
+        results.flush()
+        results.add(first)
+        assert results.add(replace(failed("b.wav"), recording=lost)).not_seen == "no disk"
+        results.add(found("d.wav", 1))
+        results.finish()
+    assert contents(tmp_path / "out") == {"a.wav": [0.5] * 3, "b.wav": [0.5] * 4, "d.wav": [0.5]}
 
 
 def test_what_was_written_is_read_back_and_the_manifest_has_a_row_for_every_recording(tmp_path):

@@ -65,12 +65,13 @@ def _label_table(result: "RunResult") -> str:
 
 
 def _predict(result: "RunResult", example: Path, figure: Path) -> None:
-    from keras_birds.inference.aggregate import answer
+    from keras_birds.inference.aggregate import aggregate, answer
     from keras_birds.inference.classifier import load
     from keras_birds.plots.prediction import prediction_figure
     from keras_birds.results.report import TableWriter
 
     classifier = load(result.folds[0].folder)
-    prediction = answer(classifier.score_file(example), classifier.labels)
+    found = classifier.score_file(example)
+    prediction = answer(found.recording, aggregate(found.scores), classifier.labels)
     TableWriter(sys.stdout).add(prediction)
     prediction_figure(classifier, prediction, figure)

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet", "birdclef")
 _BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
-# Of a long recording that are in memory at once: 27 MB of BirdNET's scores.
-_PART_WINDOWS = 1024
 
 
 @click.command()
@@ -172,7 +170,7 @@ def _score(
 ) -> "_Counter":
     """Scores what is still to do."""
     from keras_birds.cli.reporting import progress_bar
-    from keras_birds.inference.scorer import score_recordings
+    from keras_birds.inference.scorer import PART_WINDOWS, score_recordings
 
     with ExitStack() as stack:
         score: Any = score_recordings
@@ -182,7 +180,7 @@ def _score(
             say = partial(click.echo, err=True)
             score = stack.enter_context(ClusterScorer(classifier, model.provider, options.workers, say))
         counter = _Counter(results, len(files), stack.enter_context(progress_bar()))
-        options = replace(options, part_windows=_PART_WINDOWS)
+        options = replace(options, part_windows=PART_WINDOWS)
         for scored in score(classifier, results.to_do(files), options, counter.on_scored):
             if recording := results.add(scored):
                 counter.add(recording)

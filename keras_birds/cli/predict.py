@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -111,8 +112,8 @@ def predict(
     if frames is not None:
         classifier.frame_engines()
     from keras_birds.cli.reporting import progress_bar
-    from keras_birds.inference.aggregate import answer
-    from keras_birds.inference.scorer import score_recordings
+    from keras_birds.inference.aggregate import aggregated, answer
+    from keras_birds.inference.scorer import PART_WINDOWS, score_recordings
     from keras_birds.results.report import FrameWriter, answer_writer, describe_problem
 
     failed = 0
@@ -124,15 +125,15 @@ def predict(
             sinks.append(FrameWriter(table, classifier, score.channel))
         # No bar where tables go to the same screen.
         bar = stack.enter_context(progress_bar(len(files) > 1 and not stream.isatty()))
-        scores = bar.track(score_recordings(classifier, files, score), len(files), description="Scoring")
-        for scored in scores:
-            if problem := describe_problem(scored.recording):
+        parts = score_recordings(classifier, files, replace(score, part_windows=PART_WINDOWS))
+        for recording, scores in bar.track(aggregated(parts, method), len(files), description="Scoring"):
+            if problem := describe_problem(recording):
                 bar.console.print(problem, soft_wrap=True)
-            allowed = _allowed(occurrence, scored.recording.file)
-            prediction = answer(scored, classifier.labels, method, top_k, allowed)
+            allowed = _allowed(occurrence, recording.file)
+            prediction = answer(recording, scores, classifier.labels, top_k, allowed)
             for sink in sinks:
                 sink.add(prediction)
-            failed += scored.recording.failed
+            failed += recording.failed
         for sink in sinks:
             sink.close()
     if figure is not None and not failed:

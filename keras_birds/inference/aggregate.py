@@ -1,5 +1,6 @@
 """From scores per window to an answer per recording."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,28 +29,45 @@ class Prediction:
     top: tuple[RankedLabel, ...] = ()
 
 
+def aggregated(
+    parts: Iterable[RecordingScores], method: str
+) -> Iterator[tuple[RecordingStatus, np.ndarray | None]]:
+    """One probability per label for each recording, as `aggregate`, of parts as they come; `None` without windows."""
+    total: np.ndarray | None = None
+    count = 0
+    for part in parts:
+        count, n = count + len(part.scores), len(part.scores)
+        if n:
+            found = aggregate(part.scores, method)
+            before = found if total is None else total
+            step = (found - before) * np.float32(n / count)
+            total = before + step if method == "mean" else np.maximum(before, found)
+        if part.is_last:
+            yield part.recording, None if part.recording.failed else total
+            total, count = None, 0
+
+
 def answer(
-    scored: RecordingScores,
+    recording: RecordingStatus,
+    scores: np.ndarray | None,
     labels: LabelSet,
-    method: str = "mean",
     top_k: int = 5,
     allowed: np.ndarray | None = None,
 ) -> Prediction:
-    """The most probable labels of a recording, at most `top_k`, over all its windows.
+    """The most probable labels of a recording, at most `top_k`.
 
     Args:
-        scored: the recording.
+        recording: what became of it.
+        scores: one probability per label, `[label]`, over all its windows; `None` without any.
         labels: of the model.
-        method: as for `aggregate`.
         top_k: how many.
         allowed: whether each may be in the answer, `[label]`; `None` for all.
     """
-    if not len(scored.scores):
-        return Prediction(scored.recording)
-    scores = aggregate(scored.scores, method)
+    if scores is None:
+        return Prediction(recording)
     if allowed is not None:
         scores, top_k = np.where(allowed, scores, -1), min(top_k, int(allowed.sum()))
-    return Prediction(scored.recording, top_labels(labels, scores, top_k))
+    return Prediction(recording, top_labels(labels, scores, top_k))
 
 
 def aggregate(scores: np.ndarray, method: str = "mean") -> np.ndarray:

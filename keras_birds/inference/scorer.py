@@ -18,6 +18,9 @@ from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.parallel import map_in_order
 from keras_birds.threads import available_cpus
 
+PART_WINDOWS = 1024
+"""Of a long recording that are in memory at once where that is enough: 27 MB of the scores of 6,522 labels."""
+
 _RECORDINGS_IN_FLIGHT = 64
 _THREADS_A_PRODUCER = 4  # decoding and resampling take a third of what mel and model take, at most
 # Mel and model in turns push each other out of the cache: 3 % slower if they change more often.
