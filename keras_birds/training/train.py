@@ -198,15 +198,18 @@ def _first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Mode
     elif run.pretrained is not None:
         run.pretrained.apply(model)
     if config.model.head_first:
-        copy_weights(_train_head(frozen_run(run, reporter), fold, reporter), model)
+        reporter.log(f"fold {fold}: first the head")
+        copy_weights(train_head(frozen_run(run, reporter), fold, reporter), model)
     return model
 
 
-def _train_head(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
-    """A head on embeddings, so that a new one's first steps don't spoil the backbone (Kumar et al. 2022,
-    arXiv:2202.10054: linear probing, then fine-tuning)."""
+def train_head(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
+    """Trains a head of a run on embeddings and writes nothing.
+
+    Before the whole network learns, so that a new head's first steps don't spoil the backbone (Kumar et al. 2022,
+    arXiv:2202.10054: linear probing, then fine-tuning).
+    """
     settings, training = run.config.training, run.training_data(fold)
-    reporter.log(f"fold {fold}: first the head, {settings.epochs} epochs")
     head = _first_model(run, fold, reporter)
     compile_model(head, run.config, len(training), class_weights(run, fold))
     callbacks = [SeedEachEpoch(settings.seed), keras.callbacks.TerminateOnNaN(raise_error=True)]
