@@ -131,7 +131,7 @@ def fill_backbone(backbone: "keras.Model", file: BirdNetFile) -> None:
     """
     from keras import layers
 
-    from keras_birds.nn.birdnet import SPECTROGRAMS, mel_filters, periodic_hann
+    from keras_birds.nn.birdnet import SPECTROGRAMS, mel_filters, periodic_hann, spectrogram_weights
 
     path, ops = file.path, file.graph.operators
     convolutions = [x for x in ops if x.kind in _CONVOLUTIONS]
@@ -160,10 +160,12 @@ def fill_backbone(backbone: "keras.Model", file: BirdNetFile) -> None:
     windows = [x for op in ops if op.kind == "MUL" for x in op.constants if x.ndim == 1 and x.size >= 1024]
     filters = [x.constants[0].T for x in ops if x.kind == "FULLY_CONNECTED" and x.constants]
     wanted = [y for x in SPECTROGRAMS for y in (periodic_hann(x.n_fft), mel_filters(x))]
-    received = [y for x in zip(windows, filters, strict=False) for y in x]
+    pairs = list(zip(windows, filters, strict=False))
+    received = [y for x in pairs for y in x]
     if len(powers) != len(SPECTROGRAMS) or not _close(received, wanted):
         _refuse(path, "another front end")
-    _set(path, backbone.get_layer("front_end"), [np.log(1 / np.array(powers, np.float32) - 1)])
+    constants = [y for x in pairs[: len(SPECTROGRAMS)] for y in spectrogram_weights(*x)]
+    _set(path, backbone.get_layer("front_end"), [np.log(1 / np.array(powers, np.float32) - 1), *constants])
 
 
 def _close(received: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> bool:

@@ -72,15 +72,17 @@ def mel_filters(spectrogram: Spectrogram) -> np.ndarray:
     return np.asarray(filters)
 
 
-def spectrogram_kernel(spectrogram: Spectrogram) -> np.ndarray:
-    """Window, real part of the Fourier transform and mel filters as one matrix, float32 `[n_fft, mel bin]`.
+def spectrogram_weights(window: np.ndarray, filters: np.ndarray) -> list[np.ndarray]:
+    """What the front end computes a spectrogram with, float32: the window; mel cosines `[n_fft, mel bin]`; their sums.
 
     The network casts the complex transform to its real part before the filters, so that everything up to the square is
-    linear in the samples. The highest mel bin comes first.
+    linear in the samples: cosines and filters make one matrix, the highest mel bin first. The sums `[mel bin]` are what
+    it gives for the window itself.
     """
-    n_fft, filters = spectrogram.n_fft, mel_filters(spectrogram)
-    cosines = np.cos(2 * np.pi * (np.outer(np.arange(n_fft), np.arange(len(filters))) % n_fft) / n_fft)
-    return ((periodic_hann(n_fft)[:, None] * cosines) @ filters[:, ::-1]).astype(np.float32)
+    n_fft, bins = len(window), len(filters)
+    cosines = np.cos(2 * np.pi * (np.outer(np.arange(n_fft), np.arange(bins)) % n_fft) / n_fft)
+    mel_cosines = cosines @ filters[:, ::-1].astype(np.float64)
+    return [x.astype(np.float32) for x in (window, mel_cosines, window.astype(np.float64) @ mel_cosines)]
 
 
 @keras.saving.register_keras_serializable(package="keras_birds")
@@ -90,14 +92,17 @@ class BirdNetFrontEnd(layers.Layer):
     Each clip is scaled to [-1, 1] by its own minimum and maximum. A spectrogram's power is raised to
     `sigmoid(-magnitude_scale)`, of which there is one for each: weights, trained with the rest. Always float32: a power
     of about 0.2 blows up the rounding of half floats.
+
+    It blows up that of float32 as well, where a clip holds digital silence: scaled, that is a constant whose spectrum
+    has nothing but what the published network's product of window and samples rounds away. So this one product is
+    rounded likewise, and its spectrum computed to the last digit; all else is relative to silence.
     """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self._kernels = [spectrogram_kernel(x)[:, None] for x in SPECTROGRAMS]
 
     def build(self, input_shape: Any) -> None:
-        """Makes the two exponents; raises `ValueError` for clips of another length than 3 s at 48 kHz."""
+        """Makes all weights; raises `ValueError` for clips of another length than 3 s at 48 kHz."""
         if tuple(input_shape[1:]) != (CLIP_SAMPLES,):
             raise ValueError(
                 f"clips must have the shape [batch, {CLIP_SAMPLES}]. Received: input_shape={input_shape}"
@@ -105,29 +110,66 @@ class BirdNetFrontEnd(layers.Layer):
         self.magnitude_scale = self.add_weight(
             shape=(len(SPECTROGRAMS),), initializer=keras.initializers.Constant(1.23), name="magnitude_scale"
         )
+        self._constants = [
+            [
+                self.add_weight(shape=x.shape, initializer=_fixed(x), trainable=False, name=f"{name}_{i}")
+                for name, x in zip(("window", "mel_cosines", "sums"), values, strict=True)
+            ]
+            for i, values in enumerate(
+                spectrogram_weights(periodic_hann(x.n_fft), mel_filters(x)) for x in SPECTROGRAMS
+            )
+        ]
         super().build(input_shape)
 
     def call(self, clips: Any) -> Any:
         """Float32 samples to float32 images."""
-        clips = clips - ops.min(clips, axis=1, keepdims=True)
-        clips = (clips / (ops.max(clips, axis=1, keepdims=True) + 1e-6) - 0.5) * 2
-        exponents = ops.sigmoid(-self.magnitude_scale)
+        lowest = ops.min(clips, axis=1, keepdims=True)
+        clips = clips - lowest
+        highest = ops.max(clips, axis=1, keepdims=True)
+        # Of a clip without a sample at 0 its lowest or highest one.
+        silence = ops.maximum(ops.minimum(-lowest, highest), 0)
+        clips, silence = ((x / (highest + 1e-6) - 0.5) * 2 for x in (clips, silence))
+        clips, exponents = (clips - silence)[..., None], ops.sigmoid(-self.magnitude_scale)
         images = []
-        for i, (spectrogram, kernel) in enumerate(zip(SPECTROGRAMS, self._kernels, strict=True)):
+        for i, (spectrogram, (window, mel_cosines, sums)) in enumerate(
+            zip(SPECTROGRAMS, self._constants, strict=True)
+        ):
+            kernel = (window[:, None] * mel_cosines)[:, None]
             x = ops.conv(
-                clips[..., None],
-                ops.convert_to_tensor(kernel),
-                strides=spectrogram.hop_samples,
-                padding="valid",
-                data_format="channels_last",
+                clips, kernel, strides=spectrogram.hop_samples, padding="valid", data_format="channels_last"
             )
-            power = ops.maximum(ops.square(x), _LEAST_POWER)
+            of_silence = silence * sums - ops.matmul(_rounded_away(silence, window), mel_cosines)
+            power = ops.maximum(ops.square(x + of_silence[:, None]), _LEAST_POWER)
             images.append(ops.transpose(ops.power(power, exponents[i]), (0, 2, 1)))
         return ops.transpose(ops.stack(images, axis=1), (0, 2, 3, 1))
+
+    def load_own_variables(self, store: Any) -> None:
+        """Of a file that has the exponents alone, the window and filters stay those of `build`."""
+        if len(store) == 1:
+            self.magnitude_scale.assign(store["0"])
+        else:
+            super().load_own_variables(store)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """`[batch, 96, 511, 2]`."""
         return (input_shape[0], _N_MELS, _FRAMES, len(SPECTROGRAMS))
+
+
+def _fixed(values: np.ndarray) -> Any:
+    return lambda shape, dtype: ops.reshape(ops.convert_to_tensor(values, dtype), shape)
+
+
+def _rounded_away(a: Any, b: Any) -> Any:
+    """The exact product of two float32 tensors minus their rounded one (Dekker 1971, doi:10.1007/BF01397083)."""
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    return (a_high * b_high - a * b) + a_high * b_low + a_low * b_high + a_low * b_low
+
+
+def _halves(x: Any) -> tuple[Any, Any]:
+    """Two of 12 bits each, whose products are exact."""
+    large = x * 4097
+    high = large - (large - x)
+    return high, x - high
 
 
 @keras.saving.register_keras_serializable(package="keras_birds")
