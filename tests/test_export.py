@@ -161,8 +161,54 @@ def test_predict_takes_it_and_it_is_not_mixed_with_images(placeholder_run, tmp_p
     assert printed.splitlines()[1].split(",")[1:3] == ["1", "bkcdon"]
     with pytest.raises(ModelError, match=r"must take the same\. Received: mel in"):
         Classifier([OnnxEngine(folds[0]), OnnxEngine(out)])
-    code, _, err = run_command("export", out, "--out", tmp_path / "b.onnx")
-    assert (code, "must be a model that takes mel. Received: waveform" in err) == (1, True)
+    half = ("export", out, "--out", tmp_path / "half.onnx", "--precision", "float16")
+    assert run_command(*half)[0] == 0
+    np.testing.assert_allclose(keras_birds.load(half[3]).scores(tone)[list(LABELS)], wanted, atol=0.01)
+    code, _, err = run_command(*half, "--input", "mel")
+    assert (code, "--input mel needs a model that takes mel. Received: one that takes sound" in err) == (
+        1,
+        True,
+    )
+
+
+@pytest.fixture(scope="module")
+def sound_run(tmp_path_factory):
+    """A run of two folds that take sound: other heads on the same embedding."""
+    run = tmp_path_factory.mktemp("runs") / "sound"
+    for fold in range(2):
+        sound = keras.Input((AUDIO.clip_samples,), name="waveform")
+        keras.utils.set_random_seed(0)
+        embedding = keras.layers.Dense(16, "tanh", name="embedding")(sound)
+        keras.utils.set_random_seed(fold)
+        write_fold(run / f"fold{fold}", keras.Model(sound, keras.layers.Dense(len(LABELS))(embedding)))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("suffix", "opened"),
+    [
+        (".onnx", lambda path: ("", keras_birds.load(path).score_clips)),
+        (".xml", open_openvino),
+        (".pt2", open_torch),
+        pytest.param(".tflite", open_litert, marks=pytest.mark.slow),
+    ],
+)
+def test_models_of_sound_share_what_is_the_same(sound_run, tmp_path, run_command, suffix, opened):
+    code, _, err = run_command("export", sound_run, "--out", tmp_path / f"sound{suffix}")
+    assert (code, err) == (0, "")
+    one = (sound_run / "fold0" / "model.onnx").stat().st_size
+    assert sum(x.stat().st_size for x in tmp_path.iterdir()) < 1.5 * one
+    expected = keras_birds.load(sound_run).score_clips(clips())
+    np.testing.assert_allclose(opened(tmp_path / f"sound{suffix}")[1](clips()), expected, atol=0.01)
+
+
+def test_birdnet_is_compared_without_digital_silence(birdnet_model, tmp_path, run_command, write_tone):
+    clip = write_tone("a.wav", 3000, seconds=1, rate=48_000)
+    out = tmp_path / "b.onnx"
+    code, said, err = run_command("export", "birdnet", "--out", out, "--clips", clip)
+    assert (code, err, "the same label on top in 100.0%" in said) == (0, "", True)
+    assert "CC BY-NC-SA" in ModelMetadata.read_onnx(out).licence
+    assert [x.name for x in onnxruntime.InferenceSession(out).get_outputs()] == ["probabilities"]
 
 
 @pytest.mark.parametrize("small", [("mel", "float16", 8.7), ("waveform", "int8-weights", 5.0)])

@@ -11,6 +11,7 @@ from foreign import FOREIGN_LABELS, RATE, SAMPLES, TONES_HZ, WINDOW_S, write_mod
 
 import keras_birds
 from keras_birds.errors import DataError, ModelError
+from keras_birds.export.exporter import export_model
 from keras_birds.models.foreign import ForeignModel, add_foreign
 from keras_birds.models.label_file import read_labels
 from keras_birds.models.library import remove_model
@@ -59,6 +60,9 @@ def test_sound_at_the_models_rate_goes_in_and_scores_come_out(tmp_path, recordin
         frame = classifier.scores(recording)
         assert frame["start_s"].tolist() == [0, 3, 6]
         np.testing.assert_allclose(frame.iloc[:, 2:].to_numpy(), expected, atol=0.01)
+        out = tmp_path / f"{name}.onnx"
+        export_model([engine.path], out, "waveform", "float32", np.zeros((3, SAMPLES), np.float32))
+        np.testing.assert_allclose(keras_birds.load(out).scores(recording), frame, atol=1e-5)
     clips = np.ones((3, SAMPLES), np.float32)
     np.testing.assert_allclose(engine.embeddings(clips), 20 * clips)
 

@@ -65,17 +65,18 @@ def export(
 
     \b
     keras-birds export animals --out animals-sound.onnx --precision float16
+    keras-birds export birdnet --out birdnet.tflite
     keras-birds export runs/all --out birds.onnx                  # the mean of the run's folds
     keras-birds export runs/all/fold0 --out birds.tflite          # for phones and boards
     keras-birds export runs/all/fold0 --out small.onnx --prune 0.3 --precision int8-weights
     keras-birds predict clip.ogg --model birds.onnx
 
-    The file takes float32 [batch, samples] at the model's rate (32,000 Hz, 5 s: 160,000 samples) and gives [batch,
-    label] probabilities; labels, settings and licence are in its metadata. It is written only if it gives what the
-    model gives on the clips. docs/edge.md uses it from Python, in a browser and in C++.
+    The file takes float32 [batch, samples] at the model's rate (BirdNET's 48,000 Hz, 3 s: 144,000 samples) and gives
+    [batch, label] probabilities; labels, settings and licence are in its metadata. It is written only if it gives what
+    the model gives on the clips. docs/edge.md uses it from Python, in a browser and in C++.
 
     OpenVINO writes FILE.bin beside FILE.xml. OpenVINO and LiteRT need pip install 'keras-birds[export]'; LiteRT and
-    torch need a run's own model.keras, and torch has float32 only.
+    torch need a model.keras, as runs and BirdNET have, and torch has float32 only.
     """
     chosen = _format(fmt, out)
     check_folder_of(out, "--out")

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.session import open_session
 from keras_birds.suppress_output import suppress_output
+
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 METADATA, LABELS = "keras_birds.json", "labels.txt"
 """The first among a torch program's extra files; both in the ZIP archive that follows a LiteRT model in its file, as
@@ -41,7 +44,10 @@ def _graph(
     compress = {"float16": halve_weights, "int8-weights": quantize_weights}.get(precision, lambda x: x)
     members = [compress(whole_weights(onnx.load(str(x)))) for x in paths]
     if input_kind == "waveform":
-        return end_to_end_graph(members, metadata)
+        # Graphs of others may hold what can't be put into another.
+        wanted = f"{paths[0]}: the graph must be one that can be a part of another"
+        with as_model_error(wanted) if metadata.outputs else nullcontext():
+            return end_to_end_graph(members, metadata)
     (model,) = members
     onnx.helper.set_model_props(model, metadata.onnx_props())
     return model
@@ -80,8 +86,8 @@ def write_litert(
 ) -> None:
     """Writes a model for any batch, whose one signature has the input `input_kind`, in .tflite.
 
-    Convolutions hold nearly all weights, and are what the smaller precisions change: they are brought back to float32
-    where they are used.
+    The smaller precisions change the weights of convolutions and matrix products, which are nearly all: they are
+    brought back to float32 where they are used.
     """
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "whole.tflite")
@@ -118,7 +124,8 @@ def _compressed(path: Path, precision: str) -> bytes:
         suppress_output(),
     ):
         work = quantizer.Quantizer(str(path))
-        for name in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.DEPTHWISE_CONV_2D):
+        for name in _WEIGHTED:
+            name = qtyping.TFLOperationName(name)
             if precision == "float16":
                 work.update_quantization_recipe(".*", name, half, AlgorithmName.FLOAT_CASTING)
             else:

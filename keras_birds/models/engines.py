@@ -35,6 +35,7 @@ class OnnxEngine:
 
     Attributes:
         input_kind: `"mel"`, images `[n, height, width, 1]` in [0, 1], or `"waveform"`, clips `[n, samples]`.
+        fixed_batch: the one size of its batches; `None` where it takes any.
         batch_size: how many inputs at a time it is fastest with.
         workers: threads that may ask it at the same time; `None` for as many as there are processors.
         num_frames: parts of equal length that it can score of a clip as well; 0 where it has no attention head.
@@ -70,8 +71,8 @@ class OnnxEngine:
         self.outputs = outputs
         self.input_kind = "mel" if names[0] == ["mel"] else "waveform"
         self._input, fixed = names[0][0], inputs[0].shape[0]
-        self._batch = fixed if isinstance(fixed, int) else None
-        self.batch_size = self._batch or (2 if is_cpu else 64)
+        self.fixed_batch = fixed if isinstance(fixed, int) else None
+        self.batch_size = self.fixed_batch or (2 if is_cpu else 64)
         self.num_frames = int(shapes[FRAME_LOGITS][1]) if FRAME_LOGITS in shapes else 0
         self.embedding_size = int(shapes[outputs.embedding][1]) if outputs.embedding else 0
 
@@ -105,7 +106,7 @@ class OnnxEngine:
 
     def _run(self, output: str, inputs: np.ndarray) -> np.ndarray:
         """One output; a graph for batches of one size only gets the last one filled with silence."""
-        n, step = len(inputs), self._batch or len(inputs)
+        n, step = len(inputs), self.fixed_batch or len(inputs)
         if n % step:
             inputs = np.pad(inputs, [(0, -n % step), *[(0, 0)] * (inputs.ndim - 1)])
         parts = [

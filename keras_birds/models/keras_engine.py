@@ -65,7 +65,7 @@ class KerasEngine:
         ModelError: if the file can't be loaded, or is not what its metadata says.
     """
 
-    batch_size, workers = 16, 1
+    batch_size, workers, fixed_batch = 16, 1, None
 
     def __init__(self, path: str | Path):
         self.path = Path(path)

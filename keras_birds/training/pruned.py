@@ -33,12 +33,17 @@ def train_pruned(models: Sequence[Path], ratio: float, reporter: Reporter) -> Ru
     numbers = [x for x in folds if isinstance(x, int)]
     if not (run / CONFIG).is_file() or (numbers != folds and folds != [FULL]):
         raise ConfigError(f"--prune needs a run, whose recordings to train on. Received: {models[0]}")
+    settings = Config.load(run / CONFIG)
+    if settings.model.backbone == "birdnet":
+        raise ConfigError(
+            f"--prune needs a run of the network efficientnet_b0. Received: {run}, of birdnet. Leave --prune out"
+        )
     if (data := read_data_dir(run)) is None:
         raise ConfigError(
             f"--prune needs the recordings that {run} was trained on. Received: they are no longer there"
         )
     out = run.with_name(f"{run.name}-pruned-{ratio:g}")
-    config = Config.load(run / CONFIG).model_dump()
+    config = settings.model_dump()
     training = config["training"]
     epochs, rate = max(1, round(EPOCHS * training["epochs"])), LEARNING_RATE * training["learning_rate"]
     training |= {"epochs": epochs, "learning_rate": rate, "warmup_epochs": 0.0}
