@@ -58,7 +58,7 @@ _SERIALIZABLE = {
         *("SymmetricConv2D", "SymmetricDepthwiseConv2D"),
     ),
     "nn.log_mel": ("LogMelSpectrogram",),
-    "nn.losses": ("MaskedBinaryCrossentropy",),
+    "nn.losses": ("MaskedBinaryCrossentropy", "TaughtBinaryCrossentropy"),
     "nn.metrics": ("MaskedMacroAUC",),
 }
 """Classes that a `.keras` file may name, by module."""
