@@ -72,7 +72,8 @@ class OnnxEngine:
         self.input_kind = "mel" if names[0] == ["mel"] else "waveform"
         self._input, fixed = names[0][0], inputs[0].shape[0]
         self.fixed_batch = fixed if isinstance(fixed, int) else None
-        self.batch_size = self.fixed_batch or (2 if is_cpu else 64)
+        on_cpu = 4 if self.input_kind == "waveform" else 2  # with sound (BirdNET) 7 % faster than 2
+        self.batch_size = self.fixed_batch or (on_cpu if is_cpu else 64)
         self.num_frames = int(shapes[FRAME_LOGITS][1]) if FRAME_LOGITS in shapes else 0
         self.embedding_size = int(shapes[outputs.embedding][1]) if outputs.embedding else 0
 
