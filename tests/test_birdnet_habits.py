@@ -72,8 +72,7 @@ def test_tables_equal_birdnetlibs(
         assert len(expected) >= rows
         assert found.keys() - near == expected.keys() - near
         for x in found.keys() & expected.keys():
-            # Both fill the last window with silence, of which LiteRT makes rounding errors.
-            assert found[x] == pytest.approx(expected[x], abs=5e-3 if x[1] >= 18 else 1e-3), x
+            assert found[x] == pytest.approx(expected[x], abs=1e-3), x
 
 
 def test_sensitivity_is_birdnet_analyzers_and_the_same_on_a_cluster(tmp_path):
