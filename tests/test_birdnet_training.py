@@ -14,7 +14,8 @@ from keras_birds.inference.classifier import load
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.nn.waveform_augment import AddBackground, RotateInTime
+from keras_birds.nn.augment import BackgroundMix
+from keras_birds.nn.waveform_augment import RotateInTime, add_sound
 from keras_birds.training.embeddings import EmbeddingSource
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.train import class_weights, train
@@ -123,7 +124,10 @@ def test_sound_is_rotated_and_mixed_at_the_drawn_ratio():
     for clip, other in zip(clips, rotated, strict=True):
         assert any(np.array_equal(np.roll(clip, k), other) for k in range(1, 50))
     noises = np.stack([np.zeros(50), np.full(50, 3)]).astype(np.float32)
-    mixed = AddBackground(lambda x: noises[x % 2], 2, (6.0, 6.0), 1.0).augment_arrays(clips, rng) - clips
+    mixed = (
+        BackgroundMix(lambda x: noises[x % 2], 2, (6.0, 6.0), 1.0, add_sound).augment_arrays(clips, rng)
+        - clips
+    )
     power_db = 10 * np.log10(np.mean(clips**2, axis=1) / np.maximum(np.mean(mixed**2, axis=1), 1e-20))
     assert {x > 100 or abs(x - 6) < 1e-3 for x in power_db.tolist()} == {True}
     assert np.array_equal(clips, kept)

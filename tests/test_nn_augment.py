@@ -1,3 +1,5 @@
+from functools import partial
+
 import librosa
 import numpy as np
 import pytest
@@ -176,7 +178,10 @@ def test_backgrounds_are_drawn_for_a_share_of_clips():
         asked.extend(numbers.tolist())
         return backgrounds[numbers]
 
-    mix, images = BackgroundMix(images_of, 5, (0.0, 10.0), 80.0, 0.3), _images(300, 16, 16)
+    mix, images = (
+        BackgroundMix(images_of, 5, (0.0, 10.0), 0.3, partial(mix_power, top_db=80.0)),
+        _images(300, 16, 16),
+    )
     changed = _apply(mix, images)
     assert 60 <= (changed != images).any(axis=(1, 2, 3)).sum() == len(asked) <= 120
     assert set(asked) == set(range(5))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
-from keras_birds.nn.waveform_augment import AddBackground, RotateInTime
+from keras_birds.nn.waveform_augment import RotateInTime, add_sound
 
 Augment = Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]
 
@@ -97,39 +98,41 @@ class MelMixUp(keras.layers.MixUp):
 
 @dataclass(frozen=True)
 class BackgroundMix:
-    """Adds a background clip's power to a clip's, so many dB below it, and takes the sum to [0, 1] again.
+    """Adds a background clip to a clip, so many dB below it.
 
-    Images are taken as decibels under a clip's maximum, `top_db` below which lies 0. The labels stay: a background
-    holds none of them. It draws from recordings, so it works on arrays only and is no Keras layer.
+    The labels stay: a background holds none of them. It draws from recordings, so it works on arrays only and is no
+    Keras layer.
 
     Args:
-        images_of: gives images float32 `[n, height, width, 1]` of backgrounds by number, from several threads.
+        inputs_of: gives inputs float32 `[n, ...]` of backgrounds by number, from several threads.
         number: of backgrounds.
-        snr_db: lowest and highest distance between the maxima of clip and background.
-        top_db: decibels from 0 to 1 in an image.
+        snr_db: lowest and highest distance between clip and background.
         probability: that a clip is changed.
+        mix: adds `(inputs, backgrounds, snr_db)`: `mix_power` of images, `add_sound` of sound.
     """
 
-    images_of: Callable[[np.ndarray], np.ndarray]
+    inputs_of: Callable[[np.ndarray], np.ndarray]
     number: int
     snr_db: tuple[float, float]
-    top_db: float
     probability: float
+    mix: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-    def augment_arrays(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Mixes backgrounds under some clips of float32 `[batch, height, width, 1]` in [0, 1], left as they are."""
-        chosen = np.flatnonzero(rng.random(len(images)) < self.probability)
+    def augment_arrays(self, inputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Mixes backgrounds under some of float32 `[batch, ...]`, left as they are."""
+        chosen = np.flatnonzero(rng.random(len(inputs)) < self.probability)
         if not len(chosen):
-            return images
+            return inputs
         snr_db = rng.uniform(*self.snr_db, len(chosen)).astype(np.float32)
-        backgrounds = self.images_of(rng.integers(self.number, size=len(chosen)))
-        out = images.copy()
-        out[chosen] = mix_power(images[chosen], backgrounds, snr_db, self.top_db)
+        backgrounds = self.inputs_of(rng.integers(self.number, size=len(chosen)))
+        out = inputs.copy()
+        out[chosen] = self.mix(inputs[chosen], backgrounds, snr_db)
         return out
 
 
 def mix_power(images: np.ndarray, backgrounds: np.ndarray, snr_db: np.ndarray, top_db: float) -> np.ndarray:
     """Adds powers of images that are in decibels, float32 `[n, height, width, 1]` in [0, 1], to such images.
+
+    Images are taken as decibels under a clip's maximum, `top_db` below which lies 0; so is the sum.
 
     Args:
         images, backgrounds: to add; a sum without contrast gives zeros.
@@ -175,11 +178,8 @@ def build_augment(
     if kind == "waveform":
         layers = [RotateInTime(settings.time_shift.probability)]
     if (mix := settings.background).probability and backgrounds is not None:
-        layers.append(
-            BackgroundMix(backgrounds, num_backgrounds, mix.snr_db, config.mel.top_db, mix.probability)
-            if kind == "mel"
-            else AddBackground(backgrounds, num_backgrounds, mix.snr_db, mix.probability)
-        )
+        add = partial(mix_power, top_db=config.mel.top_db) if kind == "mel" else add_sound
+        layers.append(BackgroundMix(backgrounds, num_backgrounds, mix.snr_db, mix.probability, add))
     mixup = MelMixUp(settings.mixup.alpha, settings.mixup.probability)
 
     def augment(

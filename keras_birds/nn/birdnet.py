@@ -143,13 +143,6 @@ class BirdNetFrontEnd(layers.Layer):
             images.append(ops.transpose(ops.power(power, exponents[i]), (0, 2, 1)))
         return ops.transpose(ops.stack(images, axis=1), (0, 2, 3, 1))
 
-    def load_own_variables(self, store: Any) -> None:
-        """Of a file that has the exponents alone, the window and filters stay those of `build`."""
-        if len(store) == 1:
-            self.magnitude_scale.assign(store["0"])
-        else:
-            super().load_own_variables(store)
-
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """`[batch, 96, 511, 2]`."""
         return (input_shape[0], _N_MELS, _FRAMES, len(SPECTROGRAMS))

@@ -12,7 +12,7 @@ from keras_birds.errors import ConfigError, DataError
 from keras_birds.labels import LabelSet
 from keras_birds.results.occurrence import Occurrence, Presence
 from keras_birds.results.recording_time import check_time_pattern, start_time
-from keras_birds.results.voices import check_voices
+from keras_birds.results.voices import TOUCHING_S, check_voices
 from keras_birds.text import storable
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ THRESHOLD = 0.25
 SUMMARY_COLUMNS = ("file", "label", "scientific_name", "common_name", "max", "mean_top2", "windows")
 """Of `summary.csv`: a row for each recording and label detected in it."""
 
-_TOUCHING_S = 1e-6
 _WINDOWS_AT_ONCE = 256
 
 
@@ -222,7 +221,7 @@ def merge(columns: list[np.ndarray]) -> list[np.ndarray]:
     # Windows have one length: the one before in time ends last.
     is_new = np.ones(len(label), bool)
     is_other = (label[1:] != label[:-1]) | (channel[1:] != channel[:-1])
-    is_new[1:] = is_other | (start_s[1:] > end_s[:-1] + _TOUCHING_S)
+    is_new[1:] = is_other | (start_s[1:] > end_s[:-1] + TOUCHING_S)
     first = np.flatnonzero(is_new)
     ends, best = np.maximum.reduceat(end_s, first), np.maximum.reduceat(score, first)
     return [start_s[first], ends, channel[first], label[first], best]

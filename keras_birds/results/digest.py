@@ -16,12 +16,11 @@ from keras_birds.results.detections import (
     smooth,
     summary_table,
 )
-from keras_birds.results.voices import is_left_out, united, voice_columns
+from keras_birds.results.voices import TOUCHING_S, is_left_out, united, voice_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_TOUCHING_S = 1e-6
 _WINDOWS_AT_ONCE = 256
 
 
@@ -85,9 +84,8 @@ class Digest:
             kept = rows[~left_out[rows]]
             is_last = part.is_last and at + _WINDOWS_AT_ONCE >= end
             yield _rows(found, kept), self._detect(_rows(replace(found, scores=smoothed), kept), is_last)
-        keep = slice(begin if reach_s else end, None)
-        self._held = _rows(found, keep) if reach_s else None
-        self._done = end - begin if reach_s else 0
+        if reach_s:
+            self._held, self._done = _rows(found, slice(begin, None)), end - begin
 
     def _reach_s(self, found: RecordingScores) -> float:
         """How far before and after a window others matter to it."""
@@ -105,7 +103,7 @@ class Digest:
         scores = np.zeros_like(found.scores)
         for number in np.unique(found.channel[kept]):
             rows = kept[found.channel[kept] == number]
-            gaps = np.flatnonzero(found.start_s[rows[1:]] > found.end_s[rows[:-1]] + _TOUCHING_S) + 1
+            gaps = np.flatnonzero(found.start_s[rows[1:]] > found.end_s[rows[:-1]] + TOUCHING_S) + 1
             for run in np.split(rows, gaps):
                 scores[run] = smooth(found.scores[run], self._rules.smooth_windows)
         return scores

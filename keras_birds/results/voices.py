@@ -14,7 +14,9 @@ from keras_birds.labels import LabelSet
 Spans = tuple[tuple[float, float], ...]
 """Begin and end of parts of a recording, in order and apart; seconds."""
 
-_TOUCHING_S = 1e-6
+TOUCHING_S = 1e-6
+"""How far apart windows that touch may be: times are rounded."""
+
 # As BirdNET-Pi's `filter_humans` (scripts/utils/analysis.py): BirdNET's Human vocal, Human non-vocal and Human whistle,
 # and what Perch 2 calls voices.
 _VOICE = re.compile("(human|conversation|speech|child_|female_|male_|yell|homo sapiens)", re.IGNORECASE)
@@ -67,9 +69,9 @@ def is_left_out(found: RecordingScores, columns: np.ndarray, least: float) -> np
         return np.zeros(len(is_heard), bool)
     begin_s, end_s = np.array(voices).T
     # The first voice that doesn't end before a window begins.
-    following = np.searchsorted(end_s, found.start_s - _TOUCHING_S)
+    following = np.searchsorted(end_s, found.start_s - TOUCHING_S)
     begins_s = np.append(begin_s, np.inf)[following]
-    return np.asarray(begins_s <= found.end_s + _TOUCHING_S)
+    return np.asarray(begins_s <= found.end_s + TOUCHING_S)
 
 
 def without_voices(found: RecordingScores, columns: np.ndarray, least: float) -> RecordingScores:
@@ -87,7 +89,7 @@ def united(start_s: np.ndarray, end_s: np.ndarray) -> Spans:
     """Parts that windows cover, of windows by start."""
     spans: list[tuple[float, float]] = []
     for begin, end in zip(start_s.tolist(), end_s.tolist(), strict=True):
-        if spans and begin <= spans[-1][1] + _TOUCHING_S:
+        if spans and begin <= spans[-1][1] + TOUCHING_S:
             spans[-1] = spans[-1][0], max(spans[-1][1], end)
         else:
             spans.append((begin, end))
@@ -138,11 +140,11 @@ class QuietWindows:
                 voice_end_s = window.end_s
                 self.left_out += len(waiting)  # all that wait touch it
                 waiting = []
-            if window.start_s <= voice_end_s + _TOUCHING_S:
+            if window.start_s <= voice_end_s + TOUCHING_S:
                 self.left_out += 1
             else:
                 waiting.append(window)
             next_s = window.start_s + self._hop_s
-            while waiting and waiting[0].end_s < next_s - _TOUCHING_S:
+            while waiting and waiting[0].end_s < next_s - TOUCHING_S:
                 yield waiting.pop(0)
         yield from waiting
