@@ -171,8 +171,12 @@ def _of_text(text: str) -> Cells | None:
     if separator not in first:
         return Cells((), []) if not first else None
     # Raven and Audacity know no quotes.
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(StringIO(text, newline=""), delimiter=separator, quoting=quoting)
+    is_quoted = separator != "\t"
+    reader = csv.reader(
+        StringIO(text, newline=""),
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE,
+    )
     rows, line = [], 1
     for cells in reader:
         if any(x.strip() for x in cells):
