@@ -53,13 +53,18 @@ def trained(birdnet_library, tmp_path_factory):
     return data, run
 
 
-def test_validation_and_prediction_score_a_recording_alike(trained):
-    data, run = trained
-    (fold,) = run.folds
+def check_scores(fold, data):
+    """What a fold says of recordings of one window and of two is what `predict` says of their files."""
     oof, classifier = OutOfFold.read(fold.folder / "oof.parquet"), load(fold.folder)
     found = [classifier.score_file(data / path).scores for path in oof.paths]
     assert {len(x) for x in found} == {1, 2}
     np.testing.assert_allclose([x.mean(axis=0) for x in found], oof.scores, atol=1e-3)
+
+
+def test_validation_and_prediction_score_a_recording_alike(trained):
+    data, run = trained
+    (fold,) = run.folds
+    check_scores(fold, data)
     assert fold.history["val_macro_auc"][-1] == fold.macro_auc
 
 
@@ -106,6 +111,7 @@ def test_the_whole_network_learns_from_where_its_head_ended(trained, birdnet_lib
     (logits,) = onnxruntime.InferenceSession(fold.folder / "model.onnx").run(["logits"], {"waveform": clips})
     np.testing.assert_allclose(sigmoid(logits), sigmoid(after.predict(clips, verbose=0)), atol=1e-4)
     assert "NC-SA" in ModelMetadata.read_onnx(fold.folder / "model.onnx").licence
+    check_scores(fold, data)
 
 
 def test_a_model_that_was_not_added_is_told(tmp_path):

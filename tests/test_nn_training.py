@@ -25,7 +25,7 @@ from keras_birds.config import Config
 from keras_birds.data.catalog import data_hash, read_catalog
 from keras_birds.data.precompute import precompute
 from keras_birds.data.reviews import Review, reviews_path, save_review
-from keras_birds.errors import ConfigError, DataError, ModelError, TrainingError
+from keras_birds.errors import AudioError, ConfigError, DataError, ModelError, TrainingError
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.training.callbacks import BEST, CHECKPOINT
@@ -149,6 +149,26 @@ def test_what_a_fold_leaves_agrees(whole, data, k):
     images = np.random.default_rng(0).uniform(0, 1, (4, 32, 32, 1)).astype(np.float32)
     before = keras.saving.load_model(result.folder / "model.keras")
     np.testing.assert_allclose(model.predict(images), before.predict(images), atol=1e-5)
+
+
+def test_a_recording_is_scored_whole_and_one_that_vanished_costs_nothing(data, tmp_path):
+    folder, out, config = shutil.copytree(data, tmp_path / "birds"), tmp_path / "run", make_config(epochs=1)
+    path, away = folder / "train_audio" / "wren" / "3.wav", tmp_path / "away.wav"
+    soundfile.write(path, np.random.default_rng(5).normal(0, np.linspace(0, 0.3, 10_000)), small.RATE_HZ)
+
+    def move(lines, done):
+        if lines[-1].startswith("epoch 1/") and path.exists():
+            path.rename(away)
+        return False
+
+    with pytest.raises(AudioError, match=r"wren/3\.wav: "):
+        train(config, folder, 0, out, reporter=Watcher(move))
+    away.rename(path)
+    (fold,) = train(config, folder, 0, out, resume=True).folds
+    scores, oof = keras_birds.load(fold.folder).scores(path)[list(LABELS)], scores_of(fold)
+    assert (len(scores), fold.epochs) == (2, 1)
+    row = oof.paths.index("train_audio/wren/3.wav")
+    np.testing.assert_allclose(scores.mean(axis=0), oof.scores[row], atol=1e-4)
 
 
 def test_an_average_of_the_weights_is_measured_and_kept_also_after_an_interruption(data, whole, tmp_path):

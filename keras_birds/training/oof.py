@@ -1,5 +1,6 @@
 """Out-of-fold scores: what a fold's best model says of the recordings that it never trained on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,13 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.atomic import atomic_path
-from keras_birds.errors import ModelError
+from keras_birds.errors import AudioError, ModelError
+from keras_birds.inference.aggregate import aggregated
+from keras_birds.inference.scorer import PART_WINDOWS, ScoreOptions, score_recordings
 from keras_birds.labels import LabelSet
+from keras_birds.models.engines import load_engine
+from keras_birds.models.ensemble import Ensemble
+from keras_birds.progress import Reporter
 
 _SCORE, _TARGET = "score/", "target/"
 
@@ -44,3 +50,20 @@ class OutOfFold:
         names = [x.removeprefix(_SCORE) for x in table.columns if x.startswith(_SCORE)]
         scores, targets = (table[[p + x for x in names]].to_numpy(np.float32) for p in (_SCORE, _TARGET))
         return cls(tuple(table["path"]), LabelSet(names), scores, targets)
+
+
+def score_whole(model: Path, paths: Sequence[str], reporter: Reporter) -> np.ndarray:
+    """A model's probabilities of recordings, float32 `[recording, label]`: the mean over windows, as `predict` gives.
+
+    Raises:
+        AudioError: if a recording can no longer be read.
+    """
+    ensemble, rows = Ensemble([load_engine(model)]), []
+    parts = score_recordings(ensemble, paths, ScoreOptions(part_windows=PART_WINDOWS))
+    for recording, scores in aggregated(parts, "mean"):
+        if scores is None:
+            raise AudioError(recording.file, recording.reason, recording.status)
+        rows.append(scores)
+        reporter.progress("Scoring recordings", len(rows), len(paths))
+    reporter.progress("Scoring recordings", 0, 0)
+    return np.stack(rows)

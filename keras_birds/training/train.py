@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from keras_birds.atomic import atomic_path
 from keras_birds.config import Config, TrainingConfig
 from keras_birds.data.dataset import MelDataset
 from keras_birds.errors import ConfigError, DataError, TrainingError
-from keras_birds.models.calibration import sigmoid
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
@@ -40,7 +39,7 @@ from keras_birds.training.callbacks import (
 )
 from keras_birds.training.embeddings import EmbeddingSource, ValidateRecordings, mean_probabilities
 from keras_birds.training.memory import keep_freed_memory
-from keras_birds.training.oof import OutOfFold
+from keras_birds.training.oof import OutOfFold, score_whole
 from keras_birds.training.run import TrainingRun, frozen_run, prepare_run
 from keras_birds.training.run_directory import gpu_name, remove_leftovers
 from keras_birds.training.warm_start import initial_metadata, initial_model
@@ -182,7 +181,7 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     if settings.keep == "best":
         load_variables(folder / BEST, model.weights)
     kept.set_weights(network.get_weights())
-    _finish(kept, run, fold, checkpoint.history)
+    _finish(kept, run, fold, checkpoint.history, reporter)
 
 
 def _first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
@@ -314,47 +313,49 @@ def _fit(
         ) from None
 
 
-def _scores(model: keras.Model, run: TrainingRun, rows: np.ndarray, validation: MelDataset) -> np.ndarray:
-    """Probabilities `[recording, label]`: of each middle clip; on embeddings the mean over windows, as `predict`."""
-    if isinstance(run.source, EmbeddingSource):
-        return mean_probabilities(model, run.source, rows)
-    return sigmoid(model.predict(validation, verbose=0, callbacks=[ShareProcessors()]))
-
-
-def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History) -> None:
+def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, reporter: Reporter) -> None:
     """Writes everything; `model.onnx` last, as it is what makes the fold a finished one."""
-    folder, config, labels, exact = fold_folder(run.out, fold), run.config, run.catalog.labels, math.nan
-    validation = run.validation_data(fold)
-    if validation is not None:
-        rows = run.validation_rows(fold)
-        scores, targets = _scores(model, run, rows, validation), run.targets[rows]
-        names = run.catalog.relative_paths
-        OutOfFold(tuple(names[x] for x in rows), labels, scores, targets).write(folder / OOF)
-        exact = macro_auc(targets, scores)
+    folder, config = fold_folder(run.out, fold), run.config
     with atomic_path(folder / HISTORY) as temporary:
         pd.DataFrame(history).astype({"epoch": int}).to_csv(temporary, index=False)
     backbone = run.pretrained if isinstance(run.pretrained, AddedBackbone) else None
-    if backbone is not None and config.model.frozen:
-        model = backbone.join(model, config.model)
+    whole = backbone.join(model, config.model) if backbone and config.model.frozen else model
     with atomic_path(folder / KERAS) as temporary:
         # Keras insists on its suffix.
-        whole = temporary.with_suffix(".keras")
+        file = temporary.with_suffix(".keras")
         try:
-            model.save(whole)
-            whole.replace(temporary)
+            whole.save(file)
+            file.replace(temporary)
         finally:
-            whole.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
     origin = backbone.metadata if backbone else initial_metadata(config, fold)
     seconds = {"train_seconds": round(math.fsum(x["seconds"] for x in history), 1)}
     kept = kept_epoch(history, config.training.keep)
+    metrics = {"macro_auc": math.nan, "kept_epoch": kept, "epochs": len(history)} | seconds
     metadata = ModelMetadata(
         model_id=f"{folder.resolve().parent.name}/{folder.name}",
-        labels=labels,
+        labels=run.catalog.labels,
         audio=config.audio,
         mel=config.mel,
         licence=origin.licence if origin else "",
         source=run.teacher.source if run.teacher else origin.source if origin else "",
-        metrics={"macro_auc": exact, "kept_epoch": kept, "epochs": len(history)} | seconds,
+        metrics=metrics,
     )
-    metadata.write_json(folder / METADATA)
+    metadata.write_json(folder / METADATA)  # with it `model.keras` can score
+    if fold != FULL:
+        exact = _write_out_of_fold(model, run, fold, reporter)
+        metadata = replace(metadata, metrics=metrics | {"macro_auc": exact})
+        metadata.write_json(folder / METADATA)
     export_onnx(folder / KERAS, folder / ONNX, metadata)
+
+
+def _write_out_of_fold(model: keras.Model, run: TrainingRun, fold: Fold, reporter: Reporter) -> float:
+    """Scores what a fold is measured on, each recording whole as `predict` does; returns the exact macro ROC-AUC."""
+    folder, rows = fold_folder(run.out, fold), run.validation_rows(fold)
+    if isinstance(run.source, EmbeddingSource):
+        scores = mean_probabilities(model, run.source, rows)
+    else:
+        scores = score_whole(folder / KERAS, [run.catalog.recordings["path"][x] for x in rows], reporter)
+    targets, paths = run.targets[rows], tuple(run.catalog.relative_paths[x] for x in rows)
+    OutOfFold(paths, run.catalog.labels, scores, targets).write(folder / OOF)
+    return macro_auc(targets, scores)
