@@ -29,8 +29,8 @@ from keras_birds.nn.metrics import macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.training.backbone import added_backbone
 from keras_birds.training.embeddings import EmbeddingSource, mean_probabilities
+from keras_birds.training.network import train_head
 from keras_birds.training.run import TrainingRun, prepare_run
-from keras_birds.training.train import train_head
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 NEGATIVES = 0.2

@@ -59,7 +59,7 @@ def make_training(_: Path):
 
     from keras_birds import Config, build_model
     from keras_birds.training.memory import keep_freed_memory
-    from keras_birds.training.train import compile_model
+    from keras_birds.training.network import compile_model
 
     try:
         from keras_birds.training.callbacks import ShareProcessors

@@ -26,7 +26,7 @@ def ours(steps: int) -> None:
 
     from keras_birds import Config, build_model
     from keras_birds.training.memory import keep_freed_memory
-    from keras_birds.training.train import compile_model
+    from keras_birds.training.network import compile_model
 
     keep_freed_memory()
     rng = np.random.default_rng(0)

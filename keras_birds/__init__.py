@@ -58,7 +58,7 @@ _SERIALIZABLE = {
         *("SymmetricConv2D", "SymmetricDepthwiseConv2D"),
     ),
     "nn.log_mel": ("LogMelSpectrogram",),
-    "nn.losses": ("MaskedBinaryCrossentropy", "TaughtBinaryCrossentropy"),
+    "nn.losses": ("MaskedBinaryCrossentropy",),
     "nn.metrics": ("MaskedMacroAUC",),
 }
 """Classes that a `.keras` file may name, by module."""

@@ -94,6 +94,8 @@ class DataConfig(_Section):
     reviews: str = ""
     background: str = ""
     background_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    unlabelled: str = ""
+    unlabelled_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class FoldsConfig(_Section):
@@ -215,7 +217,6 @@ class TrainingConfig(_Section):
     class_weights: Probability = 0.0
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     teacher: str = ""
-    teacher_weight: Positive = 1.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
     seed: int = 42
@@ -251,6 +252,14 @@ class Config(_Section):
             (
                 self.augment.background.probability and not data.background,
                 f"{background} augment.background.probability is above 0",
+            ),
+            (
+                bool(data.unlabelled) != bool(training.teacher),
+                "data.unlabelled, a folder of recordings, and training.teacher, who labels them, must be set together",
+            ),
+            (
+                bool(data.unlabelled) and data.background_fraction + data.unlabelled_fraction >= 1,
+                "data.background_fraction and unlabelled_fraction must leave room for recordings with labels",
             ),
             (
                 folds.strategy != "stratified" and not folds.column,

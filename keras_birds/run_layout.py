@@ -5,7 +5,8 @@ RUN/environment.json   versions, backend, device, seed, git revision, data hash
 RUN/split.csv          fold, recordist and place of every recording
 RUN/manifest.csv       what became of every recording
 RUN/background.csv     what became of the recordings of `data.background`
-RUN/foldN/             model.keras, model.onnx, model.json, history.csv, oof.parquet
+RUN/unlabelled.csv     what became of the recordings of `data.unlabelled`
+RUN/foldN/             model.keras, model.onnx, model.json, history.csv, oof.parquet; with a teacher soft_labels.parquet
 RUN/full/              the same of a model of all recordings, without oof.parquet
 """
 
@@ -16,8 +17,9 @@ RUNS_DIR = Path("runs")
 """Where training puts runs and prediction looks for them, below the current folder."""
 
 CONFIG, ENVIRONMENT, SPLIT = "config.toml", "environment.json", "split.csv"
-MANIFEST, BACKGROUND = "manifest.csv", "background.csv"
+MANIFEST, BACKGROUND, UNLABELLED = "manifest.csv", "background.csv", "unlabelled.csv"
 ONNX, KERAS, METADATA, HISTORY, OOF = "model.onnx", "model.keras", "model.json", "history.csv", "oof.parquet"
+SOFT_LABELS = "soft_labels.parquet"
 
 Fold = int | str
 FULL = "full"

@@ -29,11 +29,11 @@ from keras_birds.nn.build import build_model
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, attention_logits
 from keras_birds.nn.log_mel import LogMelSpectrogram
-from keras_birds.nn.losses import MaskedBinaryCrossentropy, TaughtBinaryCrossentropy
+from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.training import callbacks
 from keras_birds.training.callbacks import BEST, CHECKPOINT, MONITOR, Checkpoint, load_checkpoint
-from keras_birds.training.train import compile_model
+from keras_birds.training.network import compile_model
 
 ON_JAX = keras.config.backend() == "jax"
 JIT = False if keras.config.backend() == "torch" else "auto"
@@ -178,24 +178,6 @@ def test_the_loss_is_the_mean_over_unmasked_targets(from_logits, smoothing, gamm
         loss = MaskedBinaryCrossentropy(from_logits, smoothing, gamma, positive_weights)
         found = loss(targets, (logits if from_logits else probabilities).astype("float32"))
         assert float(found) == pytest.approx((losses * factor)[targets >= 0].mean(), rel=1e-4)
-
-
-def test_a_teacher_adds_its_cosine_for_the_clips_that_it_heard():
-    """Of the target less its mean, also of a blend of two; a target that is the mean has no term."""
-    labels, logits = np.eye(4, dtype="float32"), normal(4, 4)
-    mean, given = np.abs(normal(6, seed=1)), normal(4, 6, seed=2)
-    heard = np.abs(normal(2, 6, seed=3))
-    beside = np.stack([*heard, mean, 0.3 * heard[0] + 0.7 * mean])
-    wanted = heard[[0, 1, 0]] - mean
-    lengths = np.linalg.norm(wanted, axis=1) * np.linalg.norm(given[[0, 1, 3]], axis=1)
-    cosines = (wanted * given[[0, 1, 3]]).sum(axis=1) / lengths
-    arrays = np.hstack([labels, beside]).astype("float32"), np.hstack([logits, given])
-    found = TaughtBinaryCrossentropy(mean.tolist(), 2.0)(*arrays)
-    alone = float(MaskedBinaryCrossentropy()(labels, logits))
-    assert float(found) == pytest.approx(alone + 2 * (1 - cosines).mean(), rel=1e-4)
-    metric = MaskedMacroAUC(4, from_logits=True)
-    metric.update_state(*arrays)
-    assert float(metric.result()) == pytest.approx(macro_auc(labels, logits), abs=0.01)
 
 
 @pytest.mark.parametrize("from_logits", [True, False])

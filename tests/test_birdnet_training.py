@@ -17,8 +17,9 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.augment import BackgroundMix
 from keras_birds.nn.waveform_augment import RotateInTime, add_sound
 from keras_birds.training.embeddings import EmbeddingSource
+from keras_birds.training.network import class_weights
 from keras_birds.training.oof import OutOfFold
-from keras_birds.training.train import class_weights, train
+from keras_birds.training.train import train
 
 FOLDS = ("folds.n_folds=2", "folds.hidden_fraction=0")
 RATE_HZ = 16_000

@@ -114,7 +114,10 @@ def test_a_review_that_cannot_be_used_is_named(folder):
         ({"label": "bat"}, "labels of the data set. Received: bat at 2.5 s"),
         ({"start_s": 9.0, "end_s": 11.0}, r"row 2: .*must lie in.*9 to 11 s, after its end"),
         ({"start_s": 5.0, "end_s": 8.1}, r"row 2: .*must lie in.*5 to 8\.1 s, after its end"),
-        ({"start_s": 3.0, "end_s": 8.0}, "a reviewed recording must be readable. Received: is not audio"),
+        (
+            {"start_s": 3.0, "end_s": 8.0},
+            "a recording to learn from must be readable. Received: is not audio",
+        ),
     ):
         path.unlink(missing_ok=True)
         save_review(path, replace(RIGHT, file="a.wav", **changed))

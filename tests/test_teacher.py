@@ -1,72 +1,153 @@
-"""A network that also learns what another model hears."""
+"""A network that also learns from recordings without labels, which a teacher labels."""
+
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import small_run as small
-from layer_test import as_array, assert_config_round_trips
 from small_run import Watcher, interrupt, make_config
 
-from keras_birds.config import Config
-from keras_birds.errors import ConfigError
+from keras_birds.config import AudioConfig, Config
+from keras_birds.data.catalog import read_catalog
+from keras_birds.data.soft_labels import SoftLabels
+from keras_birds.data.unlabelled import find_unlabelled
+from keras_birds.data.windows import Window, WindowSource
+from keras_birds.errors import ConfigError, DataError
+from keras_birds.labels import LabelSet
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.nn.build import build_model
-from keras_birds.nn.losses import TaughtBinaryCrossentropy
 from keras_birds.training.run import open_run, prepare_run
+from keras_birds.training.teacher import by_clip, soft_labels
 from keras_birds.training.train import train
 
 
-def test_its_loss_keeps_its_settings_and_names_wrong_ones():
-    assert_config_round_trips(TaughtBinaryCrossentropy([0.5, 0.25], 2.0, label_smoothing=0.1))
-    for wrong in ({"teacher_mean": []}, {"teacher_mean": [1.0], "teacher_weight": 0}):
-        with pytest.raises(ValueError, match=f"Received: {list(wrong)[-1]}="):
-            TaughtBinaryCrossentropy(**wrong)
-    with pytest.raises(ConfigError, match=r"training\.teacher must be empty"):
-        Config.load("birdnet", ["training.teacher=birdnet"])
-
-
-@pytest.mark.parametrize("settings", [{}, {"keep": "last", "ema_momentum": 0.8}])
-def test_what_is_kept_is_the_network_alone(birdnet_model, shallow_network, tmp_path, monkeypatch, settings):
-    """Also after an interruption; recordings that the teacher can't hear are learnt without it."""
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Labelled tones, and beside them `more`: five tones of each label, and a file that can't be read."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(small, "PER_LABEL_AND_FOLD", 4)
-    data = small.make_data(tmp_path / "birds")
-    head = {"head": "attention" if settings else "pool"}
-    config, plain = (make_config(model=head, teacher=x, epochs=3, **settings) for x in ("birdnet", ""))
-    whole = train(config, data, 0, tmp_path / "whole").folds[0]
-    kept, network = whole.model, build_model(plain, 3)
-    assert [tuple(x.shape) for x in kept.weights] == [tuple(x.shape) for x in network.weights]
+    monkeypatch.setattr(small, "PER_LABEL_AND_FOLD", 6)
+    monkeypatch.setattr(small, "BROKEN", {})
+    more = small.write_tones(tmp_path / "more", small.LABELS, np.multiply(small.TONES_HZ, 1.02), 5)
+    (more / "broken.wav").write_bytes(b"RIFF nothing")
+    return small.make_data(tmp_path / "birds")
+
+
+def taught(data, **training):
+    off = {"probability": 0.0}
+    more = {"unlabelled": str(data.parent / "more"), "unlabelled_fraction": 0.4}
+    return make_config(more, augment={**off, "mixup": off}, teacher="birdnet", **training)
+
+
+def test_a_network_learns_from_labels_and_from_what_its_teacher_hears(
+    birdnet_model, shallow_network, data, tmp_path
+):
+    config, watcher = taught(data, epochs=3), Watcher()
+    whole = train(config, data, 0, tmp_path / "whole", reporter=watcher).folds[0]
+    assert "36 recordings, 3 labels, 2 folds, 16 without labels" in watcher.lines[0]
+    assert "fold 0: birdnet labelled 15 windows of 15 recordings" in watcher.lines
+    assert (pd.read_csv(tmp_path / "whole" / "unlabelled.csv")["status"] == "ok").sum() == 15
     metadata = ModelMetadata.read_onnx(whole.folder / "model.onnx")
-    assert (metadata.licence, "taught by" in metadata.source) == ("", True)
-    parted, watcher = tmp_path / "parted", Watcher()
-    interrupt(config, data, 0, parted, lambda lines, done: lines[-1].startswith("epoch 1/") and done == 2)
-    resumed = train(config, data, 0, parted, resume=True, reporter=watcher).folds[0]
-    assert "fold 0: goes on after epoch 1" in watcher.lines
+    assert (metadata.licence, metadata.source) == ("", "trained here, taught by birdnet")
+    soft = SoftLabels.read(whole.folder / "soft_labels.parquet", metadata.labels)
+    heard = [metadata.labels[k] for k in soft.targets.argmax(axis=1)]
+    assert np.mean([x.path.parent.name == label for x, label in zip(soft.windows, heard, strict=True)]) > 0.8
+    # An epoch is 18 recordings with labels and 12 windows that have the teacher's, with which the images go.
+    batches = open_run(tmp_path / "whole", config, data, None).training_data(0, soft)
+    images, targets = (
+        np.concatenate(x) for x in zip(*(batches[k] for k in range(len(batches))), strict=True)
+    )
+    known = {x.tobytes(): k for k, x in enumerate(soft.targets)}
+    found = [
+        (k, image)
+        for image, x in zip(images, targets, strict=True)
+        if (k := known.get(x.tobytes())) is not None
+    ]
+    assert (len(targets), len(found)) == (28, pytest.approx(11, abs=1))
+    source = WindowSource(soft.windows, config.audio, config.mel)
+    np.testing.assert_array_equal([x for _, x in found], source.images(np.array([k for k, _ in found])))
+    # A run that goes on has the labels that it had, and ends as the whole one.
+    parted = tmp_path / "parted"
+    interrupt(config, data, 0, parted, lambda lines, done: lines[-1].startswith("epoch 1/"))
+    kept = (parted / "fold0" / "soft_labels.parquet").stat().st_mtime_ns
+    resumed = train(config, data, 0, parted, resume=True).folds[0]
+    assert (parted / "fold0" / "soft_labels.parquet").stat().st_mtime_ns == kept
     scores = [pd.read_parquet(x.folder / "oof.parquet") for x in (whole, resumed)]
     pd.testing.assert_frame_equal(*scores, rtol=0, atol=1e-4)
-    untaught = train(plain, data, 0, tmp_path / "plain").folds[0].model
-    assert (
-        max(abs(as_array(a) - as_array(b)).max() for a, b in zip(kept.weights, untaught.weights, strict=True))
-        > 1e-3
+
+
+def test_a_teacher_knows_the_labels_that_its_fold_trains_on_and_no_others(birdnet_model, data, tmp_path):
+    def labelled(folder):
+        run = prepare_run(taught(folder), folder, 0, tmp_path / f"run of {folder.name}", False, Watcher())
+        (run.out / "fold0").mkdir()
+        return soft_labels(run, 0, Watcher()).targets
+
+    expected, table = labelled(data), pd.read_csv(data / "train.csv", dtype=str)
+    for fold, is_same in (("0", True), ("1", False)):
+        folder, chosen = tmp_path / f"other{fold}", table["fold"] == fold
+        shutil.copytree(data, folder)
+        swapped = table["primary_label"].map(dict(zip(small.LABELS, small.LABELS[::-1], strict=True)))
+        table.assign(
+            primary_label=table["primary_label"].where(~chosen, swapped),
+            secondary_labels=table["secondary_labels"].where(~chosen, "['']"),
+        ).to_csv(folder / "train.csv", index=False)
+        assert np.array_equal(labelled(folder), expected) == is_same
+
+
+def test_recordings_of_the_data_set_are_refused_however_they_are_called(data):
+    more, audio = data.parent / "more", data / "train_audio"
+    (audio / "bat" / "3.wav").rename(audio / "bat" / "XC12345 - Bat.wav")
+    table = (data / "train.csv").read_text()
+    (data / "train.csv").write_text(table.replace("bat/3.wav", "bat/XC12345 - Bat.wav"))
+    catalog, watcher = read_catalog(data, Config().data), Watcher()
+    # Recorders use the same names everywhere.
+    assert len(find_unlabelled(str(more), catalog, watcher)) == 16
+    (data.parent / "list.csv").write_text(f"path\n{more}/bat/1.wav\n{audio}/bat/1.wav\n")
+    with pytest.raises(DataError, match=r"Received: 1 of them, first \S+/bat/1.wav, which is \S+/bat/1.wav"):
+        find_unlabelled(str(data.parent / "list.csv"), catalog, watcher)
+    shutil.copy(audio / "wren" / "2.wav", more / "a.wav")
+    (more / "b.wav").symlink_to(audio / "bat" / "2.wav")
+    shutil.copy(more / "bat" / "1.wav", more / "xc12345.wav")
+    for name, why in {
+        "a": "holds the same as .*wren/2",
+        "b": "is .*bat/2",
+        "xc12345": "has the number of .*XC1",
+    }.items():
+        with pytest.raises(
+            DataError, match=rf"no recording of the data set.* first \S+/more/{name}.wav, which {why}"
+        ):
+            find_unlabelled(str(more), catalog, watcher)
+        (more / f"{name}.wav").unlink()
+
+
+def test_windows_of_a_teacher_are_those_of_longer_or_shorter_clips():
+    scores = np.eye(5)
+    np.testing.assert_allclose(by_clip(scores[:2], 3.0, 5.0), [[0.6, 0.4, 0, 0, 0]])
+    assert by_clip(scores[:1], 3.0, 5.0).tolist() == [[1, 0, 0, 0, 0]]
+    np.testing.assert_allclose(
+        by_clip(scores, 3, 5), np.array([[3, 2, 0, 0, 0], [0, 1, 3, 1, 0], [0, 0, 0, 2, 3]]) / 5
     )
+    assert by_clip(scores[:2], 3.0, 1.5).argmax(axis=1).tolist() == [0, 0]
 
 
-def test_it_hears_each_recording_once(birdnet_model, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(small, "PER_LABEL_AND_FOLD", 12)
-    data, config = small.make_data(tmp_path / "birds"), make_config(teacher="birdnet")
-    run = prepare_run(config, data, 1, tmp_path / "run", False, Watcher())
-    heard = run.teacher.embeddings
-    lengths = np.linalg.norm(heard, axis=1)
-    np.testing.assert_allclose(lengths, run.source.usable, atol=1e-5)
-    label = run.targets.argmax(axis=1)[:, None] == run.targets.argmax(axis=1)
-    alike = (heard - run.teacher_mean(1)) @ (heard - run.teacher_mean(1)).T
-    assert alike[label].mean() > alike[~label].mean() + 0.01
-    # In another process nothing is heard again, and batches are the same.
-    other = open_run(run.out, config, data, None, run.teacher)
-    for a, b in zip(run.training_data(1)[0], other.training_data(1)[0], strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert b.shape == (small.BATCH_SIZE, 3 + heard.shape[1])
+def test_what_cannot_be_learnt_from_is_told(data, tmp_path):
+    for wrong in ({"data": {"unlabelled": "more"}}, {"teacher": "birdnet"}):
+        with pytest.raises(
+            ConfigError, match=r"data\.unlabelled, .* and training\.teacher, .* must be set together"
+        ):
+            make_config(**wrong)
+    with pytest.raises(ConfigError, match=r"training\.teacher must be empty"):
+        Config.load("birdnet", ["training.teacher=birdnet", "data.unlabelled=x"])
+    stranger = make_config({"unlabelled": str(data.parent / "more")}, teacher="owl")
     with pytest.raises(ConfigError, match=r"training\.teacher must name a model .* Received: owl, which"):
-        prepare_run(make_config(teacher="owl"), data, 0, tmp_path / "new", False, Watcher())
+        prepare_run(stranger, data, 0, tmp_path / "new", False, Watcher())
     assert not (tmp_path / "new").exists()
+    tone, path = data / "train_audio" / "bat" / "0.wav", tmp_path / "soft.parquet"
+    soft = SoftLabels((Window(tone, 1.0, 2.0),), LabelSet(["a", "b"]), np.zeros((1, 2), np.float32))
+    with pytest.raises(DataError, match=r"0\.wav: a window must lie in its recording\. Received: 1 to 2 s"):
+        WindowSource(soft.windows, AudioConfig(), None).images(np.array([0]))
+    soft.write(path)
+    assert SoftLabels.read(path, soft.labels).windows == soft.windows
+    with pytest.raises(
+        DataError, match=r"soft\.parquet: must have the data set's labels\. Received: without target/c"
+    ):
+        SoftLabels.read(path, LabelSet(["a", "c"]))

@@ -15,7 +15,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 Augment = Callable[[np.ndarray, np.ndarray, Sequence[int]], Batch]
 
 # Streams of random numbers drawn from one (seed, epoch, index).
-_ORDER, _CROP, _NEGATIVES = 0, 1, 2
+_ORDER, _CROP, _NEGATIVES, _UNLABELLED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,27 +36,37 @@ class Epochs:
     """Int, catalog rows of which each epoch takes some more, drawn anew."""
     negative_fraction: float = 0.0
     """Of an epoch's clips that are such rows."""
+    unlabelled_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.intp))
+    """Int, rows that a model labelled, of which each epoch takes some more, drawn anew."""
+    unlabelled_fraction: float = 0.0
+    """Of an epoch's clips that are such rows."""
 
     def __post_init__(self) -> None:
         if not len(self.rows):
             raise DataError("a data set needs at least one usable recording. Received: none")
         if self.num_negatives and not len(self.negative_rows):
             raise DataError("negatives must have at least one usable recording. Received: none")
+        if self.num_unlabelled and not len(self.unlabelled_rows):
+            raise DataError("recordings without labels must have at least one usable window. Received: none")
 
     @property
     def num_negatives(self) -> int:
         """Of an epoch."""
-        return round(len(self.rows) * self.negative_fraction / (1 - self.negative_fraction))
+        return self._number(self.negative_fraction)
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Of an epoch."""
+        return self._number(self.unlabelled_fraction)
+
+    def _number(self, fraction: float) -> int:
+        return round(len(self.rows) * fraction / (1 - self.negative_fraction - self.unlabelled_fraction))
 
     def order(self, epoch: int) -> np.ndarray:
         """Int, the catalog rows of an epoch in its order."""
-        rows = np.asarray(self.rows, np.intp)
-        if self.num_negatives:
-            draws = self._rng(_NEGATIVES, epoch)
-            # Each as often as any other, give or take one.
-            rounds = -(-self.num_negatives // len(self.negative_rows))
-            drawn = np.concatenate([draws.permutation(self.negative_rows) for _ in range(rounds)])
-            rows = np.concatenate([rows, drawn[: self.num_negatives]])
+        negatives = _drawn(self.negative_rows, self.num_negatives, self._rng(_NEGATIVES, epoch))
+        unlabelled = _drawn(self.unlabelled_rows, self.num_unlabelled, self._rng(_UNLABELLED, epoch))
+        rows = np.concatenate([np.asarray(self.rows, np.intp), negatives, unlabelled])
         return self._rng(_ORDER, epoch).permutation(rows) if self.shuffle else rows
 
     def positions(self, epoch: int, index: int, n: int) -> np.ndarray | None:
@@ -65,6 +75,13 @@ class Epochs:
 
     def _rng(self, stream: int, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence((self.seed % 2**64, *key), spawn_key=(stream,)))
+
+
+def _drawn(rows: np.ndarray, count: int, draws: np.random.Generator) -> np.ndarray:
+    """So many rows, each as often as any other, give or take one."""
+    rounds = -(-count // max(1, len(rows)))
+    drawn = [np.zeros(0, np.intp), *(draws.permutation(rows) for _ in range(rounds))]
+    return np.concatenate(drawn)[:count].astype(np.intp)
 
 
 class MelDataset(keras.utils.PyDataset):
@@ -102,7 +119,8 @@ class MelDataset(keras.utils.PyDataset):
         if len(targets) != len(source):
             rule = f"targets must have a row for each of the source's {len(source)} recordings"
             raise DataError(f"{rule}. Received: {len(targets)}")
-        require_usable(source, np.concatenate([epochs.rows, epochs.negative_rows]).astype(np.intp))
+        used = epochs.rows, epochs.negative_rows, epochs.unlabelled_rows
+        require_usable(source, np.concatenate(used).astype(np.intp))
         self.source, self.targets, self.epochs = source, np.asarray(targets, np.float32), epochs
         self.batch_size, self.augment = batch_size, augment
         self._pool = ThreadPoolExecutor(workers, "batch") if workers else None

@@ -11,13 +11,11 @@ from typing import Literal, TextIO, get_args
 import numpy as np
 
 from keras_birds.atomic import atomic_path
-from keras_birds.audio.clips import center
-from keras_birds.audio.decode import read_part
-from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.csv_table import read_records
 from keras_birds.data.tables import number
-from keras_birds.errors import AudioError, DataError
+from keras_birds.data.windows import Window, WindowSource
+from keras_birds.errors import DataError
 from keras_birds.labels import LabelSet
 from keras_birds.text import csv_writer
 
@@ -134,18 +132,10 @@ def find_reviews(folder: Path) -> Iterator[tuple[Path, Review]]:
             rule = "the recording must lie beside its reviews"
             raise DataError(f"{path}: {rule}. Received: no {recording.name}")
         row, last = max(found, key=lambda x: x[1].end_s)
-        if not len(_samples(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s, _CHECK_HZ)):
+        if not len(Window(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s).read(_CHECK_HZ)):
             rule = f"{path}: row {row}: reviews must lie in the recording"
             raise DataError(f"{rule}. Received: {last.start_s:g} to {last.end_s:g} s, after its end")
         yield from ((recording, review) for _, review in found)
-
-
-def _samples(recording: Path, start_s: float, end_s: float, sample_rate_hz: int) -> np.ndarray:
-    try:
-        return read_part(recording, start_s, end_s, sample_rate_hz)
-    except AudioError as error:
-        rule = f"{recording}: a reviewed recording must be readable"
-        raise DataError(f"{rule}. Received: {error.reason}") from None
 
 
 def write_reviews(stream: TextIO, reviews: Iterable[Review]) -> None:
@@ -177,12 +167,11 @@ def _review(path: Path, line: int, row: dict[str, str]) -> Review:
     return Review(**{x: row[x] for x in COLUMNS} | numbers)  # type: ignore[arg-type]
 
 
-class ReviewedSource:
-    """Images of reviewed windows, a `MelSource`; without `mel` their sound. Long events show their middle clip.
+class ReviewedSource(WindowSource):
+    """Images of reviewed windows, a `MelSource`.
 
     Attributes:
         targets: float32 `[window, label]`: 1 and 0 where the review says so, -1 for labels of which it says nothing.
-        recordings: of each window.
     """
 
     def __init__(
@@ -192,8 +181,7 @@ class ReviewedSource:
         mel: MelConfig | None,
         labels: LabelSet,
     ):
-        self.audio, self.transform = audio, None if mel is None else MelTransform(audio, mel)
-        self.recordings = [path for path, _ in windows]
+        super().__init__([Window(path, x.start_s, x.end_s) for path, x in windows], audio, mel)
         self.targets = np.full((len(windows), len(labels)), -1, np.float32)
         rule = "reviews must name labels of the data set"
         for row, (path, review) in enumerate(windows):
@@ -201,22 +189,6 @@ class ReviewedSource:
                 if label not in labels:
                     raise DataError(f"{path}: {rule}. Received: {label} at {review.start_s:g} s")
                 self.targets[row, labels.index(label)] = target
-        self._reviews = [review for _, review in windows]
-        self.usable, self.reasons = np.ones(len(windows), bool), [""] * len(windows)
-
-    def __len__(self) -> int:
-        return len(self.recordings)
-
-    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
-        """Images of some windows, as `MelSource.images`; there are no other crops than the centre."""
-        n, how = self.audio.clip_samples, self.audio.fill
-        clips = [center(self.samples(int(row)), n, how) for row in rows]
-        return np.stack(clips) if self.transform is None else self.transform.images(clips)
-
-    def samples(self, row: int) -> np.ndarray:
-        """A window's sound, float32 `[n]`; raises `DataError` if it doesn't decode."""
-        review = self._reviews[row]
-        return _samples(self.recordings[row], review.start_s, review.end_s, self.audio.sample_rate_hz)
 
 
 def read_reviewed(folder: str, audio: AudioConfig, mel: MelConfig | None, labels: LabelSet) -> ReviewedSource:

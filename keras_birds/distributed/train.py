@@ -21,7 +21,6 @@ from keras_birds.run_layout import Fold
 
 if TYPE_CHECKING:
     from keras_birds.training.run import Pretrained
-    from keras_birds.training.teacher import Teacher
     from keras_birds.training.train import FoldResult, RunResult
 
 MAX_RETRIES = 10
@@ -60,7 +59,7 @@ def train_on_cluster(
         cpus, gpus = fold_resources(nodes())
         each = f"{cpus} processor{'s' * (cpus != 1)}" + (" and a GPU" if gpus else "")
         reporter.log(f"each fold takes {each} of a node")
-        begin = run.pretrained, run.teacher
+        begin = run.pretrained, run.unlabelled
         work = (Path.cwd(), config, data, run.out, begin, os.environ["KERAS_BACKEND"])
         results = _run_tasks(run.folds, (cpus, gpus), work, reporter)
     return RunResult(run.out, tuple(results), run.left_out)
@@ -125,7 +124,7 @@ def _train_fold(
     config: Config,
     data: str | Path,
     out: Path,
-    begin: "tuple[Pretrained | None, Teacher | None]",
+    begin: "tuple[Pretrained | None, tuple[str, ...]]",
     backend: str,
 ) -> "FoldResult":
     """Runs in a process of the cluster; `lines` is the queue of what it says, names of files count from `folder`."""

@@ -35,27 +35,6 @@ def attention_logits(features: Any, num_labels: int, dropout: float) -> Any:
     return AttentionMean(dtype="float32", name="logits")([frames, attention])
 
 
-def with_projection(model: keras.Model, size: int) -> keras.Model:
-    """A model of the same layers that gives, beside its logits, a projection of what the head sees.
-
-    For training with a teacher (`TaughtBinaryCrossentropy`): train this one, keep the other.
-
-    Args:
-        model: with the head of `pooled_logits` or `attention_logits`.
-        size: of the projection.
-
-    Returns:
-        A model from the same input to float32 `[batch, label + size]`.
-    """
-    if "pool" in {x.name for x in model.layers}:
-        features = model.get_layer("pool").output
-    else:
-        features = layers.GlobalAveragePooling1D(name="mean_of_frames")(model.get_layer("frames").output)
-    projection = layers.Dense(size, dtype="float32", name="projection")(features)
-    both = layers.Concatenate(dtype="float32", name="logits_and_projection")([model.output, projection])
-    return keras.Model(model.input, both, name=model.name)
-
-
 def _dense(x: Any, num_labels: int, name: str) -> Any:
     limit = x.shape[-1] ** -0.5
     initializer = keras.initializers.RandomUniform(-limit, limit)

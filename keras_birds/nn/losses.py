@@ -1,4 +1,4 @@
-"""Binary cross-entropy that leaves out masked targets, alone or with a teacher's term."""
+"""Binary cross-entropy that leaves out masked targets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,6 @@ import keras
 from keras import ops
 
 _LEAST = 1e-7
-# Of an embedding less the mean: blends of two means are off by rounding.
-_LEAST_LENGTH = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="keras_birds")
@@ -78,51 +76,4 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """Arguments to make an equal one with."""
         names = ("from_logits", "label_smoothing", "focal_gamma", "positive_weights", "dtype")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-@keras.saving.register_keras_serializable(package="keras_birds")
-class TaughtBinaryCrossentropy(MaskedBinaryCrossentropy):
-    """Masked binary cross-entropy of the labels, and how far what is predicted beside them is from a teacher's.
-
-    Called on targets and predictions `[batch, label + size]`, the labels first, then an embedding. The teacher's
-    term is 1 minus the cosine between both embeddings, the target's less the teacher's mean: what all clips have in
-    common would hide what tells them apart. A target that is the mean itself says that the teacher didn't hear the
-    clip: it has no term. As the mean is taken off here, a blend of two targets is the target of the blend.
-
-    Args:
-        teacher_mean: `[size]`, of the teacher's embeddings.
-        teacher_weight: of the term beside the cross-entropy, above 0.
-        kwargs: as for `MaskedBinaryCrossentropy`. Both terms are means: over all unmasked targets of a batch,
-            and over all its clips that the teacher heard.
-
-    Raises:
-        ValueError: if an argument is out of range.
-    """
-
-    def __init__(self, teacher_mean: Sequence[float], teacher_weight: float = 1.0, **kwargs: Any):
-        super().__init__(**{"name": "taught_binary_crossentropy", **kwargs})
-        if not len(teacher_mean):
-            raise ValueError(f"`teacher_mean` must have values. Received: teacher_mean={teacher_mean}")
-        if teacher_weight <= 0:
-            raise ValueError(f"`teacher_weight` must be above 0. Received: teacher_weight={teacher_weight}")
-        self.teacher_mean, self.teacher_weight = [float(x) for x in teacher_mean], teacher_weight
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Losses `[batch]`."""
-        size = len(self.teacher_mean)
-        losses = super().call(y_true[:, :-size], y_pred[:, :-size])
-        wanted = y_true[:, -size:] - ops.convert_to_tensor(self.teacher_mean, y_pred.dtype)
-        given = y_pred[:, -size:]
-        lengths = ops.sqrt(ops.sum(ops.square(wanted), axis=-1))
-        heard = ops.cast(lengths > _LEAST_LENGTH, y_pred.dtype)
-        products = ops.sum(wanted * given, axis=-1) / ops.maximum(lengths, _LEAST_LENGTH)
-        cosines = products * ops.rsqrt(ops.sum(ops.square(given), axis=-1) + _LEAST)
-        batch_size = ops.cast(ops.shape(y_pred)[0], y_pred.dtype)
-        share = batch_size / ops.maximum(ops.sum(heard), 1)
-        return losses + self.teacher_weight * (1 - cosines) * heard * share
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments to make an equal one with."""
-        names = ("teacher_mean", "teacher_weight")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -39,12 +39,9 @@ class MaskedMacroAUC(keras.metrics.Metric):
         self.counts = self.add_weight((2, num_labels, num_thresholds), initializer="zeros", name="counts")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Counts a batch's targets and scores `[batch, label]`, by weights `[batch]` or `[batch, label]`.
-
-        What stands beside the labels, as a teacher's embedding, is passed over.
-        """
-        targets = ops.cast(y_true, "float32")[:, : self.num_labels]
-        scores = ops.cast(y_pred, "float32")[:, : self.num_labels]
+        """Counts a batch's targets and scores `[batch, label]`, by weights `[batch]` or `[batch, label]`."""
+        targets = ops.cast(y_true, "float32")
+        scores = ops.cast(y_pred, "float32")
         weights = ops.cast(targets >= 0, self.dtype)
         if sample_weight is not None:
             sample_weight = ops.cast(sample_weight, self.dtype)

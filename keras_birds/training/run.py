@@ -10,24 +10,26 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.audio.files import recordings_in
-from keras_birds.config import Config, MelConfig, ModelConfig
+from keras_birds.config import Config, MelConfig, ModelConfig, TrainingConfig
 from keras_birds.data.catalog import Catalog, data_hash, read_catalog
 from keras_birds.data.check import check_recordings
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.folds import Split, make_split
 from keras_birds.data.mel_store import MelStore
 from keras_birds.data.reviews import ReviewedSource, read_reviewed
+from keras_birds.data.soft_labels import SoftLabels
 from keras_birds.data.source import CachedSource, JoinedSource, MelSource, OnTheFlySource
 from keras_birds.data.tables import load_table, write_table
+from keras_birds.data.unlabelled import find_unlabelled
+from keras_birds.data.windows import WindowSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
-from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, Fold
+from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, UNLABELLED, Fold
 from keras_birds.training.backbone import AddedBackbone, added_backbone
 from keras_birds.training.embeddings import EmbeddedSource, Embedder, EmbeddingSource
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import open_directory
-from keras_birds.training.teacher import Teacher, hear
 from keras_birds.training.warm_start import check_initial
 
 Pretrained = PretrainedWeights | AddedBackbone
@@ -39,8 +41,8 @@ class TrainingRun:
     """What the folds of a run, in the directory `out`, learn from and are measured on.
 
     `source` has the images of the catalog's recordings, `background` those of recordings without any of the labels,
-    `reviewed` those of windows that people marked; `pretrained` are weights to begin with; `teacher` is what another
-    model hears in the recordings. `folds` were asked for.
+    `reviewed` those of windows that people marked; `pretrained` are weights to begin with; `unlabelled` are recordings
+    for `training.teacher` to label. `folds` were asked for.
     """
 
     out: Path
@@ -51,7 +53,7 @@ class TrainingRun:
     background: MelSource | None
     reviewed: ReviewedSource | None
     pretrained: Pretrained | None
-    teacher: Teacher | None = None
+    unlabelled: tuple[str, ...] = ()
     folds: tuple[Fold, ...] = ()
 
     @property
@@ -80,7 +82,7 @@ class TrainingRun:
             return np.zeros(0, np.intp)
         paths = [Path(x).resolve() for x in self.catalog.recordings["path"]]
         held_out = set(paths) - {paths[row] for row in self.train_rows(fold)}
-        kept = [row for row, x in enumerate(self.reviewed.recordings) if x.resolve() not in held_out]
+        kept = [row for row, x in enumerate(self.reviewed.windows) if x.path.resolve() not in held_out]
         return np.array(kept, np.intp)
 
     def batch_size(self, fold: Fold) -> int:
@@ -88,40 +90,35 @@ class TrainingRun:
         size = self.config.training.batch_size
         return min(size, len(self.train_rows(fold))) if isinstance(self.source, EmbeddingSource) else size
 
-    def teacher_mean(self, fold: Fold) -> np.ndarray | None:
-        """Of the teacher's embeddings of what a fold trains on, float32 `[size]`; `None` without a teacher."""
-        return None if self.teacher is None else self.teacher.mean(self.train_rows(fold))
-
-    def _beside(self, targets: np.ndarray, fold: Fold) -> np.ndarray:
-        """Targets of labels with the teacher's beside, if there is one."""
-        if self.teacher is None:
-            return targets
-        return self.teacher.targets(targets, self.teacher.mean(self.train_rows(fold)))
-
-    def training_data(self, fold: Fold) -> MelDataset:
-        """Shuffled, augmented batches of a fold's recordings, reviewed windows and background."""
+    def training_data(self, fold: Fold, soft: SoftLabels | None = None) -> MelDataset:
+        """Shuffled, augmented batches of a fold's recordings, reviewed windows, soft labels and background."""
         config, settings = self.config, self.config.training
         sources, targets, rows = [self.source], [self.targets], [self.train_rows(fold)]
-        reviewed_rows, negative_rows = self.reviewed_rows(fold), np.zeros(0, np.intp)
+        reviewed_rows = self.reviewed_rows(fold)
+        drawn: dict[str, Any] = {}
         if self.reviewed is not None and len(reviewed_rows):
             rows.append(len(self.source) + reviewed_rows)
             sources.append(CachedSource(self._inputs_of(self.reviewed)))
             targets.append(self.reviewed.targets)
         if self.background is not None and config.data.background_fraction:
             negative_rows = sum(map(len, sources)) + np.flatnonzero(self.background.usable)
+            drawn |= {"negative_rows": negative_rows, "negative_fraction": config.data.background_fraction}
             sources.append(self.background)
             targets.append(np.zeros((len(self.background), targets[0].shape[1]), np.float32))
+        if soft is not None:
+            soft_rows = sum(map(len, sources)) + np.arange(len(soft.windows))
+            drawn |= {"unlabelled_rows": soft_rows, "unlabelled_fraction": config.data.unlabelled_fraction}
+            sources.append(CachedSource(WindowSource(soft.windows, config.audio, _mel(config))))
+            targets.append(soft.targets)
         epochs = Epochs(
             np.concatenate(rows),
             seed=settings.seed,
             shuffle=True,
             random_crop=config.audio.crop == "random",
             drop_remainder=True,
-            negative_rows=negative_rows,
-            negative_fraction=config.data.background_fraction,
+            **drawn,
         )
-        source = JoinedSource(*sources) if len(sources) > 1 else self.source
-        arrays = self._beside(np.concatenate(targets), fold)
+        source, arrays = JoinedSource(*sources) if len(sources) > 1 else self.source, np.concatenate(targets)
         return MelDataset(source, arrays, epochs, self.batch_size(fold), self._augment(), settings.workers)
 
     def _inputs_of(self, source: MelSource) -> MelSource:
@@ -137,8 +134,9 @@ class TrainingRun:
         rows, settings = self.validation_rows(fold), self.config.training
         if not len(rows):
             return None
-        targets = self._beside(self.targets, fold)
-        return MelDataset(self.source, targets, Epochs(rows), settings.batch_size, workers=settings.workers)
+        return MelDataset(
+            self.source, self.targets, Epochs(rows), settings.batch_size, workers=settings.workers
+        )
 
     def _augment(self) -> Augment:
         background = self.background
@@ -164,8 +162,10 @@ def prepare_run(
     split = make_split(catalog, config.folds)
     folds = _wanted_folds(fold, split, config)
     backgrounds, reviewed = background_paths(config), _read_reviewed(catalog, config)
-    pretrained, name = _pretrained(config.model), config.training.teacher
-    model = added_backbone(name, "training.teacher") if name else None
+    unlabelled = tuple(find_unlabelled(config.data.unlabelled, catalog, reporter))
+    pretrained = _pretrained(config.model)
+    if config.training.teacher:
+        added_backbone(config.training.teacher, "training.teacher")  # before anything is written
     if config.model.initial:
         check_initial(config, catalog, split, folds)
     digest = data_hash(catalog)
@@ -176,12 +176,14 @@ def prepare_run(
         split.save(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config, reporter)
     background = background_source(directory, backgrounds, config, reporter)
-    teacher = None if model is None else hear(model, list(catalog.recordings["path"]), reporter)
     run = TrainingRun(
-        directory, config, catalog, split, source, background, reviewed, pretrained, teacher, tuple(folds)
+        directory, config, catalog, split, source, background, reviewed, pretrained, unlabelled, tuple(folds)
     )
-    if config.model.head_first:
-        frozen_run(run, reporter)  # so that folds that are trained side by side find the embeddings
+    # So that folds that are trained side by side find the embeddings.
+    if config.model.head_first or config.training.teacher:
+        frozen = frozen_run(run, reporter)
+        if unlabelled:
+            write_table(embed_unlabelled(frozen, reporter).manifest, directory / UNLABELLED)
     reporter.log(_describe(run))
     return run
 
@@ -201,7 +203,7 @@ def open_run(
     config: Config,
     data: str | Path,
     pretrained: Pretrained | None,
-    teacher: Teacher | None = None,
+    unlabelled: tuple[str, ...] = (),
 ) -> TrainingRun:
     """Opens a run that `prepare_run` made, also in another process; writes nothing, so that several may at once.
 
@@ -212,25 +214,50 @@ def open_run(
     source = _catalog_source(directory, catalog, config)
     background = background_source(directory, background_paths(config), config)
     reviewed = _read_reviewed(catalog, config)
-    return TrainingRun(directory, config, catalog, split, source, background, reviewed, pretrained, teacher)
+    return TrainingRun(
+        directory, config, catalog, split, source, background, reviewed, pretrained, unlabelled
+    )
 
 
 def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
-    """The same folds as the configuration `birdnet-head` trains them, on embeddings of the backbone."""
+    """The same folds as the configuration `birdnet-head` trains them, on embeddings of the backbone or the teacher."""
     recipe, wanted = Config.load("birdnet-head"), run.config
-    names = {
-        "model": ("pretrained", "hidden_units", "dropout"),
-        "training": ("seed", "workers", "class_weights"),
-    }
-    changes: dict[str, Any] = {x: getattr(wanted, x) for x in ("audio", "data", "folds")}
-    for section, keys in names.items():
-        update = {x: getattr(getattr(wanted, section), x) for x in keys}
-        changes[section] = getattr(recipe, section).model_copy(update=update)
-    config = recipe.model_copy(update=changes)
+    teacher = wanted.training.teacher
+    model = (
+        {"pretrained": teacher} if teacher else _taken(wanted.model, "pretrained", "hidden_units", "dropout")
+    )
+    training = _taken(wanted.training, "seed", "workers", "class_weights")
+    config = recipe.model_copy(
+        update={
+            "audio": recipe.audio if teacher else wanted.audio,
+            "data": wanted.data,
+            "folds": wanted.folds,
+            "model": recipe.model.model_copy(update=model),
+            "training": recipe.training.model_copy(update=training),
+        }
+    )
     backbone, paths = added_backbone(config.model.pretrained).path, background_paths(config)
     source = EmbeddingSource(backbone, config.audio, list(run.catalog.recordings["path"]), reporter)
     background = EmbeddingSource(backbone, config.audio, paths, reporter) if paths else None
-    return replace(run, config=config, source=source, background=background)
+    reviewed = _read_reviewed(run.catalog, config) if teacher else run.reviewed
+    return replace(run, config=config, source=source, background=background, reviewed=reviewed)
+
+
+def _taken(settings: ModelConfig | TrainingConfig, *names: str) -> dict[str, Any]:
+    return {x: getattr(settings, x) for x in names}
+
+
+def embed_unlabelled(frozen: TrainingRun, reporter: Reporter) -> EmbeddingSource:
+    """Recordings without labels as a `frozen_run` takes them; a `DataError` if none can be read."""
+    config = frozen.config
+    backbone = added_backbone(config.model.pretrained, "training.teacher")
+    found = EmbeddingSource(backbone.path, config.audio, frozen.unlabelled, reporter)
+    if not found.usable.any():
+        raise DataError(
+            f"data.unlabelled must hold recordings that can be read. Received: none in {config.data.unlabelled}; "
+            f"{frozen.unlabelled[0]} {found.reasons[0]}"
+        )
+    return found
 
 
 def background_paths(config: Config) -> list[str]:
@@ -334,5 +361,6 @@ def _describe(run: TrainingRun) -> str:
         f"{len(run.reviewed or ())} reviewed windows": run.reviewed is not None,
         f"{len(run.background or ())} of background": run.background is not None,
         f"{unusable} of them left out (see {BACKGROUND})": unusable,
+        f"{len(run.unlabelled)} without labels": len(run.unlabelled),
     }
     return f"{run.out}: {', '.join(part for part, is_told in parts.items() if is_told)}"

@@ -1,63 +1,60 @@
-"""A teacher: what a larger model hears in each recording, for a network of one's own to learn from as well.
+"""A teacher: a head on a larger model's embeddings, which labels recordings for a network of one's own to learn from.
 
-After Hinton et al. 2015, arXiv:1503.02531, and Romero et al. 2015, arXiv:1412.6550 (hints: features instead of answers,
-through a layer that is thrown away). The teacher runs once a recording, not at each step.
+After Hinton et al. 2015, arXiv:1503.02531 (soft labels), and Lee 2013, "Pseudo-Label". The teacher runs once a window,
+not at each step, and is no part of the network.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
+import keras
 import numpy as np
 
-from keras_birds.errors import DataError
+from keras_birds.data.soft_labels import SoftLabels
+from keras_birds.data.windows import Window
+from keras_birds.models.calibration import sigmoid
 from keras_birds.progress import Reporter
-from keras_birds.training.backbone import AddedBackbone
-from keras_birds.training.embeddings import EmbeddingSource
+from keras_birds.run_layout import SOFT_LABELS, Fold, fold_folder
+from keras_birds.training.network import train_head
+from keras_birds.training.run import TrainingRun, embed_unlabelled, frozen_run
 
 
-@dataclass(frozen=True, eq=False)
-class Teacher:
-    """What `training.teacher` hears.
+def soft_labels(run: TrainingRun, fold: Fold, reporter: Reporter) -> SoftLabels:
+    """What a teacher, trained on a fold's labelled recordings alone, hears in those without labels.
 
-    `embeddings` are float32 `[recording, size]`: the mean of a recording's windows, each cut to length 1 before, cut to
-    length 1 again; zeros of recordings that couldn't be read. `source` tells which model it was.
+    Kept in the fold's folder, so that a run that goes on has the same.
     """
-
-    embeddings: np.ndarray
-    source: str
-
-    def mean(self, rows: np.ndarray) -> np.ndarray:
-        """Of some recordings' embeddings, float32 `[size]`; a `DataError` if none of them has one."""
-        found = self.embeddings[rows]
-        found = found[found.any(axis=1)]
-        if not len(found):
-            raise DataError(
-                "training.teacher must hear recordings that are trained on. Received: none it can"
-            )
-        return found.mean(axis=0)
-
-    def targets(self, labels: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """Targets `[n, label]`, those of the recordings first, with the embeddings beside: `[n, label + size]`.
-
-        Rows without an embedding get the mean, of which `TaughtBinaryCrossentropy` knows that there is nothing to
-        learn; so mixup blends them like any other.
-        """
-        beside = np.tile(mean, (len(labels), 1))
-        heard = np.flatnonzero(self.embeddings.any(axis=1))
-        beside[heard] = self.embeddings[heard]
-        return np.concatenate([labels, beside], axis=1)
+    path, labels = fold_folder(run.out, fold) / SOFT_LABELS, run.catalog.labels
+    if path.is_file():
+        return SoftLabels.read(path, labels)
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(run.config.training.seed)
+    frozen = frozen_run(run, reporter)
+    head, source = train_head(frozen, fold, reporter), embed_unlabelled(frozen, reporter)
+    rows, clip_s = np.flatnonzero(source.usable), run.config.audio.clip_s
+    embeddings, counts = source.windows(rows)
+    scores = sigmoid(head.predict(embeddings, batch_size=256, verbose=0))
+    windows, targets = [], []
+    for row, heard in zip(rows, np.split(scores, np.cumsum(counts)[:-1]), strict=True):
+        found = by_clip(heard, frozen.config.audio.clip_s, clip_s)
+        windows += [
+            Window(Path(run.unlabelled[row]), k * clip_s, (k + 1) * clip_s) for k in range(len(found))
+        ]
+        targets.append(found)
+    soft = SoftLabels(tuple(windows), labels, np.concatenate(targets))
+    soft.write(path)
+    teacher = run.config.training.teacher
+    reporter.log(f"fold {fold}: {teacher} labelled {len(windows)} windows of {len(rows)} recordings")
+    return soft
 
 
-def hear(model: AddedBackbone, paths: Sequence[str], reporter: Reporter) -> Teacher:
-    """Lets a model hear recordings, cut as it wants them; what it heard is kept for other runs."""
-    source = EmbeddingSource(model.path, model.metadata.audio, paths, reporter)
-    rows = np.flatnonzero(source.usable)
-    windows, counts = source.windows(rows)
-    means = np.add.reduceat(_unit(windows), np.cumsum(counts) - counts, axis=0)
-    embeddings = np.zeros((len(paths), windows.shape[1]), np.float32)
-    embeddings[rows] = _unit(means)
-    return Teacher(embeddings, f"trained here, taught by {model.metadata.model_id}")
+def by_clip(scores: np.ndarray, window_s: float, clip_s: float) -> np.ndarray:
+    """Scores of a recording's windows, one after the other, as those of longer or shorter clips, `[clip, label]`.
 
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    A clip's are the mean of the windows' that it overlaps, by how long; all clips begin before the last window does,
+    where there is sound for certain, or are the first.
+    """
+    begins = np.arange(len(scores)) * window_s
+    starts = np.arange(max(1.0, np.ceil(begins[-1] / clip_s)))[:, None] * clip_s
+    overlap = np.minimum(starts + clip_s, begins + window_s) - np.maximum(starts, begins)
+    weights = np.maximum(overlap, 0)
+    return np.asarray(weights @ scores / weights.sum(axis=1, keepdims=True), np.float32)

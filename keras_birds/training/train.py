@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
 from keras_birds.atomic import atomic_path
-from keras_birds.config import Config, TrainingConfig
+from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
 from keras_birds.errors import ConfigError, DataError, TrainingError
 from keras_birds.models.keras_engine import load_keras_model
@@ -20,12 +19,10 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
 from keras_birds.nn.build import build_model, dtype_policy
 from keras_birds.nn.efficientnet import BACKBONE
-from keras_birds.nn.heads import with_projection
-from keras_birds.nn.losses import MaskedBinaryCrossentropy, TaughtBinaryCrossentropy
-from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
+from keras_birds.nn.metrics import macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
-from keras_birds.training.backbone import AddedBackbone, copy_weights, set_scale
+from keras_birds.training.backbone import AddedBackbone
 from keras_birds.training.callbacks import (
     BEST,
     CHECKPOINT,
@@ -39,10 +36,12 @@ from keras_birds.training.callbacks import (
 )
 from keras_birds.training.embeddings import EmbeddingSource, ValidateRecordings, mean_probabilities
 from keras_birds.training.memory import keep_freed_memory
+from keras_birds.training.network import class_weights, compile_model, first_model
 from keras_birds.training.oof import OutOfFold, score_whole
-from keras_birds.training.run import TrainingRun, frozen_run, prepare_run
-from keras_birds.training.run_directory import gpu_name, remove_leftovers
-from keras_birds.training.warm_start import initial_metadata, initial_model
+from keras_birds.training.run import TrainingRun, prepare_run
+from keras_birds.training.run_directory import remove_leftovers
+from keras_birds.training.teacher import soft_labels
+from keras_birds.training.warm_start import initial_metadata
 
 Callbacks = Sequence[keras.callbacks.Callback]
 
@@ -149,7 +148,7 @@ def _require_batches(run: TrainingRun, fold: Fold) -> None:
     if fold != FULL and not len(run.validation_rows(fold)):
         raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
     size, count = run.batch_size(fold), len(run.train_rows(fold))
-    if count < size:
+    if count < size and not run.unlabelled:
         raise ConfigError(
             f"training.batch_size must not exceed the {count} recordings that fold {fold} trains on. Received: {size}"
         )
@@ -160,13 +159,11 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     counts = len(run.train_rows(fold)), len(run.validation_rows(fold)) or "none"
     reporter.log(f"fold {fold}: {counts[0]} to train on, {counts[1]} to validate")
     keep_freed_memory()
+    soft = soft_labels(run, fold, reporter) if settings.teacher else None
     keras.utils.clear_session()
     keras.utils.set_random_seed(settings.seed)
-    network, training = _first_model(run, fold, reporter), run.training_data(fold)
-    mean = run.teacher_mean(fold)
-    # What is kept is the network: the projection is for the teacher's term alone.
-    model = network if mean is None else with_projection(network, len(mean))
-    compile_model(model, config, len(training), class_weights(run, fold), mean)
+    model, training = first_model(run, fold, reporter), run.training_data(fold, soft)
+    compile_model(model, config, len(training), class_weights(run, fold))
     history = load_checkpoint(folder, model)
     if history:
         reporter.log(f"fold {fold}: goes on after epoch {len(history)}")
@@ -176,103 +173,12 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
     with dtype_policy("float32"):
-        widths = network.get_layer(BACKBONE).block_widths if config.model.input_kind == "mel" else None
+        widths = model.get_layer(BACKBONE).block_widths if config.model.input_kind == "mel" else None
         kept = build_model(config, len(run.catalog.labels), widths)
     if settings.keep == "best":
         load_variables(folder / BEST, model.weights)
-    kept.set_weights(network.get_weights())
+    kept.set_weights(model.get_weights())
     _finish(kept, run, fold, checkpoint.history, reporter)
-
-
-def _first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
-    config, labels = run.config, list(run.catalog.labels)
-    precision = config.training.precision
-    is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
-    with dtype_policy("mixed_bfloat16" if is_reduced else "float32"):
-        if config.model.initial:
-            return initial_model(config, fold, labels)
-        model = build_model(config, len(labels))
-    if isinstance(run.source, EmbeddingSource):
-        set_scale(model, run.source.windows(run.train_rows(fold))[0])
-    elif run.pretrained is not None:
-        run.pretrained.apply(model)
-    if config.model.head_first:
-        reporter.log(f"fold {fold}: first the head")
-        copy_weights(train_head(frozen_run(run, reporter), fold, reporter), model)
-    return model
-
-
-def train_head(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
-    """Trains a head of a run on embeddings and writes nothing.
-
-    Before the whole network learns, so that a new head's first steps don't spoil the backbone (Kumar et al. 2022,
-    arXiv:2202.10054: linear probing, then fine-tuning).
-    """
-    settings, training = run.config.training, run.training_data(fold)
-    head = _first_model(run, fold, reporter)
-    compile_model(head, run.config, len(training), class_weights(run, fold))
-    callbacks = [SeedEachEpoch(settings.seed), keras.callbacks.TerminateOnNaN(raise_error=True)]
-    head.fit(training, epochs=settings.epochs, shuffle=False, verbose=0, callbacks=callbacks)
-    return head
-
-
-def class_weights(run: TrainingRun, fold: Fold) -> list[float] | None:
-    """How much each label's positives count: `(most / its own) ** training.class_weights` by recordings in training."""
-    power = run.config.training.class_weights
-    if not power:
-        return None
-    counts = np.maximum((run.targets[run.train_rows(fold)] >= 0.5).sum(axis=0), 1)
-    return [float(x) for x in (counts.max() / counts) ** power]
-
-
-def compile_model(
-    model: keras.Model,
-    config: Config,
-    steps_per_epoch: int,
-    positive_weights: list[float] | None = None,
-    teacher_mean: np.ndarray | None = None,
-) -> None:
-    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC.
-
-    With the mean of a teacher's embeddings the model is one of `with_projection`.
-    """
-    settings = config.training
-    num_labels = model.output_shape[-1] - (0 if teacher_mean is None else len(teacher_mean))
-    warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup_steps else settings.learning_rate,
-        settings.epochs * steps_per_epoch - warmup_steps,
-        alpha=settings.final_learning_rate / settings.learning_rate,
-        warmup_target=settings.learning_rate if warmup_steps else None,
-        warmup_steps=warmup_steps,
-    )
-    decay, momentum = settings.weight_decay, settings.ema_momentum
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=decay, use_ema=momentum > 0, ema_momentum=momentum
-    )
-    model.compile(
-        optimizer=optimizer,
-        loss=_loss(settings, positive_weights, teacher_mean),
-        metrics=[MaskedMacroAUC(num_labels, from_logits=True, name="macro_auc")],
-        # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
-        jit_compile=False if keras.config.backend() == "torch" else "auto",
-    )
-    # TensorFlow traces a step anew if the first one makes variables.
-    model.optimizer.build(model.trainable_variables)
-
-
-def _loss(
-    settings: TrainingConfig, positive_weights: list[float] | None, teacher_mean: np.ndarray | None
-) -> MaskedBinaryCrossentropy:
-    of_labels: dict[str, Any] = {
-        "from_logits": True,
-        "label_smoothing": settings.label_smoothing,
-        "focal_gamma": settings.focal_gamma,
-        "positive_weights": positive_weights,
-    }
-    if teacher_mean is None:
-        return MaskedBinaryCrossentropy(**of_labels)
-    return TaughtBinaryCrossentropy(teacher_mean.tolist(), settings.teacher_weight, **of_labels)
 
 
 def _fit(
@@ -338,7 +244,7 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, 
         audio=config.audio,
         mel=config.mel,
         licence=origin.licence if origin else "",
-        source=run.teacher.source if run.teacher else origin.source if origin else "",
+        source=_source(config, origin),
         metrics=metrics,
     )
     metadata.write_json(folder / METADATA)  # with it `model.keras` can score
@@ -359,3 +265,9 @@ def _write_out_of_fold(model: keras.Model, run: TrainingRun, fold: Fold, reporte
     targets, paths = run.targets[rows], tuple(run.catalog.relative_paths[x] for x in rows)
     OutOfFold(paths, run.catalog.labels, scores, targets).write(folder / OOF)
     return macro_auc(targets, scores)
+
+
+def _source(config: Config, origin: ModelMetadata | None) -> str:
+    if config.training.teacher:
+        return f"trained here, taught by {config.training.teacher}"
+    return origin.source if origin else ""

@@ -1,0 +1,72 @@
+"""Recordings that nobody labelled, and that none of them is one of the data set's."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_birds.audio.files import find_inputs
+from keras_birds.audio.remote import is_url
+from keras_birds.data.catalog import Catalog
+from keras_birds.errors import DataError
+from keras_birds.progress import Reporter
+
+# Of Xeno-canto, iNaturalist, the Macaulay Library and the Colección de Sonidos Ambientales. Other names, as those of
+# recorders, are the same in many places.
+_ARCHIVES = re.compile(r"(?<![a-z])((?:xc|inat|ml|csa)\d{4,})", re.IGNORECASE)
+
+
+def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str]:
+    """The recordings of `data.unlabelled`, a folder or what `find_inputs` takes; none where it is empty.
+
+    Raises:
+        DataError: if there are none, or one is the data set's: by its place, content, or number in an archive. Each
+            recording of the data set is hidden or validates a fold, which would then be measured on what it learnt.
+    """
+    if not name:
+        return []
+    found = list(find_inputs([name], None, reporter.problem))
+    if remote := next(filter(is_url, found), None):
+        raise DataError(f"data.unlabelled must hold files on this machine. Received: {remote}")
+    known = [Path(x) for x in catalog.recordings["path"]]
+    if shared := _shared(map(Path, found), known):
+        first, same, why = shared[0]
+        raise DataError(
+            f"data.unlabelled must hold no recording of the data set: a fold would be measured on what it learnt. "
+            f"Received: {len(shared)} of them, first {first}, which {why} {same}; take them out"
+        )
+    return found
+
+
+def _shared(found: Iterable[Path], known: list[Path]) -> list[tuple[Path, Path, str]]:
+    places = {x.resolve(): x for x in known}
+    numbers = {number: x for x in known if (number := _number(x))}
+    sizes: dict[int, list[Path]] = {}
+    for path in places:
+        if path.is_file():
+            sizes.setdefault(path.stat().st_size, []).append(path)
+    digests: dict[int, dict[str, Path]] = {}  # by size, of those that a found one is as large as
+    shared = []
+    for path in found:
+        size = path.stat().st_size if path.is_file() else -1
+        if same := places.get(path.resolve()):
+            shared.append((path, same, "is"))
+        elif same := numbers.get(_number(path)):
+            shared.append((path, same, "has the number of"))
+        elif size in sizes:
+            if size not in digests:
+                digests[size] = {_digest(x): x for x in sizes[size]}
+            if same := digests[size].get(_digest(path)):
+                shared.append((path, same, "holds the same as"))
+    return shared
+
+
+def _number(path: Path) -> str:
+    """Of a recording in an archive, as `xc123456`; empty where its name has none."""
+    found = _ARCHIVES.search(path.stem)
+    return found[1].lower() if found else ""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,95 @@
+"""A fold's network before its first step: its weights, its loss and its optimizer."""
+
+import keras
+import numpy as np
+
+from keras_birds.config import Config
+from keras_birds.nn.build import build_model, dtype_policy
+from keras_birds.nn.losses import MaskedBinaryCrossentropy
+from keras_birds.nn.metrics import MaskedMacroAUC
+from keras_birds.progress import Reporter
+from keras_birds.run_layout import Fold
+from keras_birds.training.backbone import copy_weights, set_scale
+from keras_birds.training.callbacks import SeedEachEpoch
+from keras_birds.training.embeddings import EmbeddingSource
+from keras_birds.training.run import TrainingRun, frozen_run
+from keras_birds.training.run_directory import gpu_name
+from keras_birds.training.warm_start import initial_model
+
+
+def first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
+    """A fold's network before its first step, uncompiled, with the weights that the settings say it begins with."""
+    config, labels = run.config, list(run.catalog.labels)
+    precision = config.training.precision
+    is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
+    with dtype_policy("mixed_bfloat16" if is_reduced else "float32"):
+        if config.model.initial:
+            return initial_model(config, fold, labels)
+        model = build_model(config, len(labels))
+    if isinstance(run.source, EmbeddingSource):
+        set_scale(model, run.source.windows(run.train_rows(fold))[0])
+    elif run.pretrained is not None:
+        run.pretrained.apply(model)
+    if config.model.head_first:
+        reporter.log(f"fold {fold}: first the head")
+        copy_weights(train_head(frozen_run(run, reporter), fold, reporter), model)
+    return model
+
+
+def train_head(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
+    """Trains a head of a run on embeddings and writes nothing.
+
+    Before the whole network learns, so that a new head's first steps don't spoil the backbone (Kumar et al. 2022,
+    arXiv:2202.10054: linear probing, then fine-tuning).
+    """
+    settings, training = run.config.training, run.training_data(fold)
+    head = first_model(run, fold, reporter)
+    compile_model(head, run.config, len(training), class_weights(run, fold))
+    callbacks = [SeedEachEpoch(settings.seed), keras.callbacks.TerminateOnNaN(raise_error=True)]
+    head.fit(training, epochs=settings.epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    return head
+
+
+def class_weights(run: TrainingRun, fold: Fold) -> list[float] | None:
+    """How much each label's positives count: `(most / its own) ** training.class_weights` by recordings in training."""
+    power = run.config.training.class_weights
+    if not power:
+        return None
+    counts = np.maximum((run.targets[run.train_rows(fold)] >= 0.5).sum(axis=0), 1)
+    return [float(x) for x in (counts.max() / counts) ** power]
+
+
+def compile_model(
+    model: keras.Model,
+    config: Config,
+    steps_per_epoch: int,
+    positive_weights: list[float] | None = None,
+) -> None:
+    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC."""
+    settings = config.training
+    warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup_steps else settings.learning_rate,
+        settings.epochs * steps_per_epoch - warmup_steps,
+        alpha=settings.final_learning_rate / settings.learning_rate,
+        warmup_target=settings.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+    decay, momentum = settings.weight_decay, settings.ema_momentum
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=decay, use_ema=momentum > 0, ema_momentum=momentum
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=MaskedBinaryCrossentropy(
+            from_logits=True,
+            label_smoothing=settings.label_smoothing,
+            focal_gamma=settings.focal_gamma,
+            positive_weights=positive_weights,
+        ),
+        metrics=[MaskedMacroAUC(model.output_shape[-1], from_logits=True, name="macro_auc")],
+        # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
+        jit_compile=False if keras.config.backend() == "torch" else "auto",
+    )
+    # TensorFlow traces a step anew if the first one makes variables.
+    model.optimizer.build(model.trainable_variables)
