@@ -207,9 +207,9 @@ def test_60_mutated_files_are_all_accounted_for_and_none_is_made_up(detect, tmp_
 
 _SLOWED = """
 import sys, time
-import keras_birds.results.results as results, keras_birds.models.ensemble as ensemble
+import keras_birds.results.sink as sink, keras_birds.models.ensemble as ensemble
 from keras_birds.cli.main import main
-results._SHARD_S = 0.15
+sink._SHARD_S = 0.15
 probabilities = ensemble.Ensemble.probabilities
 ensemble.Ensemble.probabilities = lambda *x: time.sleep(0.04) or probabilities(*x)
 main()

@@ -15,7 +15,7 @@ import pytest
 from keras_birds.errors import ConfigError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import LabelSet
-from keras_birds.results import results as results_module
+from keras_birds.results import sink
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.journal import JOURNAL
 from keras_birds.results.results import MANIFEST_COLUMNS, Results, read_detections
@@ -159,10 +159,10 @@ def test_a_kill_between_shard_and_journal_or_in_the_middle_of_a_write_leaves_not
 
 
 def test_shards_end_by_size_and_by_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(results_module, "_SHARD_BYTES", 2000)
+    monkeypatch.setattr(sink, "_SHARD_BYTES", 2000)
     with open_results(tmp_path / "out", *(found(f"{k}.wav", 10) for k in range(20))):
         assert len(shards(tmp_path / "out")) > 5
-    monkeypatch.setattr(results_module, "_SHARD_S", 0.0)
+    monkeypatch.setattr(sink, "_SHARD_S", 0.0)
     with open_results(tmp_path / "other", *(found(f"{k}.wav") for k in range(3))):
         assert len(shards(tmp_path / "other")) == 3
 

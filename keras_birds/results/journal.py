@@ -1,4 +1,4 @@
-"""The journal of a folder of results: which recordings are done, and which shard holds their rows.
+"""The journal of a folder of results or embeddings: which recordings are done, and which shard holds their rows.
 
 `journal.jsonl` begins with a line of settings; each line after it tells what became of one recording, with the number
 of its shard, -1 where it has no rows. Of several lines for a recording the last one counts. Lines are written after
@@ -19,14 +19,33 @@ from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
 
 JOURNAL = "journal.jsonl"
-FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder with a journal holds.
+
+    Args:
+        name: of what it holds, in the journal's first line and in errors.
+        command: of keras-birds, which writes it.
+        version: of the journal's lines; a reader refuses every other number.
+        may_differ: names of settings that say more of the others, and needn't be equal.
+    """
+
+    name: str
+    command: str
+    version: int
+    may_differ: frozenset[str] = frozenset()
+
+
+RESULTS = Contents("results", "detect", 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What became of a recording; the shard with its rows, -1 without; how many it has there beside detections.
 
-    With `is_void` its rows don't count: it failed after some of them were written.
+    Embeddings count as scores. With `is_void` its rows don't count: it failed after some of them were written.
     """
 
     recording: RecordingStatus
@@ -37,7 +56,7 @@ class Entry:
 
 
 class Journal:
-    """What a folder of results says of its recordings: read as it is, or open for the one process that may write it.
+    """What a folder says of its recordings: read as it is, or open for the one process that may write it.
 
     `by_file` has the last entry of each recording, in the order of their first ones.
 
@@ -45,14 +64,20 @@ class Journal:
         folder: of the results; made if it isn't there.
         settings: what scores depend on, as plain data; must equal those of an earlier run in the folder. `None` reads
             entries of any settings, and changes nothing.
+        contents: what the folder holds, or is to hold.
+
+    Attributes:
+        settings: of the folder.
 
     Raises:
-        ConfigError: if the folder belongs to other settings or isn't a folder of results; it names what differs.
+        ConfigError: if the folder belongs to other settings or holds something else; it names what differs.
         DataError: if there is nothing to be read.
         KerasBirdsError: if it can't be written, or another process is writing it.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any] | None):
+    def __init__(self, folder: Path, settings: dict[str, Any] | None, contents: Contents = RESULTS):
+        self.settings: dict[str, Any] = {}
+        self._contents = contents
         self.by_file: dict[str, Entry] = {}
         self._lines: list[Entry] = []
         self._path = folder / JOURNAL
@@ -61,21 +86,22 @@ class Journal:
                 self._read(None)
             except OSError as error:
                 raise DataError(
-                    f"results must be a folder that `keras-birds detect --out FOLDER` left. Received: {folder} "
+                    f"{contents.name} must be a folder that `keras-birds {contents.command} --out FOLDER` left. "
+                    f"Received: {folder} "
                     f"({JOURNAL}: {error.strerror or error})"
                 ) from None
             return
         if not self._path.exists() and _holds_something(folder):
             raise ConfigError(
-                f"--out must be a new or empty folder, or one of results to go on with. Received: {folder}, which "
-                "holds other files"
+                f"--out must be a new or empty folder, or one of {contents.name} to go on with. Received: {folder}, "
+                "which holds other files"
             )
         # Through JSON, as they are read back.
         settings = json.loads(json.dumps(settings))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not self._path.exists():
-                header = {"format_version": FORMAT_VERSION, "settings": settings}
+                header = {"contents": contents.name, "format_version": contents.version, "settings": settings}
                 with atomic_path(self._path) as temporary:
                     temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
             # Without a buffer: what a full disk refuses must not come again when the file is closed.
@@ -142,7 +168,8 @@ class Journal:
                 try:
                     data = json.loads(line)
                     if number == 0:
-                        _check_header(self._path, data, settings)
+                        _check_header(self._path, data, settings, self._contents)
+                        self.settings = data["settings"]
                     else:
                         self._add([Entry(RecordingStatus(**data.pop("recording")), **data)])
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -158,19 +185,27 @@ class Journal:
         return whole
 
 
-def _check_header(path: Path, stored: dict[str, Any], wanted: dict[str, Any] | None) -> None:
-    if stored.get("format_version") != FORMAT_VERSION:
+def _check_header(
+    path: Path, stored: dict[str, Any], wanted: dict[str, Any] | None, contents: Contents
+) -> None:
+    held = stored.get("contents", RESULTS.name)
+    if held != contents.name:
+        what = f"a folder of {contents.name}, which `keras-birds {contents.command}` writes"
+        error: type[KerasBirdsError] = DataError if wanted is None else ConfigError
+        way_out = "Name another folder" if wanted is None else "Choose another --out"
+        raise error(f"{path.parent} must be {what}. Received: a folder of {held}. {way_out}")
+    if stored.get("format_version") != contents.version:
         raise ConfigError(
-            f"{path}: format_version must be {FORMAT_VERSION}. Received: {stored.get('format_version')}. Choose "
+            f"{path}: format_version must be {contents.version}. Received: {stored.get('format_version')}. Choose "
             "another --out"
         )
     had = stored["settings"]
     wanted = had if wanted is None else wanted
-    names = [x for x in {**wanted, **had} if wanted.get(x) != had.get(x)]
+    names = [x for x in {**wanted, **had} if wanted.get(x) != had.get(x) and x not in contents.may_differ]
     differences = [f"{x} is {_short(wanted.get(x))}, was {_short(had.get(x))}" for x in names]
     if differences:
         raise ConfigError(
-            f"--out {path.parent} holds results of other settings, which aren't mixed. Received: "
+            f"--out {path.parent} holds {contents.name} of other settings, which aren't mixed. Received: "
             f"{'; '.join(differences)}. Choose another --out"
         )
 
