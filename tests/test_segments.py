@@ -246,7 +246,10 @@ def test_wrong_folders_and_nothing_to_cut_change_nothing(segments, write_tone, t
     assert len(read(clips)) == 4
     monkeypatch.chdir(file.parent)
     _, err = segments(results, "--out", "clips", code=1)
-    assert "Failed: rec/a.wav: no such file: relative names count from the folder in which detect ran" in err
+    assert (
+        "Failed: rec/a.wav: no such file: relative names count from the folder in which `keras-birds` ran"
+        in err
+    )
     assert before == {x: x.read_bytes() for x in results.rglob("*") if x.is_file()}
 
 

@@ -16,8 +16,7 @@ from keras_birds.errors import AudioError, DataError
 class Window(NamedTuple):
     """Part of a recording, in seconds from its start; it may end after the recording does."""
 
-    path: Path | str
-    """A path, or a URL, which is no `Path`."""
+    path: Path
     start_s: float
     end_s: float
 

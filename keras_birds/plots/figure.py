@@ -67,7 +67,7 @@ def draw_mel(
     call isn't lost. A colour bar goes beside the axes.
     """
     rate_hz = audio.sample_rate_hz
-    db = _loudest(samples, MelTransform(audio, settings))
+    db = loudest_db(samples, MelTransform(audio, settings))
     # Silence, which has no contrast, lies at the floor, as it does in the model's input.
     reference = db.max() if db.max() > db.min() else db.max() + settings.top_db
     db = np.maximum(db - reference, -settings.top_db)
@@ -92,7 +92,13 @@ def label_mel_bands(
     axes.set_yticks(rows * (height or settings.n_mels) / settings.n_mels, [f"{x:,}" for x in ticks_hz])
 
 
-def _loudest(samples: np.ndarray, transform: MelTransform) -> np.ndarray:
+def shortened(text: str, max_length: int) -> str:
+    """On one line; a name that is too long would leave the axes no room."""
+    text = " ".join(text.split())
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"
+
+
+def loudest_db(samples: np.ndarray, transform: MelTransform) -> np.ndarray:
     """Mel power in dB `[n_mels, columns]`, each column the maximum over as many frames as it stands for."""
     n_fft, hop_samples = transform.mel.n_fft, transform.mel.hop_samples
     n_frames = transform.frames_of(len(samples))

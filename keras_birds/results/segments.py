@@ -3,20 +3,18 @@
 import hashlib
 from bisect import bisect, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import BytesIO
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import soundfile
 
-from keras_birds.audio.reader import MIN_SECONDS, Reader
-from keras_birds.audio.remote import file_fingerprint, is_url, url_path
-from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
+from keras_birds.audio.remote import is_url, url_path
+from keras_birds.errors import ConfigError
 from keras_birds.inference.scorer import RecordingStatus
+from keras_birds.results.clips import CLIP_FORMATS, Clip, check_new_folder, cut_clips
 from keras_birds.results.voices import outside
-from keras_birds.results.writers.files import new_file, new_text, safe_name
+from keras_birds.results.writers.files import new_text, safe_name
 from keras_birds.results.writers.rows import decimal, six_digits
 from keras_birds.text import csv_writer
 
@@ -31,7 +29,6 @@ _OVERLAP_S = 1e-6
 _NAMES = ("label", "scientific_name", "common_name")
 _NUMBERS = ("score", "start_s", "end_s", "channel")
 
-CLIP_FORMATS = ("flac", "wav")
 SEGMENT_COLUMNS = (
     *("clip", "label", "scientific_name", "common_name", "score"),
     *("file", "channel", "start_s", "end_s", "clip_start_s", "clip_end_s", "review"),
@@ -187,12 +184,6 @@ def _spread(bins: list[list[_Item]], count: int) -> list[_Item]:
     return chosen
 
 
-def check_new_folder(out: Path) -> None:
-    """Raises a `ConfigError` if clips can't go there: it is a file, or a folder that holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--out must be a new or an empty folder. Received: {out}, which holds something")
-
-
 def cut_segments(
     segments: Sequence[Segment],
     out: Path,
@@ -226,23 +217,20 @@ def cut_segments(
         raise ConfigError(f"--format must be one of {', '.join(CLIP_FORMATS)}. Received: {fmt}")
     check_new_folder(out)
     names = _clip_names(segments, fmt)
-    by_file: dict[str, list[int]] = defaultdict(list)
-    for k, segment in enumerate(segments):
-        by_file[segment.recording.file].append(k)
+    clips = [
+        Clip(x.recording, *_clip_span_s(x, seconds), name) for x, name in zip(segments, names, strict=True)
+    ]
     spans_s: dict[int, tuple[float, float]] = {}
     table = out / "segments.csv"
+
+    def on_lost(file: str, reason: str, count: int) -> None:
+        on_problem(file, reason, count)
+        on_done(count)
+
     try:
-        for file, places in sorted(by_file.items()):
-            try:
-                for k, span_s, data in _cut_recording([(k, segments[k]) for k in places], seconds, fmt):
-                    with new_file(out / names[k]) as stream:
-                        stream.write(data)
-                    spans_s[k] = span_s
-                    on_done(1)
-            except AudioError as error:
-                lost = len(set(places) - set(spans_s))
-                on_problem(file, error.reason, lost)
-                on_done(lost)
+        for k, span_s in cut_clips(clips, out, fmt, on_lost):
+            spans_s[k] = span_s
+            on_done(1)
     finally:
         with new_text(table) as stream:
             rows = csv_writer(stream)
@@ -253,6 +241,12 @@ def cut_segments(
                 times = (decimal(t) for t in (x.start_s, x.end_s, *spans_s[k]))
                 rows.writerow((names[k].as_posix(), *about, x.recording.file, x.channel, *times, ""))
     return table
+
+
+def _clip_span_s(segment: Segment, seconds: float) -> tuple[float, float]:
+    middle_s = (segment.start_s + segment.end_s) / 2
+    around_s = max(0.0, middle_s - seconds / 2), middle_s + seconds / 2
+    return outside(segment.recording.left_out_s, around_s, (segment.start_s, segment.end_s))
 
 
 def _clip_names(segments: Sequence[Segment], fmt: str) -> list[PurePath]:
@@ -270,59 +264,3 @@ def _clip_names(segments: Sequence[Segment], fmt: str) -> list[PurePath]:
         known.add(str(name).casefold())
         names.append(name)
     return names
-
-
-def _cut_recording(
-    wanted: Sequence[tuple[int, Segment]], seconds: float, fmt: str
-) -> Iterator[tuple[int, tuple[float, float], bytes]]:
-    """Number, begin and end in seconds, and bytes of each clip; an `AudioError` whatever is wrong."""
-    recording = wanted[0][1].recording
-    file = recording.file
-    try:
-        # Whether it is there is for the reader.
-        if file_fingerprint(file) not in ((-1, -1), recording.fingerprint):
-            reason = "has changed since it was scored: run the same `keras-birds detect` again"
-            raise AudioError(file, reason, "changed")
-        with Reader(file) as source:
-            places = []
-            for k, segment in wanted:
-                middle_s = (segment.start_s + segment.end_s) / 2
-                clip_s = max(0.0, middle_s - seconds / 2), middle_s + seconds / 2
-                begin_s, end_s = outside(recording.left_out_s, clip_s, (segment.start_s, segment.end_s))
-                places.append((round(begin_s * source.rate_hz), -round(end_s * source.rate_hz), k))
-            for first, minus_last, k in sorted(places):
-                frames = source.segment(first, -minus_last)
-                if len(frames) < MIN_SECONDS * source.rate_hz:
-                    raise AudioError(file, f"nothing decodes at {first / source.rate_hz:.1f} s", "corrupt")
-                span_s = first / source.rate_hz, (first + len(frames)) / source.rate_hz
-                yield k, span_s, _encode(file, frames, source, fmt)
-    except AudioError as error:
-        if error.status != "missing" or is_url(file) or Path(file).is_absolute():
-            raise
-        reason = f"{error.reason}: relative names count from the folder in which detect ran"
-        raise AudioError(file, reason, error.status) from None
-    except KerasBirdsError:
-        raise
-    except Exception as error:  # whatever a damaged file sets off in a decoder: the others go on
-        raise AudioError(file, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
-
-
-def _encode(file: str, frames: np.ndarray, source: Reader, fmt: str) -> bytes:
-    is_deep = source.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-    subtype = "PCM_24" if is_deep else "PCM_16"
-    if fmt == "wav" and source.subtype in ("FLOAT", "DOUBLE"):
-        subtype, samples = "FLOAT", frames
-    else:
-        # By ourselves: libsndfile reads a 16-bit sample as x / 32768 but writes x * 32767.
-        scale = float(1 << (23 if is_deep else 15))
-        whole = np.clip(np.rint(frames * np.float64(scale)), -scale, scale - 1)
-        samples = whole.astype(np.int32) << 8 if is_deep else whole.astype(np.int16)
-    buffer = BytesIO()
-    try:
-        options = {"subtype": subtype, "format": fmt.upper()}
-        with soundfile.SoundFile(buffer, "w", source.rate_hz, frames.shape[1], **options) as clip:
-            clip.write(samples)
-    except soundfile.LibsndfileError:
-        what = f"{frames.shape[1]} channels at {source.rate_hz} Hz"
-        raise AudioError(file, f"{what} can't be written as {fmt}: pass --format wav", "unreadable") from None
-    return buffer.getvalue()
