@@ -214,7 +214,7 @@ def test_background_and_windows_of_reviews_are_trained_on(data, tmp_path):
     assert (targets == 0).all(axis=1).mean() == pytest.approx(0.3, abs=0.05)
     assert (images != unmixed).any(axis=(1, 2, 3)).mean() == pytest.approx(0.5, abs=0.25)
     # A fold isn't trained on windows of what it is measured on.
-    kept = [k for k, x in enumerate(run.reviewed.windows) if x.path.name != "3.wav"]
+    kept = [k for k, x in enumerate(run.reviewed.windows) if Path(x.path).name != "3.wav"]
     assert (run.reviewed_rows(0).tolist(), run.reviewed_rows(1).tolist()) == (kept, [0, 1, 2])
     for image in run.reviewed.images(np.array(kept)):
         (found,) = np.flatnonzero((unmixed == image).all(axis=(1, 2, 3)))

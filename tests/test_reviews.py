@@ -31,13 +31,17 @@ def test_reviews_survive_their_file_in_order_one_a_detection_and_threads_lose_no
     changed = replace(RIGHT, start_s=2.5004, verdict="wrong", score=1 / 3)
     save_review(path, changed)
     assert path.read_text().splitlines()[:3:2] == [
-        "file,start_s,end_s,label,score,model_id,verdict,true_label,reviewed_at",
-        f'"a, ""b"".wav",2.500,7.500,1139490,0.333333,run/fold0+fold1,wrong,,{AT}',
+        "file,start_s,end_s,label,score,model_id,verdict,true_label,reviewed_at,reviewer",
+        f'"a, ""b"".wav",2.500,7.500,1139490,0.333333,run/fold0+fold1,wrong,,{AT},',
     ]
-    for place in (OTHER.place, OTHER.place, RIGHT.place):
-        store.remove_review(path, place)
-    assert read_reviews(path) == [WRONG]
-    store.remove_review(path, WRONG.place)
+    hers = replace(RIGHT, reviewer="Ada")
+    save_review(path, hers)
+    assert read_reviews(path)[2] == hers
+    for key in (OTHER.key, OTHER.key, RIGHT.key):
+        store.remove_review(path, key)
+    assert read_reviews(path) == [WRONG, hers]
+    for review in (WRONG, hers):
+        store.remove_review(path, review.key)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(KerasBirdsError, match="can't be written"):
         save_review(tmp_path / "gone" / "a.wav.reviews.csv", RIGHT)
@@ -50,7 +54,9 @@ def test_reviews_survive_their_file_in_order_one_a_detection_and_threads_lose_no
 def test_a_damaged_table_is_told_and_nothing_is_written_over_it(tmp_path):
     path = tmp_path / "a.wav.reviews.csv"
     save_review(path, RIGHT)
-    header, row = path.read_text().splitlines()
+    header, row = (
+        x.rpartition(",")[0] for x in path.read_text().splitlines()
+    )  # as before there were reviewers
     path.write_text(f"{header}\n{row}\n{row.replace('05:30', '06:30')}\n")
     assert read_reviews(path) == [RIGHT], "repeated rows count once"
     twice = f"\n{row}\n{row.replace(',right,', ',wrong,')}"
@@ -58,7 +64,11 @@ def test_a_damaged_table_is_told_and_nothing_is_written_over_it(tmp_path):
     for before, after, said in (
         (",2.500", ",soon", "row 2: start_s must be a number. Received: 'soon'"),
         (",0.75,", ",nan,", "row 2: score must be a number"),
-        (",right,", ",maybe,", "row 2: verdict must be one of right, wrong, other. Received: 'maybe'"),
+        (
+            ",right,",
+            ",maybe,",
+            "row 2: verdict must be one of right, wrong, other, unsure. Received: 'maybe'",
+        ),
         (",right,", ",other,", f"{other}'' with other"),
         (",right,", ",right,bat", f"{other}'bat'"),
         (",7.500", ",2.500", "row 2: a detection must end after it begins. Received: 2.500 to 2.500"),
@@ -87,23 +97,50 @@ def folder(tmp_path):
 def test_reviews_below_a_folder_come_with_their_recordings(folder):
     recording, review = folder / "a.wav", replace(RIGHT, file="a.wav")
     save_review(reviews_path(recording), review)
-    assert list(store.find_reviews(folder.parent)) == [(recording, review)]
+    assert list(store.find_reviews(folder.parent)) == [replace(review, file=str(recording))]
     save_review(folder / "b.wav.reviews.csv", replace(RIGHT, file="b.wav"))
-    with pytest.raises(DataError, match=r"the recording must lie beside its reviews. Received: no b\.wav"):
+    with pytest.raises(
+        DataError, match=r"row 2: the recording must lie where file says. Received: no .*b\.wav"
+    ):
         list(store.find_reviews(folder))
     save_review(folder / "b.wav.reviews.csv", replace(RIGHT, file="c.wav", start_s=0.5))
-    with pytest.raises(DataError, match=r"row 2: file must be b\.wav. Received: c\.wav"):
+    with pytest.raises(DataError, match=r"row 3: file must be b\.wav. Received: c\.wav"):
         list(store.find_reviews(folder))
+    (folder / "b.wav.reviews.csv").unlink()
+    hits = folder.parent / "hits/marks.reviews.csv"
+    hits.parent.mkdir()
+    assert store.file_in(hits, recording) == str(recording)
+    assert store.file_in(reviews_path(recording), recording) == "a.wav"
+    for file in (str(recording), "../plot 1/a.wav"):
+        save_review(hits, replace(review, file=file))
+    assert [x.file for x in store.find_reviews(hits.parent)] == [str(recording)] * 2
+
+
+def test_what_is_unsure_tells_nothing_and_what_reviewers_disagree_on_is_masked(folder):
+    right = replace(RIGHT, file=str(folder / "a.wav"))
+    said = [
+        right,
+        replace(right, verdict="wrong", reviewer="Ada"),
+        replace(right, verdict="unsure", reviewer="Bo"),
+    ]
+    said += [replace(x, label="whtdov") for x in (OTHER, said[2])]
+    said[3] = replace(said[3], file=right.file)
+    window = right.file, 2.5, 7.5
+    assert store.disagreements(said) == {(*window, "1139490"): said[:2]}
+    assert store.settled(said) == {(*window, "whtdov"): 0, (*window, "bkcdon"): 1}
+    source = store.ReviewedSource([*said, replace(said[2], start_s=0, end_s=5)], AUDIO, MEL, LABELS)
+    assert (source.targets.tolist(), source.unsure, source.disagreements) == ([[-1, 0, 1, -1]], 3, 1)
 
 
 def test_reviewed_windows_have_their_place_and_say_only_what_was_said(folder):
-    reviews = [replace(x, file="a.wav", end_s=x.start_s + 2) for x in (RIGHT, WRONG, OTHER)]
+    file = str(folder / "a.wav")
+    reviews = [replace(x, file=file, end_s=x.start_s + 2) for x in (RIGHT, WRONG, OTHER)]
     reviews.append(replace(reviews[0], start_s=1.0, end_s=7.0))  # an event longer than a clip
-    source = store.ReviewedSource([(folder / "a.wav", x) for x in reviews], AUDIO, MEL, LABELS)
-    assert source.targets.tolist() == [[1, -1, -1, -1], [0, -1, -1, -1], [-1, 0, 1, -1], [1, -1, -1, -1]]
+    source = store.ReviewedSource(reviews, AUDIO, MEL, LABELS)
+    assert source.targets.tolist() == [[1, 0, 1, -1], [0, -1, -1, -1], [1, -1, -1, -1]]
     samples = soundfile.read(folder / "a.wav", dtype="float32")[0]
-    clips = [samples[round(x * 16_000) : round((x + 2) * 16_000)] for x in (2.5, 0.0, 2.5, 3.0)]
-    np.testing.assert_array_equal(source.images(np.arange(4)), MelTransform(AUDIO, MEL).images(clips))
+    clips = [samples[round(x * 16_000) : round((x + 2) * 16_000)] for x in (2.5, 0.0, 3.0)]
+    np.testing.assert_array_equal(source.images(np.arange(3)), MelTransform(AUDIO, MEL).images(clips))
 
 
 def test_a_review_that_cannot_be_used_is_named(folder):

@@ -30,6 +30,7 @@ class Controls:
     only: tuple[str, ...]
     occurrence: Occurrence | None
     no_voices: float | None
+    reviewer: str
 
 
 def sidebar(first: str | None) -> tuple[Classifier, Controls]:
@@ -75,7 +76,10 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
             **address,
         )
         occurrence, no_voices = _where_and_when(classifier, address), _no_voices(classifier, address)
-    return classifier, Controls(overlap, threshold, top_k, method, merge, tuple(only), occurrence, no_voices)
+        of = "Stands with your reviews, so that those of several people are kept apart."
+        reviewer = st.text_input("Your name", key="reviewer", max_chars=60, help=of, **address).strip()
+    chosen = overlap, threshold, top_k, method, merge, tuple(only), occurrence, no_voices, reviewer
+    return classifier, Controls(*chosen)
 
 
 def _where_and_when(classifier: Classifier, address: dict[str, Any]) -> Occurrence | None:

@@ -18,7 +18,7 @@ from keras_birds.app.controls import Controls, sidebar
 from keras_birds.app.example import NAME as EXAMPLE
 from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
 from keras_birds.audio.decode import read_part
-from keras_birds.data.reviews import Review, reviews_path, write_reviews
+from keras_birds.data.reviews import reviews_path, write_reviews
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.results.detections import detection_schema
@@ -167,7 +167,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     _show_part(classifier, recording, part_s, detections, heard.left_out_s)
     _show_detections(detections, reviews)
     if focus := st.session_state.get("focus"):
-        review.panel(classifier, recording.path, focus, detections, reviews, _look_at)
+        review.panel(classifier, recording.path, focus, detections, reviews, controls.reviewer, _look_at)
     _show_downloads(classifier, analysis, detections, reviews, recording.is_kept)
 
 
@@ -234,14 +234,14 @@ def _show_part(
     st.image(picture, width="stretch", alt="Waveform and mel spectrogram with detections")
 
 
-def _show_detections(detections: pd.DataFrame, reviews: dict[Any, Any]) -> None:
+def _show_detections(detections: pd.DataFrame, reviews: review.Reviews) -> None:
     st.markdown(f"**{len(detections):,} detection{'s' * (len(detections) != 1)}**: choose one to hear it")
     if detections.empty:
         return
     rows = detections.to_dict("records")
     table = detections[["start_s", "end_s", "label", "score"]].copy()
     table.insert(2, "species", [charts.species(x) for x in rows])
-    table["review"] = [review.describe(reviews.get(review.place_of(x))) for x in rows]
+    table["review"] = [review.describe(reviews.get(review.place_of(x), ())) for x in rows]
     places = list(zip(detections["start_s"], detections["label"], strict=True))
 
     def on_select() -> None:
@@ -271,7 +271,7 @@ def _show_downloads(
     classifier: Classifier,
     analysis: Analysis,
     detections: pd.DataFrame,
-    reviews: dict[Any, Review],
+    reviews: review.Reviews,
     is_kept: bool,
 ) -> None:
     """Buttons for CSV, Raven and Audacity, and for the reviews, which may stay beside the recording anyway."""
@@ -297,10 +297,11 @@ def _show_downloads(
     for place, (name, (ending, data)) in zip(places, files.items(), strict=True):
         key = f"download-{name.split()[1]}"
         place.download_button(f"Detections {name}", data, f"{file.stem}.{ending}", key=key, **style)
-    said = text(lambda x: write_reviews(x, [replace(y, file=file.name) for y in reviews.values()]))
+    marks = [replace(x, file=file.name) for said in reviews.values() for x in said]
+    table_of_marks = text(lambda x: write_reviews(x, marks))
     hint = "They lie beside the recording already." if is_kept else "They go with this session: keep them."
-    style |= {"key": "download-reviews", "disabled": not reviews, "help": hint}
-    last.download_button(f"Reviews ({len(reviews)})", said, f"{file.name}.reviews.csv", **style)
+    style |= {"key": "download-reviews", "disabled": not marks, "help": hint}
+    last.download_button(f"Reviews ({len(marks)})", table_of_marks, f"{file.name}.reviews.csv", **style)
 
 
 def _part(analysis: Analysis) -> tuple[float, float]:

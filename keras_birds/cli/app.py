@@ -31,7 +31,7 @@ def app(
     keras-birds app -- --server.port 8600 --server.address 0.0.0.0
 
     The page gives the same numbers as `keras-birds predict`: the answer, a timeline of all windows, and detections on
-    the spectrogram, to be heard one by one and marked right, wrong or as another species. Marks in --folder lie
+    the spectrogram, to be heard one by one and marked right, wrong, unsure or as another species. Marks in --folder lie
     beside each recording (NAME.ogg.reviews.csv); `keras-birds calibrate --reviews DIR` and `keras-birds train --set
     data.reviews=DIR` read them. Uploads stay on the machine that runs the app and go with the visitor's session.
 

@@ -52,8 +52,13 @@ def calibrate(run: Path, method: str, precision: float, reviews: Path | None) ->
     reviewed = None
     if reviews is not None:
         reviewed = fitting.reviewed_scores(scores, reviews)
-        skipped = f"; {reviewed.skipped} skipped, of other models or labels" if reviewed.skipped else ""
-        click.echo(f"{len(reviewed.targets)} reviewed detections{skipped}", err=True)
+        told = {
+            f"{reviewed.skipped} skipped, of other models or labels": reviewed.skipped,
+            f"{reviewed.unsure} unsure, left out": reviewed.unsure,
+            f"{reviewed.disagreements} left out, on which reviewers disagree": reviewed.disagreements,
+        }
+        notes = "".join(f"; {x}" for x, count in told.items() if count)
+        click.echo(f"{len(reviewed.targets)} reviewed detections{notes}", err=True)
     with make_reporter() as reporter:
         progress = partial(reporter.progress, "Calibrating labels")
         calibration = fitting.fit_calibration(scores, chosen, precision, progress, reviewed)

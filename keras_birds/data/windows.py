@@ -16,7 +16,8 @@ from keras_birds.errors import AudioError, DataError
 class Window(NamedTuple):
     """Part of a recording, in seconds from its start; it may end after the recording does."""
 
-    path: Path
+    path: Path | str
+    """A path, or a URL, which is no `Path`."""
     start_s: float
     end_s: float
 

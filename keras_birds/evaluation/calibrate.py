@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from keras_birds.data.reviews import find_reviews
+from keras_birds.data.reviews import disagreements, find_reviews, settled
 from keras_birds.data.tables import write_table
 from keras_birds.errors import ModelError
 from keras_birds.evaluation.bootstrap import interval, resamples
@@ -30,30 +30,36 @@ THRESHOLDS = "thresholds.csv"
 
 @dataclass(frozen=True, eq=False)
 class ReviewedScores:
-    """Scores of detections that people reviewed, float32 `[review, label]`, beside a run's out-of-fold scores.
+    """Scores of detections that people reviewed, float32 `[detection, label]`, beside a run's out-of-fold scores.
 
-    Targets are 1 right, 0 wrong, -1 for all labels but the one detected; reviews of other models' detections, or of
-    labels that this one hasn't, are skipped.
+    Targets are 1 right, 0 wrong, -1 for all labels but the one detected. Reviews of other models' detections, or of
+    labels that this one hasn't, are skipped; detections of which reviewers are unsure or on which they disagree are
+    left out too.
     """
 
     targets: np.ndarray
     scores: np.ndarray
     skipped: int = 0
+    unsure: int = 0
+    disagreements: int = 0
 
 
 def reviewed_scores(run: RunScores, folder: Path) -> ReviewedScores:
     """Reads the reviews below a folder, of detections by this run's models; a `DataError` if a table can't be used."""
-    rows, skipped = [], 0
-    for _, review in find_reviews(folder):
-        if review.label in run.labels and review.model_id.partition("/")[0] == run.run.resolve().name:
-            rows.append((run.labels.index(review.label), float(review.verdict == "right"), review.score))
-        else:
-            skipped += 1
+    found = list(find_reviews(folder))
+    mine = [
+        x for x in found if x.label in run.labels and x.model_id.partition("/")[0] == run.run.resolve().name
+    ]
+    known, scores_of = settled(mine), {(x.file, *x.place): x.score for x in mine}
+    # What it is instead, as said with `other`, has no score.
+    rows = [(*x, scores_of[x]) for x in known if x in scores_of]
     targets = np.full((len(rows), len(run.labels)), -1, np.float32)
     scores = np.zeros_like(targets)
-    for row, (column, target, score) in enumerate(rows):
-        targets[row, column], scores[row, column] = target, score
-    return ReviewedScores(targets, scores, skipped)
+    for row, (file, start_s, end_s, label, score) in enumerate(rows):
+        column = run.labels.index(label)
+        targets[row, column], scores[row, column] = known[file, start_s, end_s, label], score
+    unsure, contested = sum(x.verdict == "unsure" for x in mine), len(disagreements(mine))
+    return ReviewedScores(targets, scores, len(found) - len(mine), unsure, contested)
 
 
 def fit_calibration(

@@ -82,7 +82,7 @@ class TrainingRun:
             return np.zeros(0, np.intp)
         paths = [Path(x).resolve() for x in self.catalog.recordings["path"]]
         held_out = set(paths) - {paths[row] for row in self.train_rows(fold)}
-        kept = [row for row, x in enumerate(self.reviewed.windows) if x.path.resolve() not in held_out]
+        kept = [row for row, x in enumerate(self.reviewed.windows) if Path(x.path).resolve() not in held_out]
         return np.array(kept, np.intp)
 
     def batch_size(self, fold: Fold) -> int:
@@ -354,11 +354,14 @@ def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config)
 def _describe(run: TrainingRun) -> str:
     catalog = run.catalog
     unusable = 0 if run.background is None else int((~run.background.usable).sum())
+    unsure, disagreements = (run.reviewed.unsure, run.reviewed.disagreements) if run.reviewed else (0, 0)
     parts = {
         f"{len(catalog.recordings)} recordings, {len(catalog.labels)} labels, {run.split.n_folds} folds": True,
         f"{len(run.split.hidden_rows)} hidden": len(run.split.hidden_rows),
         f"{run.left_out} left out (see {MANIFEST})": run.left_out,
         f"{len(run.reviewed or ())} reviewed windows": run.reviewed is not None,
+        f"{unsure} reviews left out as unsure": unsure,
+        f"{disagreements} left out, on which reviewers disagree": disagreements,
         f"{len(run.background or ())} of background": run.background is not None,
         f"{unusable} of them left out (see {BACKGROUND})": unusable,
         f"{len(run.unlabelled)} without labels": len(run.unlabelled),
