@@ -91,6 +91,10 @@ class DataConfig(_Section):
     collections: tuple[str, ...] = ()
     secondary: Literal["positive", "mask", "ignore"] = "positive"
     secondary_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    annotations: str = ""
+    annotation_overlap: Annotated[float, Field(gt=0, le=1)] = 0.5
+    unannotated: Literal["negative", "mask"] = "negative"
+    window_overlap_s: Annotated[float, Field(ge=0)] = 0.0
     reviews: str = ""
     background: str = ""
     background_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -260,6 +264,18 @@ class Config(_Section):
             (
                 bool(data.unlabelled) and data.background_fraction + data.unlabelled_fraction >= 1,
                 "data.background_fraction and unlabelled_fraction must leave room for recordings with labels",
+            ),
+            (
+                data.window_overlap_s >= audio.clip_s,
+                f"data.window_overlap_s must be below audio.clip_s ({audio.clip_s:g})",
+            ),
+            (
+                bool(data.annotations and data.store),
+                "data.store, of whole recordings, must be empty with data.annotations",
+            ),
+            (
+                bool(data.annotations and training.teacher),
+                "training.teacher, which hears whole recordings, must be empty with data.annotations",
             ),
             (
                 folds.strategy != "stratified" and not folds.column,

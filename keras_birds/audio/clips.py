@@ -79,6 +79,17 @@ class Window:
     clip: np.ndarray
 
 
+def window_spans(n_samples: int, audio: AudioConfig, overlap_s: float = 0.0) -> list[tuple[int, int]]:
+    """Start and length of the windows that `sliding_windows` cuts from a recording of `n_samples`."""
+    clip_samples, hop_samples = audio.clip_samples, window_hop_samples(audio, overlap_s)
+    spans = [(start, clip_samples) for start in range(0, n_samples - clip_samples + 1, hop_samples)]
+    start = len(spans) * hop_samples
+    end, left = sum(spans[-1]) if spans else 0, n_samples - start
+    if left > 0 and (not spans or (end < n_samples and left >= MIN_TAIL_S * audio.sample_rate_hz)):
+        spans.append((start, left))
+    return spans
+
+
 def sliding_windows(
     blocks: Iterable[np.ndarray],
     audio: AudioConfig,

@@ -75,7 +75,7 @@ def check(
     """
     from keras_birds.atomic import atomic_path
     from keras_birds.config import Config
-    from keras_birds.data.catalog import read_catalog
+    from keras_birds.data.annotated import read_data
     from keras_birds.data.check import check_recordings
     from keras_birds.data.tables import write_table
     from keras_birds.plots.class_distribution import class_distribution
@@ -83,7 +83,7 @@ def check(
 
     config = Config.load(config_name, overrides)
     root = resolve_data_dir(data_dir, config)
-    catalog = read_catalog(root, config.data)
+    catalog = read_data(root, config)
     if not len(catalog):
         catalog.require_clean()
     out = out or Path(f"{root.resolve().name or 'data'}-check")

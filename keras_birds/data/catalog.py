@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,24 @@ class Catalog:
     """All that is wrong, one line each, with the numbers of the rows."""
     left_out: list[tuple[str, str]]
     """Name and reason of what lies among folders of labels and isn't learned from."""
+    known: np.ndarray | None = None
+    """Of windows (`read_annotated`): what is known of each, float32 `[n, num_labels]`. `recordings` has a row each
+    then, with `start_s`, `end_s`, its number `window` in the recording and the recording's `folder` besides."""
 
     def __len__(self) -> int:
         return len(self.recordings)
 
     @property
     def relative_paths(self) -> list[str]:
-        """The recordings' paths from `root`, with forward slashes."""
-        return [os.path.relpath(path, self.root).replace(os.sep, "/") for path in self.recordings["path"]]
+        """The recordings' paths from `root`, with forward slashes; of windows `NAME.wav#t=5,10` (`window_of`)."""
+        paths = [os.path.relpath(path, self.root).replace(os.sep, "/") for path in self.recordings["path"]]
+        if self.known is None:
+            return paths
+        times = zip(self.recordings["start_s"], self.recordings["end_s"], strict=True)
+        return [
+            f"{path}#t={start_s:.10g},{end_s:.10g}"
+            for path, (start_s, end_s) in zip(paths, times, strict=True)
+        ]
 
     def require_clean(self) -> None:
         """Raises `DataError` if there are problems, naming the first 20 and how many more there are."""
@@ -71,6 +82,8 @@ class Catalog:
         Secondary labels are `data.secondary_weight` with `data.secondary = "positive"`, -1 with `"mask"`, which
         takes them out of loss and metric, and 0 with `"ignore"`. Raises `DataError` if a label is unknown.
         """
+        if self.known is not None:
+            return self.known
         targets = np.zeros((len(self), len(self.labels)), np.float32)
         if data.secondary != "ignore":
             value = data.secondary_weight if data.secondary == "positive" else -1.0
@@ -80,6 +93,15 @@ class Catalog:
         columns = [self.labels.index(name) for name in self.recordings["label"]]
         targets[np.arange(len(self)), columns] = 1.0
         return targets
+
+
+def window_of(path: str) -> tuple[str, float, float] | None:
+    """Recording, start and end of a window by one of `Catalog.relative_paths`; `None` of a whole recording.
+
+    As parts of media are named on the web (https://www.w3.org/TR/media-frags/#naming-time).
+    """
+    found = re.fullmatch(r"(.+)#t=([0-9.]+),([0-9.]+)", path, re.DOTALL)
+    return (found[1], float(found[2]), float(found[3])) if found else None
 
 
 def read_catalog(root: str | Path, data: DataConfig) -> Catalog:

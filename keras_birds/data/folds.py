@@ -99,7 +99,9 @@ def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
     """
     if folds.strategy == "column":
         return _by_column(catalog, folds)
-    labels, groups, what = _codes(list(catalog.recordings["label"])), np.arange(len(catalog)), "recordings"
+    # Windows of a recording stay together.
+    groups = np.arange(len(catalog)) if catalog.known is None else _codes(list(catalog.recordings["path"]))
+    labels, what = _codes(list(catalog.recordings["label"])), "recordings"
     if folds.strategy == "grouped":
         groups, what = _codes(_group_names(catalog, folds.column)), f"groups by {folds.column}"
     fold = np.where(_is_hidden(labels, groups, folds), HIDDEN, 0)

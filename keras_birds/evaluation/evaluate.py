@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from pydantic_core import to_jsonable_python
 
-from keras_birds.data.catalog import Catalog, read_catalog
+from keras_birds.data.annotated import read_data
+from keras_birds.data.catalog import Catalog
 from keras_birds.data.folds import Split
 from keras_birds.data.tables import load_table
 from keras_birds.errors import DataError
@@ -158,7 +159,7 @@ def evaluate(
         missing = "The data set isn't where it was in training: no clips, no hidden recordings"
         notes.append(f"{missing}. Pass --data DIR.")
     else:
-        catalog = read_catalog(root, scores.config.data)
+        catalog = read_data(root, scores.config)
         catalog.require_clean()
         hidden = _hidden(scores, catalog, out, reporter, notes)
     if against is not None:
@@ -178,6 +179,11 @@ def _hidden(
     if not len(rows):
         why = 'folds.strategy = "column" hides none' if scores.config.folds.strategy == "column" else ""
         notes.append(f"No recordings are hidden: {why or 'folds.hidden_fraction is too small'}.")
+        return None
+    if catalog.known is not None:
+        notes.append(
+            "The hidden windows make no submission: judge a model of annotations with --annotations."
+        )
         return None
     try:
         return _score_hidden(scores, catalog, rows, out, partial(reporter.progress, "Hidden recordings"))

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 import keras_birds
 from keras_birds.atomic import atomic_path
-from keras_birds.audio.decode import decode_clip
+from keras_birds.audio.decode import decode_clip, read_part
+from keras_birds.data.catalog import window_of
 from keras_birds.errors import AudioError
 from keras_birds.evaluation.bootstrap import SAMPLES
 from keras_birds.evaluation.calibrate import cross_calibrated
@@ -87,12 +88,17 @@ def _clips(evaluation: Evaluation) -> dict[str, str]:
         if evaluation.catalog is None:
             continue
         audio = evaluation.scores.config.audio.model_copy(update={"crop": "center"})
+        window, root = window_of(confusion.path), evaluation.catalog.root
         try:
-            clip = decode_clip(evaluation.catalog.root / confusion.path, audio)
+            samples = (
+                read_part(root / window[0], *window[1:], audio.sample_rate_hz)
+                if window
+                else decode_clip(root / confusion.path, audio).samples
+            )
         except AudioError:
             continue  # it was readable in training; the row tells its name
         buffer = io.BytesIO()
-        soundfile.write(buffer, clip.samples, audio.sample_rate_hz, format="OGG", subtype="VORBIS")
+        soundfile.write(buffer, samples, audio.sample_rate_hz, format="OGG", subtype="VORBIS")
         clips[confusion.path] = _data_uri("audio/ogg", buffer.getvalue())
     return clips
 

@@ -18,7 +18,7 @@ from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import AudioConfig
 from keras_birds.data.source import MelSource, require_usable, usable_of
 from keras_birds.errors import DataError, ModelError
-from keras_birds.inference.scorer import score_recordings
+from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import OnnxEngine
 from keras_birds.nn.metrics import macro_auc
@@ -83,6 +83,8 @@ class EmbeddingSource:
         audio: how recordings are cut.
         paths: the recordings, in the catalog's order.
         reporter: gets the progress; `None` says that all must be there, as in another process of the same run.
+        windows: which of its recording's windows each row is, int `[n]`, where rows aren't whole recordings.
+        overlap_s: of windows that follow each other.
 
     Attributes:
         manifest: path, status and reason of each recording.
@@ -92,14 +94,26 @@ class EmbeddingSource:
         DataError: without a reporter, if embeddings are missing.
     """
 
-    def __init__(self, model: Path, audio: AudioConfig, paths: Sequence[str], reporter: Reporter | None):
+    def __init__(
+        self,
+        model: Path,
+        audio: AudioConfig,
+        paths: Sequence[str],
+        reporter: Reporter | None,
+        windows: np.ndarray | None = None,
+        overlap_s: float = 0.0,
+    ):
+        self._options = ScoreOptions(overlap_s=overlap_s)
         self._paths = [str(Path(x).resolve()) for x in paths]
         digest = hashlib.sha256(model.read_bytes())
         # One file a data set, so that none grows without end.
-        digest.update(f"{audio.fill} {audio.decoder} {Path(self._paths[0]).parent.parent}".encode())
+        overlap = f" {overlap_s:g}" if overlap_s else ""
+        digest.update(f"{audio.fill} {audio.decoder}{overlap} {Path(self._paths[0]).parent.parent}".encode())
         self._file = platformdirs.user_cache_path("keras-birds") / "embeddings" / f"{digest.hexdigest()}.npz"
         kept = _read(self._file)
-        todo = [x for x in self._paths if x not in kept or kept[x].stamp != file_fingerprint(x)]
+        todo = [
+            x for x in dict.fromkeys(self._paths) if x not in kept or kept[x].stamp != file_fingerprint(x)
+        ]
         if todo and reporter is None:
             raise DataError(
                 f"{self._file} must hold the embeddings of all recordings. Received: none of {todo[0]}; run "
@@ -113,6 +127,10 @@ class EmbeddingSource:
         )
         self.usable, self.reasons = usable_of(self.manifest)
         self._windows = [x.windows for x in found]
+        if windows is not None:
+            self._windows = [x[k : k + 1] for x, k in zip(self._windows, windows, strict=True)]
+            for row in [row for row, x in enumerate(self._windows) if self.usable[row] and not len(x)]:
+                self.usable[row], self.reasons[row] = False, "lies after the recording's end"
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -122,7 +140,7 @@ class EmbeddingSource:
     ) -> None:
         save_at = time.monotonic() + _SAVE_EVERY_S
         try:
-            for done, scored in enumerate(score_recordings(embedder, todo), 1):
+            for done, scored in enumerate(score_recordings(embedder, todo, self._options), 1):
                 status = scored.recording
                 kept[todo[done - 1]] = _Kept(
                     status.fingerprint, status.status, status.reason, scored.scores.astype(np.float16)

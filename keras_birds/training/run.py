@@ -11,17 +11,18 @@ import pandas as pd
 
 from keras_birds.audio.files import recordings_in
 from keras_birds.config import Config, MelConfig, ModelConfig, TrainingConfig
-from keras_birds.data.catalog import Catalog, data_hash, read_catalog
+from keras_birds.data.annotated import read_data
+from keras_birds.data.catalog import Catalog, data_hash
 from keras_birds.data.check import check_recordings
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.folds import Split, make_split
 from keras_birds.data.mel_store import MelStore
 from keras_birds.data.reviews import ReviewedSource, read_reviewed
 from keras_birds.data.soft_labels import SoftLabels
-from keras_birds.data.source import CachedSource, JoinedSource, MelSource, OnTheFlySource
+from keras_birds.data.source import CachedSource, JoinedSource, MelSource, OnTheFlySource, usable_of
 from keras_birds.data.tables import load_table, write_table
 from keras_birds.data.unlabelled import find_unlabelled
-from keras_birds.data.windows import WindowSource
+from keras_birds.data.windows import Window, WindowSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
@@ -155,7 +156,7 @@ def prepare_run(
     reporter: Reporter,
 ) -> TrainingRun:
     """Begins a run or opens it again: everything before its first fold. Args and errors are those of `train`."""
-    catalog = read_catalog(Path(data), config.data)
+    catalog = read_data(Path(data), config)
     catalog.require_clean()
     for name, reason in catalog.left_out:
         reporter.problem(name, reason)
@@ -209,7 +210,7 @@ def open_run(
 
     A `DataError` says that the run or the data set isn't there, or not as it was.
     """
-    catalog = read_catalog(Path(data), config.data)
+    catalog = read_data(Path(data), config)
     split = Split.load(directory / SPLIT, catalog)
     source = _catalog_source(directory, catalog, config)
     background = background_source(directory, background_paths(config), config)
@@ -237,7 +238,7 @@ def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
         }
     )
     backbone, paths = added_backbone(config.model.pretrained).path, background_paths(config)
-    source = EmbeddingSource(backbone, config.audio, list(run.catalog.recordings["path"]), reporter)
+    source = _embeddings(run.catalog, config, reporter)
     background = EmbeddingSource(backbone, config.audio, paths, reporter) if paths else None
     reviewed = _read_reviewed(run.catalog, config) if teacher else run.reviewed
     return replace(run, config=config, source=source, background=background, reviewed=reviewed)
@@ -276,6 +277,8 @@ def _catalog_source(
 ) -> MelSource:
     """Images of a catalog's recordings; the manifest is written, or with no reporter, must be there."""
     paths = list(catalog.recordings["path"])
+    if catalog.known is not None:
+        return _window_source(directory / MANIFEST, catalog, config, reporter)
     if not config.data.store:
         return _computed_source(directory / MANIFEST, paths, config, reporter)
     store = MelStore(config.data.store, config, paths)
@@ -284,6 +287,29 @@ def _catalog_source(
         found = {"path": paths, "status": statuses, "reason": store.reasons}
         write_table(pd.DataFrame(found, dtype=object), directory / MANIFEST)
     return store
+
+
+def _window_source(path: Path, catalog: Catalog, config: Config, reporter: Reporter | None) -> MelSource:
+    """Inputs of a catalog's windows, each read from its place in the recording."""
+    windows = catalog.recordings
+    if config.model.input_kind == "embedding":
+        embeddings = _embeddings(catalog, config, reporter)
+        if reporter is not None:
+            write_table(embeddings.manifest.drop_duplicates("path"), path)
+        return embeddings
+    manifest = _manifest(path, list(dict.fromkeys(windows["path"])), config, reporter).set_index("path")
+    columns = zip(windows["path"], windows["start_s"], windows["end_s"], strict=True)
+    source = WindowSource([Window(Path(x), *times) for x, *times in columns], config.audio, _mel(config))
+    source.usable, source.reasons = usable_of(manifest.loc[windows["path"]])
+    return CachedSource(source)
+
+
+def _embeddings(catalog: Catalog, config: Config, reporter: Reporter | None) -> EmbeddingSource:
+    """Embeddings of a catalog's recordings, or of its windows."""
+    recordings, backbone = catalog.recordings, added_backbone(config.model.pretrained).path
+    windows = None if catalog.known is None else recordings["window"].to_numpy()
+    overlap_s = 0.0 if windows is None else config.data.window_overlap_s
+    return EmbeddingSource(backbone, config.audio, list(recordings["path"]), reporter, windows, overlap_s)
 
 
 def background_source(
@@ -320,6 +346,13 @@ def _computed_source(path: Path, paths: list[str], config: Config, reporter: Rep
         if reporter is not None:
             write_table(embeddings.manifest, path)
         return embeddings
+    manifest = _manifest(path, paths, config, reporter)
+    source = OnTheFlySource(paths, config.audio, _mel(config), manifest=manifest)
+    return CachedSource(source) if config.audio.crop == "center" else source
+
+
+def _manifest(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> pd.DataFrame:
+    """What became of recordings, as an earlier part of the run saved it, else found out and saved now."""
     manifest = load_table(path, "a manifest", ("path", "status", "reason")) if path.is_file() else None
     if manifest is None or list(manifest["path"]) != paths:
         if reporter is None:
@@ -329,8 +362,7 @@ def _computed_source(path: Path, paths: list[str], config: Config, reporter: Rep
         manifest = check_recordings(paths, audio.sample_rate_hz, workers, progress, audio.decoder)
         progress(0, 0)
         write_table(manifest, path)
-    source = OnTheFlySource(paths, config.audio, _mel(config), manifest=manifest)
-    return CachedSource(source) if config.audio.crop == "center" else source
+    return manifest
 
 
 def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config) -> list[Fold]:
@@ -355,8 +387,9 @@ def _describe(run: TrainingRun) -> str:
     catalog = run.catalog
     unusable = 0 if run.background is None else int((~run.background.usable).sum())
     unsure, disagreements = (run.reviewed.unsure, run.reviewed.disagreements) if run.reviewed else (0, 0)
+    what = "recordings" if catalog.known is None else "windows"
     parts = {
-        f"{len(catalog.recordings)} recordings, {len(catalog.labels)} labels, {run.split.n_folds} folds": True,
+        f"{len(catalog.recordings)} {what}, {len(catalog.labels)} labels, {run.split.n_folds} folds": True,
         f"{len(run.split.hidden_rows)} hidden": len(run.split.hidden_rows),
         f"{run.left_out} left out (see {MANIFEST})": run.left_out,
         f"{len(run.reviewed or ())} reviewed windows": run.reviewed is not None,
