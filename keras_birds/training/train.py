@@ -14,6 +14,7 @@ from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
 from keras_birds.errors import ConfigError, DataError, TrainingError
+from keras_birds.models.calibration import sigmoid
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
@@ -256,10 +257,15 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, 
 
 
 def _write_out_of_fold(model: keras.Model, run: TrainingRun, fold: Fold, reporter: Reporter) -> float:
-    """Scores what a fold is measured on, each recording whole as `predict` does; returns the exact macro ROC-AUC."""
+    """Scores what a fold is measured on, as `predict` does; returns the exact macro ROC-AUC.
+
+    Recordings are scored whole, those with annotations window by window.
+    """
     folder, rows = fold_folder(run.out, fold), run.validation_rows(fold)
     if isinstance(run.source, EmbeddingSource):
         scores = mean_probabilities(model, run.source, rows)
+    elif run.catalog.known is not None:
+        scores = sigmoid(model.predict(run.validation_data(fold), verbose=0, callbacks=[ShareProcessors()]))
     else:
         scores = score_whole(folder / KERAS, [run.catalog.recordings["path"][x] for x in rows], reporter)
     targets, paths = run.targets[rows], tuple(run.catalog.relative_paths[x] for x in rows)
