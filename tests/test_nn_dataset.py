@@ -22,7 +22,7 @@ from keras_birds.data.source import CachedSource, JoinedSource, OnTheFlySource
 from keras_birds.errors import AudioError, DataError
 from keras_birds.nn.augment import build_augment
 from keras_birds.progress import Reporter
-from keras_birds.training.run import background_paths, background_source
+from keras_birds.training.inputs import background_paths, background_source
 
 AUDIO, SIZE = {"sample_rate_hz": 16_000, "clip_s": 1.0}, {"height": 48, "width": 40}
 MEL = {"n_fft": 512, "hop_samples": 256, "n_mels": 32, "n_mfcc": 20, "f_max_hz": 8000, **SIZE}

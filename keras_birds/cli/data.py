@@ -253,7 +253,7 @@ def preview(
     from keras_birds.plots.augmentation import augmentation_preview
     from keras_birds.plots.figure import save_png
     from keras_birds.text import printable
-    from keras_birds.training.run import background_paths
+    from keras_birds.training.inputs import background_paths
 
     config = Config.load(config_name, overrides)
     config.require_images("data preview")

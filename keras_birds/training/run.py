@@ -2,33 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from keras_birds.audio.files import recordings_in
-from keras_birds.config import Config, MelConfig, ModelConfig, TrainingConfig
+from keras_birds.config import Config, ModelConfig, TrainingConfig
 from keras_birds.data.annotated import read_data
 from keras_birds.data.catalog import Catalog, data_hash
-from keras_birds.data.check import check_recordings
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.folds import Split, make_split
-from keras_birds.data.mel_store import MelStore
 from keras_birds.data.reviews import ReviewedSource, read_reviewed
 from keras_birds.data.soft_labels import SoftLabels
-from keras_birds.data.source import CachedSource, JoinedSource, MelSource, OnTheFlySource, usable_of
-from keras_birds.data.tables import load_table, write_table
+from keras_birds.data.source import CachedSource, JoinedSource, MelSource
+from keras_birds.data.tables import write_table
 from keras_birds.data.unlabelled import find_unlabelled
-from keras_birds.data.windows import Window, WindowSource
+from keras_birds.data.windows import WindowSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, UNLABELLED, Fold
 from keras_birds.training.backbone import AddedBackbone, added_backbone
 from keras_birds.training.embeddings import EmbeddedSource, Embedder, EmbeddingSource
+from keras_birds.training.inputs import (
+    background_paths,
+    background_source,
+    catalog_embeddings,
+    catalog_source,
+    mel_of,
+)
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import open_directory
 from keras_birds.training.warm_start import check_initial
@@ -109,7 +111,7 @@ class TrainingRun:
         if soft is not None:
             soft_rows = sum(map(len, sources)) + np.arange(len(soft.windows))
             drawn |= {"unlabelled_rows": soft_rows, "unlabelled_fraction": config.data.unlabelled_fraction}
-            sources.append(CachedSource(WindowSource(soft.windows, config.audio, _mel(config))))
+            sources.append(CachedSource(WindowSource(soft.windows, config.audio, mel_of(config))))
             targets.append(soft.targets)
         epochs = Epochs(
             np.concatenate(rows),
@@ -175,7 +177,7 @@ def prepare_run(
         split = Split.load(directory / SPLIT, catalog)
     else:
         split.save(directory / SPLIT, catalog)
-    source = _catalog_source(directory, catalog, config, reporter)
+    source = catalog_source(directory, catalog, config, reporter)
     background = background_source(directory, backgrounds, config, reporter)
     run = TrainingRun(
         directory, config, catalog, split, source, background, reviewed, pretrained, unlabelled, tuple(folds)
@@ -212,7 +214,7 @@ def open_run(
     """
     catalog = read_data(Path(data), config)
     split = Split.load(directory / SPLIT, catalog)
-    source = _catalog_source(directory, catalog, config)
+    source = catalog_source(directory, catalog, config)
     background = background_source(directory, background_paths(config), config)
     reviewed = _read_reviewed(catalog, config)
     return TrainingRun(
@@ -238,7 +240,7 @@ def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
         }
     )
     backbone, paths = added_backbone(config.model.pretrained).path, background_paths(config)
-    source = _embeddings(run.catalog, config, reporter)
+    source = catalog_embeddings(run.catalog, config, reporter)
     background = EmbeddingSource(backbone, config.audio, paths, reporter) if paths else None
     reviewed = _read_reviewed(run.catalog, config) if teacher else run.reviewed
     return replace(run, config=config, source=source, background=background, reviewed=reviewed)
@@ -261,108 +263,10 @@ def embed_unlabelled(frozen: TrainingRun, reporter: Reporter) -> EmbeddingSource
     return found
 
 
-def background_paths(config: Config) -> list[str]:
-    """Audio files below `data.background`, sorted, at least one; none where the settings don't use them."""
-    if not config.data.background_fraction and not config.augment.background.probability:
-        return []
-    folder = Path(config.data.background)
-    found = recordings_in(folder) if folder.is_dir() else []
-    if not found:
-        raise DataError(f"data.background must be a folder with recordings. Received: {folder}")
-    return found
-
-
-def _catalog_source(
-    directory: Path, catalog: Catalog, config: Config, reporter: Reporter | None = None
-) -> MelSource:
-    """Images of a catalog's recordings; the manifest is written, or with no reporter, must be there."""
-    paths = list(catalog.recordings["path"])
-    if catalog.known is not None:
-        return _window_source(directory / MANIFEST, catalog, config, reporter)
-    if not config.data.store:
-        return _computed_source(directory / MANIFEST, paths, config, reporter)
-    store = MelStore(config.data.store, config, paths)
-    if reporter is not None:
-        statuses = np.where(store.usable, "ok", "left out")
-        found = {"path": paths, "status": statuses, "reason": store.reasons}
-        write_table(pd.DataFrame(found, dtype=object), directory / MANIFEST)
-    return store
-
-
-def _window_source(path: Path, catalog: Catalog, config: Config, reporter: Reporter | None) -> MelSource:
-    """Inputs of a catalog's windows, each read from its place in the recording."""
-    windows = catalog.recordings
-    if config.model.input_kind == "embedding":
-        embeddings = _embeddings(catalog, config, reporter)
-        if reporter is not None:
-            write_table(embeddings.manifest.drop_duplicates("path"), path)
-        return embeddings
-    manifest = _manifest(path, list(dict.fromkeys(windows["path"])), config, reporter).set_index("path")
-    columns = zip(windows["path"], windows["start_s"], windows["end_s"], strict=True)
-    source = WindowSource([Window(Path(x), *times) for x, *times in columns], config.audio, _mel(config))
-    source.usable, source.reasons = usable_of(manifest.loc[windows["path"]])
-    return CachedSource(source)
-
-
-def _embeddings(catalog: Catalog, config: Config, reporter: Reporter | None) -> EmbeddingSource:
-    """Embeddings of a catalog's recordings, or of its windows."""
-    recordings, backbone = catalog.recordings, added_backbone(config.model.pretrained).path
-    windows = None if catalog.known is None else recordings["window"].to_numpy()
-    overlap_s = 0.0 if windows is None else config.data.window_overlap_s
-    return EmbeddingSource(backbone, config.audio, list(recordings["path"]), reporter, windows, overlap_s)
-
-
-def background_source(
-    directory: Path, paths: list[str], config: Config, reporter: Reporter | None = None
-) -> MelSource | None:
-    """Images of the recordings of `background_paths`; `None` where there are none."""
-    if not paths:
-        return None
-    source = _computed_source(directory / BACKGROUND, paths, config, reporter)
-    if not source.usable.any():
-        raise DataError(
-            f"data.background must hold recordings that can be read. Received: none in {config.data.background}; see "
-            f"{directory / BACKGROUND}"
-        )
-    return source
-
-
 def _read_reviewed(catalog: Catalog, config: Config) -> ReviewedSource | None:
     if not config.data.reviews:
         return None
-    return read_reviewed(config.data.reviews, config.audio, _mel(config), catalog.labels)
-
-
-def _mel(config: Config) -> MelConfig | None:
-    return config.mel if config.model.input_kind == "mel" else None
-
-
-def _computed_source(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> MelSource:
-    """Inputs of recordings whose manifest an earlier part of the run saved, else is made and saved now."""
-    if config.model.input_kind == "embedding":
-        embeddings = EmbeddingSource(
-            added_backbone(config.model.pretrained).path, config.audio, paths, reporter
-        )
-        if reporter is not None:
-            write_table(embeddings.manifest, path)
-        return embeddings
-    manifest = _manifest(path, paths, config, reporter)
-    source = OnTheFlySource(paths, config.audio, _mel(config), manifest=manifest)
-    return CachedSource(source) if config.audio.crop == "center" else source
-
-
-def _manifest(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> pd.DataFrame:
-    """What became of recordings, as an earlier part of the run saved it, else found out and saved now."""
-    manifest = load_table(path, "a manifest", ("path", "status", "reason")) if path.is_file() else None
-    if manifest is None or list(manifest["path"]) != paths:
-        if reporter is None:
-            raise DataError(f"{path} must list the data set's recordings. Received: none, or others")
-        progress = partial(reporter.progress, "Checking recordings")
-        workers, audio = max(1, config.training.workers), config.audio
-        manifest = check_recordings(paths, audio.sample_rate_hz, workers, progress, audio.decoder)
-        progress(0, 0)
-        write_table(manifest, path)
-    return manifest
+    return read_reviewed(config.data.reviews, config.audio, mel_of(config), catalog.labels)
 
 
 def _wanted_folds(fold: int | str | Sequence[int], split: Split, config: Config) -> list[Fold]:
