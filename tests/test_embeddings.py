@@ -28,7 +28,8 @@ SETTINGS = {
         "overlap_s": 0.0,
         "channel": "mix",
     },
-    "audio": AudioConfig().model_dump(mode="json"),
+    "decoder": "soundfile",
+    "audio": AudioConfig().model_dump(mode="json", exclude={"decoder"}),
 }
 
 

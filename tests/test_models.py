@@ -191,7 +191,7 @@ def test_the_shipped_model_is_small_and_says_what_it_is(animals_dir):
     engine = OnnxEngine(MODEL)
     metadata = engine.metadata
     assert (metadata.model_id, metadata.mel.height, metadata.mel.width) == ("animals", 128, 256)
-    assert engine.num_frames == 8
+    assert (engine.num_frames, engine.embedding_size) == (8, 1280)
     taxonomy = pd.read_csv(animals_dir / "taxonomy.csv")
     assert list(metadata.labels) == list(taxonomy["primary_label"])
     assert [x.common_name for x in metadata.labels.items] == list(taxonomy["common_name"])

@@ -61,13 +61,16 @@ def test_the_attention_head_is_exported_with_its_frames_and_both_engines_agree(t
     attention.set_weights([rng.normal(0, 0.1, x.shape) for x in attention.get_weights()])
     folder = write_fold(tmp_path / "fold0", model, labels=LabelSet(["a", "b", "c"]), mel=config.mel)
     graph = onnx.load(folder / "model.onnx").graph
-    assert [x.name for x in graph.output] == ["logits", "frame_logits"]
+    assert [x.name for x in graph.output] == ["logits", "frame_logits", "embedding"]
     images = rng.random((2, 32, 96, 1), np.float32)
     expected = with_all_outputs(model)[0].predict(images, verbose=0)
-    assert [x.shape for x in expected] == [(2, 3), (2, 3, 3)]
+    assert [x.shape for x in expected] == [(2, 3), (2, 3, 3), (2, 1280)]
+    frames = keras.Model(model.input, model.get_layer("frames").output).predict(images, verbose=0)
+    np.testing.assert_allclose(expected[2], frames.mean(axis=1), atol=1e-5)
     for engine in (OnnxEngine(folder / "model.onnx"), KerasEngine(folder / "model.keras")):
-        assert engine.num_frames == 3
-        for found, wanted in zip((engine.logits(images), engine.frame_logits(images)), expected, strict=True):
+        assert (engine.num_frames, engine.embedding_size) == (3, 1280)
+        given = engine.logits(images), engine.frame_logits(images), engine.embeddings(images)
+        for found, wanted in zip(given, expected, strict=True):
             np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 

@@ -1,15 +1,12 @@
 """`keras-birds detect`: all detections of many recordings in a folder, resumable."""
 
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from keras_birds.cli.batch import Counter, connection_to, scoring
 from keras_birds.cli.options import (
     COUNT,
     EXISTING_FILE,
@@ -29,16 +26,12 @@ from keras_birds.cli.options import (
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from keras_birds.inference.classifier import Classifier
     from keras_birds.inference.scorer import RecordingStatus, ScoreOptions
     from keras_birds.results.outputs import Outputs
     from keras_birds.results.results import Results
     from keras_birds.results.writers.submission import Submission
 
 _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "birdnet", "birdclef")
-_BAR_EVERY_S, _LINE_EVERY_S = 0.1, 30.0
 
 
 @click.command()
@@ -134,12 +127,8 @@ def detect(
 
     Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict), 2 a wrong call.
     """
-    connection: AbstractContextManager[None] = nullcontext()
-    if ray_address is not None:
-        from keras_birds.distributed.cluster import check_address, connect
-
-        check_address(ray_address)
-        connection = connect(ray_address)
+    connection = connection_to(ray_address)
+    from keras_birds.cli.reporting import progress_bar
     from keras_birds.results.journal import JOURNAL
     from keras_birds.results.outputs import write_outputs
     from keras_birds.results.results import Results, result_settings
@@ -153,88 +142,35 @@ def detect(
         connection,  # first of all, so that a cluster out of reach leaves no folder behind
         Results(out, classifier.labels, classifier.model_id, read, settings, keep_scores) as results,
     ):
-        counter = _score(results, files, model, classifier, score, ray_address)
+        with scoring(classifier, model, score, ray_address) as run, progress_bar() as bar:
+            counter = _Counter(results, len(files), bar)
+            counter.take(run, classifier, results.to_do(files), score)
         manifest = results.finish()
         outputs = write_outputs(results, classifier, formats, per_recording, sample_submission)
     _report(results, manifest, outputs, counter)
     return int(strict and bool(counter.failed or counter.gone or gone))
 
 
-def _score(
-    results: "Results",
-    files: list[str],
-    model: ModelChoice,
-    classifier: "Classifier",
-    options: "ScoreOptions",
-    ray_address: str | None,
-) -> "_Counter":
-    """Scores what is still to do."""
-    from keras_birds.cli.reporting import progress_bar
-    from keras_birds.inference.scorer import PART_WINDOWS, score_recordings
+class _Counter(Counter):
+    """Counts detections, and what is left out of them, as well."""
 
-    with ExitStack() as stack:
-        score: Any = score_recordings
-        if ray_address is not None:
-            from keras_birds.distributed.predict import ClusterScorer
+    detections = unlikely = no_site = whole_year = voices = 0
 
-            say = partial(click.echo, err=True)
-            score = stack.enter_context(ClusterScorer(classifier, model.provider, options.workers, say))
-        counter = _Counter(results, len(files), stack.enter_context(progress_bar()))
-        options = replace(options, part_windows=PART_WINDOWS)
-        for scored in score(classifier, results.to_do(files), options, counter.on_scored):
-            if recording := results.add(scored):
-                counter.add(recording)
-    return counter
-
-
-class _Counter:
-    """Counts, and writes problems and, where there is no bar, a line now and then."""
-
-    def __init__(self, results: "Results", total: int, bar: "Progress"):
-        self.scored = self.failed = self.gone = self.detections = 0
-        self.unlikely = self.no_site = self.whole_year = self.voices = 0
-        self._results, self._total, self._bar, self._scored_s = results, total, bar, 0.0
-        self._began = self._told_at = time.monotonic()
-        self._task = bar.add_task("", total=total)
-
-    def on_scored(self, seconds: float) -> None:
-        """Takes how much sound was scored."""
-        self._scored_s += seconds
-        self._show()
-
-    def add(self, recording: "RecordingStatus") -> None:
-        """Takes what became of a recording."""
+    def count(self, recording: "RecordingStatus") -> None:
+        """Takes a scored recording."""
         from keras_birds.results.occurrence import WHOLE_YEAR
-        from keras_birds.results.report import describe_problem
         from keras_birds.results.results import NO_SITE
 
-        is_scored = not (recording.not_seen or recording.failed)
-        self.gone += bool(recording.not_seen)
-        self.failed += recording.failed and not recording.not_seen
-        self.scored += is_scored
-        self.detections += is_scored * recording.detections
-        self.voices += is_scored * recording.voices
-        if is_scored and recording.place:
+        self.detections += recording.detections
+        self.voices += recording.voices
+        if recording.place:
             self.unlikely += recording.unlikely
             self.no_site += recording.place == NO_SITE
             self.whole_year += recording.week == WHOLE_YEAR
-        if problem := describe_problem(recording):
-            self._bar.console.print(problem, soft_wrap=True)
-        self._show()
 
-    def summary(self) -> str:
-        """For instance `6 recordings: 5 scored, 1 failed; 12 new detections; 2.31 h of audio, 210 × realtime; ...`."""
-        counts = {"scored before": self._results.done_before, "failed": self.failed}
-        counts["not seen this time, of which what was found before stays"] = self.gone
-        parts = [f"{self.scored} scored", *(f"{n} {what}" for what, n in counts.items() if n)]
-        text = f"{self._total} recordings: {', '.join(parts)}"
-        if self.scored:
-            spent_s = time.monotonic() - self._began
-            text += f"; {self.detections} new detections{self._left_out()}; {self._speed()}; {spent_s:.1f} s in all"
-        return text
-
-    def _left_out(self) -> str:
-        parts = []
+    def new(self) -> str:
+        """Detections, and why there aren't more."""
+        parts = [f"{self.detections} new detections"]
         if self.unlikely:
             parts.append(f"{self.unlikely} left out as unlikely where and when they were recorded")
         if self.voices:
@@ -243,22 +179,7 @@ class _Counter:
             parts.append(f"{self.whole_year} of the recordings tell no date: the whole year counts there")
         if self.no_site:
             parts.append(f"{self.no_site} of the recordings match no site: every label counts there")
-        return "".join(f"; {x}" for x in parts)
-
-    def _speed(self) -> str:
-        spent_s = max(1e-3, time.monotonic() - self._began)
-        return f"{self._scored_s / 3600:.2f} h of audio, {self._scored_s / spent_s:.0f} × realtime"
-
-    def _show(self) -> None:
-        now = time.monotonic()
-        if now - self._told_at < (_LINE_EVERY_S if self._bar.disable else _BAR_EVERY_S):
-            return
-        self._told_at = now
-        done = self.scored + self.failed + self.gone + self._results.done_before
-        if not self._bar.disable:
-            self._bar.update(self._task, description=self._speed(), completed=done)
-        else:
-            click.echo(f"{done} of {self._total} files, {self._speed()}", err=True)
+        return "; ".join(parts)
 
 
 def _report(results: "Results", manifest: Path, outputs: "Outputs", counter: _Counter) -> None:

@@ -13,6 +13,7 @@ import click
 from keras_birds.cli.options import COUNT, EXISTING_FILE, LENGTH, format_option, model_path
 from keras_birds.cli.reporting import text_table
 from keras_birds.errors import KerasBirdsError
+from keras_birds.text import printable
 
 if TYPE_CHECKING:
     from keras_birds.models.engines import OnnxEngine
@@ -161,12 +162,20 @@ def remove(name: str) -> None:
 @click.argument("model", type=model_path, metavar="MODEL")
 @format_option
 def info(model: Path, form: str) -> None:
-    """Tell what MODEL is: a shipped model's name, a run, a fold's folder, or an .onnx file.
+    """Tell what MODEL is: a shipped model's name, a run, a fold's folder, an .onnx file, or a store of embeddings.
 
     \b
     keras-birds info animals
     keras-birds info runs/all
+    keras-birds info season1.emb
     """
+    from keras_birds.embeddings.store import is_store
+
+    if is_store(model):
+        about = _describe_store(model)
+        lines = [f"{name:<13} {printable(str(value))}" for name, value in about.items()]
+        click.echo(json.dumps(about, indent=2, ensure_ascii=False) if form == "json" else "\n".join(lines))
+        return
     from keras_birds.models.engines import OnnxEngine
     from keras_birds.models.find import card_of, resolve_model
 
@@ -187,6 +196,27 @@ def info(model: Path, form: str) -> None:
     elif text:
         click.echo(text)
     click.echo("\n".join(_describe(engines)))
+
+
+def _describe_store(folder: Path) -> dict[str, Any]:
+    from keras_birds.embeddings.store import EmbeddingStore
+
+    store = EmbeddingStore(folder)
+    recordings = store.recordings
+    failed = sum(x.failed for x in recordings)
+    return {
+        "windows": len(store),
+        "size": store.size,
+        "recordings": len(recordings) - failed,
+        "hours": round(sum(x.seconds for x in recordings) / 3600, 3),
+        "failed": failed,
+        "model": store.model,
+        "model_id": store.model_id,
+        "model_sha256": store.model_sha256,
+        "window_s": store.audio.clip_s,
+        **{x: store.settings[x] for x in ("overlap_s", "channel", "decoder")},
+        "megabytes": round(sum(x.stat().st_size for x in folder.rglob("*") if x.is_file()) / 1e6, 1),
+    }
 
 
 def _rows() -> Iterator[dict[str, Any]]:

@@ -140,14 +140,14 @@ def _bundled(command: Command, name: str, make: Command, *options: Command) -> C
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What `model_options` say."""
+    """What `model_options` or `network_options` say."""
 
     model: Path | None
     engine: str | None
-    calibrated: bool
-    sensitivity: float
     provider: str | None
     decoder: str | None
+    calibrated: bool = False
+    sensitivity: float = 1.0
 
     def load(self) -> "Classifier":
         """Loads the model, and tells on stderr which one if that wasn't said."""
@@ -164,6 +164,18 @@ class ModelChoice:
 
 def model_options(command: Command) -> Command:
     """Adds `--model` and all that says how it is run; the command gets a `ModelChoice` as `model`."""
+    model, engine, *others = _network_options()
+    return _bundled(
+        command, "model", ModelChoice, model, engine, calibrated_option, sensitivity_option, *others
+    )
+
+
+def network_options(command: Command) -> Command:
+    """As `model_options`, without what is said of scores."""
+    return _bundled(command, "model", ModelChoice, *_network_options())
+
+
+def _network_options() -> tuple[Command, ...]:
     trained = (
         "A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or the name of a model that "
         "was added (`keras-birds models add`) or is shipped. "
@@ -174,14 +186,9 @@ def model_options(command: Command) -> Command:
     engine = "What computes: ONNX Runtime or Keras. [default: onnx, unless --model is a .keras file]"
     provider = "Where ONNX Runtime computes: cpu, cuda, ... [default: cuda where there is a GPU for it]"
     decoder = "What decodes audio files. [default: as in the model's training]"
-    return _bundled(
-        command,
-        "model",
-        ModelChoice,
+    return (
         click.option("--model", type=model_path, metavar="PATH|NAME", help=trained + default),
         click.option("--engine", type=click.Choice(("onnx", "keras")), help=engine),
-        calibrated_option,
-        sensitivity_option,
         click.option("--provider", metavar="NAME", help=provider),
         click.option("--decoder", type=click.Choice(("soundfile", "tfio")), help=decoder),
     )

@@ -23,7 +23,13 @@ from keras_birds.distributed.cluster import Node, cause_of, nodes
 from keras_birds.distributed.worker import GroupScores, PackedModel, score_group
 from keras_birds.errors import ConfigError, KerasBirdsError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.scorer import DEFAULT_OPTIONS, RecordingScores, RecordingStatus, ScoreOptions
+from keras_birds.inference.scorer import (
+    DEFAULT_OPTIONS,
+    RecordingScores,
+    RecordingStatus,
+    ScoreOptions,
+    WindowScorer,
+)
 
 GROUP_S = 8.0
 """How long a group shall keep a worker: what is lost with it, and a hundred times what its beginning and end cost."""
@@ -68,6 +74,7 @@ class ClusterScorer:
         provider: what ONNX Runtime computes on; `None` for CUDA where a node has it.
         cpus: processors of a worker process; `None` for up to 4.
         say: gets lines on workers that die, and on waiting.
+        embeds: whether workers give embeddings as scores.
     """
 
     def __init__(
@@ -76,8 +83,10 @@ class ClusterScorer:
         provider: str | None = None,
         cpus: int | None = None,
         say: Callable[[str], None] = lambda _: None,
+        embeds: bool = False,
     ):
         self._classifier, self._provider, self._cpus, self._say = classifier, provider, cpus, say
+        self._embeds = embeds
         self._uses_gpus = (provider or "").lower() != "cpu"
         self._resources, self._slots = (1, 0), 1
         self._looked_at = -math.inf
@@ -88,7 +97,7 @@ class ClusterScorer:
 
         self._task = ray.remote(max_retries=0)(score_group)
         # In a list: Ray would put what it refers to in its place.
-        self._model = [ray.put(PackedModel.of(self._classifier, self._provider))]
+        self._model = [ray.put(PackedModel.of(self._classifier, self._provider, self._embeds))]
         began = self._told_at = self._seen_at = time.monotonic()
         self._look()
         task = self._submit(_Group(()), DEFAULT_OPTIONS)
@@ -109,12 +118,14 @@ class ClusterScorer:
 
     def __call__(
         self,
-        classifier: Classifier,
+        scorer: WindowScorer,
         names: Iterable[str],
         options: ScoreOptions,
         on_scored: Callable[[float], None],
     ) -> Iterator[RecordingScores]:
-        """Scores recordings with the workers' classifier, as `score_recordings` does: relative names count from here.
+        """Scores recordings with the workers' model, as `score_recordings` does: relative names count from here.
+
+        Each recording comes whole.
 
         Raises:
             ConfigError: if the options can't be used, or nodes don't see the recordings that this machine sees.
@@ -122,7 +133,7 @@ class ClusterScorer:
         """
         import ray
 
-        window_hop_samples(classifier.audio, options.overlap_s)
+        window_hop_samples(scorer.audio, options.overlap_s)
         files, size = iter(names), 1
         ahead: list[_Group] = []  # in order, from the first that isn't given out
         running: dict[Any, _Group] = {}
@@ -155,7 +166,7 @@ class ClusterScorer:
     def _submit(self, group: _Group, options: ScoreOptions) -> Any:
         cpus, gpus = self._resources
         task = self._task.options(num_cpus=cpus, num_gpus=gpus)
-        return task.remote(self._model, group.places, replace(options, workers=cpus))
+        return task.remote(self._model, group.places, replace(options, workers=cpus, part_windows=None))
 
     def _take(self, task: Any, group: _Group) -> GroupScores | None:
         """Takes what came of a group; `None` if its worker died."""

@@ -11,12 +11,13 @@ from typing import Any
 import keras_birds
 from keras_birds.errors import ConfigError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
+from keras_birds.inference.embedder import Embedder
+from keras_birds.inference.scorer import RecordingScores, ScoreOptions, WindowScorer, score_recordings
 from keras_birds.models.engines import Engine, load_engine
 from keras_birds.run_layout import METADATA
 
-_loaded: dict[str, Classifier] = {}
-"""This process's classifier, by the id of the packed model that it was loaded from."""
+_loaded: dict[str, WindowScorer] = {}
+"""What scores in this process, by the id of the packed model that it was loaded from."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class PackedEngine:
 class PackedModel:
     """A loaded model on its way to the workers: its members, and what else `Classifier` was made with here.
 
-    `backend` is that of Keras, `version` that of keras-birds; `provider` as for `load_engine`.
+    `backend` is that of Keras, `version` that of keras-birds; `provider` as for `load_engine`. With `embeds` workers
+    give embeddings as scores.
     """
 
     engines: tuple[PackedEngine, ...]
@@ -60,14 +62,15 @@ class PackedModel:
     sensitivity: float
     backend: str
     version: str
+    embeds: bool = False
 
     @classmethod
-    def of(cls, classifier: Classifier, provider: str | None) -> "PackedModel":
+    def of(cls, classifier: Classifier, provider: str | None, embeds: bool = False) -> "PackedModel":
         """Packs what a classifier was loaded from."""
         engines = tuple(map(PackedEngine.of, classifier.engines))
         decoder, backend = classifier.audio.decoder, os.environ["KERAS_BACKEND"]
         scores = classifier.calibration is not None, classifier.sensitivity
-        return cls(engines, decoder, provider, *scores, backend, keras_birds.__version__)
+        return cls(engines, decoder, provider, *scores, backend, keras_birds.__version__, embeds)
 
     def load(self) -> Classifier:
         """Loads it in this process.
@@ -106,7 +109,9 @@ def score_group(model: list[Any], places: tuple[str, ...], options: ScoreOptions
     (reference,) = model
     if reference.hex() not in _loaded:
         _loaded.clear()
-        _loaded[reference.hex()] = ray.get(reference).load()
+        packed: PackedModel = ray.get(reference)
+        classifier = packed.load()
+        _loaded[reference.hex()] = Embedder(classifier) if packed.embeds else classifier
     began = time.monotonic()
     recordings = tuple(score_recordings(_loaded[reference.hex()], places, options))
     return GroupScores(recordings, time.monotonic() - began, socket.gethostname())

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-EMBEDDINGS = Contents("embeddings", "embed", 1, may_differ=frozenset({"model"}))
+# A model of the same SHA-256 may be named otherwise, and has the same size and audio settings.
+EMBEDDINGS = Contents("embeddings", "embed", 1, may_differ=frozenset({"model", "size", "audio"}))
 KINDS = {"vectors": ".npy", "windows": ".parquet"}
 """Folders of a shard's files, and how the names of these end."""
 BLOCK_ROWS = 1 << 14
@@ -85,7 +86,8 @@ class EmbeddingStore:
             self.size, self.model = int(self.settings["size"]), str(self.settings["model"])
             self.model_id = str(self.settings["model_id"])
             self.model_sha256 = str(self.settings["model_sha256"])
-            self.audio = AudioConfig.model_validate(self.settings["audio"])
+            audio = {**self.settings["audio"], "decoder": self.settings["decoder"]}
+            self.audio = AudioConfig.model_validate(audio)
         self._files: list[str] = []
         self._runs: list[_Run] = []
         counts = []

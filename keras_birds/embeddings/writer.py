@@ -1,5 +1,6 @@
 """A store of embeddings as it is written: the sink of `keras-birds embed`."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -9,9 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from keras_birds.atomic import resumable
+from keras_birds.audio.clips import window_hop_samples
 from keras_birds.embeddings.store import EMBEDDINGS, KINDS, current_runs, open_vectors, shard_path
 from keras_birds.errors import ModelError
-from keras_birds.inference.scorer import RecordingScores, RecordingStatus
+from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
+from keras_birds.models.ensemble import Ensemble
+from keras_birds.models.find import bundled_name
+from keras_birds.models.library import added_name
 from keras_birds.results.journal import Entry
 from keras_birds.results.shards import ShardReader, ShardWriter
 from keras_birds.results.sink import RecordingSink, Writer
@@ -31,8 +36,7 @@ class StoreWriter(RecordingSink):
 
     Args:
         folder: new, empty, or a store to go on with.
-        settings: what the embeddings depend on, as plain data: `size`, `model`, `model_id`, `model_sha256`, `audio`,
-            `overlap_s` and `channel`.
+        settings: what the embeddings depend on, as plain data; see `store_settings`.
 
     Raises:
         ConfigError: if the folder belongs to another model or other settings, or holds something else.
@@ -80,6 +84,31 @@ class StoreWriter(RecordingSink):
                     self._writers["windows"].write(pa.Table.from_batches([batch]))
                 at = run.offset + run.count
             yield entry
+
+
+def store_settings(ensemble: Ensemble, options: ScoreOptions) -> dict[str, Any]:
+    """All that a store's embeddings depend on, as plain data: those of other settings aren't mixed with these.
+
+    Raises:
+        ConfigError: if the overlap can't be used.
+        ModelError: if the model gives no embeddings, or each of several members its own.
+    """
+    window_hop_samples(ensemble.audio, options.overlap_s)  # before a folder is made
+    engine = ensemble.embedding_engine()
+    path = engine.path.resolve()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    audio = ensemble.audio.model_dump(mode="json")
+    return {
+        "model_id": engine.metadata.model_id,
+        "model_sha256": digest,
+        "model": added_name(engine.path) or bundled_name(engine.path) or str(path),
+        "size": ensemble.embedding_size,
+        "decoder": audio.pop("decoder"),
+        "overlap_s": options.overlap_s,
+        "channel": options.channel,
+        "audio": audio,
+    }
 
 
 class VectorWriter:

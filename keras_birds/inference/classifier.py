@@ -14,6 +14,7 @@ from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.config import Config
 from keras_birds.errors import AudioError, DataError
 from keras_birds.inference.aggregate import RankedLabel, top_labels
+from keras_birds.inference.embedder import Embedder
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, score_recordings
 from keras_birds.models.engines import Engine, load_engine
 from keras_birds.models.ensemble import Ensemble
@@ -74,6 +75,42 @@ class Classifier(Ensemble):
         Raises:
             DataError: if the array has another shape or type, is too short or too long, or holds NaN or infinity.
         """
+        return self._map_clips(self.score_clips, clips, sample_rate_hz)
+
+    def embeddings(
+        self, recording: "str | Path | ArrayLike", sample_rate_hz: int | None = None
+    ) -> np.ndarray:
+        """The numbers that the head takes of each window: what sounds alike lies close together.
+
+        ```python
+        birdnet = keras_birds.load("birdnet")
+        birdnet.embeddings("clip.ogg")  # [window, 1024]
+        birdnet.embeddings(np.zeros(60 * 48_000, np.float32), 48_000)  # [20, 1024]
+        ```
+
+        Args:
+            recording: a file or its URL, or samples as `predict` takes them.
+            sample_rate_hz: of samples.
+
+        Returns:
+            float32 `[window, size]`, as `predict` and `scores` cut; `size` is `embedding_size`.
+
+        Raises:
+            AudioError: if a file can't be read.
+            DataError: as `predict`.
+            ModelError: if the model gives no embeddings, or is an ensemble of networks of their own.
+        """
+        embedder = Embedder(self)
+        if not isinstance(recording, str | Path):
+            return self._map_clips(self.embed_clips, recording, sample_rate_hz or 0)
+        (found,) = score_recordings(embedder, [recording])
+        if found.recording.failed:
+            raise AudioError(recording, found.recording.reason, found.recording.status)
+        return found.scores
+
+    def _map_clips(
+        self, score: Callable[[list[np.ndarray]], np.ndarray], clips: "ArrayLike", sample_rate_hz: int
+    ) -> np.ndarray:
         samples, audio = _checked(np.asarray(clips), sample_rate_hz), self.audio
         if samples.ndim == 2 and samples.shape[1] > round(audio.clip_s * sample_rate_hz):
             raise DataError(
@@ -85,7 +122,7 @@ class Classifier(Ensemble):
         n, is_one = audio.clip_samples, samples.ndim == 1
         windows = sliding_windows([samples[:, None]], audio) if is_one else ()
         found = (x.clip for x in windows) if is_one else (fill(x, n, audio.fill)[:n] for x in samples)
-        scored = map_in_order(self.score_clips, [_batched(found)], available_cpus())
+        scored = map_in_order(score, [_batched(found)], available_cpus())
         return np.concatenate([x for _, x in scored])
 
     def scores(self, path: str | Path, overlap_s: float = 0.0) -> "DataFrame":

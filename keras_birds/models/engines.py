@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 Engine: TypeAlias = "OnnxEngine | KerasEngine"
 """One loaded model: `OnnxEngine` says what each has."""
 
-_OUTPUTS = (["logits"], ["logits", FRAME_LOGITS], ["logits", EMBEDDING])
-_GRAPHS = (*((x, y) for x in (["mel"], ["waveform"]) for y in _OUTPUTS), (["waveform"], ["probabilities"]))
+_MORE: tuple[list[str], ...] = ([], [FRAME_LOGITS], [EMBEDDING], [FRAME_LOGITS, EMBEDDING])
+_GRAPHS = (
+    *(([x], ["logits", *y]) for x in ("mel", "waveform") for y in _MORE),
+    *((["waveform"], ["probabilities", *y]) for y in ([], [EMBEDDING])),
+)
 """Inputs and outputs of the graphs that keras-birds writes."""
 
 

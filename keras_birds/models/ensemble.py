@@ -97,6 +97,46 @@ class Ensemble:
                 [self.probabilities(inputs[x : x + step]) for x in range(0, len(inputs), step)]
             )
 
+    @property
+    def embedding_size(self) -> int:
+        """Numbers of an embedding; 0 where the model gives none."""
+        return self.engines[0].embedding_size
+
+    def embed_clips(
+        self, clips: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None
+    ) -> np.ndarray:
+        """Embeddings of clips `[n, clip_samples]`, n >= 1, as `score_clips` takes them; float32 `[n, size]`.
+
+        Raises:
+            ModelError: as `embedding_engine`, or if one isn't a number.
+        """
+        engine, inputs, step = self.embedding_engine(), self.inputs(clips), batch_size or self.batch_size
+        with self._slots:
+            parts = [engine.embeddings(inputs[x : x + step]) for x in range(0, len(inputs), step)]
+        found = np.concatenate(parts)
+        if not np.isfinite(found).all():
+            count = int((~np.isfinite(found)).sum())
+            raise ModelError(
+                f"{engine.path}: embeddings must be finite numbers. Received: {count} of {found.size} that are not"
+            )
+        return found
+
+    def embedding_engine(self) -> Engine:
+        """The member that gives embeddings; raises `ModelError` if it has none, or each member has its own."""
+        engine = self.engines[0]
+        if len(self.engines) > 1:
+            raise ModelError(
+                f"Embeddings are of one network. Received: {len(self.engines)} folds, each with its own. Choose one "
+                f"fold, --model {engine.path.parent}"
+            )
+        if not engine.embedding_size:
+            other = engine.path.with_suffix(".keras")
+            way_out = f"Pass --model {other}" if other.is_file() else "Choose another --model"
+            raise ModelError(
+                f"{engine.path}: the model must give embeddings. Received: one that gives scores only. {way_out}"
+            )
+        return engine
+
     def score_frames(self, clips: Sequence[np.ndarray]) -> np.ndarray:
         """Scores the frames of clips `[n, clip_samples]`: float32 `[n, frame, label]`, not calibrated.
 

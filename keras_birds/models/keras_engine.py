@@ -16,6 +16,7 @@ import keras_birds.nn.build  # noqa: F401
 from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.metadata import EMBEDDING, FRAME_LOGITS, ModelMetadata
+from keras_birds.nn.heads import POOLED, POOLED_FRAMES
 from keras_birds.threads import TorchThreads
 
 
@@ -44,8 +45,16 @@ def input_kind_of(model: keras.Model) -> str:
 
 
 def with_all_outputs(model: keras.Model) -> tuple[keras.Model, list[str]]:
-    """A model that gives, beside its logits, those of its frames and its embedding where it has them; their names."""
-    more = {x.name: x.output for x in model.layers if x.name in (FRAME_LOGITS, EMBEDDING)}
+    """A model that gives, beside its logits, those of its frames and its embedding where it has them; their names.
+
+    The embedding is what the head takes of a clip: an attention head's is the mean over frames.
+    """
+    layers = {x.name: x.output for x in model.layers}
+    more = {FRAME_LOGITS: layers[FRAME_LOGITS]} if FRAME_LOGITS in layers else {}
+    if POOLED_FRAMES in layers:
+        more[EMBEDDING] = keras.ops.mean(layers[POOLED_FRAMES], axis=1)
+    elif found := [x for x in (EMBEDDING, POOLED) if x in layers]:
+        more[EMBEDDING] = layers[found[0]]
     return keras.Model(model.inputs[0], [model.outputs[0], *more.values()]), ["logits", *more]
 
 
@@ -85,6 +94,7 @@ class KerasEngine:
         self._all, self._names = with_all_outputs(self.model)
         shapes = {name: x.shape for name, x in zip(self._names, self._all.outputs, strict=True)}
         self.num_frames = int(shapes[FRAME_LOGITS][1]) if FRAME_LOGITS in shapes else 0
+        self.embedding_size = int(shapes[EMBEDDING][1]) if EMBEDDING in shapes else 0
         self._threads = TorchThreads() if keras.config.backend() == "torch" else None
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
@@ -98,6 +108,10 @@ class KerasEngine:
     def frame_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Scores the frames of images; float32 `[n, frame, label]`."""
         return self._run(inputs)[FRAME_LOGITS]
+
+    def embeddings(self, inputs: np.ndarray) -> np.ndarray:
+        """What the head takes of images or clips; float32 `[n, embedding_size]`, of a model that has it."""
+        return self._run(inputs)[EMBEDDING]
 
     def _run(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
         n = len(inputs)

@@ -7,6 +7,8 @@ from keras import layers, ops
 
 FRAME_LOGITS = "frame_logits"
 """Name of the layer with a logit for each frame and label."""
+POOLED, POOLED_FRAMES = "pool", "frames"
+"""Names of the layers with what a head takes: `[batch, channels]`, an attention head `[batch, frame, channels]`."""
 
 
 def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
@@ -14,7 +16,7 @@ def pooled_logits(features: Any, num_labels: int, dropout: float) -> Any:
 
     Logits `[batch, label]` are float32 under every dtype policy: probabilities near 0 and 1 need it.
     """
-    x = layers.GlobalAveragePooling2D(name="pool")(features)
+    x = layers.GlobalAveragePooling2D(name=POOLED)(features)
     return _dense(layers.Dropout(dropout, name="dropout")(x), num_labels, "logits")
 
 
@@ -28,7 +30,7 @@ def attention_logits(features: Any, num_labels: int, dropout: float) -> Any:
     Takes features `[batch, height, width, channels]`, time along the width; `dropout` drops a channel in all frames of
     a clip. Gives logits `[batch, label]`, float32 under every dtype policy.
     """
-    x = FrequencyMean(name="frames")(features)
+    x = FrequencyMean(name=POOLED_FRAMES)(features)
     x = layers.Dropout(dropout, noise_shape=(None, 1, None), name="dropout")(x)
     frames = _dense(x, num_labels, FRAME_LOGITS)
     attention = layers.Dense(num_labels, dtype="float32", kernel_initializer="zeros", name="attention")(x)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_birds.audio.clips import window_hop_samples
 from keras_birds.errors import DataError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
 from keras_birds.labels import LabelSet
@@ -173,11 +174,20 @@ def _read(
 def result_settings(
     ensemble: Ensemble, options: ScoreOptions, rules: DetectionRules, keep_scores: bool
 ) -> dict[str, Any]:
-    """All that a recording's rows depend on, as plain data: results of other settings aren't mixed with these."""
+    """All that a recording's rows depend on, as plain data: results of other settings aren't mixed with these.
+
+    Raises:
+        ConfigError: if the overlap can't be used.
+    """
+    window_hop_samples(ensemble.audio, options.overlap_s)  # before a folder is made
+    digest = hashlib.sha256()
+    for engine in ensemble.engines:
+        with engine.path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     chosen = [x for x, is_chosen in zip(ensemble.labels, rules.species, strict=True) if is_chosen]
     return {
         "model_id": ensemble.model_id,
-        "model_sha256": model_sha256(ensemble),
+        "model_sha256": digest.hexdigest(),
         "calibrated": ensemble.calibration is not None,
         "sensitivity": ensemble.sensitivity,
         "decoder": ensemble.audio.decoder,
@@ -189,15 +199,6 @@ def result_settings(
         "species": "all" if all(rules.species) else chosen,
         **({} if rules.occurrence is None else rules.occurrence.settings),
     }
-
-
-def model_sha256(ensemble: Ensemble) -> str:
-    """By which another model is known: over the SHA-256 of each member's file."""
-    digest = hashlib.sha256()
-    for engine in ensemble.engines:
-        with engine.path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _score_table(found: RecordingScores, labels: LabelSet) -> "pa.Table":

@@ -17,10 +17,12 @@ from keras_birds.atomic import atomic_path
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import AudioConfig
 from keras_birds.data.source import MelSource, require_usable, usable_of
-from keras_birds.errors import DataError, ModelError
+from keras_birds.errors import DataError
+from keras_birds.inference.embedder import Embedder
 from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.ensemble import Ensemble
 from keras_birds.nn.metrics import macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.training.callbacks import MONITOR
@@ -28,38 +30,6 @@ from keras_birds.training.callbacks import MONITOR
 _LEAST = 1e-7
 _SAVE_EVERY_S = 60.0
 _SAVING_SHARE = 0.05  # of the time, at most: what is kept is written as a whole
-
-
-class Embedder:
-    """A frozen backbone: cuts recordings as prediction does, and gives each window's embedding.
-
-    Args:
-        path: `model.onnx` of a model that gives embeddings.
-        audio: how recordings are cut.
-
-    Raises:
-        ModelError: if it can't be loaded, or gives none.
-    """
-
-    def __init__(self, path: Path, audio: AudioConfig):
-        self.engine = OnnxEngine(path, "cpu")
-        if not self.engine.embedding_size:
-            raise ModelError(
-                f"{path}: a frozen backbone must give embeddings. Received: logits only. Remove the model and add it "
-                "again"
-            )
-        self.audio, self.batch_size = audio, self.engine.batch_size
-        self.labels = range(self.engine.embedding_size)
-        """Columns of what `score_clips` gives."""
-
-    def score_clips(
-        self, clips: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None
-    ) -> np.ndarray:
-        """Embeddings of clips `[n, clip_samples]`, float32 `[n, size]`, so many at a time."""
-        inputs, step = np.asarray(clips), batch_size or self.batch_size
-        return np.concatenate(
-            [self.engine.embeddings(inputs[x : x + step]) for x in range(0, len(inputs), step)]
-        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +90,7 @@ class EmbeddingSource:
                 "`keras-birds train` on this machine first"
             )
         if todo and reporter is not None:
-            self._compute(Embedder(model, audio), todo, kept, reporter)
+            self._compute(open_embedder(model, audio), todo, kept, reporter)
         found = [kept[x] for x in self._paths]
         self.manifest = pd.DataFrame(
             {"path": list(paths), "status": [x.status for x in found], "reason": [x.reason for x in found]}
@@ -168,6 +138,11 @@ class EmbeddingSource:
         require_usable(self, rows)
         found = [self._windows[row] for row in rows]
         return np.concatenate(found).astype(np.float32), np.array([len(x) for x in found])
+
+
+def open_embedder(path: Path, audio: AudioConfig) -> Embedder:
+    """A frozen backbone's `model.onnx`, on the CPU; a `ModelError` if it can't be loaded or gives no embeddings."""
+    return Embedder(Ensemble([OnnxEngine(path, "cpu")]), audio)
 
 
 def mean_probabilities(model: keras.Model, source: EmbeddingSource, rows: np.ndarray) -> np.ndarray:

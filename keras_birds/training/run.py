@@ -23,7 +23,7 @@ from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, UNLABELLED, Fold
 from keras_birds.training.backbone import AddedBackbone, added_backbone
-from keras_birds.training.embeddings import EmbeddedSource, Embedder, EmbeddingSource
+from keras_birds.training.embeddings import EmbeddedSource, EmbeddingSource, open_embedder
 from keras_birds.training.inputs import (
     background_paths,
     background_source,
@@ -128,7 +128,7 @@ class TrainingRun:
         """Reviewed windows as training takes them."""
         if isinstance(self.source, EmbeddingSource):
             return EmbeddedSource(
-                source, Embedder(added_backbone(self.config.model.pretrained).path, self.config.audio)
+                source, open_embedder(added_backbone(self.config.model.pretrained).path, self.config.audio)
             )
         return source
 
