@@ -54,7 +54,8 @@ def test_a_network_has_the_same_logits_in_onnx_runtime(network):
     folder, images, logits = network
     assert sorted(x.name for x in folder.iterdir()) == ["model.json", "model.keras", "model.onnx"]
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    (x,), (y,) = session.get_inputs(), session.get_outputs()
+    (x,), (y, embedding) = session.get_inputs(), session.get_outputs()
+    assert (embedding.name, embedding.shape) == ("embedding", ["batch", 1280])
     assert (x.name, x.shape, x.type) == ("mel", ["batch", 32, 32, 1], "tensor(float)")
     assert (y.name, y.shape, y.type) == ("logits", ["batch", len(LABELS)], "tensor(float)")
     for engine in (OnnxEngine(folder / "model.onnx"), KerasEngine(folder / "model.keras")):
@@ -200,6 +201,27 @@ def test_models_of_sound_share_what_is_the_same(sound_run, tmp_path, run_command
     assert sum(x.stat().st_size for x in tmp_path.iterdir()) < 1.5 * one
     expected = keras_birds.load(sound_run).score_clips(clips())
     np.testing.assert_allclose(opened(tmp_path / f"sound{suffix}")[1](clips()), expected, atol=0.01)
+
+
+def test_an_embedding_is_given_beside_the_probabilities_where_there_is_one(
+    sound_run, placeholder_run, tmp_path, run_command
+):
+    for model, size in (("animals", 1280), (sound_run, 16)):
+        out, original = tmp_path / f"{size}.onnx", keras_birds.load(model)
+        code, _, err = run_command("export", model, "--out", out, "--embedding")
+        assert (code, err) == (0, "")
+        exported = keras_birds.load(out)
+        sounds = np.random.default_rng(0).normal(0, 0.1, (2, original.audio.clip_samples)).astype(np.float32)
+        expected = original.engines[0].embeddings(original.inputs(sounds))
+        assert expected.shape == (2, size)
+        np.testing.assert_allclose(exported.embed_clips(sounds), expected, atol=0.01 * np.abs(expected).max())
+        np.testing.assert_allclose(exported.score_clips(sounds), original.score_clips(sounds), atol=1e-3)
+    for model, suffix, said in (
+        (placeholder_run, "onnx", "2 folds, each"),
+        (sound_run, "xml", "--format onnx"),
+    ):
+        code, _, err = run_command("export", model, "--out", tmp_path / f"no.{suffix}", "--embedding")
+        assert (code != 0, said in err) == (True, True), err
 
 
 def test_birdnet_is_exported(birdnet_model, tmp_path, run_command):

@@ -40,6 +40,7 @@ _MAX_CLIPS = 64
     get_args(Precision),
     "How weights are stored: float16 takes half the room, int8-weights a quarter.",
 )
+@click.option("--embedding", is_flag=True, help="Give each clip's embedding as well, in ONNX files.")
 @click.option(
     "--prune",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -58,6 +59,7 @@ def export(
     fmt: str | None,
     input_kind: str,
     precision: str,
+    embedding: bool,
     prune: float | None,
     clips: Path | None,
 ) -> None:
@@ -66,14 +68,16 @@ def export(
     \b
     keras-birds export animals --out animals-sound.onnx --precision float16
     keras-birds export birdnet --out birdnet.tflite
+    keras-birds export birdnet --out birdnet-sound.onnx --embedding
     keras-birds export runs/all --out birds.onnx                  # the mean of the run's folds
     keras-birds export runs/all/fold0 --out birds.tflite          # for phones and boards
     keras-birds export runs/all/fold0 --out small.onnx --prune 0.3 --precision int8-weights
     keras-birds predict clip.ogg --model birds.onnx
 
     The file takes float32 [batch, samples] at the model's rate (BirdNET's 48,000 Hz, 3 s: 144,000 samples) and gives
-    [batch, label] probabilities; labels, settings and licence are in its metadata. It is written only if it gives what
-    the model gives on the clips. docs/edge.md uses it from Python, in a browser and in C++.
+    [batch, label] probabilities, with --embedding also the [batch, size] that the head takes; labels, settings and
+    licence are in its metadata. It is written only if it gives what the model gives on the clips. docs/edge.md uses it
+    from Python, in a browser and in C++.
 
     OpenVINO writes FILE.bin beside FILE.xml. OpenVINO and LiteRT need pip install 'keras-birds[export]'; LiteRT and
     torch need a model.keras, as runs and BirdNET have, and torch has float32 only.
@@ -89,7 +93,8 @@ def export(
     if prune is not None:
         paths = _pruned(paths, prune)
     samples, source = _clips(paths[0], ModelMetadata.read_onnx(paths[0]), clips)
-    parity = export_model(paths, out, cast(Input, input_kind), cast(Precision, precision), samples, chosen)
+    kind = cast(Input, input_kind)
+    parity = export_model(paths, out, kind, cast(Precision, precision), samples, chosen, embedding)
     size = sum(x.stat().st_size for x in {out, out.with_suffix(".bin") if chosen == "openvino" else out})
     click.echo(
         f"{out}: {size / 1e6:.1f} MB; on {parity.clips} {source} probabilities differ by at most "

@@ -20,7 +20,7 @@ _COMMANDS = {
     "compare": ("compare:compare", "Tell whether one run is better than another."),
     "predict": ("predict:predict", "Name what is in recordings: one answer for each."),
     "detect": ("detect:detect", "Find all detections in a disk of recordings."),
-    "embed": ("embed:embed", "Keep embeddings of a disk of recordings, to search and to teach with."),
+    "embed": ("embed:embed", "Keep the embeddings of a disk of recordings."),
     "models": ("models:models", "List the models that are here."),
     "info": ("models:info", "Tell what a model is, or what a store of embeddings holds."),
     "app": ("app:app", "Hear, see and check recordings in the browser."),

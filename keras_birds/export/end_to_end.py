@@ -26,7 +26,9 @@ MEL_TOLERANCE = 1e-3
 """How far the graph's mel image may be from the one of prediction, which is in [0, 1]."""
 
 
-def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata) -> onnx.ModelProto:
+def end_to_end_graph(
+    members: Sequence[onnx.ModelProto], metadata: ModelMetadata, embedding: bool = False
+) -> onnx.ModelProto:
     """Makes one graph of a model, or of several whose probabilities are averaged.
 
     Before members that take `mel` comes the mel. Of members that take sound, what all have alike up to their
@@ -35,13 +37,15 @@ def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata
     Args:
         members: graphs of one model each, all from mel or all from sound.
         metadata: that they share; of a model of others it says what the graph gives.
+        embedding: whether the graph gives `embedding` `[batch, size]` as well.
 
     Returns:
         A checked graph from `waveform` `[batch, clip_samples]` to `probabilities` `[batch, label]`, both float32,
         with the metadata inside.
 
     Raises:
-        ModelError: if the mel can't be exported, or isn't that of prediction.
+        ModelError: if the mel can't be exported, or isn't that of prediction; or if there is no embedding, or each
+            member has its own.
     """
     name = members[0].graph.output[0].name
     given = metadata.outputs or GraphOutputs(cast(OutputKind, name), name)
@@ -49,6 +53,9 @@ def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata
         model = _mel_graph(metadata)
     else:
         model, members = _shared_front(members, metadata)
+    more = [_embedding_of(model, members, given)] if embedding else []
+    # What lies in a member must be kept while it is joined.
+    kept = [f"model0/{x.name}" for x in more if x.name != model.graph.output[0].name]
     opset, front, outputs = model.opset_import[0].version, model.graph.output[0].name, []
     for number, member in enumerate(members):
         if member.opset_import[0].version != opset:
@@ -58,7 +65,7 @@ def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata
         del member.metadata_props[:]
         outputs.append(f"model{number}/{given.scores}")
         model = compose.merge_models(
-            model, member, [(front, member.graph.input[0].name)], outputs=[front, *outputs]
+            model, member, [(front, member.graph.input[0].name)], outputs=[front, *outputs, *kept]
         )
     graph, batch = model.graph, model.graph.input[0].type.tensor_type.shape.dim[0]
     scores = [f"probabilities{x}" for x in range(len(members))]
@@ -68,9 +75,34 @@ def end_to_end_graph(members: Sequence[onnx.ModelProto], metadata: ModelMetadata
     del graph.output[:]
     shape = [batch.dim_value or "batch", len(metadata.labels)]
     graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape))
+    for value in more:
+        if kept:
+            graph.node.append(helper.make_node("Identity", kept, [EMBEDDING]))
+        value.name = EMBEDDING
+        graph.output.append(value)
     helper.set_model_props(model, replace(metadata, outputs=None).onnx_props())
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _embedding_of(
+    front: onnx.ModelProto, members: Sequence[onnx.ModelProto], given: GraphOutputs
+) -> onnx.ValueInfoProto:
+    """A copy of the one output that holds the embedding: of what all members begin with, or of the only member."""
+    name = given.embedding or EMBEDDING
+    found = [x for x in front.graph.output if x.name == EMBEDDING]
+    if not found and len(members) == 1:
+        found = [x for x in members[0].graph.output if x.name == name]
+    if not found:
+        received = (
+            f"{len(members)} folds, each with its own" if len(members) > 1 else "one that gives scores only"
+        )
+        raise ModelError(
+            f"--embedding needs a model that gives one. Received: {received}. Export one fold's folder, or leave it out"
+        )
+    value = onnx.ValueInfoProto()
+    value.CopyFrom(found[0])
+    return value
 
 
 def _shared_front(

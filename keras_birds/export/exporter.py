@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_birds.errors import KerasBirdsError, ModelError
+from keras_birds.errors import ConfigError, KerasBirdsError, ModelError
 from keras_birds.export import writers
 from keras_birds.export.formats import Format, Input, Precision, check_format
 from keras_birds.models.backend_process import call_on_backend
@@ -20,6 +20,9 @@ from keras_birds.models.metadata import ModelMetadata
 
 TOLERANCE = {"float32": 1e-4, "float16": 0.02, "int8-weights": 0.25}
 """How far a probability may be from the original's."""
+
+EMBEDDING_TOLERANCE = {"float32": 0.01, "float16": 0.02, "int8-weights": 0.5}
+"""How far an embedding may be from the original's, relative to its length."""
 
 _BATCH, _NOISE = 8, 1e-4
 
@@ -41,6 +44,7 @@ def export_model(
     precision: Precision,
     clips: np.ndarray,
     fmt: Format = "onnx",
+    embedding: bool = False,
 ) -> Parity:
     """Writes one model (of `"openvino"` two files), which is there whole or not at all.
 
@@ -52,6 +56,7 @@ def export_model(
         precision: of the stored weights.
         clips: float32 `[n, clip_samples]`, to compare on.
         fmt: what is written.
+        embedding: whether the file gives embeddings as well; of `"onnx"`.
 
     Raises:
         ConfigError: if the format can't be written here, or not so.
@@ -59,7 +64,10 @@ def export_model(
         KerasBirdsError: if the file can't be written.
     """
     check_format(paths, fmt, precision)
+    if embedding and fmt != "onnx":
+        raise ConfigError(f"--embedding is for --format onnx. Received: {fmt}")
     ensemble, (write, run) = Ensemble([_load_original(x) for x in paths]), _FORMATS[fmt]
+    write = partial(write, embedding=True) if embedding else write
     metadata, step = _common_metadata(ensemble), ensemble.engines[0].fixed_batch or _BATCH
     _check_input(ensemble, input_kind)
     if ensemble.engines[0].input_kind == "waveform":
@@ -82,7 +90,21 @@ def export_model(
                 f"{out}: the export must give the original's probabilities within {TOLERANCE[precision]:g}. Received: "
                 f"a difference of {parity.max_difference:.3g} on {parity.clips} clips; nothing was written"
             )
+        if embedding:
+            batches = [repeated[x : x + step] for x in range(0, len(repeated), step)]
+            given = np.concatenate(writers.run_embedding(draft, batches))[: len(clips)]
+            _check_embeddings(out, given, ensemble.engines[0].embeddings(ensemble.inputs(clips)), precision)
     return parity
+
+
+def _check_embeddings(out: Path, found: np.ndarray, expected: np.ndarray, precision: Precision) -> None:
+    lengths = np.linalg.norm(expected, axis=1)
+    difference = float((np.linalg.norm(found - expected, axis=1) / np.maximum(lengths, 1e-6)).max())
+    if not difference <= EMBEDDING_TOLERANCE[precision]:
+        raise ModelError(
+            f"{out}: the export must give the original's embeddings within {EMBEDDING_TOLERANCE[precision]:g} of their "
+            f"length. Received: a difference of {difference:.3g}; nothing was written"
+        )
 
 
 @contextmanager

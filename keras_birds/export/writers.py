@@ -20,7 +20,7 @@ from keras_birds.export.end_to_end import end_to_end_graph, end_to_end_model
 from keras_birds.export.formats import Input, Precision
 from keras_birds.export.weight_compression import halve_weights, quantize_weights, whole_weights
 from keras_birds.models.backend_process import call_on_backend
-from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.metadata import EMBEDDING, ModelMetadata
 from keras_birds.models.session import open_session
 from keras_birds.suppress_output import suppress_output
 
@@ -32,14 +32,26 @@ TensorFlow Lite's metadata has it: `unzip` shows them."""
 
 
 def write_onnx(
-    paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input, precision: Precision
+    paths: Sequence[Path],
+    out: Path,
+    metadata: ModelMetadata,
+    input_kind: Input,
+    precision: Precision,
+    embedding: bool = False,
 ) -> None:
-    """Writes one graph of `model.onnx` of each member, with the metadata inside; `ModelError` if the mel is another."""
-    onnx.save(_graph(paths, metadata, input_kind, precision), str(out))
+    """Writes one graph of `model.onnx` of each member, with the metadata inside; `ModelError` if the mel is another.
+
+    With `embedding` the graph gives it as well; of mel images it always does.
+    """
+    onnx.save(_graph(paths, metadata, input_kind, precision, embedding), str(out))
 
 
 def _graph(
-    paths: Sequence[Path], metadata: ModelMetadata, input_kind: Input, precision: Precision
+    paths: Sequence[Path],
+    metadata: ModelMetadata,
+    input_kind: Input,
+    precision: Precision,
+    embedding: bool,
 ) -> onnx.ModelProto:
     compress = {"float16": halve_weights, "int8-weights": quantize_weights}.get(precision, lambda x: x)
     members = [compress(whole_weights(onnx.load(str(x)))) for x in paths]
@@ -47,7 +59,7 @@ def _graph(
         # Graphs of others may hold what can't be put into another.
         wanted = f"{paths[0]}: the graph must be one that can be a part of another"
         with as_model_error(wanted) if metadata.outputs else nullcontext():
-            return end_to_end_graph(members, metadata)
+            return end_to_end_graph(members, metadata, embedding)
     (model,) = members
     onnx.helper.set_model_props(model, metadata.onnx_props())
     return model
@@ -59,13 +71,19 @@ def run_onnx(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [session.run(None, {session.get_inputs()[0].name: x})[0] for x in batches]
 
 
+def run_embedding(path: Path, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The embeddings that a file gives which `write_onnx` wrote."""
+    session = open_session(path)
+    return [session.run([EMBEDDING], {session.get_inputs()[0].name: x})[0] for x in batches]
+
+
 def write_openvino(
     paths: Sequence[Path], out: Path, metadata: ModelMetadata, input_kind: Input, precision: Precision
 ) -> None:
     """Writes `out`, in .xml, and the weights in .bin beside, with the metadata as runtime information `framework`."""
     import openvino
 
-    graph = _graph(paths, metadata, input_kind, precision)
+    graph = _graph(paths, metadata, input_kind, precision, embedding=False)
     with as_model_error(f"{out}: the model must be one that OpenVINO reads"):
         converted = openvino.Core().read_model(graph.SerializeToString())
         # Conversion may have dropped a step that bore the input's name.
