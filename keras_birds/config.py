@@ -266,18 +266,6 @@ class Config(_Section):
                 "data.background_fraction and unlabelled_fraction must leave room for recordings with labels",
             ),
             (
-                data.window_overlap_s >= audio.clip_s,
-                f"data.window_overlap_s must be below audio.clip_s ({audio.clip_s:g})",
-            ),
-            (
-                bool(data.annotations and data.store),
-                "data.store, of whole recordings, must be empty with data.annotations",
-            ),
-            (
-                bool(data.annotations and training.teacher),
-                "training.teacher, which hears whole recordings, must be empty with data.annotations",
-            ),
-            (
                 folds.strategy != "stratified" and not folds.column,
                 f'folds.column must name a column when strategy = "{folds.strategy}"',
             ),
@@ -298,10 +286,32 @@ class Config(_Section):
                 'training.keep must be "last" with ema_momentum: the average is worth most at the end',
             ),
         ]
-        told = [message for is_so, message in [*wrong, *self._without_images()] if is_so]
+        told = [
+            message
+            for is_so, message in [*wrong, *self._with_annotations(), *self._without_images()]
+            if is_so
+        ]
         if told:
             raise ValueError("; ".join(told))
         return self
+
+    def _with_annotations(self) -> list[tuple[bool, str]]:
+        """What windows of annotated recordings rule out, each with its message."""
+        audio, data, training = self.audio, self.data, self.training
+        return [
+            (
+                data.window_overlap_s >= audio.clip_s,
+                f"data.window_overlap_s must be below audio.clip_s ({audio.clip_s:g})",
+            ),
+            (
+                bool(data.annotations and data.store),
+                "data.store, of whole recordings, must be empty with data.annotations",
+            ),
+            (
+                bool(data.annotations and training.teacher),
+                "training.teacher, which hears whole recordings, must be empty with data.annotations",
+            ),
+        ]
 
     def _without_images(self) -> list[tuple[bool, str]]:
         """What BirdNET's backbone, which takes sound, or a frozen one rules out, each with its message."""

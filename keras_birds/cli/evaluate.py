@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from keras_birds.evaluation.evaluate_model import ModelEvaluation
 
 _LISTED = 20
-_OF_BOTH, _OF_RUNS = frozenset({"data_dir", "out", "threshold"}), frozenset({"run", "against"})
+_RUN, _MODEL, _ANNOTATIONS = "a RUN", "--model", "--annotations"
+_OF_RUNS = frozenset({"run", "against", "data_dir", "out", "threshold"})
+_NOT_OF_MODELS = frozenset({"run", "against", "annotations", "tolerance"})
 
 
 @click.command()
-@click.argument("run", type=ANY_PATH, metavar="[RUN]", required=False)
+@click.argument("run", type=ANY_PATH, metavar="[RUN|DETECTIONS]", required=False)
 @click.option(
     "--data",
     "data_dir",
@@ -43,6 +45,19 @@ _OF_BOTH, _OF_RUNS = frozenset({"data_dir", "out", "threshold"}), frozenset({"ru
     help="Folder for the report. [default: RUN/evaluation; DATA-evaluation, in this folder]",
 )
 @click.option("--threshold", type=SHARE, default=0.25, help="Least score with which a label counts as there.")
+@click.option(
+    "--annotations",
+    type=click.Path(exists=True, path_type=Path),
+    help="What is there, with times: a table of annotations, or a folder of them.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.2,
+    metavar="SECONDS",
+    help="By how much a detection may miss an annotation.",
+    show_default=True,
+)
 @click.option("--against", type=ANY_PATH, metavar="RUN", help="Compare with this run under other folds.")
 @model_options
 @click.option(
@@ -60,6 +75,8 @@ def evaluate(
     data_dir: Path | None,
     out: Path | None,
     threshold: float,
+    annotations: Path | None,
+    tolerance: float,
     against: Path | None,
     model: ModelChoice,
     in_range: bool,
@@ -73,6 +90,8 @@ def evaluate(
     keras-birds evaluate runs/all
     keras-birds evaluate runs/all --against runs/grouped     # how much do shared recordists flatter?
     keras-birds evaluate --model birdnet --data my-clips --range
+    keras-birds evaluate --model birdnet --data season1 --annotations tables
+    keras-birds evaluate results --annotations tables        # what detect wrote, or any table of detections
 
     Of a RUN: report.html (one file, no network: figures, and clips of what is confused), report.json, labels.csv,
     and submission.csv of the hidden recordings, which the folds score together. A warning tells of sources (the
@@ -84,32 +103,47 @@ def evaluate(
     name, common name, the label itself, then by synonyms; recordings of labels that the model doesn't know are told
     and left out. Of top-1 and top-5 all labels of the model are candidates.
 
+    With --annotations (docs/annotations.md): report.json, labels.csv, precision-recall.csv and .png, by window (of a
+    model) and by event. DETECTIONS other than a folder of results go with --data, the recordings.
+
     Intervals hold 95 % of 1,000 resamples of the recordings.
 
     Exit code: 0 all scored, 1 some recordings failed (0 with --no-strict), 2 a wrong call.
     """
     from keras_birds.config import Config
 
-    _check_mode(context, run, model)
+    _check_mode(context, run, model, annotations is not None)
+    config = Config.load(config_name, overrides)
+    if annotations is not None:
+        from keras_birds.cli.evaluate_annotated import evaluate_annotated
+        from keras_birds.evaluation.events import EventRules
+
+        rules = EventRules(threshold, config.data.annotation_overlap, tolerance)
+        return int(evaluate_annotated(run, model, data_dir, annotations, rules, config, out) and strict)
     if run is None:
-        config = Config.load(config_name, overrides)
         return int(_evaluate_model(model, data_dir, out, threshold, in_range, config) and strict)
     _evaluate_run(run, data_dir, out, threshold, against)
     return 0
 
 
-def _check_mode(context: click.Context, run: Path | None, model: ModelChoice) -> None:
-    """Refuses a run with a model, neither, and options that go with the other."""
+def _check_mode(context: click.Context, run: Path | None, model: ModelChoice, is_annotated: bool) -> None:
+    """Refuses a run with a model, neither, and options of another way to judge."""
     if (run is None) == (model.model is None):
         received = "neither" if run is None else "both"
         raise click.UsageError(f"pass a RUN, or --model NAME --data DIR. Received: {received}")
-    wanted = _OF_BOTH | (_OF_RUNS if run else frozenset())
+    mode = _ANNOTATIONS if is_annotated else _MODEL if run is None else _RUN
     for x in context.command.params:
         is_given = context.get_parameter_source(str(x.name)) is ParameterSource.COMMANDLINE
-        is_fitting = x.name in wanted if run else x.name not in _OF_RUNS
-        if is_given and not is_fitting:
-            other = "--model" if run else "a RUN"
-            raise click.UsageError(f"{x.opts[0]} goes with {other}. Received: {x.opts[0]} without it")
+        if is_given and not _takes(mode, str(x.name)):
+            others = " or ".join(y for y in (_MODEL, _RUN, _ANNOTATIONS) if _takes(y, str(x.name)))
+            raise click.UsageError(f"{x.opts[0]} goes with {others}. Received: {x.opts[0]} without it")
+
+
+def _takes(mode: str, option: str) -> bool:
+    """Whether an option goes with a way to judge."""
+    if mode == _RUN:
+        return option in _OF_RUNS
+    return option not in ({"against", "in_range"} if mode == _ANNOTATIONS else _NOT_OF_MODELS)
 
 
 def _evaluate_run(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from keras_birds.audio.clips import window_spans
 from keras_birds.audio.files import recordings_in
-from keras_birds.config import Config
+from keras_birds.config import Config, DataConfig
 from keras_birds.data.annotations import Annotation, covered, read_annotations, recording_seconds
 from keras_birds.data.catalog import Catalog, read_catalog
 from keras_birds.data.tables import Problems, read_taxonomy
@@ -36,8 +36,7 @@ def read_annotated(root: str | Path, config: Config) -> Catalog:
     root, data = Path(root), config.data
     problems = Problems()
     taxonomy = read_taxonomy(root, data, problems)
-    base = root / data.audio_dir if (root / data.audio_dir).is_dir() else root
-    recordings = recordings_in(base)
+    base, recordings = recordings_of(root, data)
     inside = root / data.annotations
     table = inside if inside.exists() else Path(data.annotations)
     found = read_annotations(table, recordings, taxonomy)
@@ -63,6 +62,12 @@ def read_annotated(root: str | Path, config: Config) -> Catalog:
     table_of_windows = _with_labels(table_of_windows, targets, found.labels)
     told = [*problems.lines(), *found.problems]
     return Catalog(root, table_of_windows, found.labels, told, left_out, targets)
+
+
+def recordings_of(root: Path, data: DataConfig) -> tuple[Path, list[str]]:
+    """The recordings below `data.audio_dir`, or where that is missing below `root`; and which of both it was."""
+    base = root / data.audio_dir if (root / data.audio_dir).is_dir() else root
+    return base, recordings_in(base)
 
 
 def _windows(

@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
@@ -21,6 +21,7 @@ ROUNDING_S, OVERHANG_S = 0.05, 3.0
 """What ends later than its recording by as much is rounded, or BirdNET's last window, which is 3 s whatever is left."""
 
 _LISTED = 20
+_POINT_S, _ROUNDED = 1e-3, 1e-6
 # Metadata of a recording may lie in JSON.
 _LABELS_LIE_IN = frozenset({".txt", ".csv", ".tsv"})
 
@@ -310,32 +311,45 @@ def recording_seconds(path: str | Path) -> float:
         return math.inf
 
 
+def holds(
+    start_s: np.ndarray, end_s: np.ndarray, rows: Sequence[Annotation], share: float, tolerance_s: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which stretches of a recording hold which annotations, and which they touch, both bool `[stretch, annotation]`.
+
+    One holds an annotation if both overlap by at least `share` of the shorter of them, so that a call of 0.2 s counts
+    in a window of 5 s, and a window within a song of a minute. An annotation that none holds so counts for the one that
+    has most of it, as in https://github.com/birdnet-team/BirdNET-Analyzer/issues/463.
+
+    Args:
+        start_s, end_s: of stretches, `[stretch]`.
+        rows: annotations of the same recording.
+        share: above 0 up to 1.
+        tolerance_s: so much is added to each overlap, also to one of less than nothing.
+    """
+    begin = np.array([x.start_s for x in rows], float)
+    # A point is as short as anything that a table can tell.
+    end = np.maximum([x.end_s for x in rows], begin + _POINT_S)
+    overlap_s = np.minimum(end_s[:, None], end) - np.maximum(start_s[:, None], begin) + tolerance_s
+    shares = overlap_s / np.minimum((end_s - start_s)[:, None], end - begin)
+    touched = shares > _ROUNDED
+    # Windows are whole samples, tables have few decimals.
+    held = touched & (shares >= share - _ROUNDED)
+    if len(shares) and len(rows):
+        held |= touched & ~held.any(axis=0) & (shares == shares.max(axis=0))
+    return held, touched
+
+
 def covered(
-    rows: Iterable[Annotation], start_s: np.ndarray, end_s: np.ndarray, labels: LabelSet, share: float
+    rows: Sequence[Annotation], start_s: np.ndarray, end_s: np.ndarray, labels: LabelSet, share: float
 ) -> np.ndarray:
     """What is known of windows of one recording, float32 `[window, label]`: 1 there, 0 not there, -1 neither.
 
-    A label is there where an annotation overlaps the window by at least `share` of the shorter of both, so that a call
-    of 0.2 s counts in a window of 5 s, and a window within a song of a minute. Where they overlap by less, nothing is
-    known. What no window holds so counts for the one that holds most of it.
-
-    Args:
-        rows: annotations of the recording.
-        start_s, end_s: of windows, `[window]`.
-        labels: of the columns.
-        share: of the shorter one, above 0 up to 1.
+    A label is there in windows that hold an annotation of it (`holds`). Where a window touches one and holds none,
+    nothing is known.
     """
     targets = np.zeros((len(start_s), len(labels)), np.float32)
-    for x in rows:
-        column = labels.index(x.label)
-        # A point is as short as anything that a table can tell.
-        end = max(x.end_s, x.start_s + 1e-3)
-        overlap_s = np.minimum(end_s, end) - np.maximum(start_s, x.start_s)
-        shares = np.clip(overlap_s / np.minimum(end_s - start_s, end - x.start_s), 0, None)
-        # Windows are whole samples, tables have few decimals.
-        is_there = shares >= share - 1e-6
-        if not is_there.any() and len(shares) and shares.max() > 0:
-            is_there = shares == shares.max()
-        part = (shares > 1e-6) & ~is_there & (targets[:, column] == 0)
-        targets[is_there, column], targets[part, column] = 1, -1
+    for label in {x.label for x in rows}:
+        held, touched = holds(start_s, end_s, [x for x in rows if x.label == label], share)
+        targets[touched.any(axis=1), labels.index(label)] = -1
+        targets[held.any(axis=1), labels.index(label)] = 1
     return targets
