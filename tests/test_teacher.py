@@ -101,6 +101,10 @@ def test_recordings_of_the_data_set_are_refused_however_they_are_called(data):
     catalog, watcher = read_catalog(data, Config().data), Watcher()
     # Recorders use the same names everywhere.
     assert len(find_unlabelled(str(more), catalog, watcher)) == 16
+    with pytest.raises(
+        DataError, match=r"data\.unlabelled: recordings and folders must exist\. Received: 'nowhere'"
+    ):
+        find_unlabelled("nowhere", catalog, watcher)
     (data.parent / "list.csv").write_text(f"path\n{more}/bat/1.wav\n{audio}/bat/1.wav\n")
     with pytest.raises(DataError, match=r"Received: 1 of them, first \S+/bat/1.wav, which is \S+/bat/1.wav"):
         find_unlabelled(str(data.parent / "list.csv"), catalog, watcher)

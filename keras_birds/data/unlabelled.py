@@ -25,7 +25,10 @@ def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str
     """
     if not name:
         return []
-    found = list(find_inputs([name], None, reporter.problem))
+    try:
+        found = list(find_inputs([name], None, reporter.problem))
+    except DataError as error:
+        raise DataError(f"data.unlabelled: {error}") from None
     if remote := next(filter(is_url, found), None):
         raise DataError(f"data.unlabelled must hold files on this machine. Received: {remote}")
     known = [Path(x) for x in catalog.recordings["path"]]

@@ -230,6 +230,8 @@ def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
         {"pretrained": teacher} if teacher else _taken(wanted.model, "pretrained", "hidden_units", "dropout")
     )
     training = _taken(wanted.training, "seed", "workers", "class_weights")
+    if teacher:  # smoothed labels blur what it tells of the others (Müller et al. 2019, arXiv:1906.02629)
+        training["label_smoothing"] = 0.0
     config = recipe.model_copy(
         update={
             "audio": recipe.audio if teacher else wanted.audio,
