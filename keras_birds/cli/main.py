@@ -28,6 +28,7 @@ _COMMANDS = {
     "export": ("export:export", "Write a model as one file that other programs run."),
     "species": ("species:species", "Tell which species may occur at a place in a week of the year."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
+    "density": ("density:density", "Tell how many calls there are, from reviews of some windows."),
 }
 
 

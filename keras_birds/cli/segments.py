@@ -1,10 +1,14 @@
 """`keras-birds segments`: cut detections to clips that people listen to."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from keras_birds.cli.options import ANY_PATH, COUNT, EXISTING_FOLDER, SHARE, choice_option
+
+if TYPE_CHECKING:
+    from keras_birds.results.segments import Segment, SegmentPicker
 
 
 @click.command()
@@ -15,8 +19,8 @@ from keras_birds.cli.options import ANY_PATH, COUNT, EXISTING_FOLDER, SHARE, cho
 @click.option("--per-label", type=COUNT, default=20, help="Cut at most so many clips of each label.")
 @choice_option(
     "--pick",
-    ("best", "random", "balanced"),
-    "Which detections: the best, any, or some of each tenth of the scores.",
+    ("best", "random", "balanced", "stratified"),
+    "Which: the best detections, any, some of each tenth of the scores, or windows for `keras-birds density`.",
 )
 @click.option(
     "--seconds",
@@ -47,6 +51,7 @@ def segments(
     keras-birds segments results --out frogs --label 1139490 --label "White-tipped Dove"
     keras-birds segments results --out check --pick balanced --per-label 50 --seconds 3
     keras-birds segments results --out sure --pick random --min-score 0.9 --format wav
+    keras-birds segments results --out checked --pick stratified --label bkcdon --per-label 100
 
     RESULTS is a folder that `keras-birds detect --out FOLDER` left; the recordings must still be where they were.
 
@@ -55,6 +60,9 @@ def segments(
     random    any, whatever their scores: how many of the detections are right?
     balanced  as many of each tenth of the scores (0.2 to 0.3, 0.3 to 0.4, ...), random
               within it: where does a threshold belong, what is a score worth?
+    stratified  all windows by score in bins that halve (the lower half, the next quarter,
+              the next eighth, ...), equally many of each, also below the threshold: how many
+              calls are there? For `keras-birds density`; needs `detect --keep-scores`
 
     Detections of a label that overlap, or whose clips would, give one clip. After `detect --merge` the clip is the
     middle of the event, which may be long.
@@ -63,7 +71,8 @@ def segments(
     clips/<label>/<score>_<recording>_<start>s.flac   with the recording's rate and channels
     clips/segments.csv   clip,label,scientific_name,common_name,score,file,channel,
                          start_s,end_s,clip_start_s,clip_end_s,review
-                         (a row for each clip; review is empty, for you)
+                         (a row for each clip; review is empty, for you: right, wrong or unsure)
+    clips/strata.csv     of --pick stratified: label,from_score,windows,drawn
 
     A recording that is gone, has changed or can't be read is named on stderr with its reason, and the others go on.
 
@@ -71,20 +80,20 @@ def segments(
     """
     from keras_birds.cli.reporting import progress_bar
     from keras_birds.errors import DataError
-    from keras_birds.results.results import read_detections
     from keras_birds.results.segments import SegmentPicker, check_new_folder, cut_segments
+    from keras_birds.results.strata import STRATA, draw_segments, write_strata
     from keras_birds.text import printable
 
     check_new_folder(out)
-    picker = SegmentPicker(per_label, pick, seconds, labels, min_score, seed)
-    with progress_bar() as bar:
-        task = bar.add_task("Recordings read", total=None)
-        for recording, rows in read_detections(results):
-            picker.add(recording, rows)
-            bar.advance(task)
-    for name in picker.not_found:
-        click.echo(f"Warning: no detection of {printable(name)}", err=True)
-    picked = picker.picked()
+    strata = None
+    if pick == "stratified":
+        if not labels or min_score:
+            raise click.UsageError(
+                "--pick stratified draws from all windows of a label: give --label, no --min-score"
+            )
+        strata, picked = draw_segments(results, labels, per_label, seed)
+    else:
+        picked = _picked(results, SegmentPicker(per_label, pick, seconds, labels, min_score, seed))
     if not picked:
         raise DataError(
             f"there must be detections to cut. Received: none in {results} as asked for. Choose another --label or "
@@ -100,6 +109,8 @@ def segments(
             bar.console.print(line, soft_wrap=True)
 
         table = cut_segments(picked, out, seconds, fmt, tell, lambda count: bar.advance(task, count))
+    if strata is not None:
+        write_strata(out / STRATA, strata)
     n_labels = len({x.label for x in picked})
     click.echo(
         f"{_count(len(picked) - sum(failed), 'clip')} of {_count(n_labels, 'label')}: {printable(out)}",
@@ -109,6 +120,22 @@ def segments(
     if failed:
         click.echo(f"{_count(sum(failed), 'clip')} of {_count(len(failed), 'recording')} failed.", err=True)
     return int(bool(failed))
+
+
+def _picked(results: Path, picker: "SegmentPicker") -> "list[Segment]":
+    """What is picked of the detections; labels without any are told."""
+    from keras_birds.cli.reporting import progress_bar
+    from keras_birds.results.results import read_detections
+    from keras_birds.text import printable
+
+    with progress_bar() as bar:
+        task = bar.add_task("Recordings read", total=None)
+        for recording, rows in read_detections(results):
+            picker.add(recording, rows)
+            bar.advance(task)
+    for name in picker.not_found:
+        click.echo(f"Warning: no detection of {printable(name)}", err=True)
+    return picker.picked()
 
 
 def _count(number: int, what: str) -> str:

@@ -38,6 +38,7 @@ MANIFEST_COLUMNS = (
 NO_SITE = "no site"
 """In place of where a recording was made."""
 _KINDS = ("detections", "summary", "scores")
+_PLACE_COLUMNS = 4  # of a table of scores, before the labels: file, channel, start_s, end_s
 
 
 class Results(RecordingSink):
@@ -141,12 +142,43 @@ def read_detections(folder: Path) -> "Iterator[tuple[RecordingStatus, Iterator[p
     Raises:
         DataError: if it is no such folder, or its tables are damaged or vanish, as when another process goes on.
     """
+    return _rows_of(folder, "detections")
+
+
+def score_labels(folder: Path) -> list[str]:
+    """The labels whose scores were kept in a folder of results, in the model's order.
+
+    Raises:
+        DataError: if it is no such folder, or there are none.
+    """
+    import pyarrow.parquet as pq
+
+    Journal(folder, None)
+    shard = next(iter(sorted(folder.glob("scores/*.parquet"))), None)
+    if shard is None:
+        raise DataError(
+            f"results must hold the scores of every window, also of those below the threshold. Received: {folder}, "
+            "without scores/. Run the same `keras-birds detect` with --keep-scores into another folder"
+        )
+    return list(pq.read_schema(shard).names[_PLACE_COLUMNS:])
+
+
+def read_scores(
+    folder: Path, labels: Sequence[str]
+) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
+    """As `read_detections`, the scores of some of `score_labels`: columns channel, start_s, end_s and the labels."""
+    return _rows_of(folder, "scores", ("channel", "start_s", "end_s", *labels))
+
+
+def _rows_of(
+    folder: Path, kind: str, columns: Sequence[str] | None = None
+) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
     import pyarrow as pa
 
     journal = Journal(folder, None)
     try:
-        for entry, rows in _read(folder, journal, ("detections",)):
-            yield entry.recording, rows["detections"]
+        for entry, rows in _read(folder, journal, (kind,), columns=columns):
+            yield entry.recording, rows[kind]
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(
             f"{folder} must hold the tables that its journal names. Received: {error}. If `keras-birds detect` is at "
@@ -155,12 +187,16 @@ def read_detections(folder: Path) -> "Iterator[tuple[RecordingStatus, Iterator[p
 
 
 def _read(
-    folder: Path, journal: Journal, kinds: Sequence[str], shards: Collection[int] | None = None
+    folder: Path,
+    journal: Journal,
+    kinds: Sequence[str],
+    shards: Collection[int] | None = None,
+    columns: Sequence[str] | None = None,
 ) -> "Iterator[tuple[Entry, dict[str, Iterator[pa.RecordBatch]]]]":
     for number, entries in journal.shards():
         if shards is not None and number not in shards:
             continue
-        readers = {x: ShardReader(folder / x / f"{number:06d}.parquet") for x in kinds}
+        readers = {x: ShardReader(folder / x / f"{number:06d}.parquet", columns) for x in kinds}
         for entry, is_current in entries:
             counts = (entry.recording.detections, entry.summary_rows, entry.score_rows)
             num_rows = dict(zip(_KINDS, counts, strict=True))
