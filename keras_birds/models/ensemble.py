@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.calibration import Calibration, shifted, sigmoid
 from keras_birds.models.engines import Engine
+from keras_birds.models.example_sound import example_clips
 from keras_birds.models.metadata import check_members, joined_id
 
 
@@ -121,10 +123,19 @@ class Ensemble:
             )
         return found
 
+    @cached_property
+    def _share_embedding(self) -> bool:
+        """Whether all members give the same, bit for bit, as folds do that have one frozen backbone."""
+        if len({x.embedding_size for x in self.engines}) > 1 or not self.embedding_size:
+            return False
+        inputs = self.inputs(example_clips(self.audio, self.mel))
+        first, *others = (x.embeddings(inputs) for x in self.engines)
+        return all(np.array_equal(x, first) for x in others)
+
     def embedding_engine(self) -> Engine:
         """The member that gives embeddings; raises `ModelError` if it has none, or each member has its own."""
         engine = self.engines[0]
-        if len(self.engines) > 1:
+        if len(self.engines) > 1 and not self._share_embedding:
             raise ModelError(
                 f"Embeddings are of one network. Received: {len(self.engines)} folds, each with its own. Choose one "
                 f"fold, --model {engine.path.parent}"
