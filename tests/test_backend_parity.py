@@ -27,7 +27,7 @@ from keras_birds.nn.augment import MelMixUp, build_augment
 from keras_birds.nn.birdnet import SPECTROGRAMS, BirdNetFrontEnd, ChannelScale, mel_filters
 from keras_birds.nn.build import build_model
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
-from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, attention_logits
+from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, Rivalry, attention_logits
 from keras_birds.nn.log_mel import LogMelSpectrogram
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
@@ -144,6 +144,18 @@ def test_means_gates_and_stochastic_depth_which_drops_whole_clips_at_its_rate_wh
     assert is_dropped.mean() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / number) ** 0.5)
     plain = as_array(layer([shortcut, branch], training=False))
     np.testing.assert_allclose(plain, shortcut + branch, rtol=1e-6)
+
+
+def test_labels_give_way_to_what_is_surer_of_the_same_clip():
+    scores = np.float32([[6, 6, -9], [6, -9, -9], [-9, -9, -9]])
+    found = as_array(Rivalry()(scores))
+    np.testing.assert_allclose(
+        found, scores - 0.5 * np.log1p(np.exp(scores).sum(1, keepdims=True)), rtol=1e-5
+    )
+    assert found[0, 0] < found[1, 0]
+    np.testing.assert_allclose(as_array(Rivalry(0.0)(scores)), scores)
+    with pytest.raises(ValueError, match=r"from 0 to 1. Received: share=1.5"):
+        Rivalry(1.5)
 
 
 def test_the_attention_head_is_the_attentive_mean_of_its_frames():

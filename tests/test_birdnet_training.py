@@ -16,9 +16,11 @@ from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.augment import BackgroundMix
 from keras_birds.nn.waveform_augment import RotateInTime, add_sound
-from keras_birds.training.embeddings import EmbeddingSource
+from keras_birds.progress import Reporter
+from keras_birds.training.embeddings import EmbeddingSource, unlabel_silence
 from keras_birds.training.network import class_weights
 from keras_birds.training.oof import OutOfFold
+from keras_birds.training.run import frozen_run, prepare_run
 from keras_birds.training.train import train
 
 FOLDS = ("folds.n_folds=2", "folds.hidden_fraction=0")
@@ -98,6 +100,29 @@ def test_embeddings_are_computed_once(birdnet_model, monkeypatch, tmp_path):
     assert np.array_equal(changed[[0, 2, 3, 4]], embeddings[[0, 3, 4, 5]])
 
 
+def test_a_clips_silent_end_has_none_of_its_labels(birdnet_model, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sound = np.random.default_rng(0).normal(0, 0.1, 5 * RATE_HZ // 2)
+    soundfile.write(tmp_path / "a.wav", np.pad(sound, (0, 3 * RATE_HZ)), RATE_HZ)
+    audio, model = (
+        AudioConfig(sample_rate_hz=48_000, clip_s=3.0, fill="silence"),
+        birdnet_model / "model.onnx",
+    )
+    for reporter in (Reporter(), None):  # as computed, and as kept
+        source = EmbeddingSource(model, audio, [str(tmp_path / "a.wav")], reporter)
+        embeddings = source.images(np.zeros(2, int), np.array([0.0, 0.9]))
+        augment = unlabel_silence(lambda x, y, seed: (x, y), source.silence)
+        assert augment(embeddings, np.ones((2, 2), np.float32), 0)[1].tolist() == [[1, 1], [0, 0]]
+
+
+def test_embeddings_for_the_first_heads_are_read_once(trained, birdnet_library, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BIRDS_MODELS", str(birdnet_library))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(trained[0].parent / "cache"))
+    run = prepare_run(Config.load("birdnet", FOLDS), trained[0], "all", tmp_path / "run", False, Reporter())
+    first, second = (frozen_run(run, Reporter()) for _ in range(2))
+    assert first.source is second.source is run.embedded[0]
+
+
 def test_the_whole_network_learns_from_where_its_head_ended(trained, birdnet_library, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BIRDS_MODELS", str(birdnet_library))
     data, head = trained
@@ -105,7 +130,7 @@ def test_the_whole_network_learns_from_where_its_head_ended(trained, birdnet_lib
     changes += ["training.epochs=1", "training.batch_size=2", "training.learning_rate=1e-3"]
     (fold,) = train(Config.load("birdnet", [*FOLDS, *changes]), data, 0, tmp_path / "run").folds
     before, after = load_keras_model(head.folds[0].folder / "model.keras"), fold.model
-    for name in ("stem_conv", "stage4_block4_expand", "top_conv", "logits"):
+    for name in ("stem_conv", "stage4_block4_expand", "top_conv", "scores"):
         old, new = (x.get_layer(name).get_weights()[0] for x in (before, after))
         assert 0 < np.abs(new - old).max() < 0.02, name
     clips = np.random.default_rng(0).normal(0, 0.1, (2, 144_000)).astype(np.float32)

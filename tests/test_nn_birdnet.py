@@ -12,6 +12,7 @@ from keras_birds.nn.birdnet import (
     birdnet_backbone,
     embedding_head,
 )
+from keras_birds.nn.heads import Rivalry
 
 SECONDS = np.arange(144_000) / 48_000
 
@@ -29,6 +30,7 @@ def clips():
         (BirdNetFrontEnd, (2, 144_000), (2, 96, 511, 2), (7, 1)),
         (ChannelScale, (2, 3, 5, 4), (2, 3, 5, 4), (2, 2)),
         (ChannelScale, (2, 4), (2, 4), (2, 2)),
+        (Rivalry, (2, 4), (2, 4), (0, 0)),
     ],
 )
 def test_layers(layer, input_shape, output_shape, num_weights, tmp_path):

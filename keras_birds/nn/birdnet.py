@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_birds.nn.heads import Rivalry
 from keras_birds.nn.layers import (
     GlobalMean,
     ScaleChannels,
@@ -247,14 +248,17 @@ def embedding_head(embedding: Any, num_labels: int, hidden_units: int = 0, dropo
     x = ChannelScale(trainable=False, dtype="float32", name="embedding_scale")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
     if hidden_units:
-        x = _dense(x, hidden_units, "hidden", activation="relu")
+        limit = x.shape[-1] ** -0.5
+        initializer = keras.initializers.RandomUniform(-limit, limit)
+        hidden = layers.Dense(
+            hidden_units, "relu", dtype="float32", kernel_initializer=initializer, name="hidden"
+        )
+        x = hidden(x)
         x = layers.Dropout(dropout, name="hidden_dropout")(x)
-    # At first every label is as rare as if one of them were there (Lin et al. 2017, arXiv:1708.02002, 4.1).
+    # At first every label is as rare as if one of them were there (Lin et al. 2017, arXiv:1708.02002, 4.1), whatever
+    # the embedding: with few recordings random weights would stay.
     prior = keras.initializers.Constant(-float(np.log(max(num_labels - 1, 1))))
-    return _dense(x, num_labels, LOGITS, bias_initializer=prior)
-
-
-def _dense(x: Any, units: int, name: str, **settings: Any) -> Any:
-    limit = x.shape[-1] ** -0.5
-    initializer = keras.initializers.RandomUniform(-limit, limit)
-    return layers.Dense(units, dtype="float32", kernel_initializer=initializer, name=name, **settings)(x)
+    logits = layers.Dense(
+        num_labels, dtype="float32", kernel_initializer="zeros", bias_initializer=prior, name="scores"
+    )
+    return Rivalry(dtype="float32", name=LOGITS)(logits(x))

@@ -60,3 +60,33 @@ class AttentionMean(layers.Layer):
         """Takes `[values, attentions]`, returns `[batch, label]`."""
         values, attentions = inputs
         return ops.sum(values * ops.softmax(attentions, axis=1), axis=1)
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class Rivalry(layers.Layer):
+    """Scores `[batch, label]` less a share of their common level: what surely is one label is less likely another.
+
+    The level is `log(1 + sum(exp(scores)))`: near 0 where nothing is heard. A share of 0 gives independent labels, of 1
+    a softmax with a class for none of them, which could not tell two that call at once.
+
+    Args:
+        share: from 0 to 1.
+        kwargs: as for `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if the share is out of range.
+    """
+
+    def __init__(self, share: float = 0.5, **kwargs: Any):
+        super().__init__(**kwargs)
+        if not 0 <= share <= 1:
+            raise ValueError(f"`share` must be from 0 to 1. Received: share={share}")
+        self.share = share
+
+    def call(self, scores: Any) -> Any:
+        """Logits `[batch, label]`."""
+        return scores - self.share * ops.softplus(ops.logsumexp(scores, axis=-1, keepdims=True))
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments to make an equal one with."""
+        return {**super().get_config(), "share": self.share}

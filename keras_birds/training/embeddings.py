@@ -16,6 +16,7 @@ import platformdirs
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import AudioConfig
+from keras_birds.data.dataset import Augment, Batch
 from keras_birds.data.source import MelSource, require_usable, usable_of
 from keras_birds.errors import DataError
 from keras_birds.inference.embedder import Embedder
@@ -30,6 +31,7 @@ from keras_birds.training.callbacks import MONITOR
 _LEAST = 1e-7
 _SAVE_EVERY_S = 60.0
 _SAVING_SHARE = 0.05  # of the time, at most: what is kept is written as a whole
+_ALIKE = 0.01  # of its length, at most, that an embedding of silence is off by float16
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class EmbeddingSource:
 
     Attributes:
         manifest: path, status and reason of each recording.
+        silence: float32 `[size]`, the embedding of a window of digital silence.
 
     Raises:
         ModelError: if the model gives no embeddings.
@@ -80,7 +83,7 @@ class EmbeddingSource:
         overlap = f" {overlap_s:g}" if overlap_s else ""
         digest.update(f"{audio.fill} {audio.decoder}{overlap} {Path(self._paths[0]).parent.parent}".encode())
         self._file = platformdirs.user_cache_path("keras-birds") / "embeddings" / f"{digest.hexdigest()}.npz"
-        kept = _read(self._file)
+        kept, silence = _read(self._file)
         todo = [
             x for x in dict.fromkeys(self._paths) if x not in kept or kept[x].stamp != file_fingerprint(x)
         ]
@@ -90,13 +93,13 @@ class EmbeddingSource:
                 "`keras-birds train` on this machine first"
             )
         if todo and reporter is not None:
-            self._compute(open_embedder(model, audio), todo, kept, reporter)
+            silence = self._compute(open_embedder(model, audio), todo, kept, reporter)
         found = [kept[x] for x in self._paths]
         self.manifest = pd.DataFrame(
             {"path": list(paths), "status": [x.status for x in found], "reason": [x.reason for x in found]}
         )
         self.usable, self.reasons = usable_of(self.manifest)
-        self._windows = [x.windows for x in found]
+        self._windows, self.silence = [x.windows for x in found], silence.astype(np.float32)
         if windows is not None:
             self._windows = [x[k : k + 1] for x, k in zip(self._windows, windows, strict=True)]
             for row in [row for row, x in enumerate(self._windows) if self.usable[row] and not len(x)]:
@@ -107,7 +110,8 @@ class EmbeddingSource:
 
     def _compute(
         self, embedder: Embedder, todo: list[str], kept: dict[str, _Kept], reporter: Reporter
-    ) -> None:
+    ) -> np.ndarray:
+        silence = embedder.score_clips(np.zeros((1, embedder.audio.clip_samples), np.float32))[0]
         save_at = time.monotonic() + _SAVE_EVERY_S
         try:
             for done, scored in enumerate(score_recordings(embedder, todo, self._options), 1):
@@ -117,13 +121,14 @@ class EmbeddingSource:
                 )
                 reporter.progress("Embedding recordings", done, len(todo))
                 if (begun := time.monotonic()) > save_at:
-                    _write(self._file, kept)
+                    _write(self._file, kept, silence)
                     ended = time.monotonic()
                     save_at = ended + max(_SAVE_EVERY_S, (ended - begun) / _SAVING_SHARE)
         finally:
             reporter.progress("Embedding recordings", 0, 0)
             if kept:
-                _write(self._file, kept)
+                _write(self._file, kept, silence)
+        return silence
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
         """An embedding of each recording, float32 `[b, size]`: of its middle window, or of one by position."""
@@ -188,20 +193,35 @@ class EmbeddedSource:
         return self.embedder.score_clips(self.source.images(rows, positions))
 
 
-def _read(path: Path) -> dict[str, _Kept]:
+def unlabel_silence(augment: Augment, silence: np.ndarray) -> Augment:
+    """Takes the labels from windows of digital silence before they are augmented.
+
+    Many clips end in zeros: nothing is heard there, and a head that learnt to name it would tell clips by their length.
+    """
+
+    def augment_heard(embeddings: np.ndarray, targets: np.ndarray, seed: Sequence[int]) -> Batch:
+        distances = np.linalg.norm(embeddings - silence, axis=1)
+        is_silent = distances <= _ALIKE * np.linalg.norm(silence)
+        return augment(embeddings, np.where(is_silent[:, None], np.float32(0), targets), seed)
+
+    return augment_heard
+
+
+def _read(path: Path) -> tuple[dict[str, _Kept], np.ndarray]:
+    nothing: tuple[dict[str, _Kept], np.ndarray] = {}, np.zeros(0)
     if not path.is_file():
-        return {}
+        return nothing
     try:
         with np.load(path) as data:
             columns = [data[x] for x in ("path", "size_bytes", "mtime_ns", "status", "reason", "count")]
-            parts = np.split(data["windows"], np.cumsum(columns[-1])[:-1])
+            parts, silence = np.split(data["windows"], np.cumsum(columns[-1])[:-1]), data["silence"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return {}  # a cache: what can't be read is computed again
+        return nothing  # a cache: what can't be read is computed again
     rows = zip(*columns[:-1], parts, strict=True)
-    return {str(p): _Kept((int(n), int(t)), str(s), str(r), x) for p, n, t, s, r, x in rows}
+    return {str(p): _Kept((int(n), int(t)), str(s), str(r), x) for p, n, t, s, r, x in rows}, silence
 
 
-def _write(path: Path, kept: dict[str, _Kept]) -> None:
+def _write(path: Path, kept: dict[str, _Kept], silence: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stamps = np.array([x.stamp for x in kept.values()], np.int64).reshape(-1, 2)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -214,4 +234,5 @@ def _write(path: Path, kept: dict[str, _Kept]) -> None:
             reason=np.array([x.reason for x in kept.values()]),
             count=np.array([len(x.windows) for x in kept.values()]),
             windows=np.concatenate([x.windows for x in kept.values()]),
+            silence=silence,
         )

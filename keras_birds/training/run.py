@@ -23,7 +23,7 @@ from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, UNLABELLED, Fold
 from keras_birds.training.backbone import AddedBackbone, added_backbone
-from keras_birds.training.embeddings import EmbeddedSource, EmbeddingSource, open_embedder
+from keras_birds.training.embeddings import EmbeddedSource, EmbeddingSource, open_embedder, unlabel_silence
 from keras_birds.training.inputs import (
     background_paths,
     background_source,
@@ -45,7 +45,8 @@ class TrainingRun:
 
     `source` has the images of the catalog's recordings, `background` those of recordings without any of the labels,
     `reviewed` those of windows that people marked; `pretrained` are weights to begin with; `unlabelled` are recordings
-    for `training.teacher` to label. `folds` were asked for.
+    for `training.teacher` to label. `embedded` are embeddings of source and background, of which `frozen_run` makes a
+    run. `folds` were asked for.
     """
 
     out: Path
@@ -58,6 +59,7 @@ class TrainingRun:
     pretrained: Pretrained | None
     unlabelled: tuple[str, ...] = ()
     folds: tuple[Fold, ...] = ()
+    embedded: tuple[EmbeddingSource, EmbeddingSource | None] | None = None
 
     @property
     def left_out(self) -> int:
@@ -144,9 +146,13 @@ class TrainingRun:
     def _augment(self) -> Augment:
         background = self.background
         if background is None:
-            return build_augment(self.config)
-        rows = np.flatnonzero(background.usable)
-        return build_augment(self.config, lambda chosen: background.images(rows[chosen]), len(rows))
+            augment = build_augment(self.config)
+        else:
+            rows = np.flatnonzero(background.usable)
+            augment = build_augment(self.config, lambda chosen: background.images(rows[chosen]), len(rows))
+        if isinstance(self.source, EmbeddingSource):
+            return unlabel_silence(augment, self.source.silence)
+        return augment
 
 
 def prepare_run(
@@ -185,6 +191,7 @@ def prepare_run(
     # So that folds that are trained side by side find the embeddings.
     if config.model.head_first or config.training.teacher:
         frozen = frozen_run(run, reporter)
+        run = replace(run, embedded=frozen.embedded)
         if unlabelled:
             write_table(embed_unlabelled(frozen, reporter).manifest, directory / UNLABELLED)
     reporter.log(_describe(run))
@@ -241,11 +248,19 @@ def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
             "training": recipe.training.model_copy(update=training),
         }
     )
-    backbone, paths = added_backbone(config.model.pretrained).path, background_paths(config)
-    source = catalog_embeddings(run.catalog, config, reporter)
-    background = EmbeddingSource(backbone, config.audio, paths, reporter) if paths else None
+    source, background = embedded = run.embedded or _embed(run.catalog, config, reporter)
     reviewed = _read_reviewed(run.catalog, config) if teacher else run.reviewed
-    return replace(run, config=config, source=source, background=background, reviewed=reviewed)
+    return replace(
+        run, config=config, source=source, background=background, reviewed=reviewed, embedded=embedded
+    )
+
+
+def _embed(
+    catalog: Catalog, config: Config, reporter: Reporter
+) -> tuple[EmbeddingSource, EmbeddingSource | None]:
+    backbone, paths = added_backbone(config.model.pretrained).path, background_paths(config)
+    source = catalog_embeddings(catalog, config, reporter)
+    return source, EmbeddingSource(backbone, config.audio, paths, reporter) if paths else None
 
 
 def _taken(settings: ModelConfig | TrainingConfig, *names: str) -> dict[str, Any]:
