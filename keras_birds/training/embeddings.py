@@ -16,7 +16,7 @@ import platformdirs
 from keras_birds.atomic import atomic_path
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.config import AudioConfig
-from keras_birds.data.dataset import Augment, Batch
+from keras_birds.data.dataset import Batch
 from keras_birds.data.source import MelSource, require_usable, usable_of
 from keras_birds.errors import DataError
 from keras_birds.inference.embedder import Embedder
@@ -24,6 +24,7 @@ from keras_birds.inference.scorer import ScoreOptions, score_recordings
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.engines import OnnxEngine
 from keras_birds.models.ensemble import Ensemble
+from keras_birds.nn.augment import Augment
 from keras_birds.nn.metrics import macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.training.callbacks import MONITOR
@@ -199,7 +200,7 @@ def unlabel_silence(augment: Augment, silence: np.ndarray) -> Augment:
     Many clips end in zeros: nothing is heard there, and a head that learnt to name it would tell clips by their length.
     """
 
-    def augment_heard(embeddings: np.ndarray, targets: np.ndarray, seed: Sequence[int]) -> Batch:
+    def augment_heard(embeddings: np.ndarray, targets: np.ndarray, seed: int | Sequence[int]) -> Batch:
         distances = np.linalg.norm(embeddings - silence, axis=1)
         is_silent = distances <= _ALIKE * np.linalg.norm(silence)
         return augment(embeddings, np.where(is_silent[:, None], np.float32(0), targets), seed)
