@@ -15,6 +15,7 @@ from keras_birds.embeddings.writer import StoreWriter
 from keras_birds.errors import ConfigError, DataError, ModelError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import LabelSet
+from keras_birds.results import sink
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.results import Results, read_detections
 
@@ -104,6 +105,18 @@ def test_rows_of_what_changed_or_failed_on_the_way_are_dropped(tmp_path, monkeyp
     assert (
         sum(len(np.load(x)) for x in out.glob("vectors/*.npy")) == len(pd.read_parquet(out / "windows")) == 7
     )
+
+
+def test_small_shards_are_joined_in_the_end_once(tmp_path, monkeypatch):
+    out = tmp_path / "s.emb"
+    monkeypatch.setattr(sink, "_SHARD_S", 0.0)
+    store = write(out, *(found(f"{k}.wav", 2, k) for k in range(5)), found("4.wav", 1, 9, mtime_ns=2))
+    assert contents(store) == {**{f"{k}.wav": [k, k + 1] for k in range(4)}, "4.wav": [9]}
+    assert store.windows()["file"].tolist() == [x for k in range(4) for x in [f"{k}.wav"] * 2] + ["4.wav"]
+    files = sorted(out.glob("*/*"))
+    assert [x.name for x in files] == ["000007.npy", "000007.parquet"]
+    write(out)
+    assert sorted(out.glob("*/*")) == files
 
 
 def test_half_written_shards_go_and_no_store_is_mixed_with_another_or_with_results(tmp_path):

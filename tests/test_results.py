@@ -159,7 +159,7 @@ def test_a_kill_between_shard_and_journal_or_in_the_middle_of_a_write_leaves_not
 
 
 def test_shards_end_by_size_and_by_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(sink, "_SHARD_BYTES", 2000)
+    monkeypatch.setattr(sink, "SHARD_BYTES", 2000)
     with open_results(tmp_path / "out", *(found(f"{k}.wav", 10) for k in range(20))):
         assert len(shards(tmp_path / "out")) > 5
     monkeypatch.setattr(sink, "_SHARD_S", 0.0)

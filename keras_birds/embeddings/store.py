@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,8 @@ class EmbeddingStore:
                 self._runs.append(run)
         self._file_ends = np.cumsum(counts, dtype=np.int64)
         self._run_ends = np.cumsum([x.count for x in self._runs], dtype=np.int64)
-        self._shard = cache(partial(open_vectors, folder))
+        # Each keeps a file open, of which a process may have a thousand.
+        self._shard = lru_cache(64)(partial(open_vectors, folder))
         self._columns = lru_cache(32)(partial(_read_columns, folder))
 
     def __len__(self) -> int:

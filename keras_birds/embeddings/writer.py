@@ -19,7 +19,7 @@ from keras_birds.models.find import bundled_name
 from keras_birds.models.library import added_name
 from keras_birds.results.journal import Entry
 from keras_birds.results.shards import ShardReader, ShardWriter
-from keras_birds.results.sink import RecordingSink, Writer
+from keras_birds.results.sink import SHARD_BYTES, RecordingSink, Writer
 from keras_birds.text import storable
 
 if TYPE_CHECKING:
@@ -68,6 +68,14 @@ class StoreWriter(RecordingSink):
     def _entry(self, recording: RecordingStatus, rows: Mapping[str, int]) -> Entry:
         return Entry(recording, score_rows=rows["vectors"])
 
+    def _to_rewrite(self) -> list[int]:
+        """Small shards as well, as they are written every few seconds: searching opens each of them."""
+        half_full = SHARD_BYTES / 2 / (2 * self._size)
+        small = [
+            x for x, entries in self._journal.shards() if sum(y.score_rows for y, _ in entries) < half_full
+        ]
+        return sorted({*super()._to_rewrite(), *(small if len(small) > 1 else ())})
+
     def _copy(self, number: int) -> Iterator[Entry]:
         import pyarrow as pa
 
@@ -77,11 +85,11 @@ class StoreWriter(RecordingSink):
                 if vectors is None or windows is None:
                     vectors = open_vectors(self.folder, number)
                     windows = ShardReader(shard_path(self.folder, "windows", number))
-                self._writers["vectors"].write(vectors[run.offset : run.offset + run.count])
+                self._put("vectors", vectors[run.offset : run.offset + run.count])
                 for _ in windows.take(run.offset - at):  # of recordings that don't count
                     pass
                 for batch in windows.take(run.count):
-                    self._writers["windows"].write(pa.Table.from_batches([batch]))
+                    self._put("windows", pa.Table.from_batches([batch]))
                 at = run.offset + run.count
             yield entry
 
@@ -96,13 +104,14 @@ def store_settings(ensemble: Ensemble, options: ScoreOptions) -> dict[str, Any]:
     window_hop_samples(ensemble.audio, options.overlap_s)  # before a folder is made
     engine = ensemble.embedding_engine()
     path = engine.path.resolve()
+    name = added_name(engine.path) or bundled_name(engine.path) if path.suffix == ".onnx" else ""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     audio = ensemble.audio.model_dump(mode="json")
     return {
         "model_id": engine.metadata.model_id,
         "model_sha256": digest,
-        "model": added_name(engine.path) or bundled_name(engine.path) or str(path),
+        "model": name or str(path),
         "size": ensemble.embedding_size,
         "decoder": audio.pop("decoder"),
         "overlap_s": options.overlap_s,

@@ -132,7 +132,7 @@ class Results(RecordingSink):
         for entry, rows in _read(self.folder, self._journal, kinds, {number}):
             for kind in kinds:
                 for batch in rows[kind]:
-                    self._writers[kind].write(pa.Table.from_batches([batch]))
+                    self._put(kind, pa.Table.from_batches([batch]))
             yield entry
 
 

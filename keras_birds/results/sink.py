@@ -21,7 +21,8 @@ from keras_birds.text import csv_writer
 
 NOT_NAMED = "not among the recordings of this run"
 _SHARD_S = 20.0
-_SHARD_BYTES = 1 << 25
+SHARD_BYTES = 1 << 25
+"""From so many on a shard is full."""
 
 
 class Writer(Protocol):
@@ -75,7 +76,11 @@ class RecordingSink(ABC):
 
     @abstractmethod
     def _copy(self, number: int) -> Iterator[Entry]:
-        """Writes the rows of a shard that still count to the open one, a recording at a time: their entries."""
+        """Puts the rows of a shard that still count into the open one, a recording at a time: their entries."""
+
+    def _to_rewrite(self) -> list[int]:
+        """Numbers of the shards that are written again in the end: those with rows that don't count any more."""
+        return [x for x, entries in self._journal.shards() if not all(current for _, current in entries)]
 
     def _end(self, recording: RecordingStatus) -> RecordingStatus:
         """Writes what is known only at a recording's end; what became of it."""
@@ -154,13 +159,16 @@ class RecordingSink(ABC):
             entry = Entry(recording)
         self._seen.add(recording.file)
         self._waiting.append(entry)
-        if self._waiting_bytes > _SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
+        if self._waiting_bytes > SHARD_BYTES or time.monotonic() - self._begun_at > _SHARD_S:
             self.flush()
         return entry.recording
 
     def _write(self, kind: str, rows: Any) -> None:
-        self._writers[kind].write(rows)
+        self._put(kind, rows)
         self._rows[kind] += len(rows)
+
+    def _put(self, kind: str, rows: Any) -> None:
+        self._writers[kind].write(rows)
         self._waiting_bytes += rows.nbytes
 
     def flush(self) -> None:
@@ -186,11 +194,12 @@ class RecordingSink(ABC):
     def finish(self) -> Path:
         """Writes what waits, drops rows of recordings that were scored again, and writes the manifest: its path."""
         self.flush()
-        outdated = [x for x, entries in self._journal.shards() if not all(current for _, current in entries)]
-        for number in outdated:
+        for number in self._to_rewrite():
             for entry in self._copy(number):
                 self._waiting.append(replace(entry, shard=self._next))
-            self.flush()
+            if self._waiting_bytes > SHARD_BYTES:
+                self.flush()
+        self.flush()
         self._remove_unlisted()
         path = self.folder / "manifest.csv"
         with new_text(path) as file:
