@@ -27,6 +27,7 @@ _COMMANDS = {
     "listen": ("listen:listen", "Name animals as they call, from a microphone or a stream."),
     "export": ("export:export", "Write a model as one file that other programs run."),
     "species": ("species:species", "Tell which species may occur at a place in a week of the year."),
+    "search": ("search:search", "Find the windows that sound most like a call."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
     "density": ("density:density", "Tell how many calls there are, from reviews of some windows."),
 }

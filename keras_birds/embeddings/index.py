@@ -15,14 +15,14 @@ import numpy as np
 
 from keras_birds.atomic import atomic_path
 from keras_birds.embeddings.search import search, store_mean
-from keras_birds.embeddings.store import EmbeddingStore
+from keras_birds.embeddings.store import EmbeddingStore, let_go
 from keras_birds.errors import ConfigError, DataError
 
-ADVISED_FROM = 1_000_000
-"""Windows: from there on an exact answer takes a second or more."""
+ADVISED_FROM = 5_000_000
+"""Windows: from there on comparing all takes more than a second, and 10 GB of BirdNET's have to be in memory for it."""
 
 # On 100,000 windows made of BirdNET's of real ones: 0.98 to 0.99 of the 100 nearest, 2,000 windows a second built.
-_NEIGHBOURS, _EFFORT_BUILDING, _EFFORT = 16, 128, 512
+_NEIGHBOURS, _EFFORT_BUILDING, _EFFORT = 16, 64, 1024
 _ADDED_AT_ONCE = 1 << 13
 _NAMES = "index.usearch", "index.json"
 
@@ -98,6 +98,7 @@ def build_index(
     for block in store.blocks(_ADDED_AT_ONCE):
         rows = block.first_row + np.arange(len(block.vectors), dtype=np.uint64)
         index.add(rows, _eight_bits(block.vectors - mean))
+        let_go(block.vectors)
         on_done(int(rows[-1]) + 1)
     with atomic_path(path) as temporary:
         index.save(str(temporary))

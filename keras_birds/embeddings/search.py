@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from keras_birds.embeddings.store import Block, EmbeddingStore
+from keras_birds.embeddings.store import Block, EmbeddingStore, let_go
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.parallel import map_in_order
 from keras_birds.threads import available_cpus
@@ -244,6 +244,7 @@ def _products(store: EmbeddingStore, space: Space, queries: np.ndarray) -> Itera
                     np.matmul(part, factor, out=row)
             else:
                 out[:] = scaled @ part.T
+        let_go(block.vectors)
         found *= _HALF_SCALE
         similar, with_mean = found[:-1], found[-1]
         if space.metric != "dot":

@@ -7,6 +7,7 @@ STORE/windows/N.parquet   file, channel, start_s, end_s and norm, the vector's l
 """
 
 import json
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,7 @@ class EmbeddingStore:
         found = np.empty((len(rows), self.size), np.float32)
         for shard, chosen, positions in self._places(np.asarray(rows)):
             found[chosen] = self._shard(shard)[positions]
+            let_go(self._shard(shard))
         return found
 
     def windows(self, rows: np.ndarray | None = None) -> "pd.DataFrame":
@@ -192,6 +194,18 @@ def open_vectors(folder: Path, number: int) -> np.ndarray:
     with _readable(folder):
         vectors: np.ndarray = np.load(shard_path(folder, "vectors", number), mmap_mode="r")
     return vectors
+
+
+def let_go(vectors: np.ndarray) -> None:
+    """Takes the pages of a shard that is read out of this process' memory.
+
+    In the system's they stay, from where they come back when they are read again.
+    """
+    file: Any = vectors
+    while file is not None and not isinstance(file, mmap.mmap):
+        file = getattr(file, "base", None)
+    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
 
 
 def current_runs(journal: Journal, shards: Any = None) -> Iterator[tuple[Entry, _Run]]:
