@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import soundfile
@@ -12,6 +13,8 @@ from keras_birds.config import AudioConfig, Config
 from keras_birds.errors import ConfigError
 from keras_birds.inference.classifier import load
 from keras_birds.models.calibration import sigmoid
+from keras_birds.models.engines import OnnxEngine
+from keras_birds.models.ensemble import Ensemble
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.augment import BackgroundMix
@@ -79,6 +82,33 @@ def test_a_head_is_kept_with_its_backbone_and_its_licence(trained, birdnet_libra
     found, source = (ModelMetadata.read_onnx(x) for x in (model, birdnet_library / "birdnet" / "model.onnx"))
     assert (found.licence, found.source) == (source.licence, source.source)
     assert "NC-SA" in found.licence
+
+
+def test_heads_on_one_backbone_ask_it_once(trained, tmp_path, monkeypatch):
+    def engine(name, layer):
+        model = onnx.load(trained[1].folds[0].folder / "model.onnx")
+        weights = next(x for x in model.graph.initializer if layer in x.name)
+        weights.CopyFrom(
+            onnx.numpy_helper.from_array(1.5 * onnx.numpy_helper.to_array(weights), weights.name)
+        )
+        onnx.save(model, tmp_path / name)
+        return OnnxEngine(tmp_path / name)
+
+    head, other_head = engine("a.onnx", "embedding_scale/scale"), engine("b.onnx", "embedding_scale/offset")
+    other_backbone = engine("c.onnx", "front_end_scale/scale")
+    clips = np.random.default_rng(0).normal(0, 0.1, (2, 144_000)).astype(np.float32)
+    each = [x.probabilities(clips) for x in (head, other_head, other_backbone)]
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+    asked, run = [], OnnxEngine._run
+    monkeypatch.setattr(OnnxEngine, "_run", lambda self, *x: asked.append((self, x[0])) or run(self, *x))
+    np.testing.assert_allclose(
+        Ensemble([head, other_head]).probabilities(clips), (each[0] + each[1]) / 2, atol=1e-6
+    )
+    assert asked == [(head, "embedding")]
+    np.testing.assert_allclose(
+        Ensemble([head, other_backbone]).probabilities(clips), (each[0] + each[2]) / 2, atol=1e-6
+    )
+    assert asked[1:] == [(head, "logits"), (other_backbone, "logits")]
 
 
 def test_embeddings_are_computed_once(birdnet_model, monkeypatch, tmp_path):

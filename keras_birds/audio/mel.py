@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.fft
-import scipy.sparse
 
 from keras_birds.config import AudioConfig, MelConfig
 
@@ -75,6 +73,8 @@ class MelTransform:
     """
 
     def __init__(self, audio: AudioConfig, mel: MelConfig):
+        import scipy.sparse  # late, as scipy.fft below: a tenth of a second that models of sound do without
+
         self.audio = audio
         self.mel = mel
         self.context_samples = mel.n_fft // 2
@@ -126,6 +126,8 @@ class MelTransform:
         return out
 
     def _decibels(self, frames: np.ndarray) -> np.ndarray:
+        import scipy.fft
+
         spectrum = scipy.fft.rfft(frames * self._window, axis=-1, overwrite_x=True)[:, self._bins]
         power = np.square(spectrum.real)
         power += np.square(spectrum.imag)
@@ -140,6 +142,8 @@ class MelTransform:
         db = db - db.max()
         np.maximum(db, np.float32(-self.mel.top_db), out=db)
         if self.mel.feature == "mfcc":
+            import scipy.fft
+
             db = scipy.fft.dct(db, axis=0, type=2, norm="ortho")[: self.mel.n_mfcc]
         low, high = db.min(), db.max()
         if high <= low:

@@ -37,14 +37,12 @@ class PackedEngine:
             paths.append(engine.path.with_name(METADATA))
         return cls(engine.path, {x.name: x.read_bytes() for x in paths})
 
-    def load(self, provider: str | None) -> Engine:
-        """Loads the engine; its files are on the disk for as long as that takes."""
-        with TemporaryDirectory(prefix="keras-birds-") as folder:
-            for name, content in self.files.items():
-                Path(folder, name).write_bytes(content)
-            engine = load_engine(Path(folder, self.path.name), provider)
-        engine.path = self.path
-        return engine
+    def load(self, folder: Path, provider: str | None) -> Engine:
+        """Writes the files to a new folder, and loads the engine from there."""
+        folder.mkdir()
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+        return load_engine(folder / self.path.name, provider)
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,12 @@ class PackedModel:
                 f"{socket.gethostname()}"
             )
         os.environ["KERAS_BACKEND"] = self.backend
-        engines = [x.load(self.provider) for x in self.engines]
-        return Classifier(engines, self.decoder, self.calibrated, self.sensitivity)
+        with TemporaryDirectory(prefix="keras-birds-") as folder:
+            engines = [x.load(Path(folder, str(k)), self.provider) for k, x in enumerate(self.engines)]
+            classifier = Classifier(engines, self.decoder, self.calibrated, self.sensitivity)
+        for engine, packed in zip(engines, self.engines, strict=True):
+            engine.path = packed.path
+        return classifier
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper
-from onnx.utils import Extractor
 
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ModelError
@@ -18,6 +17,7 @@ from keras_birds.models.example_sound import example_clips
 from keras_birds.models.metadata import EMBEDDING, GraphOutputs, ModelMetadata, OutputKind
 from keras_birds.models.onnx_export import load_float32, trace
 from keras_birds.models.session import open_session
+from keras_birds.models.shared_backbone import parted
 
 if TYPE_CHECKING:
     import keras
@@ -109,10 +109,8 @@ def _shared_front(
     members: Sequence[onnx.ModelProto], metadata: ModelMetadata
 ) -> tuple[onnx.ModelProto, Sequence[onnx.ModelProto]]:
     """What comes first in all members, from `waveform`, and what follows in each; at least the input itself."""
-    if len(members) > 1 and all(EMBEDDING in (x.name for x in y.graph.output) for y in members):
-        fronts = [Extractor(x).extract_model(["waveform"], [EMBEDDING]) for x in members]
-        if all(x.graph == fronts[0].graph for x in fronts):
-            return fronts[0], [Extractor(x).extract_model([EMBEDDING], ["logits"]) for x in members]
+    if len(members) > 1 and (parts := parted(members)):
+        return parts
     first = members[0]
     batch = first.graph.input[0].type.tensor_type.shape.dim[0]
     shape = [batch.dim_value or "batch", metadata.audio.clip_samples]

@@ -1,7 +1,7 @@
 """One model or several: clips to probabilities. It knows no files."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import cast
@@ -11,9 +11,10 @@ import numpy as np
 from keras_birds.audio.mel import MelTransform
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.calibration import Calibration, shifted, sigmoid
-from keras_birds.models.engines import Engine
+from keras_birds.models.engines import Engine, OnnxEngine
 from keras_birds.models.example_sound import example_clips
-from keras_birds.models.metadata import check_members, joined_id
+from keras_birds.models.metadata import EMBEDDING, check_members, joined_id
+from keras_birds.models.shared_backbone import shared_heads
 
 
 class Ensemble:
@@ -47,6 +48,7 @@ class Ensemble:
             check_members(engines[0].metadata, other.metadata, str(engines[0].path), str(other.path))
         first = engines[0].metadata
         self.engines = tuple(engines)
+        self._heads = shared_heads(engines)
         self.batch_size = max(x.batch_size for x in engines)
         """Windows at a time that the members are fastest with."""
         self.model_id = joined_id([x.metadata.model_id for x in engines])
@@ -68,8 +70,7 @@ class Ensemble:
             ModelError: if a member gives NaN, or other than one number for each label.
         """
         total = np.zeros((len(inputs), len(self.labels)), np.float32)
-        for engine in self.engines:
-            found = engine.probabilities(inputs)
+        for engine, found in zip(self.engines, self._each(inputs), strict=True):
             if found.shape != total.shape or np.isnan(found).any():
                 raise ModelError(
                     f"{engine.path}: the model must give a number for each of {len(self.labels)} labels. "
@@ -80,6 +81,14 @@ class Ensemble:
         if self.sensitivity != 1:
             return shifted(mean, self.sensitivity)
         return mean if self.calibration is None else self.calibration.apply(mean)
+
+    def _each(self, inputs: np.ndarray) -> Iterator[np.ndarray]:
+        """The probabilities of one member after the other; a backbone that they share computes once."""
+        if not self._heads:
+            yield from (x.probabilities(inputs) for x in self.engines)
+            return
+        embeddings = cast(OnnxEngine, self.engines[0]).embeddings(inputs)
+        yield from (sigmoid(x.run(["logits"], {EMBEDDING: embeddings})[0]) for x in self._heads)
 
     def score_clips(
         self, clips: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None

@@ -7,7 +7,7 @@ from keras_birds.errors import ConfigError, ModelError, detail_of
 from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, SessionOptions
 
 
 def open_session(
@@ -22,9 +22,7 @@ def open_session(
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"The model must be an existing file. Received: {path}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or available_cpus()
-    options.log_severity_level = 4  # errors are raised; logged beside that they would be told twice
+    options = session_options(threads)
     providers = list(dict.fromkeys((provider, "CPUExecutionProvider")))
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
@@ -33,6 +31,16 @@ def open_session(
             f"{path}: must be a whole ONNX file. Received: {path.stat().st_size} bytes that ONNX Runtime "
             f"refuses ({detail_of(error)}). Copy or export the model again"
         ) from None
+
+
+def session_options(threads: int | None = None) -> "SessionOptions":
+    """How a session computes, with `threads` as `open_session` has them."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or available_cpus()
+    options.log_severity_level = 4  # errors are raised; logged beside that they would be told twice
+    return options
 
 
 def choose_provider(name: str | None) -> str:

@@ -129,7 +129,7 @@ class BirdNetFrontEnd(layers.Layer):
         highest = ops.max(clips, axis=1, keepdims=True)
         # Of a clip without a sample at 0 its lowest or highest one.
         silence = ops.maximum(ops.minimum(-lowest, highest), 0)
-        clips, silence = ((x / (highest + 1e-6) - 0.5) * 2 for x in (clips, silence))
+        clips, silence = ((_quotient(x, highest + 1e-6) - 0.5) * 2 for x in (clips, silence))
         clips, exponents = (clips - silence)[..., None], ops.sigmoid(-self.magnitude_scale)
         images = []
         for i, (spectrogram, (window, mel_cosines, sums)) in enumerate(
@@ -151,6 +151,16 @@ class BirdNetFrontEnd(layers.Layer):
 
 def _fixed(values: np.ndarray) -> Any:
     return lambda shape, dtype: ops.reshape(ops.convert_to_tensor(values, dtype), shape)
+
+
+def _quotient(x: Any, divisor: Any) -> Any:
+    """`x / divisor` as float32 rounds it: the power of about 0.2 makes much of another last digit in quiet sound."""
+    if keras.config.backend() != "jax":
+        return x / divisor
+    from jax.lax import optimization_barrier
+
+    # Without barriers XLA multiplies by the reciprocal, and what follows gets more digits than float32 has.
+    return optimization_barrier(x / optimization_barrier(ops.broadcast_to(divisor, x.shape)))
 
 
 def _rounded_away(a: Any, b: Any) -> Any:
