@@ -207,8 +207,16 @@ def test_a_bad_file_is_named_and_marks_of_others_lie_beside_them(open_page, fold
     assert r"\!\[x\]\(http\://y\)" in "".join(x.value for x in page.markdown)
     click("next")
     assert page.session_state["focus"] == (15.0, "cat")
+    page.text_input(key="reviewer").set_value(" Ada ").run()
     page.session_state["focus"] = (10.0, "cat")
     page.run()
+    assert page.button(key="undo").disabled  # what others said isn't hers
+    hers, _ = sorted(click("right"), key=lambda x: x.verdict, reverse=True)
+    assert (hers.reviewer, hers.verdict) == ("Ada", "right")
+    assert "≠ → ![x](http://y), ✓ right (Ada)" in list(page.dataframe[1].value["review"])
+    assert {x.verdict for x in click("unsure")} == {"other", "unsure"}
+    assert [x.reviewer for x in click("undo")] == [""]
+    page.text_input(key="reviewer").set_value("").run()
     assert click("undo") == []
     assert not marks.exists()
     assert not page.exception

@@ -1,5 +1,6 @@
 """`keras-birds density`: how many calls there are, from what people said of some windows."""
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -137,7 +138,11 @@ def _describe(found: "list[LabelDensity]", precision: float) -> str:
             ("threshold", "windows", "precision", "95 % interval", "calls found")
         ]
         for y in x.thresholds:
-            shown = f"{y.precision.value:.1%}", _span(y.precision, ".1%"), f"{y.recall.value:.0%}"
+            shown = (
+                f"{y.precision.value:.1%}",
+                _span(y.precision, ".1%"),
+                "–" if isnan(y.recall.value) else f"{y.recall.value:.0%}",
+            )
             precisions.append((f"{y.threshold:.3g}", y.windows, *shown))
         advice = f"no threshold reaches a precision of {precision:g}"
         if x.chosen is not None:

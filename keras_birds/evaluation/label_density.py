@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from keras_birds.errors import DataError
 from keras_birds.evaluation import density
 from keras_birds.evaluation.bootstrap import Interval
 from keras_birds.evaluation.checked import Answers, Checked, answers
-from keras_birds.evaluation.density import Bins, Method, ThresholdRow
+from keras_birds.evaluation.density import Bins, Method, Rates, ThresholdRow
 from keras_birds.results.recording_time import start_time
 from keras_birds.results.strata import BINS, WindowScores, bin_of, halving_edges
 from keras_birds.results.writers.files import new_text
@@ -85,17 +86,27 @@ def label_density(
     calls = density.known_calls(bins, rates)
     hours, n = found.hours, len(scores)
     groups = [Group("all", "", n, float(hours.sum()), density.share_of(calls, n))]
+    # Of each recording how many windows of each bin, `[recording, bin]`.
+    sizes = np.bincount(found.recording * len(bins) + bin_of(edges, scores), minlength=len(hours) * len(bins))
+    sizes = sizes.reshape(len(hours), len(bins))
     for by, names in (("day", _days(found)), ("folder", _folders(found))):
-        for name in sorted(set(names) - {""}) if len(set(names)) > 1 else ():
-            is_in = np.array([x == name for x in names])
-            rows = is_in[found.recording]
-            sizes = np.bincount(bin_of(edges, scores[rows]), minlength=len(bins))
-            share = density.share_of(density.draw_calls(rates, sizes), int(rows.sum()))
-            groups.append(Group(by, name, int(rows.sum()), float(hours[is_in].sum()), share))
+        groups += _groups(by, np.array(names), rates, sizes, hours)
     thresholds = density.at_thresholds(bins, calls)
     chosen = density.threshold_for(precision, thresholds)
     more, notes = density.reviews_to_halve(bins), _notes(bins, said, checked, label)
     return LabelDensity(label, bins, said, groups, thresholds, chosen, more, notes)
+
+
+def _groups(
+    by: str, names: np.ndarray, rates: Rates, sizes: np.ndarray, hours: np.ndarray
+) -> Iterator[Group]:
+    """Each of several days or folders; recordings without a name are in none."""
+    known = np.unique(names)
+    for name in known[known != ""] if len(known) > 1 else ():
+        is_in = names == name
+        windows = sizes[is_in].sum(axis=0)
+        share = density.share_of(density.draw_calls(rates, windows), int(windows.sum()))
+        yield Group(by, str(name), int(windows.sum()), float(hours[is_in].sum()), share)
 
 
 def _days(found: WindowScores) -> list[str]:
@@ -155,7 +166,7 @@ def write_thresholds(found: Sequence[LabelDensity], labels: Sequence[str], path:
         rows.writerows((x, f"{chosen.get(x, 1.0):.9g}") for x in labels)
 
 
-def write_report(found: Sequence[LabelDensity], settings: dict[str, object], path: Path) -> None:
+def write_report(found: Sequence[LabelDensity], settings: dict[str, Any], path: Path) -> None:
     """Writes everything as JSON: bins, thresholds, and how many more reviews of each bin would halve the interval."""
     labels = {
         x.label: {
@@ -169,13 +180,23 @@ def write_report(found: Sequence[LabelDensity], settings: dict[str, object], pat
                     strict=True,
                 )
             ],
-            "density": [asdict(y) | {"per_hour": asdict(y.per_hour)} for y in x.groups],
-            "thresholds": [asdict(y) for y in x.thresholds],
+            "density": [_plain(asdict(y) | {"per_hour": asdict(y.per_hour)}) for y in x.groups],
+            "thresholds": [_plain(asdict(y)) for y in x.thresholds],
             "threshold": None if x.chosen is None else x.chosen.threshold,
             "notes": x.notes,
         }
         for x in found
     }
     with atomic_path(path) as temporary:
-        text = json.dumps({"settings": settings, "labels": labels}, indent=1, ensure_ascii=False)
+        text = json.dumps(
+            {"settings": settings, "labels": labels}, indent=1, ensure_ascii=False, allow_nan=False
+        )
         temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """For JSON, which has no not-a-number: of no calls none is found."""
+    return {
+        x: _plain(y) if isinstance(y, dict) else None if isinstance(y, float) and math.isnan(y) else y
+        for x, y in values.items()
+    }
