@@ -93,7 +93,7 @@ class DataConfig(_Section):
     secondary_weight: Annotated[float, Field(gt=0, le=1)] = 1.0
     annotations: str = ""
     annotation_overlap: Annotated[float, Field(gt=0, le=1)] = 0.5
-    unannotated: Literal["negative", "mask"] = "negative"
+    unannotated: Literal["negative", "background", "mask"] = "negative"
     window_overlap_s: Annotated[float, Field(ge=0)] = 0.0
     reviews: str = ""
     background: str = ""
@@ -250,7 +250,7 @@ class Config(_Section):
             ),
             (mel.n_fft > samples, f"mel.n_fft must not exceed the clip's {samples} samples"),
             (
-                data.background_fraction and not data.background,
+                data.background_fraction and not data.background and data.unannotated != "background",
                 f"{background} data.background_fraction is above 0",
             ),
             (
@@ -302,6 +302,10 @@ class Config(_Section):
             (
                 data.window_overlap_s >= audio.clip_s,
                 f"data.window_overlap_s must be below audio.clip_s ({audio.clip_s:g})",
+            ),
+            (
+                data.unannotated == "background" and not (data.annotations and data.background_fraction),
+                'data.unannotated = "background" is for data.annotations, with a data.background_fraction above 0',
             ),
             (
                 bool(data.annotations and data.store),

@@ -11,7 +11,9 @@ from keras_birds.data.annotated import read_data
 from keras_birds.data.folds import make_split
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.classifier import load
+from keras_birds.progress import Reporter
 from keras_birds.training.oof import OutOfFold
+from keras_birds.training.run import prepare_run
 from keras_birds.training.train import train
 
 N_RECORDINGS, WINDOWS = 9, 8
@@ -75,9 +77,23 @@ def test_a_run_learns_from_windows_and_scores_them_out_of_fold(annotated, tmp_pa
     scored = load(run.folds[0].folder).score_file(annotated / path)
     rows = [row for row, x in enumerate(oof.paths) if x.startswith(f"{path}#")]
     np.testing.assert_allclose(oof.scores[rows], scored.scores, atol=1e-4)
+    assert oof.recordings.max() + 1 == len({x.partition("#")[0] for x in oof.paths}), (
+        "they are drawn together"
+    )
     names = [f"{path}#t={a:g},{b:g}" for a, b in zip(scored.start_s, scored.end_s, strict=True)]
     assert [oof.paths[row] for row in rows] == names
     assert oof.targets[rows].sum() == 2
+
+
+def test_epochs_draw_some_of_the_windows_without_annotations(annotated, tmp_path):
+    config = settings(unannotated="background", background_fraction=0.6)
+    run = prepare_run(config, annotated, 0, tmp_path / "run", False, Reporter())
+    epochs = run.training_data(0).epochs
+    assert (run.targets[epochs.rows] == 1).any(axis=1).all()
+    assert not (run.targets[epochs.negative_rows] == 1).any()
+    assert len(epochs.order(0)) == round(len(epochs.rows) / 0.4)
+    with pytest.raises(ConfigError, match=r"for data.annotations, with a data.background_fraction above 0"):
+        settings(unannotated="background")
 
 
 @pytest.mark.parametrize("n_samples", [1, 900, 1000, 1099, 1100, 2500, 3000, 3050])

@@ -1,5 +1,6 @@
 """`keras-birds evaluate --annotations`: a model, or detections, against what people marked."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def evaluate_annotated(
         evaluate_scores,
         write_annotated_report,
     )
+    from keras_birds.evaluation.evaluate_model import learned_recordings
     from keras_birds.results.journal import JOURNAL
     from keras_birds.run_layout import CONFIG
 
@@ -43,7 +45,15 @@ def evaluate_annotated(
             found = read_annotations(annotations, recordings_of(root, config.data)[1])
             for note in found.notes:
                 warn(str(annotations), note)
-            evaluation = evaluate_scores(model.load(), found, annotations, rules, reporter)
+            classifier = model.load()
+            paths = [os.path.relpath(x, root).replace(os.sep, "/") for x in found.recordings]
+            if learned := learned_recordings([x.path for x in classifier.engines], paths):
+                click.echo(
+                    f"Warning: {learned} of {len(paths)} recordings have the path of one that the model was trained "
+                    "on: figures may be too good. `keras-birds evaluate RUN` has those of others",
+                    err=True,
+                )
+            evaluation = evaluate_scores(classifier, found, annotations, rules, reporter)
         else:
             if (detections / CONFIG).is_file():
                 raise click.UsageError(

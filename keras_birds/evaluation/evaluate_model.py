@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from keras_birds.atomic import atomic_path
 from keras_birds.config import DataConfig
-from keras_birds.data.catalog import Catalog
+from keras_birds.data.catalog import Catalog, window_of
 from keras_birds.data.folds import HIDDEN
 from keras_birds.data.tables import load_table, write_table
 from keras_birds.errors import DataError
@@ -187,6 +187,21 @@ def learned_from(models: Sequence[Path], catalog: Catalog) -> int:
     Raises:
         DataError: if a run's split can't be read.
     """
+    learned = _learned(models)
+    return sum(x in learned for x in zip(catalog.relative_paths, catalog.recordings["label"], strict=True))
+
+
+def learned_recordings(models: Sequence[Path], paths: Sequence[str]) -> int:
+    """How many recordings, by their paths in a data set, have the path of one that a run's models were trained on.
+
+    Args and errors are those of `learned_from`.
+    """
+    learned = {window[0] if (window := window_of(path)) else path for path, _ in _learned(models)}
+    return sum(x in learned for x in paths)
+
+
+def _learned(models: Sequence[Path]) -> set[tuple[str, str]]:
+    """Path and label of what the models of a run's folds were trained on."""
     learned: set[tuple[str, str]] = set()
     for path in models:
         split, fold = path.parent.parent / SPLIT, fold_of(path.parent)
@@ -194,7 +209,7 @@ def learned_from(models: Sequence[Path], catalog: Catalog) -> int:
             table = load_table(split, "a split", ("path", "label", "fold"))
             others = table[~table["fold"].isin([str(HIDDEN), str(fold)])]
             learned |= set(zip(others["path"], others["label"], strict=True))
-    return sum(x in learned for x in zip(catalog.relative_paths, catalog.recordings["label"], strict=True))
+    return learned
 
 
 def write_model_report(evaluation: ModelEvaluation, out: Path) -> None:

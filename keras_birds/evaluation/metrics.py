@@ -48,7 +48,7 @@ def fold_figures(
     for done, fold in enumerate(run.folds):
         on_fold(done, len(run.folds))
         targets, scores = fold.oof.targets, fold.oof.scores
-        draws.append(macro_auc_draws(targets, scores))
+        draws.append(macro_auc_draws(targets, scores, recordings=fold.oof.recordings))
         areas, precisions = label_aucs(targets, scores), label_average_precisions(targets, scores)
         counts = len(targets), int(np.isfinite(areas).sum())
         decisions = precision_recall(targets, scores >= threshold)

@@ -23,7 +23,9 @@ from keras_birds.training.embeddings import EmbeddingSource
 
 def background_paths(config: Config) -> list[str]:
     """Audio files below `data.background`, sorted, at least one; none where the settings don't use them."""
-    if not config.data.background_fraction and not config.augment.background.probability:
+    data = config.data
+    is_drawn = data.background_fraction and (data.background or data.unannotated != "background")
+    if not is_drawn and not config.augment.background.probability:
         return []
     folder = Path(config.data.background)
     found = recordings_in(folder) if folder.is_dir() else []

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.atomic import atomic_path
+from keras_birds.data.catalog import window_of
 from keras_birds.errors import AudioError, ModelError
 from keras_birds.inference.aggregate import aggregated
 from keras_birds.inference.scorer import PART_WINDOWS, ScoreOptions, score_recordings
@@ -22,7 +23,7 @@ _SCORE, _TARGET = "score/", "target/"
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """A row a validation recording, by its path below the data set's folder; a column a label.
+    """A row a validation recording or window, by its path as in `Catalog.relative_paths`; a column a label.
 
     Scores are float32 probabilities `[recording, label]`, targets as many, 0 to 1, or -1 for ignored.
     """
@@ -31,6 +32,13 @@ class OutOfFold:
     labels: LabelSet
     scores: np.ndarray
     targets: np.ndarray
+
+    @property
+    def recordings(self) -> np.ndarray:
+        """Which recording each row is of, int `[row]` from 0: windows of one are drawn together."""
+        places: dict[str, int] = {}
+        names = [window[0] if (window := window_of(x)) else x for x in self.paths]
+        return np.array([places.setdefault(x, len(places)) for x in names], int)
 
     def write(self, path: str | Path) -> None:
         """Writes Parquet: `path`, then `score/LABEL` and `target/LABEL` for each label."""

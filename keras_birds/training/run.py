@@ -90,6 +90,13 @@ class TrainingRun:
         kept = [row for row, x in enumerate(self.reviewed.windows) if Path(x.path).resolve() not in held_out]
         return np.array(kept, np.intp)
 
+    def unannotated_rows(self, fold: Fold) -> np.ndarray:
+        """Windows without a label of which each epoch draws some, with `data.unannotated = "background"`, int `[n]`."""
+        rows = self.train_rows(fold)
+        if self.catalog.known is None or self.config.data.unannotated != "background":
+            return rows[:0]
+        return rows[~(self.catalog.known[rows] > 0).any(axis=1)]
+
     def batch_size(self, fold: Fold) -> int:
         """Clips in a step; a head on embeddings can also be trained on fewer recordings than the settings say."""
         size = self.config.training.batch_size
@@ -98,7 +105,8 @@ class TrainingRun:
     def training_data(self, fold: Fold, soft: SoftLabels | None = None) -> MelDataset:
         """Shuffled, augmented batches of a fold's recordings, reviewed windows, soft labels and background."""
         config, settings = self.config, self.config.training
-        sources, targets, rows = [self.source], [self.targets], [self.train_rows(fold)]
+        sources, targets, negative_rows = [self.source], [self.targets], [self.unannotated_rows(fold)]
+        rows = [np.setdiff1d(self.train_rows(fold), negative_rows[0])]
         reviewed_rows = self.reviewed_rows(fold)
         drawn: dict[str, Any] = {}
         if self.reviewed is not None and len(reviewed_rows):
@@ -106,10 +114,12 @@ class TrainingRun:
             sources.append(CachedSource(self._inputs_of(self.reviewed)))
             targets.append(self.reviewed.targets)
         if self.background is not None and config.data.background_fraction:
-            negative_rows = sum(map(len, sources)) + np.flatnonzero(self.background.usable)
-            drawn |= {"negative_rows": negative_rows, "negative_fraction": config.data.background_fraction}
+            negative_rows.append(sum(map(len, sources)) + np.flatnonzero(self.background.usable))
             sources.append(self.background)
             targets.append(np.zeros((len(self.background), targets[0].shape[1]), np.float32))
+        if sum(map(len, negative_rows)):
+            drawn |= {"negative_rows": np.concatenate(negative_rows)}
+            drawn |= {"negative_fraction": config.data.background_fraction}
         if soft is not None:
             soft_rows = sum(map(len, sources)) + np.arange(len(soft.windows))
             drawn |= {"unlabelled_rows": soft_rows, "unlabelled_fraction": config.data.unlabelled_fraction}
