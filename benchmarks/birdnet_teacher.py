@@ -1,7 +1,7 @@
 """Trains `recommended` on few labelled clips, with the others labelled by a teacher and without, and prints the gain.
 
     keras-birds models add birdnet
-    python benchmarks/birdnet_teacher.py [DATA] [--clips 4] [--epochs 12] [--folds 0 1 2 3 4] [--set KEY=VALUE ...]
+    python benchmarks/birdnet_teacher.py [DATA] [--clips 4] [--epochs 24] [--folds 0 1 2 3 4] [--set KEY=VALUE ...]
 
 From scratch, with the folds of DATA's `fold` column. Of each fold, so many clips of each label, drawn with seed 0 from
 the other folds, are labelled; the rest of the other folds is what the teacher labels; the whole fold is for validation
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", default=ANIMALS)
     parser.add_argument("--clips", type=int, default=4, help="Of each label. [default: 4]")
-    parser.add_argument("--epochs", type=int, default=12, help="[default: 12]")
+    parser.add_argument("--epochs", type=int, default=24, help="[default: 24]")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
     parser.add_argument("--plain", action="store_true", help="Without a teacher on few steps, too.")
