@@ -157,7 +157,7 @@ def test_the_whole_network_learns_from_where_its_head_ended(trained, birdnet_lib
     monkeypatch.setenv("KERAS_BIRDS_MODELS", str(birdnet_library))
     data, head = trained
     changes = ["model.pretrained=none", f"model.initial={head.out}", "model.head_first=false"]
-    changes += ["training.epochs=1", "training.batch_size=2", "training.learning_rate=1e-3"]
+    changes += ["training.epochs=1", "training.learning_rate=1e-3"]
     (fold,) = train(Config.load("birdnet", [*FOLDS, *changes]), data, 0, tmp_path / "run").folds
     before, after = load_keras_model(head.folds[0].folder / "model.keras"), fold.model
     for name in ("stem_conv", "stage4_block4_expand", "top_conv", "scores"):

@@ -98,9 +98,9 @@ class TrainingRun:
         return rows[~(self.catalog.known[rows] > 0).any(axis=1)]
 
     def batch_size(self, fold: Fold) -> int:
-        """Clips in a step; a head on embeddings can also be trained on fewer recordings than the settings say."""
+        """Clips in a step; what begins with BirdNET can also be trained on fewer recordings than the settings say."""
         size = self.config.training.batch_size
-        return min(size, len(self.train_rows(fold))) if isinstance(self.source, EmbeddingSource) else size
+        return min(size, len(self.train_rows(fold))) if self.config.model.backbone == "birdnet" else size
 
     def training_data(self, fold: Fold, soft: SoftLabels | None = None) -> MelDataset:
         """Shuffled, augmented batches of a fold's recordings, reviewed windows, soft labels and background."""
