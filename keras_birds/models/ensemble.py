@@ -144,16 +144,16 @@ class Ensemble:
     def embedding_engine(self) -> Engine:
         """The member that gives embeddings; raises `ModelError` if it has none, or each member has its own."""
         engine = self.engines[0]
-        if len(self.engines) > 1 and not self._share_embedding:
-            raise ModelError(
-                f"Embeddings are of one network. Received: {len(self.engines)} folds, each with its own. Choose one "
-                f"fold, --model {engine.path.parent}"
-            )
         if not engine.embedding_size:
             other = engine.path.with_suffix(".keras")
             way_out = f"Pass --model {other}" if other.is_file() else "Choose another --model"
             raise ModelError(
                 f"{engine.path}: the model must give embeddings. Received: one that gives scores only. {way_out}"
+            )
+        if len(self.engines) > 1 and not self._share_embedding:
+            raise ModelError(
+                f"Embeddings are of one network. Received: {len(self.engines)} folds, each with its own. Choose one "
+                f"fold, --model {engine.path.parent}"
             )
         return engine
 
