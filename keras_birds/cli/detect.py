@@ -26,6 +26,9 @@ from keras_birds.cli.options import (
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
+    from keras_birds.embeddings.scoring import StoredRecordings
+    from keras_birds.embeddings.store import EmbeddingStore
+    from keras_birds.inference.classifier import Classifier
     from keras_birds.inference.scorer import RecordingStatus, ScoreOptions
     from keras_birds.results.outputs import Outputs
     from keras_birds.results.results import Results
@@ -97,6 +100,7 @@ def detect(
     keras-birds detect /mnt/disk --out results --lat 37.0 --lon -6.4    # what occurs there
     keras-birds detect /mnt/disk --out results --sites sites.csv
     keras-birds detect /shared/season1 --out results --ray auto   # on a cluster
+    keras-birds detect season1.emb --model runs/my-call --out results   # from embeddings: minutes for a season
 
     One answer for each recording: keras-birds predict.
 
@@ -105,6 +109,9 @@ def detect(
     model's training: by repeating what it holds, or with silence (BirdNET). A file that can't be read is named on
     stderr with its reason, never scored, and the others go on. What was found in recordings that are out of reach
     when the command runs again stays.
+
+    In place of INPUTS there may be one store that `keras-birds embed` wrote, with the model that it was made with, or a
+    head on it (`keras-birds train --embeddings`): then no sound is read, and the results are the same.
 
     From BirdNET-Analyzer: --min_conf is --threshold, --sf_thresh is --occurrence, --slist is --species, --rtype csv is
     --format birdnet; --overlap and --sensitivity are the same (the latter as of version 2).
@@ -133,8 +140,12 @@ def detect(
     from keras_birds.results.outputs import write_outputs
     from keras_birds.results.results import Results, result_settings
 
-    files, gone = find_files(inputs, may_be_gone=(out / JOURNAL).is_file())
+    store = _store_of(inputs, ray_address)
+    files, gone = ([], []) if store is not None else find_files(inputs, may_be_gone=(out / JOURNAL).is_file())
     classifier = model.load()
+    stored = None if store is None else _stored(store, classifier)
+    if stored:
+        files, score = stored.files, stored.options(score)
     read = rules.read(classifier.labels, occurrence=place.read(classifier, sites=sites), **other_rules)
     keep_scores = keep_scores or "birdclef" in formats
     settings = result_settings(classifier, score, read, keep_scores)
@@ -144,11 +155,33 @@ def detect(
     ):
         with scoring(classifier, model, score, ray_address) as run, progress_bar() as bar:
             counter = _Counter(results, len(files), bar)
-            counter.take(run, classifier, results.to_do(files), score)
+            if stored:
+                counter.take(stored.score, classifier, results.to_do(files, stored.fingerprint), score)
+            else:
+                counter.take(run, classifier, results.to_do(files), score)
         manifest = results.finish()
         outputs = write_outputs(results, classifier, formats, per_recording, sample_submission)
     _report(results, manifest, outputs, counter)
     return int(strict and bool(counter.failed or counter.gone or gone))
+
+
+def _store_of(inputs: tuple[str, ...], ray_address: str | None) -> "EmbeddingStore | None":
+    """The store of embeddings that INPUTS are; `None` where they are recordings."""
+    from keras_birds.embeddings.store import EmbeddingStore, is_store
+
+    if not any(is_store(Path(x)) for x in inputs):
+        return None
+    if len(inputs) > 1 or ray_address is not None:
+        raise click.UsageError(
+            "a store of embeddings is scored by itself, without other INPUTS and without --ray"
+        )
+    return EmbeddingStore(Path(inputs[0]))
+
+
+def _stored(store: "EmbeddingStore", classifier: "Classifier") -> "StoredRecordings":
+    from keras_birds.embeddings.scoring import StoredRecordings
+
+    return StoredRecordings(store, classifier)
 
 
 class _Counter(Counter):

@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,17 @@ class EmbeddingStore:
     def __len__(self) -> int:
         """How many windows count."""
         return int(self._run_ends[-1]) if self._runs else 0
+
+    def rows_of(self, file: str) -> range:
+        """The rows of a recording's windows; none of one that isn't there, or failed."""
+        number = self._numbers.get(file)
+        if number is None:
+            return range(0)
+        return range(int(self._file_ends[number - 1]) if number else 0, int(self._file_ends[number]))
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {x: k for k, x in enumerate(self._files)}
 
     @property
     def recordings(self) -> list[RecordingStatus]:

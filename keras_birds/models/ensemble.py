@@ -1,7 +1,7 @@
 """One model or several: clips to probabilities. It knows no files."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import cast
@@ -13,8 +13,8 @@ from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.calibration import Calibration, shifted, sigmoid
 from keras_birds.models.engines import Engine, OnnxEngine
 from keras_birds.models.example_sound import example_clips
-from keras_birds.models.metadata import EMBEDDING, check_members, joined_id
-from keras_birds.models.shared_backbone import shared_heads
+from keras_birds.models.metadata import check_members, joined_id
+from keras_birds.models.shared_backbone import Head, head_of, shared_heads
 
 
 class Ensemble:
@@ -69,8 +69,25 @@ class Ensemble:
         Raises:
             ModelError: if a member gives NaN, or other than one number for each label.
         """
-        total = np.zeros((len(inputs), len(self.labels)), np.float32)
-        for engine, found in zip(self.engines, self._each(inputs), strict=True):
+        return self._mean(self._each(inputs), len(inputs))
+
+    def score_embeddings(self, embeddings: np.ndarray) -> np.ndarray:
+        """Scores float32 `[n, size]` as `embed_clips` gives them, by the members' heads alone; float32 `[n, label]`.
+
+        Raises:
+            ModelError: as `probabilities`, or if a head takes something else.
+            ConfigError: if Keras computes a member.
+        """
+        return self._mean((x.probabilities(embeddings) for x in self._embedding_heads), len(embeddings))
+
+    @cached_property
+    def _embedding_heads(self) -> list[Head]:
+        return self._heads or [head_of(x) for x in self.engines]
+
+    def _mean(self, members: Iterable[np.ndarray], count: int) -> np.ndarray:
+        """The mean of the members' probabilities, as they are to be read."""
+        total = np.zeros((count, len(self.labels)), np.float32)
+        for engine, found in zip(self.engines, members, strict=True):
             if found.shape != total.shape or np.isnan(found).any():
                 raise ModelError(
                     f"{engine.path}: the model must give a number for each of {len(self.labels)} labels. "
@@ -88,7 +105,7 @@ class Ensemble:
             yield from (x.probabilities(inputs) for x in self.engines)
             return
         embeddings = cast(OnnxEngine, self.engines[0]).embeddings(inputs)
-        yield from (sigmoid(x.run(["logits"], {EMBEDDING: embeddings})[0]) for x in self._heads)
+        yield from (x.probabilities(embeddings) for x in self._heads)
 
     def score_clips(
         self, clips: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None

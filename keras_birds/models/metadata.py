@@ -61,6 +61,7 @@ class ModelMetadata:
         mel: how clips become images.
         licence: of the weights; empty when unknown.
         source: which file of others the weights are from, with its SHA-256; empty for a model trained here.
+        backbone_sha256: of the model file whose embeddings the head takes, which it learned from; else empty.
         metrics: for instance `{"macro_auc": 0.95}`; NaN where undefined.
         calibration: of the scores, if `keras-birds calibrate` made one.
         outputs: of a graph of others; `None` for those written here, whose outputs say by their names what they are.
@@ -72,6 +73,7 @@ class ModelMetadata:
     mel: MelConfig
     licence: str = ""
     source: str = ""
+    backbone_sha256: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     calibration: Calibration | None = None
     outputs: GraphOutputs | None = None
@@ -83,6 +85,7 @@ class ModelMetadata:
             "model_id": self.model_id,
             "licence": self.licence,
             "source": self.source,
+            **({"backbone_sha256": self.backbone_sha256} if self.backbone_sha256 else {}),
             "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
             "audio": self.audio.model_dump(mode="json"),
             "mel": self.mel.model_dump(mode="json"),
@@ -116,6 +119,7 @@ class ModelMetadata:
                 mel=MelConfig.model_validate(data["mel"]),
                 licence=str(data.get("licence", "")),
                 source=str(data.get("source", "")),
+                backbone_sha256=str(data.get("backbone_sha256", "")),
                 metrics={k: math.nan if v is None else float(v) for k, v in data.get("metrics", {}).items()},
                 calibration=calibration,
                 outputs=TypeAdapter(GraphOutputs | None).validate_python(data.get("outputs")),

@@ -6,7 +6,7 @@ Of results and of embeddings alike: what is kept of a recording, a subclass says
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -119,13 +119,15 @@ class RecordingSink(ABC):
             not_seen = "" if file in self._seen else self._gone.get(file, NOT_NAMED)
             yield replace(entry.recording, not_seen=not_seen)
 
-    def to_do(self, files: Iterable[str]) -> Iterator[str]:
+    def to_do(
+        self, files: Iterable[str], fingerprint: Callable[[str], tuple[int, int]] = file_fingerprint
+    ) -> Iterator[str]:
         """Those paths and URLs that haven't been scored, or have changed since. Failed ones are tried again."""
         for file in files:
             entry = self._journal.by_file.get(file)
             # On an object store a fingerprint is a request.
             known = None if entry is None or entry.recording.failed else entry.recording.fingerprint
-            if known is None or known != file_fingerprint(file):
+            if known is None or known != fingerprint(file):
                 yield file
             else:
                 self._seen.add(file)
