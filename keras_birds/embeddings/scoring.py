@@ -78,7 +78,7 @@ class StoredRecordings:
         step = options.part_windows or PART_WINDOWS
         threads = options.workers or available_cpus()
         with closing(map_in_order(self._scores, [self._parts(files, step)], threads)) as scored:
-            for _, found in scored:
+            for _part, found in scored:
                 if len(found.scores):
                     on_scored(float(found.end_s.max() - found.start_s.min()))
                 yield found
@@ -98,8 +98,8 @@ class StoredRecordings:
         scores = np.zeros((0, len(self._ensemble.labels)), np.float32)
         if len(numbers):
             scores = self._ensemble.score_embeddings(self._store.vectors(numbers))
-        spans = (windows[x].to_numpy() for x in ("start_s", "end_s", "channel"))
-        return RecordingScores(status, *spans, scores, is_last)
+        start_s, end_s, channel = (windows[x].to_numpy() for x in ("start_s", "end_s", "channel"))
+        return RecordingScores(status, start_s, end_s, channel, scores, is_last)
 
 
 def sha256_of(path: Path) -> str:
