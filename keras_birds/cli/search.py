@@ -78,10 +78,10 @@ def search(
     for, so give a part of it where it holds other sounds as well. With several, a window counts by the one that it is
     most like. A query that was embedded itself is among the hits.
 
-    All windows are compared: a second or two a million on two processors, once the store is in memory. --index answers
-    in milliseconds, with nearly the same windows: how nearly is measured and printed when it is built, which takes
-    minutes a million windows and 1.5 GB of memory (BirdNET); it is for --metric centred, and is built anew once the
-    store has grown. It needs pip install 'keras-birds[search]'.
+    All windows are compared: half a second a million on two free processors, once the store is in memory. --index
+    answers in milliseconds, with nearly the same windows: how nearly is measured and printed when it is built, which
+    takes ten minutes and 1.6 GB of memory a million windows (BirdNET). It is for --metric centred, and is built anew
+    once the store has grown. It needs pip install 'keras-birds[search]'.
 
     \b
     hits.csv   rank,similarity,file,channel,start_s,end_s,row,duplicate_of,
