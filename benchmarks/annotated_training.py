@@ -46,7 +46,7 @@ def make_recordings(
     folder.mkdir(parents=True)
     order, rows, slot_s = rng.permutation(len(clips)), [], SECONDS / EVENTS
     for number, first in enumerate(range(0, len(order), EVENTS)):
-        chosen = rng.choice(len(backgrounds), SECONDS // 5, replace=False)
+        chosen = rng.choice(len(backgrounds), SECONDS // 4, replace=False)  # some are shorter than 5 s
         sound = np.concatenate([decode(backgrounds[i], RATE_HZ).samples for i in chosen])[: SECONDS * RATE_HZ]
         sound *= 0.02 / max(float(np.sqrt(np.mean(sound**2))), 1e-4)
         for k, row in enumerate(order[first : first + EVENTS]):

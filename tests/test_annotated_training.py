@@ -12,6 +12,7 @@ from keras_birds.data.folds import make_split
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.classifier import load
 from keras_birds.progress import Reporter
+from keras_birds.training.embeddings import EmbeddingSource
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import prepare_run
 from keras_birds.training.train import train
@@ -94,6 +95,20 @@ def test_epochs_draw_some_of_the_windows_without_annotations(annotated, tmp_path
     assert len(epochs.order(0)) == round(len(epochs.rows) / 0.4)
     with pytest.raises(ConfigError, match=r"for data.annotations, with a data.background_fraction above 0"):
         settings(unannotated="background")
+
+
+def test_embeddings_of_windows_are_those_of_the_recording(birdnet_model, monkeypatch, tmp_path, write_tone):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model, path = birdnet_model / "model.onnx", str(write_tone("long.wav", seconds=8, rate=48_000))
+    audio = AudioConfig(sample_rate_hz=48_000, clip_s=3.0)
+    whole, counts = EmbeddingSource(model, audio, [path], Reporter()).windows(np.array([0]))
+    assert counts.tolist() == [3]
+    found = EmbeddingSource(model, audio, [path] * 3, Reporter(), np.array([2, 0, 9]))
+    np.testing.assert_array_equal(found.images(np.array([0, 1])), whole[[2, 0]])
+    assert found.usable.tolist() == [True, True, False]
+    assert found.reasons[2] == "lies after the recording's end"
+    overlapping = EmbeddingSource(model, audio, [path], Reporter(), np.array([2]), overlap_s=1.5)
+    np.testing.assert_allclose(overlapping.images(np.array([0])), whole[[1]], atol=1e-3)
 
 
 @pytest.mark.parametrize("n_samples", [1, 900, 1000, 1099, 1100, 2500, 3000, 3050])

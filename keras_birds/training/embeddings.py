@@ -103,6 +103,7 @@ class EmbeddingSource:
         self._windows, self.silence = [x.windows for x in found], silence.astype(np.float32)
         if windows is not None:
             self._windows = [x[k : k + 1] for x, k in zip(self._windows, windows, strict=True)]
+            self.usable = self.usable.copy()
             for row in [row for row, x in enumerate(self._windows) if self.usable[row] and not len(x)]:
                 self.usable[row], self.reasons[row] = False, "lies after the recording's end"
 
