@@ -101,6 +101,13 @@ class Visitor:
         until(lambda: not self.run("return document.querySelector('audio').paused"))
         return self.run("return document.querySelector('audio').currentTime")
 
+    def press(self, *keys: str):
+        """On the keyboard, whatever has the focus."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+
     def click_button(self, text: str):
         """In one script: between two calls Streamlit may draw the button anew."""
         script = """

@@ -120,3 +120,29 @@ def part_picture(
             mel.axvspan(row["start_s"], row["end_s"], fill=False, edgecolor="white", linewidth=1.5)
     mel.set_xlim(begin_s, end_s)
     return png(figure, 100)
+
+
+def score_histogram(scores: np.ndarray, rows: np.ndarray, targets: np.ndarray) -> alt.LayerChart:
+    """How many windows have which score, on a logarithmic axis, and the scores of marked ones as lines."""
+    counts, edges = np.histogram(scores, 50, (0, 1))
+    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "windows": counts, "floor": 0.5})
+    table = table[table["windows"] > 0]
+    x = alt.X("low:Q", title="Score of the quick head", scale=alt.Scale(domain=(0, 1)))
+    y = alt.Y(
+        "windows:Q",
+        title="Windows",
+        scale=alt.Scale(type="log", domainMin=0.5),
+        axis=alt.Axis(format="~s", tickCount=5),
+    )
+    shown = [alt.Tooltip("low:Q", format=".2f"), alt.Tooltip("windows:Q", format=",")]
+    bars = (
+        alt.Chart(table).mark_bar(color=COLORS[-1]).encode(x=x, x2="high:Q", y=y, y2="floor:Q", tooltip=shown)
+    )
+    marked = pd.DataFrame({"score": scores[rows], "marked": np.where(targets > 0, "yes", "no")})
+    colour = alt.Scale(domain=["yes", "no"], range=[COLORS[2], COLORS[3]])
+    lines = (
+        alt.Chart(marked)
+        .mark_rule(opacity=0.8)
+        .encode(x="score:Q", color=alt.Color("marked:N", title="Marked", scale=colour))
+    )
+    return (bars + lines).properties(height=180)

@@ -76,10 +76,16 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
             **address,
         )
         occurrence, no_voices = _where_and_when(classifier, address), _no_voices(classifier, address)
-        of = "Stands with your reviews, so that those of several people are kept apart."
-        reviewer = st.text_input("Your name", key="reviewer", max_chars=60, help=of, **address).strip()
+        reviewer = ask_reviewer()
     chosen = overlap, threshold, top_k, method, merge, tuple(only), occurrence, no_voices, reviewer
     return classifier, Controls(*chosen)
+
+
+def ask_reviewer() -> str:
+    """The visitor's name, empty where they give none."""
+    of = "Stands with your reviews, so that those of several people are kept apart."
+    style: Any = {"max_chars": 60, "help": of, "bind": "query-params"}
+    return st.text_input("Your name", key="reviewer", **style).strip()
 
 
 def _where_and_when(classifier: Classifier, address: dict[str, Any]) -> Occurrence | None:

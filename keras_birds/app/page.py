@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,11 +12,11 @@ import pandas as pd
 import soundfile
 import streamlit as st
 
-from keras_birds.app import charts, review
+from keras_birds.app import charts, find, review
 from keras_birds.app.analysis import Analysis, analyse, detections_table, top_table
 from keras_birds.app.controls import Controls, sidebar
-from keras_birds.app.example import NAME as EXAMPLE
-from keras_birds.app.session import SessionFolder, display_name, plain, recordings_in
+from keras_birds.app.recording import Recording, choose
+from keras_birds.app.session import plain
 from keras_birds.audio.decode import read_part
 from keras_birds.data.reviews import reviews_path, write_reviews
 from keras_birds.errors import KerasBirdsError
@@ -26,41 +26,34 @@ from keras_birds.results.recording_time import start_time
 from keras_birds.results.report import describe_length
 from keras_birds.results.voices import voice_columns, without_voices
 from keras_birds.results.writers.tables import write_audacity, write_csv, write_raven
-from keras_birds.text import printable
 
 PART_S = 30.0
 """Length of what is drawn closely and played; shorter recordings are shown whole."""
-_recordings_in = st.cache_data(max_entries=16, ttl=30, show_spinner=False)(recordings_in)
 _KEPT_ANALYSES = 4
 _LINES = 8
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What is listened to, and what people know it by; kept: in the app's folder, so that reviews stay beside it."""
-
-    path: Path
-    name: str
-    is_kept: bool
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """Changes when the file does."""
-        stat = self.path.stat()
-        return str(self.path), stat.st_size, stat.st_mtime_ns
 
 
 def main() -> None:
     """Draws the page."""
     parser = argparse.ArgumentParser()
-    for name, kind, default in (("model", str, None), ("folder", Path, None), ("max-minutes", float, 180.0)):
-        parser.add_argument(f"--{name}", type=kind, default=default)
+    parser.add_argument("--model")
+    for name in ("folder", "embeddings", "reviews"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--max-minutes", type=float, default=180.0)
     options = parser.parse_args()
     st.set_page_config("keras-birds", "🐦", layout="wide")
     st.title("keras-birds", anchor=False)
     try:
+        if options.embeddings and _page() == "Find":
+            find.show(
+                options.embeddings,
+                options.reviews,
+                options.model,
+                lambda: choose(options.folder, options.max_minutes),
+            )
+            return
         classifier, controls = sidebar(options.model)
-        recording = _choose(options)
+        recording = choose(options.folder, options.max_minutes)
         if recording is None:
             return
         analysis = _analysed(classifier, recording, controls.overlap_s, 60 * options.max_minutes)
@@ -69,43 +62,10 @@ def main() -> None:
         st.error(plain(str(error)), icon="⚠️")
 
 
-@st.cache_resource(scope="session", on_release=SessionFolder.close, show_spinner=False)
-def _session_folder() -> SessionFolder:
-    return SessionFolder()
-
-
-def _choose(options: argparse.Namespace) -> Recording | None:
-    sources = [*(["Folder"] if options.folder else []), "Example", "Upload", "Microphone"]
-    style: Any = {"bind": "query-params", "label_visibility": "collapsed"}
-    source = st.segmented_control("Recording", sources, default=sources[0], key="from", **style)
-    folder = _session_folder()
-    if source == "Upload":
-        upload = st.file_uploader(
-            f"OGG, MP3, WAV, FLAC and more, at most {st.get_option('server.maxUploadSize')} MB and "
-            f"{options.max_minutes:g} minutes. It stays in this session and goes with it.",
-            key="upload",
-        )
-        if upload is None:
-            return None
-        path = folder.save_upload(upload.file_id, upload.getbuffer())
-        return Recording(path, display_name(upload.name), False)
-    if source == "Microphone":
-        sound = st.audio_input("A few seconds are enough.", sample_rate=48_000, key="microphone")
-        if sound is None:
-            return None
-        return Recording(folder.save_upload(sound.file_id, sound.getbuffer()), "microphone.wav", False)
-    if source == "Folder":
-        files, notes = _recordings_in(options.folder)
-        for note in notes:
-            st.caption(plain(note))
-        found, place = {str(x.relative_to(options.folder)): x for x in files}, plain(str(options.folder))
-        if not found:
-            st.info(f"There are no recordings in {place}.")
-            return None
-        style = {"key": "file", "bind": "query-params", "format_func": printable}
-        name = st.selectbox(f"{len(found)} recordings in {place}", list(found), **style)
-        return Recording(found[name], str(found[name]), True)
-    return Recording(folder.example(), EXAMPLE, False)
+def _page() -> str:
+    """Which page is open; it stands in the address."""
+    style: Any = {"bind": "query-params", "label_visibility": "collapsed", "required": True}
+    return st.segmented_control("Page", ("Listen", "Find"), default="Find", key="page", **style) or "Find"
 
 
 def _analysed(classifier: Classifier, recording: Recording, overlap_s: float, max_s: float) -> Analysis:

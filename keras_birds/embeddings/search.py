@@ -160,7 +160,7 @@ def _described(store: EmbeddingStore, space: Space, group: np.ndarray, rows: np.
     hits = store.windows(rows).assign(
         query=similar.argmax(axis=1), rank=np.arange(1, len(rows) + 1), similarity=similar.max(axis=1)
     )
-    return hits.assign(duplicate_of=_duplicates(hits, unit(vectors)))[list(Hit._fields)]
+    return hits.assign(duplicate_of=duplicates(hits, unit(vectors)))[list(Hit._fields)]
 
 
 def _from_all(
@@ -172,7 +172,7 @@ def _from_all(
         some = groups[first : first + step]
         best = np.empty((len(some), len(store)), np.float32)
         firsts = np.cumsum([0, *(len(x) for x in some[:-1])])
-        for begin, part in _products(store, space, np.concatenate(some)):
+        for begin, part in products(store, space, np.concatenate(some)):
             best[:, begin : begin + part.shape[1]] = np.maximum.reduceat(part, firsts, axis=0)
         for row in best:
             yield _limited(store, row, np.arange(len(row)), top_k, per_recording)
@@ -206,7 +206,7 @@ def _limited(
     """The rows of the greatest similarities, at most so many of a recording."""
     count = top_k if per_recording is None else 4 * top_k
     while True:
-        best = rows[_largest(similar, count)]
+        best = rows[largest(similar, count)]
         if per_recording is None:
             return best
         files = store.windows(best)["file"]
@@ -216,7 +216,7 @@ def _limited(
         count *= 4
 
 
-def _largest(values: np.ndarray, count: int) -> np.ndarray:
+def largest(values: np.ndarray, count: int) -> np.ndarray:
     """Places of the greatest, the greatest first and of equals the first."""
     places = np.arange(len(values))
     if count < len(values):
@@ -226,8 +226,11 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
     return places[np.lexsort((places, -values[places]))]
 
 
-def _products(store: EmbeddingStore, space: Space, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and similarities `[query, row]` to placed queries of a block after the other, on all processors."""
+def products(store: EmbeddingStore, space: Space, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and similarities `[query, row]` to placed queries of a block after the other, on all processors.
+
+    Of the metric `dot` these are the plain products. BLAS should have one thread, as in `search`.
+    """
     factors = np.vstack([queries, space.mean])
     of_mean = factors @ space.mean
     scaled = factors * _HALF_SCALE
@@ -273,8 +276,11 @@ def shrunk_floats(vectors: np.ndarray, buffer: np.ndarray) -> np.ndarray:
     return found
 
 
-def _duplicates(hits: "pd.DataFrame", vectors: np.ndarray) -> np.ndarray:
-    """Of each hit the row of the first one that is nearly the same; -1 for none, and for those first ones."""
+def duplicates(hits: "pd.DataFrame", vectors: np.ndarray) -> np.ndarray:
+    """Of each hit the row of the first one that is nearly the same; -1 for none, and for those first ones.
+
+    Hits are as `EmbeddingStore.windows` describes them, their vectors `[n, size]` of length 1.
+    """
     found = np.full(len(hits), -1, np.int64)
     row, start_s, end_s = (hits[x].to_numpy() for x in ("row", "start_s", "end_s"))
     file = hits["file"].factorize()[0]

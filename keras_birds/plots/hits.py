@@ -46,7 +46,7 @@ def hits_figure(query: Panel, hits: Sequence[Panel], audio: AudioConfig, path: s
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(2.6 * _COLUMNS, 0.3 + 1.75 * rows), layout="constrained")
     grid = figure.subplots(rows, _COLUMNS, squeeze=False)
-    mel = _display_mel(audio)
+    mel = display_mel(audio)
     for k, axes in enumerate(grid.flat):
         if k >= len(panels):
             axes.set_axis_off()
@@ -81,7 +81,7 @@ def _draw(axes: Axes, panel: Panel, audio: AudioConfig, mel: MelConfig) -> None:
     axes.imshow(np.maximum(db - db.max(), -mel.top_db), extent=extent, **IMAGE_STYLE)
 
 
-def _display_mel(audio: AudioConfig) -> MelConfig:
+def display_mel(audio: AudioConfig) -> MelConfig:
     """For looking at: of all models the same, also of those that take sound."""
     top_hz = min(MelConfig().f_max_hz, audio.sample_rate_hz / 2)
     return MelConfig(n_mels=96, f_max_hz=top_hz, top_db=60)

@@ -1,0 +1,127 @@
+"""What the page "Find" searches for: a recording, a part of one, or windows that were marked as the label."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from keras_birds.app.hit_grid import picture_url
+from keras_birds.app.marks import Marks
+from keras_birds.app.recording import Recording
+from keras_birds.audio.decode import header_seconds, read_part
+from keras_birds.audio.envelope import read_envelope
+from keras_birds.embeddings.queries import (
+    LEAST_S,
+    MAX_WINDOWS,
+    Queries,
+    row_queries,
+    sound_queries,
+    store_model,
+)
+from keras_birds.embeddings.store import EmbeddingStore
+from keras_birds.errors import ModelError
+from keras_birds.inference.classifier import Classifier
+
+PART_S = 30.0
+"""Length of what is drawn at once."""
+_PART = "part"
+_MOST_ROWS = 50
+
+
+@lru_cache(2)
+def model_of(store: EmbeddingStore, model: str | None) -> Classifier:
+    """Loads a store's model once for all visitors: by the store's name for it, or else the given one."""
+    try:
+        return store_model(store)
+    except ModelError:
+        if model is None:
+            raise
+    return store_model(store, model)
+
+
+def ask_query(
+    store: EmbeddingStore, model: str | None, marks: Marks, choose: Callable[[], Recording | None]
+) -> Callable[[], Queries] | None:
+    """Asks what to search for; what embeds it when it is wanted, `None` while there is nothing."""
+    rows = [row for row, target in zip(*marks.settled, strict=True) if target > 0][-_MOST_ROWS:]
+    kinds = {"A sound": None, f"The {len(rows)} windows marked yes": rows} if rows else {"A sound": None}
+    kind = st.segmented_control("Search by", list(kinds), default="A sound", required=True, key="query")
+    if kind != "A sound":
+        return lambda: row_queries(store, rows)
+    recording = choose()
+    if recording is None:
+        return None
+    span_s = _part(recording, store)
+    if span_s is None:
+        return None
+    return lambda: sound_queries(model_of(store, model), [str(recording.path)], *span_s)
+
+
+def _part(recording: Recording, store: EmbeddingStore) -> tuple[float | None, float | None] | None:
+    """The part that was dragged out; without one the whole, which is no part; `None` if that is too long."""
+    seconds, begin_s = _seconds(*recording.key), 0.0
+    if st.session_state.get("query_of") != recording.key:
+        for name in ("query_from", "query_part"):
+            st.session_state.pop(name, None)
+        st.session_state["query_of"] = recording.key
+    if seconds > PART_S:
+        last = float(seconds - PART_S)
+        begin_s = st.slider(
+            f"Look at {PART_S:g} s from (s)", 0.0, last, step=1.0, key="query_from", format="%.0f"
+        )
+    end_s = min(seconds, begin_s + PART_S)
+    url = _picture(*recording.key, begin_s, end_s, store)
+    event: Any = st.altair_chart(part_chart(url, begin_s, end_s), key="query_part", on_select="rerun")
+    dragged = event["selection"].get(_PART, {}).get("time_s")
+    if dragged:
+        first_s, last_s = (float(np.clip(x, begin_s, end_s)) for x in sorted(dragged))
+        if last_s - first_s < LEAST_S:
+            st.caption(f"A query is at least {LEAST_S:g} s long: drag over more.")
+            return None
+        st.caption(f"{first_s:.2f} to {last_s:.2f} s")
+        return first_s, last_s
+    if seconds > MAX_WINDOWS * store.audio.clip_s:
+        st.caption("Drag over the call in the picture.")
+        return None
+    st.caption("The whole recording; drag over the call in the picture to search for that alone.")
+    return None, None
+
+
+def part_chart(url: str, begin_s: float, end_s: float) -> Any:
+    """A spectrogram on which a span can be dragged."""
+    table = pd.DataFrame({"url": [url], "begin_s": [begin_s], "end_s": [end_s], "low": [0], "high": [1]})
+    span = alt.Scale(domain=(begin_s, end_s), nice=False)
+    time = alt.X("begin_s:Q", title="Time (s)", scale=span, axis=alt.Axis(tickCount=10))
+    height = alt.Y("low:Q", axis=None, scale=alt.Scale(domain=(0, 1)))
+    image = (
+        alt.Chart(table)
+        .mark_image(aspect=False)
+        .encode(x=time, x2="end_s:Q", y=height, y2="high:Q", url="url:N")
+    )
+    points = pd.DataFrame({"time_s": np.linspace(begin_s, end_s, 200)})
+    drag = alt.selection_interval(name=_PART, encodings=["x"])
+    layer = alt.Chart(points).mark_rule(opacity=0).encode(x=alt.X("time_s:Q", scale=span)).add_params(drag)
+    return (image + layer).properties(height=180)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _seconds(path: str, *state: int) -> float:  # noqa: ARG001 - of the cache
+    seconds = header_seconds(path)
+    return seconds if np.isfinite(seconds) else read_envelope(path).seconds
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _picture(
+    path: str,
+    size: int,  # noqa: ARG001 - of the cache, as the next
+    changed_ns: int,  # noqa: ARG001
+    begin_s: float,
+    end_s: float,
+    _store: EmbeddingStore,
+) -> str:
+    rate_hz = _store.audio.sample_rate_hz
+    return picture_url(read_part(path, begin_s, end_s, rate_hz), _store.audio)
