@@ -100,7 +100,6 @@ class EmbeddingStore:
                 self._runs[-1] = _Run(run.shard, last.offset, last.count + run.count)
             else:
                 self._runs.append(run)
-        self._numbers: dict[str, int] | None = None
         self._file_ends = np.cumsum(counts, dtype=np.int64)
         self._run_ends = np.cumsum([x.count for x in self._runs], dtype=np.int64)
         # Each keeps a file open, of which a process may have a thousand.
@@ -172,15 +171,6 @@ class EmbeddingStore:
             "end_s": spans[1],
         }
         return pd.DataFrame(columns)
-
-    def rows_of(self, file: str) -> range:
-        """A recording's windows, which follow each other; none of one that the store doesn't have."""
-        if self._numbers is None:
-            self._numbers = {x: k for k, x in enumerate(self._files)}
-        k = self._numbers.get(file)
-        if k is None:
-            return range(0)
-        return range(int(self._file_ends[k - 1]) if k else 0, int(self._file_ends[k]))
 
     def _places(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Shards, which of `rows` each holds, and at which of its positions."""
