@@ -5,13 +5,13 @@
 The store is made of the embeddings of real recordings (DATA: folders, by default birds, soundscapes and animals of
 `../shared/data`), each repeated with noise: a window is a real one plus 30 % of another one plus noise of 30 % of its
 length; an hour of windows is a recording. Queries are 20 real windows that were left out of it. It takes 2.1 kB of disk
-a window of BirdNET, 3.7 kB with the index.
+a window of BirdNET, 2.3 kB with the index.
 
 Times are medians over the queries, in one warm process, with the store in the system's page cache, and processor time
-beside them. Beside ours, usearch's exact search of the same files. Memory is that of whole `keras-birds search`
+beside them. Memory is that of whole `keras-birds search`
 commands, sampled every 5 ms: `own` is what the process keeps for itself (RssAnon); libraries and pages of the store
 that the system mapped in (RssFile) are told beside it. A query of `--row` loads no model. Needs `keras-birds models add
-birdnet`, and usearch.
+birdnet`.
 """
 
 import argparse
@@ -92,17 +92,6 @@ def tell_times(what: str, call, queries: np.ndarray) -> None:
     print(f"{what:<28}{wall:8.1f} ms, {cpu:.1f} ms of processors", flush=True)
 
 
-def usearch_exact(store: EmbeddingStore, query: np.ndarray) -> np.ndarray:
-    """The same search by usearch's own comparison of all vectors of each block; plain cosine."""
-    from usearch.index import MetricKind, search
-
-    found = []
-    for block in store.blocks(1 << 30):
-        hits = search(block.vectors, query.astype(np.float16)[None], TOP, MetricKind.Cos, exact=True)
-        found += zip(np.ravel(hits.distances), np.ravel(hits.keys) + block.first_row, strict=True)
-    return np.array([row for _, row in sorted(found)[:TOP]])
-
-
 def tell_memory(what: str, *arguments: object) -> None:
     command = [sys.executable, "-c", _CODE, "search", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -152,7 +141,6 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     tell_times("exact", lambda x: search(store, x[None], TOP), queries[:7])
     tell_times("exact, 20 queries as one", lambda x: search(store, x, TOP), queries[None])
     tell_times("exact, 5 of a recording", lambda x: search(store, x[None], TOP, per_recording=5), queries[:3])
-    tell_times("usearch, exact, cosine", lambda x: usearch_exact(store, x), queries[:5])
     tell_memory("by --row", store.folder, "--row", 5)
     if args.query:
         tell_memory("by a clip", store.folder, args.query)

@@ -82,7 +82,6 @@ def test_few_of_a_recording_and_near_duplicates(store, vectors, tmp_path):
 
 
 def test_an_index_finds_the_same_and_is_of_its_store(store, vectors):
-    pytest.importorskip("usearch")
     from keras_birds.embeddings.index import SearchIndex, build_index
 
     assert build_index(store).recall > 0.95

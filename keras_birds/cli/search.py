@@ -79,9 +79,8 @@ def search(
     most like. A query that was embedded itself is among the hits.
 
     All windows are compared: half a second a million on two free processors, once the store is in memory. --index
-    answers in a tenth of that, and misses some: how many is measured and printed when it is built, which takes many
-    minutes and 1.5 GB of memory a million windows (BirdNET). It is for --metric centred, and is built anew once the
-    store has grown. It needs pip install 'keras-birds[search]'.
+    answers in a tenth of that, and may miss some: how many is measured and printed when it is built, which takes
+    seconds a million windows. It is for --metric centred, and is built anew once the store has grown.
 
     \b
     hits.csv   rank,similarity,file,channel,start_s,end_s,row,duplicate_of,

@@ -104,7 +104,7 @@ class EmbeddingStore:
         self._run_ends = np.cumsum([x.count for x in self._runs], dtype=np.int64)
         # Each keeps a file open, of which a process may have a thousand.
         self._shard = lru_cache(64)(partial(open_vectors, folder))
-        self._columns = lru_cache(32)(partial(_read_columns, folder))
+        self._columns = lru_cache(256)(partial(_read_columns, folder))
 
     def __len__(self) -> int:
         """How many windows count."""
