@@ -210,7 +210,6 @@ class TrainingConfig(_Section):
     """The optimisation."""
 
     epochs: Count = 10
-    min_steps: Annotated[int, Field(ge=0)] = 0
     keep: Literal["best", "last"] = "best"
     batch_size: Annotated[int, Field(ge=2)] = 32
     learning_rate: Positive = 5e-4

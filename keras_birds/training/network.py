@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_birds.config import Config, TrainingConfig
+from keras_birds.config import Config
 from keras_birds.nn.build import build_model, dtype_policy
 from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC
@@ -46,8 +46,7 @@ def train_head(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
     head = first_model(run, fold, reporter)
     compile_model(head, run.config, len(training), class_weights(run, fold))
     callbacks = [SeedEachEpoch(settings.seed), keras.callbacks.TerminateOnNaN(raise_error=True)]
-    epochs = num_epochs(settings, len(training))
-    head.fit(training, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    head.fit(training, epochs=settings.epochs, shuffle=False, verbose=0, callbacks=callbacks)
     return head
 
 
@@ -58,11 +57,6 @@ def class_weights(run: TrainingRun, fold: Fold) -> list[float] | None:
         return None
     counts = np.maximum((run.targets[run.train_rows(fold)] >= 0.5).sum(axis=0), 1)
     return [float(x) for x in (counts.max() / counts) ** power]
-
-
-def num_epochs(settings: TrainingConfig, steps_per_epoch: int) -> int:
-    """How many epochs a fold learns: `training.epochs`, or more where these are fewer than `training.min_steps`."""
-    return max(settings.epochs, -(-settings.min_steps // steps_per_epoch))
 
 
 def compile_model(
@@ -76,7 +70,7 @@ def compile_model(
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup_steps else settings.learning_rate,
-        num_epochs(settings, steps_per_epoch) * steps_per_epoch - warmup_steps,
+        settings.epochs * steps_per_epoch - warmup_steps,
         alpha=settings.final_learning_rate / settings.learning_rate,
         warmup_target=settings.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,

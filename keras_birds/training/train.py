@@ -37,7 +37,7 @@ from keras_birds.training.callbacks import (
 )
 from keras_birds.training.embeddings import EmbeddingSource, ValidateRecordings, mean_probabilities
 from keras_birds.training.memory import keep_freed_memory
-from keras_birds.training.network import class_weights, compile_model, first_model, num_epochs
+from keras_birds.training.network import class_weights, compile_model, first_model
 from keras_birds.training.oof import OutOfFold, score_whole
 from keras_birds.training.run import TrainingRun, prepare_run
 from keras_birds.training.run_directory import remove_leftovers
@@ -168,9 +168,8 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     history = load_checkpoint(folder, model)
     if history:
         reporter.log(f"fold {fold}: goes on after epoch {len(history)}")
-    epochs = num_epochs(settings, len(training))
-    checkpoint = Checkpoint(folder, history, epochs, settings.keep, reporter)
-    if len(history) < epochs:
+    checkpoint = Checkpoint(folder, history, settings.epochs, settings.keep, reporter)
+    if len(history) < settings.epochs:
         _fit(model, training, run, fold, checkpoint, callbacks)
     if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -204,7 +203,7 @@ def _fit(
         model.fit(
             training,
             validation_data=validation,
-            epochs=checkpoint.epochs,
+            epochs=settings.epochs,
             initial_epoch=begun,
             # The data set shuffles by (seed, epoch); Keras would reorder its batches by a global state.
             shuffle=False,
