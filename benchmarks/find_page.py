@@ -6,11 +6,12 @@ A server of its own and a headless Chromium, both on this machine: the browser t
 store is of the clips of `../shared/data/animals` one after the other, as one FLAC file, whose embeddings are repeated
 with noise under other names, links to it. First hits: from the choice of an upload's part, `Search`, to twelve
 pictures. Next clip: from the key of a mark until the next hit is framed and its sound begins. Kept: until the mark
-stands in the CSV. New head: from the key `t` to twelve other pictures. Medians, and the greatest. Needs `keras-birds
-models add birdnet`.
+stands in the CSV. New head: trained and all windows scored, as the page says. New page: from `Teach` to twelve other
+pictures. Medians, and the greatest. Needs `keras-birds models add birdnet`.
 """
 
 import argparse
+import re
 import statistics
 import sys
 import tempfile
@@ -115,14 +116,17 @@ def marked(visitor: Visitor, marks: Path, key: str) -> tuple[float, float]:
     return next_s, time.perf_counter() - began
 
 
-def new_page(visitor: Visitor) -> float:
+def new_page(visitor: Visitor) -> tuple[float, float]:
+    """The head alone, and all until its choice is drawn."""
     before = pictures(visitor)
 
     def turn():
         visitor.click_button("Teach, and show")
         until(lambda: pictures(visitor) not in ("", before), 30)
 
-    return seconds(turn)
+    page_s = seconds(turn)
+    said = until(lambda: re.search(r"scored: ([0-9.]+) s", visitor.text()))
+    return float(said.group(1)), page_s
 
 
 def measure(folder: Path, args: argparse.Namespace) -> None:
@@ -140,17 +144,18 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
         with Visitor(address, folder) as visitor:
             first_hits(visitor, clip)
             spent = [marked(visitor, marks, key) for key in "yynn" + "yn" * 3]
-            heads = [new_page(visitor) for _ in range(args.repeats)]
+            taught = [new_page(visitor) for _ in range(args.repeats)]
             if args.screenshots:
                 visitor.driver.set_window_size(1400, 2000)
                 marked(visitor, marks, "y")
                 time.sleep(3)
                 visitor.driver.save_screenshot(str(args.screenshots / "find.png"))
-    nexts, kept = zip(*spent, strict=True)
+    (nexts, kept), (heads, pages) = zip(*spent, strict=True), zip(*taught, strict=True)
     tell("first hits", searches, 3)
     tell("next clip", list(nexts), 0.3)
     tell("mark kept", list(kept), 1)
-    tell("new head", heads, 2)
+    tell("new head", list(heads), 2)
+    tell("new page", list(pages), 2)
 
 
 def main() -> None:

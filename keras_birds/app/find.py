@@ -2,8 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +27,6 @@ from keras_birds.embeddings.teach import (
     WAYS,
     How,
     Standard,
-    distinct,
     quick_head,
     store_standard,
     suggest,
@@ -40,7 +39,7 @@ PAGE_HITS = 12
 DEFAULT_WAY: How = "boundary"
 """Needs the fewest marks: benchmarks/labels_saved.py."""
 
-_SEARCHED = 1000
+_SEARCHED = 300
 _GRID = "hits_grid"
 
 
@@ -131,7 +130,7 @@ def show(
         queries = ask_query(store, model, marks, choose)
         wanted = st.button("Search", type="primary", key="search", disabled=queries is None)
     if wanted and queries:
-        with st.spinner("Searching"):
+        with st.spinner("Searching"), _told():
             found = search(store, queries().vectors, _SEARCHED)
             order = found["row"][found["duplicate_of"] < 0].to_numpy()
             scores = dict(zip(found["row"].tolist(), found["similarity"].tolist(), strict=True))
@@ -139,6 +138,15 @@ def show(
             _turn(place, marks, None)
     if _found(place):
         _hits(place)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What is wrong is told on the page, which goes on."""
+    try:
+        yield
+    except (KerasBirdsError, OSError) as error:
+        st.error(plain(str(error)), icon="⚠️")
 
 
 def _ask_label(store: EmbeddingStore, model: str | None, path: Path) -> str:
@@ -171,10 +179,8 @@ def _found(place: Place) -> Found | None:
 @st.fragment
 def _hits(place: Place) -> None:
     """All that a mark changes: nothing that is heavy unless a button is pressed."""
-    try:
+    with _told():
         _draw_hits(place)
-    except (KerasBirdsError, OSError) as error:
-        st.error(plain(str(error)), icon="⚠️")
 
 
 def _draw_hits(place: Place) -> None:
@@ -189,7 +195,8 @@ def _draw_hits(place: Place) -> None:
     )
     text = "Teach, and show the next page" if can_teach else "More hits"
     if middle.button(text, key="onward", type="primary", shortcut="t", width="stretch"):
-        _turn(place, marks, how if can_teach else None)
+        with st.spinner("Teaching" if can_teach else "Reading"):
+            _turn(place, marks, how if can_teach else None)
     lacking = [f"{LEAST_MARKS - n} more {word}" for n, word in ((yes, "yes"), (no, "no")) if n < LEAST_MARKS]
     right.caption(
         f"{how}: {WAYS[how]}." if can_teach else f"A head can be taught after {' and '.join(lacking)}."
@@ -252,8 +259,7 @@ def _turn(place: Place, marks: Marks, how: How | None) -> None:
     began = time.perf_counter()
     without = sorted({*found.shown, *marks.of(place.reviewer)})
     if how is None:
-        left = found.order[~np.isin(found.order, without)]
-        rows = distinct(place.store, left, PAGE_HITS)
+        rows = found.order[~np.isin(found.order, without)][:PAGE_HITS]
         found.told = "The windows most similar to what was searched for"
     else:
         known, targets = marks.settled
@@ -262,7 +268,7 @@ def _turn(place: Place, marks: Marks, how: How | None) -> None:
         rows = suggest(place.store, found.taught, np.array(without, np.int64), how, PAGE_HITS, len(without))
         found.scores |= {int(x): float(found.taught[x]) for x in rows}
         took_s = time.perf_counter() - began
-        found.told = f"Taught with {len(known)} windows; all {len(place.store):,} scored: {took_s:.1f} s"
+        found.told = f"Taught with {len(known)} windows; all {len(place.store):,} scored: {took_s:.2f} s"
     found.cards = cards_of(place.store.windows(rows), place.store.audio) if len(rows) else []
     found.shown += rows.tolist()
     found.page = f"{place.label} {len(found.shown)} {time.time()}"

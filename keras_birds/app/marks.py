@@ -82,7 +82,7 @@ def read_marks(path: Path, store: EmbeddingStore, label: str) -> Marks:
     labels: dict[str, None] = {}
     elsewhere = 0
     names = _names(store)
-    for x in kept.read_reviews(path):
+    for x in _reviews(path):
         labels[x.label] = None
         if x.label != label:
             continue
@@ -117,6 +117,19 @@ def save_mark(path: Path, store: EmbeddingStore, mark: Mark) -> None:
         raise KerasBirdsError(f"{path.parent} must be a folder for marks. Received: {error}") from None
     said = Review(*place, mark.score, by, mark.verdict, reviewed_at=kept.now(), reviewer=mark.reviewer)
     kept.save_review(path, said)
+
+
+def _reviews(path: Path) -> list[Review]:
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return []
+    return _reviews_as_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(8)
+def _reviews_as_of(path: Path, *state: int) -> list[Review]:  # noqa: ARG001 - of the cache
+    return kept.read_reviews(path)
 
 
 @lru_cache(8)

@@ -23,7 +23,7 @@ from keras_birds.embeddings.queries import (
     store_model,
 )
 from keras_birds.embeddings.store import EmbeddingStore
-from keras_birds.errors import ModelError
+from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
 
 PART_S = 30.0
@@ -32,15 +32,31 @@ _PART = "part"
 _MOST_ROWS = 50
 
 
-@lru_cache(2)
 def model_of(store: EmbeddingStore, model: str | None) -> Classifier:
-    """Loads a store's model once for all visitors: by the store's name for it, or else the given one."""
+    """Loads a store's model once for all visitors: by the store's name for it, or else the given one.
+
+    Raises:
+        ModelError: if it is gone, or another.
+    """
+    found = _loaded(store, model)
+    if isinstance(found, KerasBirdsError):
+        raise found
+    return found
+
+
+@lru_cache(2)
+def _loaded(store: EmbeddingStore, model: str | None) -> Classifier | KerasBirdsError:
+    problem: KerasBirdsError
     try:
         return store_model(store)
-    except ModelError:
-        if model is None:
-            raise
-    return store_model(store, model)
+    except KerasBirdsError as error:
+        problem = error
+    if model is None:
+        return problem
+    try:
+        return store_model(store, model)
+    except KerasBirdsError as error:
+        return error
 
 
 def ask_query(
@@ -48,9 +64,9 @@ def ask_query(
 ) -> Callable[[], Queries] | None:
     """Asks what to search for; what embeds it when it is wanted, `None` while there is nothing."""
     rows = [row for row, target in zip(*marks.settled, strict=True) if target > 0][-_MOST_ROWS:]
-    kinds = {"A sound": None, f"The {len(rows)} windows marked yes": rows} if rows else {"A sound": None}
-    kind = st.segmented_control("Search by", list(kinds), default="A sound", required=True, key="query")
-    if kind != "A sound":
+    kinds = ["A sound", "Windows marked yes"][: 1 + bool(rows)]
+    kind = st.segmented_control("Search by", kinds, default=kinds[0], required=True, key="query")
+    if kind != kinds[0]:
         return lambda: row_queries(store, rows)
     recording = choose()
     if recording is None:
