@@ -26,7 +26,7 @@ from keras_birds.config import DataConfig
 from keras_birds.data.catalog import read_catalog
 from keras_birds.embeddings.search import unit
 from keras_birds.embeddings.store import EmbeddingStore
-from keras_birds.embeddings.teach import How, Standard, fit_head, order_of, standard_of
+from keras_birds.embeddings.teach import STRENGTH, How, Standard, fit_head, order_of, standard_of
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 WANTED, LEAST_WINDOWS = 0.9, 4
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="*", default=[SHARED / "birds", SHARED / "animals"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--page", type=int, default=6)
-    parser.add_argument("--strength", type=float, default=0.01)
+    parser.add_argument("--strength", type=float, default=STRENGTH)
     parser.add_argument("--model", default="birdnet")
     parser.add_argument("--ways", nargs="+", choices=get_args(How), default=get_args(How))
     parser.add_argument("--folder", type=Path, help="Keeps the embeddings, and uses them again.")

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,32 +12,23 @@ import numpy as np
 import streamlit as st
 
 from keras_birds.app import charts
+from keras_birds.app.cards import Card, cards_of
 from keras_birds.app.controls import ask_reviewer
-from keras_birds.app.hit_grid import Card, cards_of, hit_grid, said_in
+from keras_birds.app.hit_grid import hit_grid, said_in
 from keras_birds.app.marks import MARKS, WORDS, Mark, Marks, read_marks, save_mark
-from keras_birds.app.query import ask_query, model_of
+from keras_birds.app.opened import model_of, opened
+from keras_birds.app.query import ask_query
 from keras_birds.app.recording import Recording
 from keras_birds.app.session import plain
 from keras_birds.data.reviews import Verdict
 from keras_birds.embeddings.search import search
 from keras_birds.embeddings.store import EmbeddingStore
-from keras_birds.embeddings.teach import (
-    LEAST_MARKS,
-    WAYS,
-    How,
-    Standard,
-    quick_head,
-    store_standard,
-    suggest,
-)
+from keras_birds.embeddings.teach import DEFAULT_WAY, LEAST_MARKS, WAYS, How, quick_head, suggest
 from keras_birds.errors import KerasBirdsError
 from keras_birds.results.journal import JOURNAL
 from keras_birds.results.writers.files import safe_name
 
 PAGE_HITS = 12
-DEFAULT_WAY: How = "boundary"
-"""Needs the fewest marks: benchmarks/labels_saved.py."""
-
 _SEARCHED = 300
 _GRID = "hits_grid"
 
@@ -78,34 +68,11 @@ class Place:
         return read_marks(self.marks_path, self.store, self.label)
 
 
-@lru_cache(2)
-def _opened(folder: Path) -> tuple[EmbeddingStore, Standard | None, int]:
-    """A store for all visitors, as it was when it was opened: rows must stay what they are while people mark."""
-    changed_ns = (folder / JOURNAL).stat().st_mtime_ns if (folder / JOURNAL).exists() else 0
-    store = EmbeddingStore(folder)
-    return store, store_standard(store) if len(store) else None, changed_ns
-
-
-def warm_up(folder: Path, model: str | None) -> None:
-    """Does once what the first visitor would wait for; a `DataError` if the folder is no store."""
-    store, standard, _ = _opened(folder)
-    with suppress(
-        KerasBirdsError
-    ):  # told on the page, where windows that are marked already can be searched for
-        classifier = model_of(store, model)
-        classifier.embed_clips([np.zeros(classifier.audio.clip_samples, np.float32)])
-    if len(store) > 2 * LEAST_MARKS:
-        rows = np.arange(2 * LEAST_MARKS)
-        scores = quick_head(store, rows, np.arange(2 * LEAST_MARKS) % 2, standard)
-        suggest(store, scores, rows, DEFAULT_WAY, 1)
-        cards_of(store.windows(rows[:1]), store.audio)
-
-
 def show(
     folder: Path, reviews: Path | None, model: str | None, choose: Callable[[], Recording | None]
 ) -> None:
     """Draws the page; `choose` asks for a recording."""
-    store, _, changed_ns = _opened(folder)
+    store, _, changed_ns = opened(folder)
     path = (reviews or folder / "marks") / MARKS
     with st.sidebar:
         reviewer = ask_reviewer()
@@ -166,7 +133,7 @@ def _ask_label(store: EmbeddingStore, model: str | None, path: Path) -> str:
 
 
 def _reopen() -> None:
-    _opened.cache_clear()
+    opened.cache_clear()
     st.session_state.pop("found", None)
 
 
@@ -263,7 +230,7 @@ def _turn(place: Place, marks: Marks, how: How | None) -> None:
         found.told = "The windows most similar to what was searched for"
     else:
         known, targets = marks.settled
-        _, standard, _ = _opened(place.store.folder)
+        _, standard, _ = opened(place.store.folder)
         found.taught = quick_head(place.store, known, targets, standard)
         rows = suggest(place.store, found.taught, np.array(without, np.int64), how, PAGE_HITS, len(without))
         found.scores |= {int(x): float(found.taught[x]) for x in rows}

@@ -1,7 +1,6 @@
 """What the page "Find" searches for: a recording, a part of one, or windows that were marked as the label."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import altair as alt
@@ -9,8 +8,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from keras_birds.app.hit_grid import picture_url
+from keras_birds.app.cards import picture_url
 from keras_birds.app.marks import Marks
+from keras_birds.app.opened import model_of
 from keras_birds.app.recording import Recording
 from keras_birds.audio.decode import header_seconds, read_part
 from keras_birds.audio.envelope import read_envelope
@@ -20,43 +20,13 @@ from keras_birds.embeddings.queries import (
     Queries,
     row_queries,
     sound_queries,
-    store_model,
 )
 from keras_birds.embeddings.store import EmbeddingStore
-from keras_birds.errors import KerasBirdsError
-from keras_birds.inference.classifier import Classifier
 
 PART_S = 30.0
 """Length of what is drawn at once."""
 _PART = "part"
 _MOST_ROWS = 50
-
-
-def model_of(store: EmbeddingStore, model: str | None) -> Classifier:
-    """Loads a store's model once for all visitors: by the store's name for it, or else the given one.
-
-    Raises:
-        ModelError: if it is gone, or another.
-    """
-    found = _loaded(store, model)
-    if isinstance(found, KerasBirdsError):
-        raise found
-    return found
-
-
-@lru_cache(2)
-def _loaded(store: EmbeddingStore, model: str | None) -> Classifier | KerasBirdsError:
-    problem: KerasBirdsError
-    try:
-        return store_model(store)
-    except KerasBirdsError as error:
-        problem = error
-    if model is None:
-        return problem
-    try:
-        return store_model(store, model)
-    except KerasBirdsError as error:
-        return error
 
 
 def ask_query(

@@ -58,12 +58,12 @@ def app(
         raise click.ClickException("The app needs Streamlit: pip install 'keras-birds[app]'")
     from streamlit.web.cli import main as streamlit
 
-    from keras_birds.app import find
+    from keras_birds.app import opened
     from keras_birds.app.analysis import warm_up
 
     warm_up(str(model) if model else None)
     if embeddings:
-        find.warm_up(embeddings, str(model) if model else None)
+        opened.warm_up(embeddings, str(model) if model else None)
 
     settings = {
         "--server.address": "localhost",

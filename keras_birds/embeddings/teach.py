@@ -22,12 +22,15 @@ WAYS: dict[How, str] = {
     "random": "any windows: how common the call is, and calls that sound like none of those marked",
 }
 """Ways to choose the next windows, and what each is good for."""
+DEFAULT_WAY: How = "boundary"
+"""Needs the fewest marks: benchmarks/labels_saved.py."""
 LEAST_MARKS = 2
 """Of each kind, before a head can learn from them."""
+STRENGTH = 0.1
+"""Of the fit to the marks, scikit-learn's C: from 0.001 to 0.1 about as many are needed."""
 
 _STANDARD_OF = 1 << 13  # windows, for the mean and deviation of each number
 _FLAT = 0.05  # of the median deviation: numbers that hardly differ say little, and would count for much
-_STRENGTH = 0.01  # scikit-learn's C
 _CANDIDATES = 4096
 
 
@@ -69,7 +72,7 @@ def store_standard(store: EmbeddingStore) -> Standard:
 
 
 def fit_head(
-    vectors: np.ndarray, targets: np.ndarray, standard: Standard, strength: float = _STRENGTH
+    vectors: np.ndarray, targets: np.ndarray, standard: Standard, strength: float = STRENGTH
 ) -> QuickHead:
     """Learns from marked windows.
 
