@@ -52,7 +52,8 @@ _SERIALIZABLE = {
     "nn.birdnet": ("BirdNetFrontEnd", "ChannelScale"),
     "nn.clip_augmentation": ("PitchShift", "SpecAugment", "TimeShift", "TimeStretch", "Volume"),
     "nn.efficientnet": ("EfficientNetB0",),
-    "nn.heads": ("AttentionMean", "FrequencyMean"),
+    "nn.embedding_heads": ("Prototypes",),
+    "nn.heads": ("AttentionMean", "FrequencyMean", "Rivalry"),
     "nn.layers": (
         *("BatchNorm", "GlobalMean", "ScaleChannels", "StochasticDepthAdd"),
         *("SymmetricConv2D", "SymmetricDepthwiseConv2D"),

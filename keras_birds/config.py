@@ -100,6 +100,7 @@ class DataConfig(_Section):
     background_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     unlabelled: str = ""
     unlabelled_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    embeddings: str = ""
 
 
 class FoldsConfig(_Section):
@@ -115,8 +116,8 @@ class FoldsConfig(_Section):
 class ModelConfig(_Section):
     """The network."""
 
-    backbone: Literal["efficientnet_b0", "birdnet"] = "efficientnet_b0"
-    head: Literal["pool", "attention"] = "pool"
+    backbone: Literal["efficientnet_b0", "birdnet", "stored"] = "efficientnet_b0"
+    head: Literal["pool", "attention", "prototypes"] = "pool"
     hidden_units: Annotated[int, Field(ge=0)] = 0
     pretrained: str = "imagenet"
     frozen: bool = False
@@ -242,6 +243,7 @@ class Config(_Section):
         audio, mel, data = self.audio, self.mel, self.data
         folds, model, training = self.folds, self.model, self.training
         half_hz, samples = audio.sample_rate_hz / 2, audio.clip_samples
+        has_other = data.unannotated == "background" or model.backbone == "stored"
         background = "data.background must name a folder of recordings when"
         wrong = [
             (
@@ -250,7 +252,7 @@ class Config(_Section):
             ),
             (mel.n_fft > samples, f"mel.n_fft must not exceed the clip's {samples} samples"),
             (
-                data.background_fraction and not data.background and data.unannotated != "background",
+                data.background_fraction and not data.background and not has_other,
                 f"{background} data.background_fraction is above 0",
             ),
             (
@@ -286,12 +288,8 @@ class Config(_Section):
                 'training.keep must be "last" with ema_momentum: the average is worth most at the end',
             ),
         ]
-        told = [
-            message
-            for is_so, message in [*wrong, *self._with_annotations(), *self._without_images()]
-            if is_so
-        ]
-        if told:
+        wrong += [*self._with_annotations(), *self._without_images(), *self._with_embeddings()]
+        if told := [message for is_so, message in wrong if is_so]:
             raise ValueError("; ".join(told))
         return self
 
@@ -317,9 +315,29 @@ class Config(_Section):
             ),
         ]
 
+    def _with_embeddings(self) -> list[tuple[bool, str]]:
+        """What embeddings of a store rule out, each with its message."""
+        data, model, is_stored = self.data, self.model, self.model.backbone == "stored"
+        return [
+            (
+                bool(data.embeddings) and not is_stored,
+                'model.backbone must be "stored" with data.embeddings (--config head)',
+            ),
+            (is_stored and not model.frozen, 'model.frozen must be true with model.backbone = "stored"'),
+            (
+                is_stored and bool(data.annotations or data.background),
+                'data.annotations and background must be empty with model.backbone = "stored"',
+            ),
+            (
+                model.head == "prototypes" and bool(not model.frozen or model.hidden_units),
+                'model.head = "prototypes" is for a frozen backbone, without hidden_units',
+            ),
+        ]
+
     def _without_images(self) -> list[tuple[bool, str]]:
         """What BirdNET's backbone, which takes sound, or a frozen one rules out, each with its message."""
         model, augment, is_birdnet = self.model, self.augment, self.model.backbone == "birdnet"
+        no_images = model.backbone in ("birdnet", "stored")
         sound = self.audio.sample_rate_hz, self.audio.clip_s
         off = [x for x in ("time_stretch", "pitch_shift", "volume") if getattr(augment, x).probability]
         off += ["augment"] if augment.probability else []
@@ -330,13 +348,19 @@ class Config(_Section):
                 'audio.sample_rate_hz must be 48000 and audio.clip_s 3.0 with model.backbone = "birdnet"',
             ),
             (
-                is_birdnet and model.head != "pool",
-                'model.head must be "pool" with model.backbone = "birdnet"',
+                no_images and model.head == "attention",
+                'model.head = "attention" is for model.backbone = "efficientnet_b0"',
             ),
-            (bool(is_birdnet and model.prune), 'model.prune must be 0 with model.backbone = "birdnet"'),
-            (bool(is_birdnet and self.data.store), 'data.store, of mel images, must be empty with "birdnet"'),
             (
-                bool(is_birdnet and off),
+                bool(no_images and model.prune),
+                f'model.prune must be 0 with model.backbone = "{model.backbone}"',
+            ),
+            (
+                bool(no_images and self.data.store),
+                f'data.store, of mel images, must be empty with "{model.backbone}"',
+            ),
+            (
+                bool(no_images and off),
                 f"the probability of {', '.join(off)} must be 0: it changes images, and the network takes "
                 + ("embeddings" if model.frozen else "sound"),
             ),
@@ -345,18 +369,19 @@ class Config(_Section):
                 'model.head_first is for model.backbone = "birdnet" with weights, not frozen',
             ),
             (
-                bool(is_birdnet and self.training.teacher),
-                'training.teacher must be empty with model.backbone = "birdnet": it is for networks of one\'s own',
+                bool(no_images and self.training.teacher),
+                f'training.teacher must be empty with model.backbone = "{model.backbone}": it is for networks of '
+                "one's own",
             ),
-            (model.frozen and not is_birdnet, 'model.backbone must be "birdnet" when frozen'),
+            (model.frozen and not no_images, 'model.backbone must be "birdnet" or "stored" when frozen'),
             (model.frozen and model.pretrained == "none", "model.pretrained must name a model when frozen"),
             (
                 bool(model.frozen and model.initial),
                 "model.initial must be empty when frozen: the backbone is that of model.pretrained",
             ),
             (
-                bool(model.hidden_units) and not is_birdnet,
-                'model.backbone must be "birdnet" with hidden_units',
+                bool(model.hidden_units) and not no_images,
+                'model.backbone must be "birdnet" or "stored" with hidden_units',
             ),
         ]
 

@@ -59,7 +59,7 @@ def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
             {"audio": SOUND, "model": BIRDNET, "data": {"store": "a"}},
             "data.store, of mel images, must be empty",
         ),
-        ({"model": {"frozen": True}}, r'model\.backbone must be "birdnet" when frozen'),
+        ({"model": {"frozen": True}}, r'model\.backbone must be "birdnet" or "stored" when frozen'),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, words):

@@ -1,5 +1,7 @@
 """BirdNET's network: its layers, its front end beside TensorFlow's, and what silence does to it."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from keras_birds.nn.birdnet import (
     BirdNetFrontEnd,
     ChannelScale,
     birdnet_backbone,
-    embedding_head,
 )
+from keras_birds.nn.embedding_heads import Prototypes, embedding_head
 from keras_birds.nn.heads import Rivalry
 
 SECONDS = np.arange(144_000) / 48_000
@@ -31,6 +33,7 @@ def clips():
         (ChannelScale, (2, 3, 5, 4), (2, 3, 5, 4), (2, 2)),
         (ChannelScale, (2, 4), (2, 4), (2, 2)),
         (Rivalry, (2, 4), (2, 4), (0, 0)),
+        (partial(Prototypes, 3), (2, 4), (2, 3), (3, 2)),
     ],
 )
 def test_layers(layer, input_shape, output_shape, num_weights, tmp_path):

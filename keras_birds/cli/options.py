@@ -1,5 +1,6 @@
 """Options that several commands share, and what they become."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -93,6 +94,33 @@ def resolve_data_dir(data_dir: Path | None, config: Config) -> Path:
     if not path.is_dir():
         raise ConfigError(f"--data must be an existing folder. Received: {path}")
     return path
+
+
+@dataclass(frozen=True)
+class LearnedChoice:
+    """What `learned_options` say."""
+
+    embeddings: Path | None
+    reviews: Path | None
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """As settings."""
+        given = {"data.embeddings": self.embeddings, "data.reviews": self.reviews}
+        return tuple(f"{key}={json.dumps(str(path))}" for key, path in given.items() if path is not None)
+
+
+def learned_options(command: Command) -> Command:
+    """Adds `--embeddings` and `--reviews`; the command gets a `LearnedChoice` as `learned`."""
+    store = "Learn from what `keras-birds embed` stored, computing nothing anew; with --config head."
+    reviews = "Learn from windows that people reviewed, in *.reviews.csv below this folder."
+    return _bundled(
+        command,
+        "learned",
+        LearnedChoice,
+        click.option("--embeddings", type=EXISTING_FOLDER, metavar="STORE", help=store),
+        click.option("--reviews", type=EXISTING_FOLDER, metavar="DIR", help=reviews),
+    )
 
 
 def channel(value: str) -> str | int:

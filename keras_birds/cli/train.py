@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.cli.options import ANY_PATH, config_options, data_option, ray_option, resolve_data_dir
+from keras_birds.cli.options import (
+    ANY_PATH,
+    LearnedChoice,
+    config_options,
+    data_option,
+    learned_options,
+    ray_option,
+    resolve_data_dir,
+)
 from keras_birds.cli.reporting import make_reporter, text_table
 
 if TYPE_CHECKING:
@@ -15,8 +23,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @data_option
+@learned_options
 @click.option(
-    "--fold", default="0", metavar="N|all|full", help="Fold to train, or all; full takes all recordings."
+    "--fold",
+    metavar="N|all|full",
+    help="Fold to train, or all; full takes all recordings. [default: 0, with --embeddings all]",
 )
 @click.option("--out", type=ANY_PATH, metavar="RUN", help="The run: a new folder. [default: runs/<time>]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out or the newest one.")
@@ -24,7 +35,8 @@ if TYPE_CHECKING:
 @config_options
 def train(
     data_dir: Path | None,
-    fold: str,
+    learned: LearnedChoice,
+    fold: str | None,
     out: Path | None,
     resume: bool,
     ray_address: str | None,
@@ -39,10 +51,15 @@ def train(
     keras-birds train --data my-clips --config smoke --set training.epochs=20
     KERAS_BACKEND=jax keras-birds train --data birdclef --fold 0
     keras-birds train --data /shared/birdclef --fold all --out /shared/run --ray auto
+    keras-birds train --embeddings season1.emb --reviews hits --config head --out runs/my-call
 
     The run directory gets the settings, the split, a manifest of all recordings, and for each fold
     model.keras, model.onnx, model.json, history.csv and oof.parquet (out-of-fold scores). The best epoch by
     validation macro-AUC is kept (training.keep = "last": the last one).
+
+    With --embeddings a head is trained in seconds on what `keras-birds embed` stored: of windows that people reviewed
+    (--reviews), or of labelled recordings (--data). It is joined to the model that the store was made with: each fold
+    is one model from sound to labels, and `keras-birds detect STORE` scores the whole store with it.
 
     --fold full trains on every recording that isn't hidden, for use once the folds have told how good the recipe is.
 
@@ -56,8 +73,14 @@ def train(
     from keras_birds.config import Config
     from keras_birds.errors import ConfigError
 
-    config = Config.load(config_name, overrides)
-    data = resolve_data_dir(data_dir, config)
+    config = Config.load(config_name, (*learned.overrides, *overrides))
+    is_reviews = bool(config.data.embeddings and config.data.reviews)
+    if is_reviews and data_dir is not None:
+        raise ConfigError(
+            f"--embeddings are learned from with --reviews or --data. Received: both, --data {data_dir}"
+        )
+    data = Path(config.data.reviews) if is_reviews else resolve_data_dir(data_dir, config)
+    fold = ("all" if config.data.embeddings else "0") if fold is None else fold
     if fold not in ("all", "full") and not fold.isdecimal():
         raise ConfigError(f"--fold must be a number from 0, all or full. Received: {fold}")
     if ray_address is not None:

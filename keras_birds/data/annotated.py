@@ -59,7 +59,7 @@ def read_annotated(root: str | Path, config: Config) -> Catalog:
         pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"path": []}, dtype=object)
     )
     targets = np.concatenate(known)
-    table_of_windows = _with_labels(table_of_windows, targets, found.labels)
+    table_of_windows = with_labels(table_of_windows, targets, found.labels)
     told = [*problems.lines(), *found.problems]
     return Catalog(root, table_of_windows, found.labels, told, left_out, targets)
 
@@ -88,8 +88,8 @@ def _windows(
     return frame, targets[window]
 
 
-def _with_labels(windows: pd.DataFrame, targets: np.ndarray, labels: LabelSet) -> pd.DataFrame:
-    """The columns of `Catalog.recordings`."""
+def with_labels(windows: pd.DataFrame, targets: np.ndarray, labels: LabelSet) -> pd.DataFrame:
+    """Windows with the other columns of `Catalog.recordings`, by what is known of them, `[window, label]`."""
     order = np.argsort((targets == 1).sum(axis=0), kind="stable")
     present = [[labels[k] for k in order[row[order] == 1]] for row in targets]
     nothing: dict[str, Any] = dict.fromkeys(("rating", "latitude", "longitude"), math.nan)

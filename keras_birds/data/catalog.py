@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.audio.files import recordings_in
-from keras_birds.audio.remote import file_fingerprint
+from keras_birds.audio.remote import file_fingerprint, is_url
 from keras_birds.config import DataConfig
 from keras_birds.data.tables import (
     Problems,
@@ -58,7 +58,10 @@ class Catalog:
     @property
     def relative_paths(self) -> list[str]:
         """The recordings' paths from `root`, with forward slashes; of windows `NAME.wav#t=5,10` (`window_of`)."""
-        paths = [os.path.relpath(path, self.root).replace(os.sep, "/") for path in self.recordings["path"]]
+        paths = [
+            path if is_url(path) else os.path.relpath(path, self.root).replace(os.sep, "/")
+            for path in self.recordings["path"]
+        ]
         if self.known is None:
             return paths
         times = zip(self.recordings["start_s"], self.recordings["end_s"], strict=True)

@@ -147,11 +147,12 @@ def _change(path: Path, key: Key, review: Review | None) -> None:
             write_reviews(stream, sorted(found, key=lambda x: x.key))
 
 
-def find_reviews(folder: Path) -> Iterator[Review]:
+def find_reviews(folder: Path, must_exist: bool = True) -> Iterator[Review]:
     """All reviews below a folder; `file` is where the recording is, a path or a URL.
 
     Raises:
-        DataError: if a CSV can't be used, or speaks of a recording that isn't there, can't be read or ends before.
+        DataError: if a CSV can't be used, or if it must exist, speaks of a recording that isn't there, can't be read or
+            ends before.
     """
     for path in sorted(folder.rglob(f"*{SUFFIX}")):
         by_recording: dict[str, list[tuple[int, Review]]] = defaultdict(list)
@@ -159,6 +160,9 @@ def find_reviews(folder: Path) -> Iterator[Review]:
             recording = _recording(path, row, review.file)
             by_recording[recording].append((row, replace(review, file=recording)))
         for recording, found in by_recording.items():
+            if not must_exist:
+                yield from (review for _, review in found)
+                continue
             row, last = max(found, key=lambda x: x[1].end_s)
             if not is_url(recording) and not Path(recording).is_file():
                 rule = f"{path}: row {row}: the recording must lie where file says"

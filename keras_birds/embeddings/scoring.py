@@ -1,14 +1,12 @@
 """Scores from stored embeddings: a model's head instead of sound, with the same results as `score_recordings` gives."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from keras_birds.embeddings.store import EmbeddingStore
+from keras_birds.embeddings.store import EmbeddingStore, sha256_of
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.inference.scorer import (
     DEFAULT_OPTIONS,
@@ -100,9 +98,3 @@ class StoredRecordings:
             scores = self._ensemble.score_embeddings(self._store.vectors(numbers))
         start_s, end_s, channel = (windows[x].to_numpy() for x in ("start_s", "end_s", "channel"))
         return RecordingScores(status, start_s, end_s, channel, scores, is_last)
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ STORE/vectors/N.npy       float16 [window, size]
 STORE/windows/N.parquet   file, channel, start_s, end_s and norm, the vector's length, of the same windows
 """
 
+import hashlib
 import json
 import mmap
 from collections.abc import Iterator
@@ -183,6 +184,12 @@ class EmbeddingStore:
         for k in np.unique(runs):
             run, chosen = self._runs[k], np.flatnonzero(runs == k)
             yield run.shard, chosen, rows[chosen] - int(self._run_ends[k]) + run.count + run.offset
+
+
+def sha256_of(path: Path) -> str:
+    """Of a model's file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_store(path: Path) -> bool:

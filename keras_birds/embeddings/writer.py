@@ -1,6 +1,5 @@
 """A store of embeddings as it is written: the sink of `keras-birds embed`."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ import numpy as np
 
 from keras_birds.atomic import resumable
 from keras_birds.audio.clips import window_hop_samples
-from keras_birds.embeddings.store import EMBEDDINGS, KINDS, current_runs, open_vectors, shard_path
+from keras_birds.embeddings.store import EMBEDDINGS, KINDS, current_runs, open_vectors, sha256_of, shard_path
 from keras_birds.errors import ModelError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
 from keras_birds.models.ensemble import Ensemble
@@ -105,12 +104,10 @@ def store_settings(ensemble: Ensemble, options: ScoreOptions) -> dict[str, Any]:
     engine = ensemble.embedding_engine()
     path = engine.path.resolve()
     name = added_name(engine.path) or bundled_name(engine.path) if path.suffix == ".onnx" else ""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     audio = ensemble.audio.model_dump(mode="json")
     return {
         "model_id": engine.metadata.model_id,
-        "model_sha256": digest,
+        "model_sha256": sha256_of(path),
         "model": name or str(path),
         "size": ensemble.embedding_size,
         "decoder": audio.pop("decoder"),

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from pydantic_core import to_jsonable_python
 
-from keras_birds.data.annotated import read_data
 from keras_birds.data.catalog import Catalog
 from keras_birds.data.folds import Split
 from keras_birds.data.tables import load_table
@@ -27,6 +26,7 @@ from keras_birds.progress import Reporter
 from keras_birds.results.writers.submission import write_submission
 from keras_birds.run_layout import SPLIT
 from keras_birds.training.run_directory import read_data_dir
+from keras_birds.training.stored import read_learned
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -159,7 +159,7 @@ def evaluate(
         missing = "The data set isn't where it was in training: no clips, no hidden recordings"
         notes.append(f"{missing}. Pass --data DIR.")
     else:
-        catalog = read_data(root, scores.config)
+        catalog = read_learned(root, scores.config)
         catalog.require_clean()
         hidden = _hidden(scores, catalog, out, reporter, notes)
     if against is not None:

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -51,11 +52,17 @@ def with_all_outputs(model: keras.Model) -> tuple[keras.Model, list[str]]:
     """
     layers = {x.name: x.output for x in model.layers}
     more = {FRAME_LOGITS: layers[FRAME_LOGITS]} if FRAME_LOGITS in layers else {}
-    if POOLED_FRAMES in layers:
-        more[EMBEDDING] = keras.ops.mean(layers[POOLED_FRAMES], axis=1)
-    elif found := [x for x in (EMBEDDING, POOLED) if x in layers]:
-        more[EMBEDDING] = layers[found[0]]
+    if (embedding := embedding_of(model)) is not None:
+        more[EMBEDDING] = embedding
     return keras.Model(model.inputs[0], [model.outputs[0], *more.values()]), ["logits", *more]
+
+
+def embedding_of(model: keras.Model) -> Any:
+    """What the head takes of a clip, symbolic `[batch, size]`; `None` where a model has nothing of the kind."""
+    layers = {x.name: x.output for x in model.layers}
+    if POOLED_FRAMES in layers:
+        return keras.ops.mean(layers[POOLED_FRAMES], axis=1)
+    return next((layers[x] for x in (EMBEDDING, POOLED) if x in layers), None)
 
 
 def predict_batch(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:

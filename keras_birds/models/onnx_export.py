@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnx.utils
+import onnx.version_converter
 
 from keras_birds.atomic import atomic_path
 from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.backend_process import call_on_backend
 from keras_birds.models.example_sound import example_inputs
-from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.metadata import EMBEDDING, ModelMetadata
 from keras_birds.models.session import open_session
 
 if TYPE_CHECKING:
@@ -64,6 +66,76 @@ def _export(keras_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
                             f"{keras_path}: ONNX Runtime must give the same logits as Keras within {TOLERANCE:g}. "
                             f"Received: a difference of {gap:.3g} at batch {batch}"
                         )
+
+
+def export_joined(
+    backbone_path: str | Path, head_path: str | Path, onnx_path: str | Path, metadata: ModelMetadata
+) -> None:
+    """Writes one ONNX file of a model up to its embedding, node for node, and a `.keras` head that goes on from there.
+
+    As `export_onnx` otherwise: its graph gives `logits` and `embedding`.
+    """
+    call_on_backend("torch", _export_joined, Path(backbone_path), Path(head_path), Path(onnx_path), metadata)
+
+
+def _export_joined(backbone_path: Path, head_path: Path, onnx_path: Path, metadata: ModelMetadata) -> None:
+    import keras
+
+    from keras_birds.models.keras_engine import predict_batch
+
+    backbone, outputs = onnx.load(str(backbone_path)), ModelMetadata.read_onnx(backbone_path).outputs
+    embedding = outputs.embedding if outputs else EMBEDDING
+    with keras.device("cpu"):
+        head = load_float32(head_path)
+        with as_model_error(f"{backbone_path}: its graph must be one that a head can be joined to"):
+            graph = _joined(backbone, embedding, trace(head_path, head, (EMBEDDING, "logits")))
+            onnx.helper.set_model_props(graph, metadata.onnx_props())
+            onnx.checker.check_model(graph)
+        kind = graph.graph.input[0].name
+        with atomic_path(onnx_path) as temporary:
+            onnx.save(graph, str(temporary))
+            inputs, session = example_inputs(metadata, kind), open_session(temporary)
+            fixed = session.get_inputs()[0].shape[0]
+            logits, embeddings = session.run(
+                None, {kind: inputs[: fixed if isinstance(fixed, int) else None]}
+            )
+            (expected,) = predict_batch(head, embeddings)
+            if not np.allclose(logits, expected, TOLERANCE, TOLERANCE):
+                raise ModelError(
+                    f"{backbone_path}: ONNX Runtime must give the same logits as Keras within {TOLERANCE:g}. Received: "
+                    f"a difference of {np.abs(logits - expected).max():.3g}"
+                )
+
+
+def _joined(backbone: onnx.ModelProto, embedding: str, head: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph up to `embedding`, then a head's from there to `logits`."""
+    front = onnx.utils.Extractor(backbone).extract_model([backbone.graph.input[0].name], [embedding])
+    kind = "mel" if len(front.graph.input[0].type.tensor_type.shape.dim) == 4 else "waveform"
+    _rename(front.graph, {front.graph.input[0].name: kind, embedding: EMBEDDING})
+    versions = {x.domain: x.version for x in front.opset_import}
+    if versions[""] != {x.domain: x.version for x in head.opset_import}[""]:
+        head = onnx.version_converter.convert_version(head, versions[""])
+    values = {x.name for x in head.graph.initializer} | {y for x in head.graph.node for y in x.output}
+    _rename(head.graph, {x: f"head/{x}" for x in values - {"logits"}})
+    for node in head.graph.node:
+        node.name = f"head/{node.name}"
+    whole = onnx.ModelProto()
+    whole.CopyFrom(front)
+    whole.graph.node.extend(head.graph.node)
+    whole.graph.initializer.extend(head.graph.initializer)
+    whole.graph.output.insert(0, head.graph.output[0])
+    whole.opset_import.extend(x for x in head.opset_import if x.domain not in versions)
+    whole.functions.extend(head.functions)
+    return whole
+
+
+def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    for node in graph.node:
+        for side in (node.input, node.output):
+            for i, name in enumerate(side):
+                side[i] = names.get(name, name)
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = names.get(value.name, value.name)
 
 
 def replace_metadata(path: str | Path, metadata: ModelMetadata) -> None:

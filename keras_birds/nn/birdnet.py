@@ -11,7 +11,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_birds.nn.heads import Rivalry
 from keras_birds.nn.layers import (
     GlobalMean,
     ScaleChannels,
@@ -240,35 +239,3 @@ def _block(x: Any, stage: Stage, stride: int, drop_rate: float, name: str) -> An
         x = ScaleChannels(name=f"{name}_gate")([x, gate])
     x = SymmetricConv2D(stage.channels, 1, name=f"{name}_project")(x)
     return x if stride > 1 else StochasticDepthAdd(drop_rate, name=f"{name}_add")([shortcut, x])
-
-
-def embedding_head(embedding: Any, num_labels: int, hidden_units: int = 0, dropout: float = 0.0) -> Any:
-    """Embeddings `[batch, size]` to logits `[batch, label]`, float32 under every policy.
-
-    Embeddings are first cut to length 1, which takes out how loud and how full a window is, then scaled to mean 0 and
-    deviation 1 by a layer that training sets from the recordings: with few of them both help.
-
-    Args:
-        embedding: a symbolic tensor.
-        num_labels: number of outputs.
-        hidden_units: of a hidden layer (ReLU) between embedding and logits; 0 for none.
-        dropout: of the embedding, and of the hidden layer.
-    """
-    x = layers.UnitNormalization(dtype="float32", name="embedding_norm")(embedding)
-    x = ChannelScale(trainable=False, dtype="float32", name="embedding_scale")(x)
-    x = layers.Dropout(dropout, name="dropout")(x)
-    if hidden_units:
-        limit = x.shape[-1] ** -0.5
-        initializer = keras.initializers.RandomUniform(-limit, limit)
-        hidden = layers.Dense(
-            hidden_units, "relu", dtype="float32", kernel_initializer=initializer, name="hidden"
-        )
-        x = hidden(x)
-        x = layers.Dropout(dropout, name="hidden_dropout")(x)
-    # At first every label is as rare as if one of them were there (Lin et al. 2017, arXiv:1708.02002, 4.1), whatever
-    # the embedding: with few recordings random weights would stay.
-    prior = keras.initializers.Constant(-float(np.log(max(num_labels - 1, 1))))
-    logits = layers.Dense(
-        num_labels, dtype="float32", kernel_initializer="zeros", bias_initializer=prior, name="scores"
-    )
-    return Rivalry(dtype="float32", name=LOGITS)(logits(x))

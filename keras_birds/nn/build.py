@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_birds.config import Config
-from keras_birds.nn.birdnet import EMBEDDING_SIZE, birdnet_backbone, embedding_head
+from keras_birds.config import Config, ModelConfig
+from keras_birds.nn.birdnet import EMBEDDING_SIZE, birdnet_backbone
 from keras_birds.nn.efficientnet import BACKBONE, EfficientNetB0
+from keras_birds.nn.embedding_heads import embedding_head, prototype_head
 from keras_birds.nn.heads import attention_logits, pooled_logits
 
 _MULTIPLE = 8  # Of pruned channels: vector instructions take so many at a time.
@@ -26,7 +28,10 @@ def dtype_policy(name: str) -> Iterator[None]:
 
 
 def build_model(
-    config: Config, num_labels: int, block_widths: Mapping[str, int] | None = None
+    config: Config,
+    num_labels: int,
+    block_widths: Mapping[str, int] | None = None,
+    embedding_size: int = EMBEDDING_SIZE,
 ) -> keras.Model:
     """Builds what is trained, uncompiled and with random weights.
 
@@ -34,19 +39,20 @@ def build_model(
         config: its `mel` section gives the input's size, its `model` section the network and the regularisation.
         num_labels: number of outputs.
         block_widths: of a pruned network, as for `EfficientNetB0`.
+        embedding_size: of what a head on a frozen backbone takes.
 
     Returns:
         A model from what `config.model.input_kind` says to logits `[batch, label]`: from images `[batch, height,
-        width, 1]` in [0, 1], sound `[batch, 144000]` at 48 kHz, or embeddings `[batch, 1024]` of a frozen backbone.
+        width, 1]` in [0, 1], sound `[batch, 144000]` at 48 kHz, or embeddings `[batch, size]` of a frozen backbone.
     """
     settings = config.model
-    if settings.backbone == "birdnet":
+    if settings.backbone != "efficientnet_b0":
         if settings.frozen:
-            inputs = features = keras.Input((EMBEDDING_SIZE,), name="frozen_embedding")
+            inputs = features = keras.Input((embedding_size,), name="frozen_embedding")
         else:
             backbone = birdnet_backbone(settings.drop_path)
             inputs, features = backbone.input, backbone.output
-        logits = embedding_head(features, num_labels, settings.hidden_units, settings.dropout)
+        logits = head_of(settings, features, num_labels)
         return keras.Model(inputs, logits, name="keras_birds")
     shape = (config.mel.height, config.mel.width, 1)
     network = EfficientNetB0(shape, drop_path=settings.drop_path, block_widths=block_widths)
@@ -54,6 +60,13 @@ def build_model(
     head = {"pool": pooled_logits, "attention": attention_logits}[settings.head]
     logits = head(network(inputs), num_labels, settings.dropout)
     return keras.Model(inputs, logits, name="keras_birds")
+
+
+def head_of(settings: ModelConfig, embedding: Any, num_labels: int) -> Any:
+    """A head's logits `[batch, label]` of a symbolic embedding `[batch, size]`."""
+    if settings.head == "prototypes":
+        return prototype_head(embedding, num_labels, settings.dropout)
+    return embedding_head(embedding, num_labels, settings.hidden_units, settings.dropout)
 
 
 def prune(model: keras.Model, config: Config, ratio: float) -> keras.Model:

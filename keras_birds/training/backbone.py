@@ -10,18 +10,19 @@ import numpy as np
 from keras_birds.config import ModelConfig
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.find import resolve_model
-from keras_birds.models.keras_engine import load_keras_model
+from keras_birds.models.keras_engine import embedding_of, load_keras_model
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.nn.birdnet import birdnet_backbone, embedding_head
+from keras_birds.nn.birdnet import birdnet_backbone
+from keras_birds.nn.build import head_of
 from keras_birds.run_layout import KERAS
 
 
 @dataclass(frozen=True)
 class AddedBackbone:
-    """BirdNET's backbone as `model.pretrained` names it.
+    """The backbone of another model: BirdNET as `model.pretrained` names it, or the model of a store of embeddings.
 
     Args:
-        path: `model.onnx` of the model, with `model.keras` beside.
+        path: the file that gives embeddings: `model.onnx`, or `model.keras`. Where there is both, they are one model.
     """
 
     path: Path
@@ -29,7 +30,17 @@ class AddedBackbone:
     @cached_property
     def metadata(self) -> ModelMetadata:
         """Of the model that it is from, whose licence also covers what is made of it."""
-        return ModelMetadata.read_onnx(self.path)
+        path = self.path.with_suffix(".onnx")
+        return (
+            ModelMetadata.read_onnx(path)
+            if path.is_file()
+            else ModelMetadata.read_json(path.with_suffix(".json"))
+        )
+
+    @property
+    def keras_path(self) -> Path:
+        """Where its Keras model lies, if there is one."""
+        return self.path.with_suffix(".keras")
 
     def apply(self, model: keras.Model) -> None:
         """Copies the backbone's weights into a model of `birdnet_backbone`'s layers; the others stay as they are.
@@ -37,7 +48,7 @@ class AddedBackbone:
         Raises:
             ModelError: if it has no `model.keras`, or another network's.
         """
-        source = load_keras_model(self.path.with_name(KERAS))
+        source = load_keras_model(self.keras_path)
         for name in [x.name for x in birdnet_backbone().layers if x.weights]:
             try:
                 model.get_layer(name).set_weights(source.get_layer(name).get_weights())
@@ -47,12 +58,9 @@ class AddedBackbone:
                 ) from None
 
     def join(self, head: keras.Model, settings: ModelConfig) -> keras.Model:
-        """The whole network: this backbone, then a head that was trained on its embeddings."""
-        backbone = birdnet_backbone()
-        self.apply(backbone)
-        logits = embedding_head(
-            backbone.output, head.output_shape[-1], settings.hidden_units, settings.dropout
-        )
+        """The whole network: its Keras model up to the embedding, then a head that was trained on its embeddings."""
+        backbone = load_keras_model(self.keras_path)
+        logits = head_of(settings, embedding_of(backbone), head.output_shape[-1])
         whole = keras.Model(backbone.input, logits, name=head.name)
         copy_weights(head, whole)
         return whole
@@ -67,9 +75,29 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 def set_scale(model: keras.Model, embeddings: np.ndarray) -> None:
     """Makes a head see embeddings `[window, size]` with mean 0 and deviation 1, each cut to length 1 before."""
-    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-6)
+    unit = _unit(embeddings)
     deviation = np.maximum(unit.std(axis=0), 1e-4)
     model.get_layer("embedding_scale").set_weights([1 / deviation, -unit.mean(axis=0) / deviation])
+
+
+def set_prototypes(model: keras.Model, embeddings: np.ndarray, targets: np.ndarray) -> None:
+    """Makes each label's prototype the mean of its embeddings, after `set_scale`; targets `[window, label]`.
+
+    Scale and offset begin where the mean window with a label has a logit of 2, and the mean one without -2.
+    """
+    scale, offset = model.get_layer("embedding_scale").get_weights()
+    scaled = _unit(embeddings) * scale + offset
+    present, absent = ((targets == x).astype(np.float32) for x in (1, 0))
+    prototypes = scaled.T @ present / np.maximum(present.sum(axis=0), 1)
+    cosines = _unit(scaled) @ _unit(prototypes.T).T
+    high, low = ((cosines * x).sum(axis=0) / np.maximum(x.sum(axis=0), 1) for x in (present, absent))
+    slope = 4 / np.maximum(high - low, 0.1)
+    model.get_layer("logits").set_weights([slope, -slope * (high + low) / 2, prototypes])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    found: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return found
 
 
 def added_backbone(name: str, setting: str = "model.pretrained") -> AddedBackbone:

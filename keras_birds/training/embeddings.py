@@ -45,7 +45,47 @@ class _Kept:
     windows: np.ndarray
 
 
-class EmbeddingSource:
+class WindowEmbeddings:
+    """Embeddings of windows, one or several a row, as `MelSource` gives images.
+
+    Args:
+        windows: `[window, size]` of each row.
+
+    Attributes:
+        silence: float32 `[size]`, the embedding of a window of digital silence; `None` where it isn't known.
+    """
+
+    silence: np.ndarray | None = None
+
+    def __init__(self, windows: Sequence[np.ndarray]):
+        self._windows = windows
+        self.usable = np.array([len(x) > 0 for x in windows], bool)
+        self.reasons = ["" if len(x) else "has no embeddings" for x in windows]
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    @property
+    def size(self) -> int:
+        """Numbers of an embedding."""
+        return int(self._windows[0].shape[1])
+
+    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
+        """An embedding of each row, float32 `[b, size]`: of its middle window, or of one by position."""
+        require_usable(self, rows)
+        where = np.full(len(rows), 0.5) if positions is None else positions
+        windows = [self._windows[row] for row in rows]
+        chosen = [x[min(int(at * len(x)), len(x) - 1)] for x, at in zip(windows, where, strict=True)]
+        return np.stack(chosen).astype(np.float32)
+
+    def windows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All windows' embeddings of some rows, float32 `[window, size]`, and how many each has, int `[b]`."""
+        require_usable(self, rows)
+        found = [self._windows[row] for row in rows]
+        return np.concatenate(found).astype(np.float32), np.array([len(x) for x in found])
+
+
+class EmbeddingSource(WindowEmbeddings):
     """Embeddings of recordings' windows, as `MelSource` gives images; computed once and kept in the user's cache.
 
     A recording whose size or modification time changed is computed anew, and so is all for another model. Embeddings
@@ -100,15 +140,13 @@ class EmbeddingSource:
             {"path": list(paths), "status": [x.status for x in found], "reason": [x.reason for x in found]}
         )
         self.usable, self.reasons = usable_of(self.manifest)
-        self._windows, self.silence = [x.windows for x in found], silence.astype(np.float32)
+        self._windows: Sequence[np.ndarray] = [x.windows for x in found]
+        self.silence = silence.astype(np.float32)
         if windows is not None:
             self._windows = [x[k : k + 1] for x, k in zip(self._windows, windows, strict=True)]
             self.usable = self.usable.copy()
             for row in [row for row, x in enumerate(self._windows) if self.usable[row] and not len(x)]:
                 self.usable[row], self.reasons[row] = False, "lies after the recording's end"
-
-    def __len__(self) -> int:
-        return len(self._paths)
 
     def _compute(
         self, embedder: Embedder, todo: list[str], kept: dict[str, _Kept], reporter: Reporter
@@ -132,27 +170,13 @@ class EmbeddingSource:
                 _write(self._file, kept, silence)
         return silence
 
-    def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
-        """An embedding of each recording, float32 `[b, size]`: of its middle window, or of one by position."""
-        require_usable(self, rows)
-        where = np.full(len(rows), 0.5) if positions is None else positions
-        windows = [self._windows[row] for row in rows]
-        chosen = [x[min(int(at * len(x)), len(x) - 1)] for x, at in zip(windows, where, strict=True)]
-        return np.stack(chosen).astype(np.float32)
-
-    def windows(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All windows' embeddings of some recordings, float32 `[window, size]`, and how many each has, int `[b]`."""
-        require_usable(self, rows)
-        found = [self._windows[row] for row in rows]
-        return np.concatenate(found).astype(np.float32), np.array([len(x) for x in found])
-
 
 def open_embedder(path: Path, audio: AudioConfig) -> Embedder:
     """A frozen backbone's `model.onnx`, on the CPU; a `ModelError` if it can't be loaded or gives no embeddings."""
     return Embedder(Ensemble([OnnxEngine(path, "cpu")]), audio)
 
 
-def mean_probabilities(model: keras.Model, source: EmbeddingSource, rows: np.ndarray) -> np.ndarray:
+def mean_probabilities(model: keras.Model, source: WindowEmbeddings, rows: np.ndarray) -> np.ndarray:
     """A head's probabilities of recordings, float32 `[b, label]`: the mean over windows, as `predict` gives."""
     windows, counts = source.windows(rows)
     found = sigmoid(model.predict(windows, batch_size=256, verbose=0))
@@ -167,7 +191,7 @@ class ValidateRecordings(keras.callbacks.Callback):
         targets: float32 `[recording, label]` of them.
     """
 
-    def __init__(self, source: EmbeddingSource, rows: np.ndarray, targets: np.ndarray):
+    def __init__(self, source: WindowEmbeddings, rows: np.ndarray, targets: np.ndarray):
         super().__init__()
         self.source, self.rows, self.targets = source, rows, targets
 

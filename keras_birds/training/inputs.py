@@ -19,11 +19,14 @@ from keras_birds.progress import Reporter
 from keras_birds.run_layout import BACKGROUND, MANIFEST
 from keras_birds.training.backbone import added_backbone
 from keras_birds.training.embeddings import EmbeddingSource
+from keras_birds.training.stored import STORED, stored_source
 
 
 def background_paths(config: Config) -> list[str]:
     """Audio files below `data.background`, sorted, at least one; none where the settings don't use them."""
     data = config.data
+    if config.model.backbone == STORED:
+        return []
     is_drawn = data.background_fraction and (data.background or data.unannotated != "background")
     if not is_drawn and not config.augment.background.probability:
         return []
@@ -39,6 +42,13 @@ def catalog_source(
 ) -> MelSource:
     """Images of a catalog's recordings; the manifest is written, or with no reporter, must be there."""
     paths = list(catalog.recordings["path"])
+    if config.model.backbone == STORED:
+        source = stored_source(catalog, config)
+        if reporter is not None:
+            statuses = np.where(source.usable, "ok", "left out")
+            table = pd.DataFrame({"path": paths, "status": statuses, "reason": source.reasons}, dtype=object)
+            write_table(table.drop_duplicates("path"), directory / MANIFEST)
+        return source
     if catalog.known is not None:
         return _window_source(directory / MANIFEST, catalog, config, reporter)
     if not config.data.store:

@@ -9,11 +9,12 @@ from keras_birds.nn.losses import MaskedBinaryCrossentropy
 from keras_birds.nn.metrics import MaskedMacroAUC
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import Fold
-from keras_birds.training.backbone import copy_weights, set_scale
+from keras_birds.training.backbone import copy_weights, set_prototypes, set_scale
 from keras_birds.training.callbacks import SeedEachEpoch
-from keras_birds.training.embeddings import EmbeddingSource
+from keras_birds.training.embeddings import WindowEmbeddings
 from keras_birds.training.run import TrainingRun, frozen_run
 from keras_birds.training.run_directory import gpu_name
+from keras_birds.training.stored import STORED
 from keras_birds.training.warm_start import initial_model
 
 
@@ -25,15 +26,32 @@ def first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model
     with dtype_policy("mixed_bfloat16" if is_reduced else "float32"):
         if config.model.initial:
             return initial_model(config, fold, labels)
-        model = build_model(config, len(labels))
-    if isinstance(run.source, EmbeddingSource):
-        set_scale(model, run.source.windows(run.train_rows(fold))[0])
+        model = build_model(config, len(labels), embedding_size=run.embedding_size)
+    if isinstance(run.source, WindowEmbeddings):
+        embeddings, targets = _known_embeddings(run, run.source, fold)
+        set_scale(model, embeddings)
+        if config.model.head == "prototypes":
+            set_prototypes(model, embeddings, targets)
     elif run.pretrained is not None:
         run.pretrained.apply(model)
     if config.model.head_first:
         reporter.log(f"fold {fold}: first the head")
         copy_weights(train_head(frozen_run(run, reporter), fold, reporter), model)
     return model
+
+
+def _known_embeddings(
+    run: TrainingRun, source: WindowEmbeddings, fold: Fold
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings that a fold learns from, and what is known of each; of a store negatives as well."""
+    rows = run.train_rows(fold)
+    embeddings, counts = source.windows(rows)
+    targets = np.repeat(run.targets[rows], counts, axis=0)
+    if run.config.model.backbone == STORED and isinstance(run.background, WindowEmbeddings):
+        more, _ = run.background.windows(np.arange(len(run.background)))
+        nothing = np.zeros((len(more), targets.shape[1]), np.float32)
+        return np.concatenate([embeddings, more]), np.concatenate([targets, nothing])
+    return embeddings, targets
 
 
 def train_head(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from keras_birds.config import Config, ModelConfig, TrainingConfig
-from keras_birds.data.annotated import read_data
 from keras_birds.data.catalog import Catalog, data_hash
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.folds import Split, make_split
@@ -23,7 +22,13 @@ from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, UNLABELLED, Fold
 from keras_birds.training.backbone import AddedBackbone, added_backbone
-from keras_birds.training.embeddings import EmbeddedSource, EmbeddingSource, open_embedder, unlabel_silence
+from keras_birds.training.embeddings import (
+    EmbeddedSource,
+    EmbeddingSource,
+    WindowEmbeddings,
+    open_embedder,
+    unlabel_silence,
+)
 from keras_birds.training.inputs import (
     background_paths,
     background_source,
@@ -33,6 +38,7 @@ from keras_birds.training.inputs import (
 )
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import open_directory
+from keras_birds.training.stored import STORED, read_learned, stored_backbone, stored_negatives, with_store
 from keras_birds.training.warm_start import check_initial
 
 Pretrained = PretrainedWeights | AddedBackbone
@@ -98,9 +104,15 @@ class TrainingRun:
         return rows[~(self.catalog.known[rows] > 0).any(axis=1)]
 
     def batch_size(self, fold: Fold) -> int:
-        """Clips in a step; what begins with BirdNET can also be trained on fewer recordings than the settings say."""
+        """Clips in a step; but for networks of mel images as many recordings as there are may be fewer."""
         size = self.config.training.batch_size
-        return min(size, len(self.train_rows(fold))) if self.config.model.backbone == "birdnet" else size
+        is_other = self.config.model.backbone != "efficientnet_b0"
+        return min(size, len(self.train_rows(fold))) if is_other else size
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers of an embedding, where the network takes these; else 0."""
+        return self.source.size if isinstance(self.source, WindowEmbeddings) else 0
 
     def training_data(self, fold: Fold, soft: SoftLabels | None = None) -> MelDataset:
         """Shuffled, augmented batches of a fold's recordings, reviewed windows, soft labels and background."""
@@ -160,7 +172,7 @@ class TrainingRun:
         else:
             rows = np.flatnonzero(background.usable)
             augment = build_augment(self.config, lambda chosen: background.images(rows[chosen]), len(rows))
-        if isinstance(self.source, EmbeddingSource):
+        if isinstance(self.source, WindowEmbeddings) and self.source.silence is not None:
             return unlabel_silence(augment, self.source.silence)
         return augment
 
@@ -174,15 +186,16 @@ def prepare_run(
     reporter: Reporter,
 ) -> TrainingRun:
     """Begins a run or opens it again: everything before its first fold. Args and errors are those of `train`."""
-    catalog = read_data(Path(data), config)
+    config = with_store(config)
+    catalog = read_learned(data, config)
     catalog.require_clean()
     for name, reason in catalog.left_out:
         reporter.problem(name, reason)
-    split = make_split(catalog, config.folds)
+    split = _split(catalog, config, fold)
     folds = _wanted_folds(fold, split, config)
     backgrounds, reviewed = background_paths(config), _read_reviewed(catalog, config)
     unlabelled = tuple(find_unlabelled(config.data.unlabelled, catalog, reporter))
-    pretrained = _pretrained(config.model)
+    pretrained = _pretrained(config)
     if config.training.teacher:
         added_backbone(config.training.teacher, "training.teacher")  # before anything is written
     if config.model.initial:
@@ -194,7 +207,7 @@ def prepare_run(
     else:
         split.save(directory / SPLIT, catalog)
     source = catalog_source(directory, catalog, config, reporter)
-    background = background_source(directory, backgrounds, config, reporter)
+    background = _background(directory, backgrounds, catalog, config, reporter)
     run = TrainingRun(
         directory, config, catalog, split, source, background, reviewed, pretrained, unlabelled, tuple(folds)
     )
@@ -208,7 +221,26 @@ def prepare_run(
     return run
 
 
-def _pretrained(settings: ModelConfig) -> Pretrained | None:
+def _split(catalog: Catalog, config: Config, fold: int | str | Sequence[int]) -> Split:
+    """As `make_split`; a model of all reviewed windows needs no folds, which windows of one recording don't make."""
+    is_one = catalog.known is not None and catalog.recordings["path"].nunique() < config.folds.n_folds
+    if is_one and fold == FULL and config.model.backbone == STORED:
+        return Split(np.zeros(len(catalog), int), 1)
+    return make_split(catalog, config.folds)
+
+
+def _background(
+    directory: Path, paths: list[str], catalog: Catalog, config: Config, reporter: Reporter | None = None
+) -> MelSource | None:
+    if config.model.backbone == STORED:
+        return stored_negatives(catalog, config)
+    return background_source(directory, paths, config, reporter)
+
+
+def _pretrained(config: Config) -> Pretrained | None:
+    settings = config.model
+    if settings.backbone == STORED:
+        return stored_backbone(config)
     if settings.pretrained == "none":
         return None
     return (
@@ -229,10 +261,11 @@ def open_run(
 
     A `DataError` says that the run or the data set isn't there, or not as it was.
     """
-    catalog = read_data(Path(data), config)
+    config = with_store(config)
+    catalog = read_learned(data, config)
     split = Split.load(directory / SPLIT, catalog)
     source = catalog_source(directory, catalog, config)
-    background = background_source(directory, background_paths(config), config)
+    background = _background(directory, background_paths(config), catalog, config)
     reviewed = _read_reviewed(catalog, config)
     return TrainingRun(
         directory, config, catalog, split, source, background, reviewed, pretrained, unlabelled
@@ -291,7 +324,7 @@ def embed_unlabelled(frozen: TrainingRun, reporter: Reporter) -> EmbeddingSource
 
 
 def _read_reviewed(catalog: Catalog, config: Config) -> ReviewedSource | None:
-    if not config.data.reviews:
+    if not config.data.reviews or config.data.embeddings:  # of a store they are the catalog
         return None
     return read_reviewed(config.data.reviews, config.audio, mel_of(config), catalog.labels)
 

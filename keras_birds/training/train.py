@@ -1,6 +1,7 @@
 """Trains folds: prepares the run, then `compile` and `fit` for each, into one run directory."""
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,11 +14,12 @@ import pandas as pd
 from keras_birds.atomic import atomic_path
 from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
+from keras_birds.embeddings.store import sha256_of
 from keras_birds.errors import ConfigError, DataError, TrainingError
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.models.onnx_export import export_onnx
+from keras_birds.models.onnx_export import export_joined, export_onnx
 from keras_birds.nn.build import build_model, dtype_policy
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.metrics import macro_auc
@@ -35,7 +37,7 @@ from keras_birds.training.callbacks import (
     load_checkpoint,
     load_variables,
 )
-from keras_birds.training.embeddings import EmbeddingSource, ValidateRecordings, mean_probabilities
+from keras_birds.training.embeddings import ValidateRecordings, WindowEmbeddings, mean_probabilities
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.network import class_weights, compile_model, first_model
 from keras_birds.training.oof import OutOfFold, score_whole
@@ -45,6 +47,8 @@ from keras_birds.training.teacher import soft_labels
 from keras_birds.training.warm_start import initial_metadata
 
 Callbacks = Sequence[keras.callbacks.Callback]
+
+_KERAS_SUFFIX = Path(KERAS).suffix
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
         model.optimizer.finalize_variable_values(model.trainable_variables)
     with dtype_policy("float32"):
         widths = model.get_layer(BACKBONE).block_widths if config.model.input_kind == "mel" else None
-        kept = build_model(config, len(run.catalog.labels), widths)
+        kept = build_model(config, len(run.catalog.labels), widths, run.embedding_size)
     if settings.keep == "best":
         load_variables(folder / BEST, model.weights)
     kept.set_weights(model.get_weights())
@@ -194,7 +198,7 @@ def _fit(
     begun = training.epoch = len(checkpoint.history)
     # Validation measures the averaged weights, which are what is kept.
     measured = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
-    if validation is not None and isinstance(run.source, EmbeddingSource):
+    if validation is not None and isinstance(run.source, WindowEmbeddings):
         rows, validation = run.validation_rows(fold), None
         measured.append(ValidateRecordings(run.source, rows, run.targets[rows]))
     finite = keras.callbacks.TerminateOnNaN(raise_error=True)
@@ -226,15 +230,9 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, 
     with atomic_path(folder / HISTORY) as temporary:
         pd.DataFrame(history).astype({"epoch": int}).to_csv(temporary, index=False)
     backbone = run.pretrained if isinstance(run.pretrained, AddedBackbone) else None
-    whole = backbone.join(model, config.model) if backbone and config.model.frozen else model
-    with atomic_path(folder / KERAS) as temporary:
-        # Keras insists on its suffix.
-        file = temporary.with_suffix(".keras")
-        try:
-            whole.save(file)
-            file.replace(temporary)
-        finally:
-            file.unlink(missing_ok=True)
+    frozen = backbone if config.model.frozen else None
+    if frozen is None or frozen.keras_path.is_file():
+        _save(frozen.join(model, config.model) if frozen else model, folder / KERAS)
     origin = backbone.metadata if backbone else initial_metadata(config, fold)
     seconds = {"train_seconds": round(math.fsum(x["seconds"] for x in history), 1)}
     kept = kept_epoch(history, config.training.keep)
@@ -246,6 +244,7 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, 
         mel=config.mel,
         licence=origin.licence if origin else "",
         source=_source(config, origin),
+        backbone_sha256=sha256_of(frozen.path) if frozen else "",
         metrics=metrics,
     )
     metadata.write_json(folder / METADATA)  # with it `model.keras` can score
@@ -253,7 +252,25 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, 
         exact = _write_out_of_fold(model, run, fold, reporter)
         metadata = replace(metadata, metrics=metrics | {"macro_auc": exact})
         metadata.write_json(folder / METADATA)
-    export_onnx(folder / KERAS, folder / ONNX, metadata)
+    if frozen is None or frozen.path.suffix == _KERAS_SUFFIX:
+        export_onnx(folder / KERAS, folder / ONNX, metadata)
+        return
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        head = Path(temporary_folder, KERAS)
+        model.save(head)
+        export_joined(frozen.path, head, folder / ONNX, metadata)
+
+
+def _save(model: keras.Model, path: Path) -> None:
+    """Writes a Keras model, there whole or not at all."""
+    with atomic_path(path) as temporary:
+        # Keras insists on its suffix.
+        file = temporary.with_suffix(_KERAS_SUFFIX)
+        try:
+            model.save(file)
+            file.replace(temporary)
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def _write_out_of_fold(model: keras.Model, run: TrainingRun, fold: Fold, reporter: Reporter) -> float:
@@ -262,7 +279,7 @@ def _write_out_of_fold(model: keras.Model, run: TrainingRun, fold: Fold, reporte
     Recordings are scored whole, those with annotations window by window.
     """
     folder, rows = fold_folder(run.out, fold), run.validation_rows(fold)
-    if isinstance(run.source, EmbeddingSource):
+    if isinstance(run.source, WindowEmbeddings):
         scores = mean_probabilities(model, run.source, rows)
     elif run.catalog.known is not None:
         scores = sigmoid(model.predict(run.validation_data(fold), verbose=0, callbacks=[ShareProcessors()]))
