@@ -368,7 +368,9 @@ def _some(names: list[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def find_files(inputs: tuple[str, ...], may_be_gone: bool = False) -> tuple[list[str], list[str]]:
+def find_files(
+    inputs: tuple[str, ...], may_be_gone: bool = False, argument: str = "INPUTS"
+) -> tuple[list[str], list[str]]:
     """The recordings that INPUTS stand for, and which of INPUTS are gone, if they may be: these are warned of."""
     from keras_birds.audio.files import find_inputs
     from keras_birds.errors import DataError
@@ -382,7 +384,7 @@ def find_files(inputs: tuple[str, ...], may_be_gone: bool = False) -> tuple[list
     try:
         return list(find_inputs(inputs, sys.stdin.buffer, warn, on_gone if may_be_gone else None)), gone
     except DataError as error:
-        raise click.BadParameter(str(error), param_hint="INPUTS") from None
+        raise click.BadParameter(str(error), param_hint=argument) from None
 
 
 def warn(name: str, reason: str) -> None:

@@ -135,7 +135,7 @@ def _queries(
         click.echo(f"Failed: {printable(file)}: {reason}", err=True)
 
     found = [row_queries(store, rows)] if rows else []
-    files = find_files(sounds)[0] if sounds else []
+    files = find_files(sounds, argument="QUERY")[0] if sounds else []
     start_s, end_s = how["start_s"], how["end_s"]
     check_part(start_s, end_s, len(files))
     if files:
@@ -175,7 +175,8 @@ def _table(hits: "list[Hit]", out: Path | None) -> str:
         times = f"{x.start_s:.1f}", f"{x.end_s:.1f}"
         channel = f", channel {x.channel}" if x.channel else ""
         rows.append((x.rank, x.similarity, *times, x.row, f"{printable(x.file)}{channel}{note}"))
-    return text_table(*rows)
+    more = len(hits) - len(rows) + 1
+    return text_table(*rows) + (f"\n{more} more in {printable(out / 'hits.csv')}" if out and more else "")
 
 
 def _write(store: "EmbeddingStore", hits: "list[Hit]", queries: "Queries", out: Path, cut: bool) -> int:

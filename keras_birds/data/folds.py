@@ -108,8 +108,12 @@ def make_split(catalog: Catalog, folds: FoldsConfig) -> Split:
     rows = np.flatnonzero(fold != HIDDEN)
     n_groups = len(np.unique(groups[rows]))
     if n_groups < folds.n_folds:
+        hidden = f" that aren't hidden (folds.hidden_fraction {folds.hidden_fraction:g})" * bool(
+            (fold == HIDDEN).any()
+        )
         raise ConfigError(
-            f"folds.n_folds must not exceed the number of {what}. Received: {folds.n_folds} folds, {n_groups} {what}"
+            f"folds.n_folds must not exceed the number of {what}{hidden}. Received: {folds.n_folds} folds, "
+            f"{n_groups} {what}"
         )
     fold[rows] = _divide(labels[rows], groups[rows], folds.n_folds, folds.seed)
     return Split(fold, folds.n_folds)

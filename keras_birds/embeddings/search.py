@@ -204,12 +204,15 @@ def _limited(
     store: EmbeddingStore, similar: np.ndarray, rows: np.ndarray, top_k: int, per_recording: int | None
 ) -> np.ndarray:
     """The rows of the greatest similarities, at most so many of a recording."""
+    import pandas as pd
+
     count = top_k if per_recording is None else 4 * top_k
     while True:
         best = rows[largest(similar, count)]
         if per_recording is None:
             return best
-        files = store.windows(best)["file"]
+        # By number: names that aren't UTF-8 are no strings to pandas.
+        files = pd.Series(store.windows(best)["file"].factorize()[0])
         kept = best[(files.groupby(files).cumcount() < per_recording).to_numpy()]
         if len(kept) >= top_k or len(best) == len(rows):
             return kept[:top_k]

@@ -55,7 +55,7 @@ def hits_figure(query: Panel, hits: Sequence[Panel], audio: AudioConfig, path: s
         if k % _COLUMNS == 0:
             label_mel_bands(axes, audio.sample_rate_hz, mel)
             axes.tick_params(labelsize=7)
-            axes.set_ylabel("")
+            axes.set_ylabel("Hz", fontsize=7)
         else:
             axes.set_yticks([])
     for side in grid[0, 0].spines.values():
