@@ -1,10 +1,12 @@
 """Writes a file in one piece: it is there whole, or as it was before."""
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from keras_birds.errors import KerasBirdsError
 
@@ -44,6 +46,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if not direct:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes plain data; names that aren't UTF-8 have their bytes as `\\udcXX`. Errors are those of `atomic_path`."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """Training on windows of annotated recordings."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import soundfile
@@ -45,7 +48,7 @@ def settings(**data):
     return Config.parse(config.model_dump() | {"folds": folds})
 
 
-def test_windows_of_a_recording_are_labelled_and_stay_together(annotated):
+def test_windows_of_a_recording_are_labelled_and_stay_together(annotated, tmp_path):
     catalog = read_data(annotated, settings())
     catalog.require_clean()
     assert len(catalog) == N_RECORDINGS * WINDOWS + 1, "the quiet one's last 10 samples are no window"
@@ -62,6 +65,10 @@ def test_windows_of_a_recording_are_labelled_and_stay_together(annotated):
     assert len(read_data(annotated, settings(unannotated="mask"))) == 2 * N_RECORDINGS
     overlapping = read_data(annotated, settings(window_overlap_s=0.25))
     assert overlapping.recordings["start_s"][:3].tolist() == [0, 0.25, 0.5]
+    odd = os.fsdecode(b"\xe9.wav")  # not UTF-8
+    shutil.copy(annotated / "0.wav", tmp_path / odd)
+    (tmp_path / "marks.csv").write_bytes(os.fsencode(f"file,start_s,end_s,label\n{odd},0.55,0.95,wren"))
+    assert read_data(tmp_path, settings()).relative_paths[1] == f"{odd}#t=0.5,1"
     with pytest.raises(DataError, match="annotations must be a table or a folder"):
         read_data(annotated, settings(annotations="gone.csv"))
     with pytest.raises(

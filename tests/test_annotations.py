@@ -113,7 +113,7 @@ def test_tables_of_every_program(read):
 
 
 def test_nothing_heard_counts_as_listened_to(read, recordings):
-    rows, found = read({"b.1.txt": "", "all.csv": CSV + "north/a.wav,,,"})
+    rows, found = read({"b.1.csv": ",,\n,,\n", "all.csv": CSV + "north/a.wav,,,"})
     assert (rows, found.recordings) == ([], [recordings[0], recordings[2]])
 
 
@@ -136,6 +136,7 @@ def test_nothing_heard_counts_as_listened_to(read, recordings):
         ("b.1.txt", "1,500\t1,900\tx", "row 1: the start must be a number. Received: '1,500', a comma"),
         ("b.1.txt", "0.5 1.5 siren", "must be a table of annotations, .* Received: something else"),
         ("b.1.txt", b"1\t2\tRos\xe9", "row 1: a label must be UTF-8"),
+        ("x.csv", CSV + "b.1.flac,1,2," + "x" * 200_000, "must be readable text, .*larger than field limit"),
         ("x.parquet", "PAR1", "must be readable text, JSON or Parquet"),
     ],
 )

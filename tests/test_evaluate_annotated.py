@@ -47,6 +47,7 @@ def test_sounds_are_found_many_to_many_and_matched_one_to_one():
     assert found.f1 == pytest.approx(2 / 6)
     assert tally([(10, 12)], [1], [(12.1, 12.4)]).figures().recall == 1, "within the tolerance"
     assert tally([(10, 12)], [1], [(12.1, 12.4)], tolerance_s=0.05).figures().recall == 0
+    assert tally([(1, 1)], [1], [(1, 1)], tolerance_s=0.0).figures().recall == 1, "points"
     nothing = tally([], [], [(1, 2)]).figures()
     assert nothing.recall == 0
     assert np.isnan(nothing.precision)

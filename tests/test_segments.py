@@ -236,7 +236,7 @@ def test_wrong_folders_and_nothing_to_cut_change_nothing(segments, write_tone, t
         assert said in segments(folder, "--out", clips, *options, code=1)[1]
     shard = results / "detections" / "000001.parquet"
     shard.write_bytes(b"PAR1 no more")
-    assert "must hold the tables that its journal names" in segments(results, "--out", clips, code=1)[1]
+    assert "must hold the shards that its journal names" in segments(results, "--out", clips, code=1)[1]
     shard.unlink()
     assert "wait for its end" in segments(results, "--out", clips, code=1)[1]
     assert not clips.exists()

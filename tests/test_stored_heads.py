@@ -7,9 +7,10 @@ from placeholder import TONES_HZ
 from test_embed_cli import SIZE, write_embedding_model
 from test_embeddings import found, write
 
+from keras_birds.checksum import sha256_of
 from keras_birds.data.reviews import Review, write_reviews
 from keras_birds.embeddings.marked import read_marked, unmarked_rows
-from keras_birds.embeddings.store import EmbeddingStore, sha256_of
+from keras_birds.embeddings.store import EmbeddingStore
 from keras_birds.errors import DataError
 from keras_birds.inference.classifier import load
 

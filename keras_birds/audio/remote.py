@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
@@ -46,6 +46,11 @@ def url_path(url: str) -> str:
     """The path in a URL; of a web server's without query and escapes."""
     _, scheme, path, _ = _split(url)
     return unquote(urlsplit(f"{scheme}://{path}").path) if scheme.lower() in _WEB else path
+
+
+def path_of(name: str) -> PurePath:
+    """What a recording's name, a path or a URL, tells of folders and file."""
+    return PurePath(url_path(name) if is_url(name) else name)
 
 
 def _split(url: str) -> tuple[str, str, str, str]:

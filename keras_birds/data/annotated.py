@@ -1,6 +1,7 @@
 """A data set of long recordings with annotations: its windows, as a catalog that training reads like any other."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read_annotated(root: str | Path, config: Config) -> Catalog:
     inside = root / data.annotations
     table = inside if inside.exists() else Path(data.annotations)
     found = read_annotations(table, recordings, taxonomy)
-    left_out = [(str(table), f"{note}") for note in found.notes]
+    left_out = [(str(table), note) for note in found.notes]
     if unknown := len(recordings) - len(found.recordings):
         left_out.append((str(base), f"{unknown} recordings without annotations, left out"))
     by_file: dict[str, list[Annotation]] = {x: [] for x in found.recordings}
@@ -53,7 +54,8 @@ def read_annotated(root: str | Path, config: Config) -> Catalog:
             left_out.append((path, "can't be read, left out"))
             continue
         windows, targets = _windows(path, seconds, rows, found.labels, config)
-        frames.append(windows.assign(folder=str(Path(path).parent.relative_to(base))))
+        folder = str(Path(path).parent.relative_to(base))
+        frames.append(windows.assign(folder=_texts([folder] * len(windows))))
         known.append(targets)
     table_of_windows = (
         pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"path": []}, dtype=object)
@@ -84,8 +86,12 @@ def _windows(
     if config.data.unannotated == "mask":
         window = window[(targets == 1).any(axis=1)]
     columns = {"start_s": start_s[window], "end_s": end_s[window], "window": window}
-    frame = pd.DataFrame({"path": np.full(len(window), path, object)} | columns)
-    return frame, targets[window]
+    return pd.DataFrame({"path": _texts([path] * len(window))} | columns), targets[window]
+
+
+def _texts(values: Sequence[str]) -> pd.Series:
+    """A column of texts that needn't be UTF-8."""
+    return pd.Series(values, dtype=object)
 
 
 def with_labels(windows: pd.DataFrame, targets: np.ndarray, labels: LabelSet) -> pd.DataFrame:
@@ -94,7 +100,7 @@ def with_labels(windows: pd.DataFrame, targets: np.ndarray, labels: LabelSet) ->
     present = [[labels[k] for k in order[row[order] == 1]] for row in targets]
     nothing: dict[str, Any] = dict.fromkeys(("rating", "latitude", "longitude"), math.nan)
     return windows.assign(
-        label=pd.Series([x[0] if x else "" for x in present], dtype=object),
+        label=_texts([x[0] if x else "" for x in present]),
         secondary=pd.Series([tuple(x[1:]) for x in present], dtype=object),
         **nothing,
         collection="",

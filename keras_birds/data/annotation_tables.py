@@ -131,12 +131,12 @@ def _read_cells(path: Path) -> Cells | None:
             records = json.loads(text)
             is_table = isinstance(records, list) and all(isinstance(x, dict) for x in records)
             return _of_records(records) if is_table else None
+        return _of_text(text)
     except OSError as error:
         raise DataError(f"{path} can't be read. Received: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         rule = f"{path}: a table of annotations must be readable text, JSON or Parquet"
         raise DataError(f"{rule}. Received: {error}") from None
-    return _of_text(text)
 
 
 def _parquet_records(path: Path) -> list[dict[str, object]]:
@@ -182,6 +182,8 @@ def _of_text(text: str) -> Cells | None:
         if any(x.strip() for x in cells):
             rows.append((line, cells))
         line = reader.line_num + 1
+    if not rows:
+        return Cells((), [])
     start = rows[0][1][0].strip()
     if separator == "\t" and (start == "\\" or not math.isnan(_point(start.replace(",", ".")))):
         return Cells((), rows, separator)

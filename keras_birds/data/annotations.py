@@ -12,7 +12,7 @@ from keras_birds.audio.decode import decode, header_seconds
 from keras_birds.data.annotation_tables import SUFFIXES, Row, read_rows
 from keras_birds.data.names import match_labels
 from keras_birds.data.reviews import SUFFIX as REVIEWS
-from keras_birds.data.tables import Problems, first_of
+from keras_birds.data.tables import Problems, first_of, require_none
 from keras_birds.errors import AudioError, DataError
 from keras_birds.labels import Label, LabelSet, near_duplicates
 from keras_birds.text import printable
@@ -20,7 +20,6 @@ from keras_birds.text import printable
 ROUNDING_S, OVERHANG_S = 0.05, 3.0
 """What ends later than its recording by as much is rounded, or BirdNET's last window, which is 3 s whatever is left."""
 
-_LISTED = 20
 _POINT_S, _ROUNDED = 1e-3, 1e-6
 # Metadata of a recording may lie in JSON.
 _LABELS_LIE_IN = frozenset({".txt", ".csv", ".tsv"})
@@ -64,12 +63,7 @@ class Annotations:
 
     def require_clean(self) -> None:
         """Raises `DataError` if there are problems, naming the first 20 and how many more there are."""
-        if n := len(self.problems):
-            rest = f"; and {n - _LISTED} more" if n > _LISTED else ""
-            raise DataError(
-                f"annotations must have no problems. Received {n} problem{'s' * (n != 1)}: "
-                f"{'; '.join(self.problems[:_LISTED])}{rest}"
-            )
+        require_none(self.problems, "annotations")
 
 
 def read_annotations(
@@ -328,7 +322,7 @@ def holds(
     """
     begin = np.array([x.start_s for x in rows], float)
     # A point is as short as anything that a table can tell.
-    end = np.maximum([x.end_s for x in rows], begin + _POINT_S)
+    end, end_s = np.maximum([x.end_s for x in rows], begin + _POINT_S), np.maximum(end_s, start_s + _POINT_S)
     overlap_s = np.minimum(end_s[:, None], end) - np.maximum(start_s[:, None], begin) + tolerance_s
     shares = overlap_s / np.minimum((end_s - start_s)[:, None], end - begin)
     touched = shares > _ROUNDED

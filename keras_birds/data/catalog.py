@@ -22,12 +22,12 @@ from keras_birds.data.tables import (
     parse_secondary,
     read_table,
     read_taxonomy,
+    require_none,
 )
 from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet, near_duplicates
 from keras_birds.text import printable
 
-_LISTED = 20
 _STANDARD = ["path", "label", "secondary", "rating", "collection", "author", "latitude", "longitude", "row"]
 _LIMITS = {"rating": float("inf"), "latitude": 90.0, "longitude": 180.0}
 _DEFAULT = DataConfig()
@@ -72,12 +72,7 @@ class Catalog:
 
     def require_clean(self) -> None:
         """Raises `DataError` if there are problems, naming the first 20 and how many more there are."""
-        if n := len(self.problems):
-            rest = f"; and {n - _LISTED} more, which `keras-birds data check` lists" if n > _LISTED else ""
-            raise DataError(
-                f"{self.root}: a data set must have no problems. Received {n} problem{'s' * (n != 1)}: "
-                f"{'; '.join(self.problems[:_LISTED])}{rest}"
-            )
+        require_none(self.problems, f"{self.root}: a data set", ", which `keras-birds data check` lists")
 
     def targets(self, data: DataConfig) -> np.ndarray:
         """What a model should answer, float32 `[n, num_labels]`: 1 for the primary label.

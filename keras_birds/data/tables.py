@@ -17,7 +17,7 @@ from keras_birds.csv_table import read_csv
 from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet
 
-_ROWS_LISTED, _MOST_SHOWN = 5, 60
+_ROWS_LISTED, _PROBLEMS_LISTED, _MOST_SHOWN = 5, 20, 60
 _ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
 
 
@@ -41,6 +41,16 @@ class Problems:
             place = f"{table} row{'s' * (len(found) > 1)} {first_of(found)}: " if table else ""
             lines.append(place + text)
         return lines
+
+
+def require_none(problems: Sequence[str], what: str, where: str = "") -> None:
+    """Raises `DataError` if `what` has problems, with the first 20, how many more there are and `where` they are."""
+    if n := len(problems):
+        rest = f"; and {n - _PROBLEMS_LISTED} more{where}" if n > _PROBLEMS_LISTED else ""
+        raise DataError(
+            f"{what} must have no problems. Received {n} problem{'s' * (n != 1)}: "
+            f"{'; '.join(problems[:_PROBLEMS_LISTED])}{rest}"
+        )
 
 
 def first_of(names: Sequence[str]) -> str:

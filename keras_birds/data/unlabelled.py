@@ -1,12 +1,12 @@
 """Recordings that nobody labelled, and that none of them is one of the data set's."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from keras_birds.audio.files import find_inputs
 from keras_birds.audio.remote import is_url
+from keras_birds.checksum import sha256_of
 from keras_birds.data.catalog import Catalog
 from keras_birds.errors import DataError
 from keras_birds.progress import Reporter
@@ -58,8 +58,8 @@ def _shared(found: Iterable[Path], known: list[Path]) -> list[tuple[Path, Path, 
             shared.append((path, same, "has the number of"))
         elif size in sizes:
             if size not in digests:
-                digests[size] = {_digest(x): x for x in sizes[size]}
-            if same := digests[size].get(_digest(path)):
+                digests[size] = {sha256_of(x): x for x in sizes[size]}
+            if same := digests[size].get(sha256_of(path)):
                 shared.append((path, same, "holds the same as"))
     return shared
 
@@ -68,8 +68,3 @@ def _number(path: Path) -> str:
     """Of a recording in an archive, as `xc123456`; empty where its name has none."""
     found = _ARCHIVES.search(path.stem)
     return found[1].lower() if found else ""
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
-from keras_birds.audio.remote import is_url, url_path
 from keras_birds.embeddings.queries import Queries
 from keras_birds.embeddings.search import Hit
 from keras_birds.embeddings.store import EmbeddingStore
-from keras_birds.results.clips import Clip, check_new_folder, cut_clips
-from keras_birds.results.writers.files import new_text, safe_name
+from keras_birds.results.clips import Clip, check_new_folder, clip_stem, cut_clips
+from keras_birds.results.writers.files import new_text
 from keras_birds.results.writers.rows import decimal, six_digits
 from keras_birds.text import csv_writer
 
@@ -55,15 +54,9 @@ def write_hits(
         return table
     recordings = {x.file: x for x in store.recordings}
     clips = [Clip(recordings[x.file], x.start_s, x.end_s, _clip_name(x)) for x in hits]
-
-    def on_lost(file: str, reason: str, count: int) -> None:
-        on_problem(file, reason, count)
-        on_done(count)
-
     try:
-        for k, _ in cut_clips(clips, out, "flac", on_lost):
+        for k, _ in cut_clips(clips, out, "flac", on_problem, on_done):
             names[k] = clips[k].name.as_posix()
-            on_done(1)
     finally:
         _write(table, hits, queries, names)
     return table
@@ -80,6 +73,4 @@ def _write(table: Path, hits: Sequence[Hit], queries: Queries, names: dict[int, 
 
 
 def _clip_name(hit: Hit) -> PurePath:
-    stem = safe_name(PurePath(url_path(hit.file) if is_url(hit.file) else hit.file).stem)
-    start = decimal(round(hit.start_s, 3)).removesuffix(".0")
-    return PurePath("clips", f"{hit.rank:04d}_{hit.similarity:.3f}_{stem}_{start}s.flac")
+    return PurePath("clips", f"{hit.rank:04d}_{clip_stem(hit.similarity, hit.file, hit.start_s)}.flac")

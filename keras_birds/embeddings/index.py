@@ -29,6 +29,7 @@ _COMPONENTS = 64
 _MOST_SAMPLES = 1 << 14  # windows that the components are of
 _CANDIDATES = 2000  # of a query, at least: what is compared in full
 _ROWS_AT_ONCE = 1 << 16
+_PRODUCTS_AT_ONCE = 1 << 25  # of queries and windows in memory: 400 MB with their order
 _NUMBERS, _ABOUT = "index.npy", "index.json"
 
 
@@ -60,9 +61,18 @@ class SearchIndex:
             )
 
     def rows(self, queries: np.ndarray, count: int) -> np.ndarray:
-        """As `search.NearRows`."""
-        wanted = min(max(_CANDIDATES, 4 * count), len(self._numbers))
+        """Rows that are probably the nearest to each of `[n, size]` queries as `Space.of` gives them.
+
+        Returns:
+            int64 `[n, count]`, or more columns, in no order.
+        """
         placed = queries @ self._components.T
+        step = max(1, _PRODUCTS_AT_ONCE // len(self._numbers))
+        found = [self._nearest(placed[x : x + step], 4 * count) for x in range(0, len(placed), step)]
+        return np.concatenate(found)
+
+    def _nearest(self, placed: np.ndarray, count: int) -> np.ndarray:
+        wanted = min(max(_CANDIDATES, count), len(self._numbers))
         starts = range(0, len(self._numbers), _ROWS_AT_ONCE)
 
         def near(start: int) -> np.ndarray:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_birds.embeddings.store import EmbeddingStore, sha256_of
+from keras_birds.checksum import sha256_of
+from keras_birds.embeddings.store import EmbeddingStore
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.inference.scorer import (
     DEFAULT_OPTIONS,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from keras_birds.embeddings.index import SearchIndex
 
 METRICS = ("centred", "cosine", "dot")
 """How windows are compared: `centred` is the cosine of what they have beyond the store's mean window, which background
@@ -68,26 +70,13 @@ class Space:
         return vectors if self.metric == "dot" else unit(vectors - self.mean)
 
 
-class NearRows(Protocol):
-    """What gives candidates sooner than a comparison with all windows: an index, of the metric `centred`."""
-
-    mean: np.ndarray
-
-    def rows(self, queries: np.ndarray, count: int) -> np.ndarray:
-        """Rows that are probably the nearest to each of `[n, size]` queries as `Space.of` gives them.
-
-        Returns:
-            int64 `[n, count]` or more columns; -1 for none.
-        """
-
-
 def search(
     store: EmbeddingStore,
     queries: np.ndarray,
     top_k: int = 100,
     metric: str = "centred",
     per_recording: int | None = None,
-    index: NearRows | None = None,
+    index: "SearchIndex | None" = None,
     joint: bool = True,
 ) -> "pd.DataFrame":
     """Finds the windows that are most similar to queries.
@@ -180,7 +169,7 @@ def _from_all(
 
 def _from_index(
     store: EmbeddingStore,
-    index: NearRows,
+    index: "SearchIndex",
     space: Space,
     group: np.ndarray,
     top_k: int,
@@ -190,7 +179,6 @@ def _from_index(
     count = top_k if per_recording is None else 4 * top_k
     while count <= min(len(store), _MOST_FROM_INDEX * top_k):
         rows = np.unique(index.rows(group, count))
-        rows = rows[rows >= 0]
         parts = np.split(rows, range(_CHUNK_ROWS, len(rows), _CHUNK_ROWS))
         similar = np.concatenate([(space.of(store.vectors(x)) @ group.T).max(axis=1) for x in parts])
         found = _limited(store, similar, rows, top_k, per_recording)
@@ -211,9 +199,9 @@ def _limited(
         best = rows[largest(similar, count)]
         if per_recording is None:
             return best
-        # By number: names that aren't UTF-8 are no strings to pandas.
-        files = pd.Series(store.windows(best)["file"].factorize()[0])
-        kept = best[(files.groupby(files).cumcount() < per_recording).to_numpy()]
+        # By number: pandas can't group by names that aren't UTF-8.
+        recordings = pd.Series(store.recordings_of(best))
+        kept = best[(recordings.groupby(recordings).cumcount() < per_recording).to_numpy()]
         if len(kept) >= top_k or len(best) == len(rows):
             return kept[:top_k]
         count *= 4

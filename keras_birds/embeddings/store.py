@@ -6,11 +6,9 @@ STORE/vectors/N.npy       float16 [window, size]
 STORE/windows/N.parquet   file, channel, start_s, end_s and norm, the vector's length, of the same windows
 """
 
-import hashlib
 import json
 import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
@@ -23,6 +21,7 @@ from keras_birds.config import AudioConfig
 from keras_birds.errors import DataError
 from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.journal import JOURNAL, Contents, Entry, Journal
+from keras_birds.results.shards import readable, shard_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +83,7 @@ class EmbeddingStore:
         self.folder = folder
         self._journal = Journal(folder, None, EMBEDDINGS)
         self.settings = self._journal.settings
-        with _readable(folder):
+        with readable(folder, EMBEDDINGS.command):
             self.size, self.model = int(self.settings["size"]), str(self.settings["model"])
             self.model_id = str(self.settings["model_id"])
             self.model_sha256 = str(self.settings["model_sha256"])
@@ -117,6 +116,10 @@ class EmbeddingStore:
         if number is None:
             return range(0)
         return range(int(self._file_ends[number - 1]) if number else 0, int(self._file_ends[number]))
+
+    def recordings_of(self, rows: np.ndarray) -> np.ndarray:
+        """Of each row a number of its recording."""
+        return np.searchsorted(self._file_ends, rows, "right")
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -163,7 +166,7 @@ class EmbeddingStore:
             channel[chosen] = table["channel"].to_numpy()[positions]
             for span, name in zip(spans, ("start_s", "end_s"), strict=True):
                 span[chosen] = table[name].to_numpy()[positions]
-        file = np.array(self._files, object)[np.searchsorted(self._file_ends, rows, "right")]
+        file = np.array(self._files, object)[self.recordings_of(rows)]
         columns = {
             "row": rows,
             "file": pd.Series(file, dtype=object),
@@ -186,12 +189,6 @@ class EmbeddingStore:
             yield run.shard, chosen, rows[chosen] - int(self._run_ends[k]) + run.count + run.offset
 
 
-def sha256_of(path: Path) -> str:
-    """Of a model's file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def is_store(path: Path) -> bool:
     """Whether a path is a folder that `keras-birds embed` writes."""
     try:
@@ -202,15 +199,10 @@ def is_store(path: Path) -> bool:
     return isinstance(header, dict) and header.get("contents") == EMBEDDINGS.name
 
 
-def shard_path(folder: Path, kind: str, number: int) -> Path:
-    """Where a shard's vectors or windows lie."""
-    return folder / kind / f"{number:06d}{KINDS[kind]}"
-
-
 def open_vectors(folder: Path, number: int) -> np.ndarray:
     """A shard's vectors, float16 `[n, size]`, as they lie on the disk; a `DataError` if they can't be read."""
-    with _readable(folder):
-        vectors: np.ndarray = np.load(shard_path(folder, "vectors", number), mmap_mode="r")
+    with readable(folder, EMBEDDINGS.command):
+        vectors: np.ndarray = np.load(shard_path(folder, "vectors", number, KINDS["vectors"]), mmap_mode="r")
     return vectors
 
 
@@ -241,18 +233,5 @@ def current_runs(journal: Journal, shards: Any = None) -> Iterator[tuple[Entry, 
 def _read_columns(folder: Path, number: int, names: tuple[str, ...]) -> "pa.Table":
     import pyarrow.parquet as pq
 
-    with _readable(folder):
+    with readable(folder, EMBEDDINGS.command):
         return pq.read_table(shard_path(folder, "windows", number), columns=list(names))
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{folder} must hold the shards that its journal names. Received: {error}. If `keras-birds embed` is at "
-            "work in it, wait for its end"
-        ) from None

@@ -10,14 +10,15 @@ import numpy as np
 
 from keras_birds.atomic import resumable
 from keras_birds.audio.clips import window_hop_samples
-from keras_birds.embeddings.store import EMBEDDINGS, KINDS, current_runs, open_vectors, sha256_of, shard_path
+from keras_birds.checksum import sha256_of
+from keras_birds.embeddings.store import EMBEDDINGS, KINDS, current_runs, open_vectors
 from keras_birds.errors import ModelError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
 from keras_birds.models.ensemble import Ensemble
 from keras_birds.models.find import bundled_name
 from keras_birds.models.library import added_name
 from keras_birds.results.journal import Entry
-from keras_birds.results.shards import ShardReader, ShardWriter
+from keras_birds.results.shards import ShardReader, ShardWriter, shard_path
 from keras_birds.results.sink import SHARD_BYTES, RecordingSink, Writer
 from keras_birds.text import storable
 

@@ -1,9 +1,8 @@
 """How good a model, or a table of detections, is on recordings with annotations: by window and by event."""
 
-import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic_core import to_jsonable_python
 
-from keras_birds.atomic import atomic_path
+from keras_birds.atomic import write_json
 from keras_birds.data.annotations import Annotation, Annotations, covered, read_annotations
 from keras_birds.data.names import match_labels
 from keras_birds.data.tables import first_of, write_table
@@ -21,7 +20,7 @@ from keras_birds.evaluation.bootstrap import SAMPLES, Interval, interval, macro_
 from keras_birds.evaluation.events import EventFigures, EventRules, EventTally, thinned, together
 from keras_birds.evaluation.metrics import label_average_precisions, label_rows, mean_of
 from keras_birds.evaluation.report import JSON, LABELS
-from keras_birds.inference.scorer import RecordingStatus, score_recordings
+from keras_birds.inference.scorer import PART_WINDOWS, RecordingStatus, ScoreOptions, score_recordings
 from keras_birds.labels import Label, LabelSet
 from keras_birds.models.ensemble import Ensemble
 from keras_birds.nn.metrics import label_aucs
@@ -138,16 +137,17 @@ def evaluate_scores(
     targets: list[np.ndarray] = []
     scores: list[np.ndarray] = []
     recordings: list[np.ndarray] = []
-    for done, scored in enumerate(score_recordings(ensemble, list(truth.by_file)), 1):
-        if problem := describe_problem(scored.recording):
+    scored = _scored(ensemble, list(truth.by_file), truth.columns)
+    for done, (recording, start_s, end_s, of_labels) in enumerate(scored, 1):
+        if problem := describe_problem(recording):
             reporter.log(problem)
         reporter.progress("Scoring recordings", done, len(truth.by_file))
-        if scored.recording.failed:
-            failed.append(scored.recording)
+        if recording.failed:
+            failed.append(recording)
             continue
-        rows, start_s, end_s = truth.by_file[scored.recording.file], scored.start_s, scored.end_s
+        rows = truth.by_file[recording.file]
         targets.append(covered(rows, start_s, end_s, truth.labels, rules.share))
-        scores.append(scored.scores[:, truth.columns])
+        scores.append(of_labels)
         recordings.append(np.full(len(start_s), len(recordings)))
         for k, label in enumerate(truth.labels):
             tallies[k].add(start_s, end_s, scores[-1][:, k], [x for x in rows if x.label == label])
@@ -159,6 +159,19 @@ def evaluate_scores(
     return _evaluation(
         ensemble.model_id, source, rules, truth, tallies, failed, (len(windows[0]), *figures), table
     )
+
+
+def _scored(
+    ensemble: Ensemble, files: Sequence[str], columns: np.ndarray
+) -> Iterator[tuple[RecordingStatus, np.ndarray, np.ndarray, np.ndarray]]:
+    """Recordings with start, end and scores `[window, column]` of their windows; of all labels these fill memory."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    for x in score_recordings(ensemble, files, ScoreOptions(part_windows=PART_WINDOWS)):
+        parts.append((x.start_s, x.end_s, x.scores[:, columns]))
+        if x.is_last:
+            start_s, end_s, scores = map(np.concatenate, zip(*parts, strict=True))
+            yield x.recording, start_s, end_s, scores
+            parts = []
 
 
 def _window_figures(
@@ -279,9 +292,7 @@ def _evaluation(
 
 def write_annotated_report(evaluation: AnnotatedEvaluation, out: Path) -> None:
     """Writes `report.json`, `labels.csv`, `precision-recall.csv` and `.png` into an existing folder."""
-    with atomic_path(out / JSON) as temporary:
-        text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+    write_json(out / JSON, evaluation.to_dict())
     write_table(evaluation.labels, out / LABELS)
     write_table(evaluation.curves, out / CURVES)
     areas = evaluation.labels.set_index("label")["event_average_precision"]

@@ -1,6 +1,5 @@
 """How good any model is on labelled recordings that it didn't learn from: figures, tables and a picture."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic_core import to_jsonable_python
 
-from keras_birds.atomic import atomic_path
+from keras_birds.atomic import write_json
 from keras_birds.config import DataConfig
 from keras_birds.data.catalog import Catalog, window_of
 from keras_birds.data.folds import HIDDEN
@@ -214,9 +213,7 @@ def _learned(models: Sequence[Path]) -> set[tuple[str, str]]:
 
 def write_model_report(evaluation: ModelEvaluation, out: Path) -> None:
     """Writes `report.json`, `labels.csv`, `predictions.csv` and `labels.png` into an existing folder."""
-    with atomic_path(out / JSON) as temporary:
-        text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+    write_json(out / JSON, evaluation.to_dict())
     write_table(evaluation.labels, out / LABELS)
     write_table(evaluation.predictions, out / PREDICTIONS)
     first = evaluation.figures[0].answer

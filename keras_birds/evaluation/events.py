@@ -97,15 +97,13 @@ class EventTally:
 
     def figures(self) -> EventFigures:
         """All in all."""
-        scores, right, found = self.joined()
-        curve, is_there = self.curve(), scores >= self.rules.threshold
+        return together([self])
+
+    def average_precision(self) -> float:
+        """Area under the curve of all scores; not a number without annotations."""
+        curve = self.curve()
         steps = np.diff(curve["recall"].to_numpy(), prepend=0.0)
-        area = float((steps * curve["precision"]).sum()) if len(found) else np.nan
-        precision = float(right[is_there].mean()) if is_there.any() else np.nan
-        recall = float((found >= self.rules.threshold).mean()) if len(found) else np.nan
-        total = self.events + len(found)
-        f1 = 2 * self.matched / total if total else np.nan
-        return EventFigures(len(found), area, precision, recall, self.events, self.matched, f1)
+        return float((steps * curve["precision"]).sum()) if any(map(len, self._found)) else np.nan
 
     def joined(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Score of each detection, whether it is right, and of each annotation the best score that found it."""
@@ -117,21 +115,16 @@ class EventTally:
 
 
 def together(tallies: Sequence[EventTally]) -> EventFigures:
-    """Of several labels: the mean of their average precisions, and the counts of all."""
-    rules = tallies[0].rules
-    parts = [x.joined() for x in tallies]
-    scores, right, found = (np.concatenate(x) for x in zip(*parts, strict=True))
-    is_there = scores >= rules.threshold
+    """Of one label or several: the mean of their average precisions, and the counts of all."""
+    scores, right, found = (np.concatenate(x) for x in zip(*(x.joined() for x in tallies), strict=True))
+    threshold, areas = tallies[0].rules.threshold, pd.Series([x.average_precision() for x in tallies])
+    is_there = scores >= threshold
+    precision = float(right[is_there].mean()) if is_there.any() else np.nan
+    recall = float((found >= threshold).mean()) if len(found) else np.nan
     events, matched = sum(x.events for x in tallies), sum(x.matched for x in tallies)
-    return EventFigures(
-        len(found),
-        float(pd.Series([x.figures().average_precision for x in tallies], dtype=float).mean()),
-        float(right[is_there].mean()) if is_there.any() else np.nan,
-        float((found >= rules.threshold).mean()) if len(found) else np.nan,
-        events,
-        matched,
-        2 * matched / (events + len(found)) if events + len(found) else np.nan,
-    )
+    total = events + len(found)
+    f1 = 2 * matched / total if total else np.nan
+    return EventFigures(len(found), float(areas.mean()), precision, recall, events, matched, f1)
 
 
 def thinned(curve: pd.DataFrame) -> pd.DataFrame:

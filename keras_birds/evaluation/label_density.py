@@ -1,16 +1,16 @@
 """What `density` tells of a label: how many of its windows hold a call, where, when, and what a threshold is worth."""
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
-from keras_birds.atomic import atomic_path
-from keras_birds.audio.remote import is_url, url_path
+from keras_birds.atomic import write_json
+from keras_birds.audio.remote import path_of
 from keras_birds.errors import DataError
 from keras_birds.evaluation import density
 from keras_birds.evaluation.bootstrap import Interval
@@ -115,7 +115,7 @@ def _days(found: WindowScores) -> list[str]:
 
 
 def _folders(found: WindowScores) -> list[str]:
-    return [str(PurePath(url_path(x.file) if is_url(x.file) else x.file).parent) for x in found.recordings]
+    return [str(path_of(x.file).parent) for x in found.recordings]
 
 
 def _left_out(said: Answers) -> list[str]:
@@ -180,23 +180,12 @@ def write_report(found: Sequence[LabelDensity], settings: dict[str, Any], path: 
                     strict=True,
                 )
             ],
-            "density": [_plain(asdict(y) | {"per_hour": asdict(y.per_hour)}) for y in x.groups],
-            "thresholds": [_plain(asdict(y)) for y in x.thresholds],
+            "density": [asdict(y) | {"per_hour": y.per_hour} for y in x.groups],
+            "thresholds": x.thresholds,
             "threshold": None if x.chosen is None else x.chosen.threshold,
             "notes": x.notes,
         }
         for x in found
     }
-    with atomic_path(path) as temporary:
-        text = json.dumps(
-            {"settings": settings, "labels": labels}, indent=1, ensure_ascii=False, allow_nan=False
-        )
-        temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """For JSON, which has no not-a-number: of no calls none is found."""
-    return {
-        x: _plain(y) if isinstance(y, dict) else None if isinstance(y, float) and math.isnan(y) else y
-        for x, y in values.items()
-    }
+    # Of no calls none is found: what isn't a number is null.
+    write_json(path, to_jsonable_python({"settings": settings, "labels": labels}, inf_nan_mode="null"))

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import math
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import keras_birds
-from keras_birds.atomic import atomic_path
+from keras_birds.atomic import atomic_path, write_json
 from keras_birds.audio.decode import decode_clip, read_part
 from keras_birds.data.catalog import window_of
 from keras_birds.errors import AudioError
@@ -30,9 +29,7 @@ def write_report(evaluation: Evaluation, out: Path) -> Path:
 
     Each is written whole or not at all; figures and clips are inside the HTML file.
     """
-    with atomic_path(out / JSON) as temporary:
-        text = json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+    write_json(out / JSON, evaluation.to_dict())
     with atomic_path(out / LABELS) as temporary:
         evaluation.labels.to_csv(temporary, index=False)
     with atomic_path(out / HTML) as temporary:

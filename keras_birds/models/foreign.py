@@ -1,6 +1,5 @@
 """Adds a model of others, an ONNX file that takes sound, with a card that says what its graph doesn't."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_birds.checksum import sha256_of
 from keras_birds.config import AudioConfig, MelConfig
 from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.example_sound import example_clips
@@ -67,9 +67,7 @@ def add_foreign(model: ForeignModel, name: str, say: Callable[[str], None] = lam
         labels = read_labels(model.labels, {x.shape[1] for x in found.values()}, say=say)
         scores, kind = _scores_among(found, len(labels), model, say)
         outputs = GraphOutputs(kind, scores, _embedding_among(found, scores, model))
-        with model.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        source = f"{model.path.name} (SHA-256 {digest})"
+        source = f"{model.path.name} (SHA-256 {sha256_of(model.path)})"
         metadata = ModelMetadata(name, labels, audio, mel, source=source, outputs=outputs)
         metadata.write_json(folder / METADATA)
     return folder.with_name(name)

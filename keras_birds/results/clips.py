@@ -10,10 +10,11 @@ import numpy as np
 import soundfile
 
 from keras_birds.audio.reader import MIN_SECONDS, Reader
-from keras_birds.audio.remote import file_fingerprint, is_url
+from keras_birds.audio.remote import file_fingerprint, is_url, path_of
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
-from keras_birds.results.writers.files import new_file
+from keras_birds.results.writers.files import new_file, safe_name
+from keras_birds.results.writers.rows import decimal
 
 CLIP_FORMATS = ("flac", "wav")
 
@@ -33,8 +34,18 @@ def check_new_folder(out: Path) -> None:
         raise ConfigError(f"--out must be a new or an empty folder. Received: {out}, which holds something")
 
 
+def clip_stem(score: float, file: str, start_s: float) -> str:
+    """What a clip is called: `0.912_dawn_12.5s` of `plot 1/dawn.wav` from 12.5 s on."""
+    start = decimal(round(start_s, 3)).removesuffix(".0")
+    return f"{score:.3f}_{safe_name(path_of(file).stem)}_{start}s"
+
+
 def cut_clips(
-    clips: Sequence[Clip], out: Path, fmt: str, on_problem: Callable[[str, str, int], None]
+    clips: Sequence[Clip],
+    out: Path,
+    fmt: str,
+    on_problem: Callable[[str, str, int], None],
+    on_done: Callable[[int], None],
 ) -> Iterator[tuple[int, tuple[float, float]]]:
     """Writes clips with their recordings' rates and channels, one recording after the other.
 
@@ -47,6 +58,7 @@ def cut_clips(
         fmt: one of `CLIP_FORMATS`.
         on_problem: is told of a recording that is gone, has changed or can't be read: its name, why, and how many
             clips are lost. The others go on.
+        on_done: is told how many clips more are done or lost.
 
     Yields:
         The number of a clip that is written, and where it really begins and ends; seconds.
@@ -66,8 +78,10 @@ def cut_clips(
                     stream.write(data)
                 done += 1
                 yield k, span_s
+                on_done(1)
         except AudioError as error:
             on_problem(file, error.reason, len(numbers) - done)
+            on_done(len(numbers) - done)
 
 
 def _cut_recording(

@@ -4,9 +4,8 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import PurePath
 
-from keras_birds.audio.remote import is_url, url_path
+from keras_birds.audio.remote import path_of
 from keras_birds.errors import ConfigError
 
 _YEAR = r"(?<!\d)((?:19[7-9]|20\d)\d)"
@@ -61,7 +60,7 @@ def start_time(name: str, pattern: str | None = None) -> datetime | None:
     Raises:
         ConfigError: if `pattern` can't give a date and a time.
     """
-    path = PurePath(url_path(name) if is_url(name) else name)
+    path = path_of(name)
     if pattern is not None:
         for match in check_time_pattern(pattern).finditer(path.stem):
             with suppress(ValueError):

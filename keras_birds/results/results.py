@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_birds.audio.clips import window_hop_samples
+from keras_birds.checksum import sha256_of
 from keras_birds.errors import DataError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
 from keras_birds.labels import LabelSet
@@ -24,7 +25,7 @@ from keras_birds.models.ensemble import Ensemble
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.digest import Digest
 from keras_birds.results.journal import RESULTS, Entry, Journal
-from keras_birds.results.shards import ShardReader
+from keras_birds.results.shards import ShardReader, readable, shard_path
 from keras_birds.results.sink import RecordingSink
 from keras_birds.text import storable
 
@@ -173,17 +174,10 @@ def read_scores(
 def _rows_of(
     folder: Path, kind: str, columns: Sequence[str] | None = None
 ) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
-    import pyarrow as pa
-
     journal = Journal(folder, None)
-    try:
+    with readable(folder, "detect"):
         for entry, rows in _read(folder, journal, (kind,), columns=columns):
             yield entry.recording, rows[kind]
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{folder} must hold the tables that its journal names. Received: {error}. If `keras-birds detect` is at "
-            "work in it, wait for its end"
-        ) from None
 
 
 def _read(
@@ -196,7 +190,7 @@ def _read(
     for number, entries in journal.shards():
         if shards is not None and number not in shards:
             continue
-        readers = {x: ShardReader(folder / x / f"{number:06d}.parquet", columns) for x in kinds}
+        readers = {x: ShardReader(shard_path(folder, x, number), columns) for x in kinds}
         for entry, is_current in entries:
             counts = (entry.recording.detections, entry.summary_rows, entry.score_rows)
             num_rows = dict(zip(_KINDS, counts, strict=True))
@@ -218,8 +212,7 @@ def result_settings(
     window_hop_samples(ensemble.audio, options.overlap_s)  # before a folder is made
     digest = hashlib.sha256()
     for engine in ensemble.engines:
-        with engine.path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(engine.path)))
     chosen = [x for x, is_chosen in zip(ensemble.labels, rules.species, strict=True) if is_chosen]
     return {
         "model_id": ensemble.model_id,

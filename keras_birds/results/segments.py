@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from keras_birds.audio.remote import is_url, url_path
 from keras_birds.errors import ConfigError
 from keras_birds.inference.scorer import RecordingStatus
-from keras_birds.results.clips import CLIP_FORMATS, Clip, check_new_folder, cut_clips
+from keras_birds.results.clips import CLIP_FORMATS, Clip, check_new_folder, clip_stem, cut_clips
 from keras_birds.results.voices import outside
 from keras_birds.results.writers.files import new_text, safe_name
 from keras_birds.results.writers.rows import decimal, six_digits
@@ -222,15 +221,9 @@ def cut_segments(
     ]
     spans_s: dict[int, tuple[float, float]] = {}
     table = out / "segments.csv"
-
-    def on_lost(file: str, reason: str, count: int) -> None:
-        on_problem(file, reason, count)
-        on_done(count)
-
     try:
-        for k, span_s in cut_clips(clips, out, fmt, on_lost):
+        for k, span_s in cut_clips(clips, out, fmt, on_problem, on_done):
             spans_s[k] = span_s
-            on_done(1)
     finally:
         with new_text(table) as stream:
             rows = csv_writer(stream)
@@ -254,9 +247,7 @@ def _clip_names(segments: Sequence[Segment], fmt: str) -> list[PurePath]:
     names: list[PurePath] = []
     known: set[str] = set()
     for x in segments:
-        path = url_path(x.recording.file) if is_url(x.recording.file) else x.recording.file
-        start = f"_{decimal(round(x.start_s, 3)).removesuffix('.0')}s"
-        stem = f"{x.score:.3f}_{safe_name(PurePath(path).stem)}{start}"
+        stem = clip_stem(x.score, x.recording.file, x.start_s)
         name, count = PurePath(safe_name(x.label), f"{stem}.{fmt}"), 1
         while str(name).casefold() in known:
             count += 1

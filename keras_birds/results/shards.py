@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_birds.atomic import resumable
+from keras_birds.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,6 +15,25 @@ if TYPE_CHECKING:
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 1 << 25
 _TABLES_AT_ONCE = 1024  # one of a few rows takes kilobytes of its own
 _BATCH_ROWS = 1024  # few enough to be turned into Python objects at once
+
+
+def shard_path(folder: Path, kind: str, number: int, suffix: str = ".parquet") -> Path:
+    """Where a shard's rows of one kind lie."""
+    return folder / kind / f"{number:06d}{suffix}"
+
+
+@contextmanager
+def readable(folder: Path, command: str) -> Iterator[None]:
+    """Says of a shard that is damaged or gone which command of keras-birds wrote it: a `DataError`."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{folder} must hold the shards that its journal names. Received: {error}. If `keras-birds {command}` is "
+            "at work in it, wait for its end"
+        ) from None
 
 
 class ShardWriter:

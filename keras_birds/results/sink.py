@@ -15,7 +15,7 @@ from keras_birds.audio.remote import file_fingerprint
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.results.journal import Contents, Entry, Journal
-from keras_birds.results.shards import ShardWriter
+from keras_birds.results.shards import ShardWriter, shard_path
 from keras_birds.results.writers.files import new_text
 from keras_birds.text import csv_writer
 
@@ -90,7 +90,7 @@ class RecordingSink(ABC):
         return ShardWriter(path)
 
     def _shard_path(self, kind: str, number: int) -> Path:
-        return self.folder / kind / f"{number:06d}{self.kinds[kind]}"
+        return shard_path(self.folder, kind, number, self.kinds[kind])
 
     def _begin_shard(self, number: int) -> None:
         self._next = number

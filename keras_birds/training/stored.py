@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_birds.checksum import sha256_of
 from keras_birds.config import Config
 from keras_birds.data.annotated import read_data
 from keras_birds.data.catalog import Catalog
 from keras_birds.embeddings.marked import read_marked, stored_rows, unmarked_rows
-from keras_birds.embeddings.store import EmbeddingStore, sha256_of
+from keras_birds.embeddings.store import EmbeddingStore
 from keras_birds.errors import ConfigError, DataError, ModelError
 from keras_birds.models.find import resolve_model
 from keras_birds.training.backbone import AddedBackbone

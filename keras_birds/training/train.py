@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from keras_birds.atomic import atomic_path
+from keras_birds.checksum import sha256_of
 from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
-from keras_birds.embeddings.store import sha256_of
 from keras_birds.errors import ConfigError, DataError, TrainingError
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.keras_engine import load_keras_model
