@@ -64,7 +64,7 @@ def main() -> None:
 
 def _page() -> str:
     """Which page is open; it stands in the address."""
-    style: Any = {"bind": "query-params", "label_visibility": "collapsed", "required": True}
+    style: Any = {"bind": "query-params", "label_visibility": "collapsed"}
     return st.segmented_control("Page", ("Listen", "Find"), default="Find", key="page", **style) or "Find"
 
 

@@ -35,8 +35,8 @@ def ask_query(
     """Asks what to search for; what embeds it when it is wanted, `None` while there is nothing."""
     rows = [row for row, target in zip(*marks.settled, strict=True) if target > 0][-_MOST_ROWS:]
     kinds = ["A sound", "Windows marked yes"][: 1 + bool(rows)]
-    kind = st.segmented_control("Search by", kinds, default=kinds[0], required=True, key="query")
-    if kind != kinds[0]:
+    kind = st.segmented_control("Search by", kinds, default=kinds[0], key="query")
+    if kind and kind != kinds[0]:
         return lambda: row_queries(store, rows)
     recording = choose()
     if recording is None:
