@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import soundfile
-from matplotlib.image import imsave
+from matplotlib import colormaps
+from PIL import Image
 
 from keras_birds.audio.decode import read_part
 from keras_birds.audio.mel import MelTransform
@@ -23,6 +24,7 @@ from keras_birds.plots.hits import display_mel
 from keras_birds.text import printable
 
 _READERS = 4
+_PALETTE = colormaps[IMAGE_STYLE["cmap"]](np.arange(256), bytes=True)[:, :3].tobytes()
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,11 @@ def picture_url(samples: np.ndarray, audio: AudioConfig) -> str:
     if len(samples) < mel.n_fft:
         raise AudioError("", "nothing decodes there")
     db = loudest_db(samples, MelTransform(audio, mel))
+    shade = np.clip(1 + (db - db.max()) / mel.top_db, 0, 1)[::-1]
+    image = Image.fromarray(np.rint(255 * shade).astype(np.uint8))
+    image.putpalette(_PALETTE)
     stream = BytesIO()
-    style = {x: IMAGE_STYLE[x] for x in ("origin", "cmap")}
-    imsave(stream, np.maximum(db - db.max(), -mel.top_db), format="png", **style)
+    image.save(stream, "PNG")
     return _url("image/png", stream)
 
 

@@ -17,6 +17,7 @@ COLORS = ("#2a6f97", "#e07a1f", "#2f9e6e", "#b0417e", "#8a6d3b", "#5e60ce", "#c9
 IMAGE_STYLE: Any = {"origin": "lower", "aspect": "auto", "interpolation": "nearest", "cmap": "magma"}
 _MAX_COLUMNS = 3000
 _MAX_MEL_COLUMNS = 500  # fewer than the axes' pixels beside long names: of more, imshow leaves some out
+_BLOCK_COLUMNS = 64  # at once, in flat memory
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000)
 _FINE_N_FFT = 1 << 16
 
@@ -104,8 +105,9 @@ def loudest_db(samples: np.ndarray, transform: MelTransform) -> np.ndarray:
     n_frames = transform.frames_of(len(samples))
     step = -(-n_frames // _MAX_MEL_COLUMNS)
     padded = np.pad(samples, transform.context_samples)
-    columns = []
-    for first in range(0, n_frames, step):
-        end = (min(first + step, n_frames) - 1) * hop_samples + n_fft
-        columns.append(transform.decibels(padded[first * hop_samples : end], True).max(axis=1))
-    return np.stack(columns, axis=1)
+    size, blocks = _BLOCK_COLUMNS * step, []
+    for first in range(0, n_frames, size):
+        end = (min(first + size, n_frames) - 1) * hop_samples + n_fft
+        db = transform.decibels(padded[first * hop_samples : end], True)
+        blocks.append(np.maximum.reduceat(db, np.arange(0, db.shape[1], step), axis=1))
+    return np.concatenate(blocks, axis=1)
