@@ -27,6 +27,7 @@ from keras_birds.embeddings.teach import DEFAULT_WAY, LEAST_MARKS, WAYS, How, qu
 from keras_birds.errors import KerasBirdsError
 from keras_birds.results.journal import JOURNAL
 from keras_birds.results.writers.files import safe_name
+from keras_birds.text import printable
 
 PAGE_HITS = 12
 _SEARCHED = 300
@@ -265,7 +266,7 @@ def _summary(place: Place, marks: Marks, found: Found, counts: Sequence[int]) ->
         f"runs/{safe_name(place.label)}",
     ]
     st.caption("Marked enough? This makes the detector:")
-    st.code(shlex.join(command), language="bash", wrap_lines=True)
+    st.code(printable(shlex.join(command)), language="bash", wrap_lines=True)
 
 
 def _disagreements(place: Place, marks: Marks) -> None:
@@ -273,5 +274,6 @@ def _disagreements(place: Place, marks: Marks) -> None:
     with st.expander(f"{len(rows)} windows on which people disagree: they teach nothing"):
         table = place.store.windows(rows)[["file", "start_s", "end_s"]]
         said = (marks.by_row[x] for x in marks.disputed)
+        table["file"] = [printable(x) for x in table["file"]]
         table["said"] = [", ".join(f"{x.reviewer or 'somebody'} {WORDS[x.verdict]}" for x in y) for y in said]
         st.dataframe(table, hide_index=True, key="disputed")
