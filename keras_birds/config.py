@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from keras_birds.config_rules import contradictions
 from keras_birds.errors import ConfigError, KerasBirdsError
 from keras_birds.resources import resource
 
@@ -240,150 +241,9 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _together(self) -> "Config":
-        audio, mel, data = self.audio, self.mel, self.data
-        folds, model, training = self.folds, self.model, self.training
-        half_hz, samples = audio.sample_rate_hz / 2, audio.clip_samples
-        has_other = data.unannotated == "background" or model.backbone == "stored"
-        background = "data.background must name a folder of recordings when"
-        wrong = [
-            (
-                mel.f_max_hz > half_hz,
-                f"mel.f_max_hz must not exceed half of audio.sample_rate_hz ({half_hz:g})",
-            ),
-            (mel.n_fft > samples, f"mel.n_fft must not exceed the clip's {samples} samples"),
-            (
-                data.background_fraction and not data.background and not has_other,
-                f"{background} data.background_fraction is above 0",
-            ),
-            (
-                self.augment.background.probability and not data.background,
-                f"{background} augment.background.probability is above 0",
-            ),
-            (
-                bool(data.unlabelled) != bool(training.teacher),
-                "data.unlabelled, a folder of recordings, and training.teacher, who labels them, must be set together",
-            ),
-            (
-                bool(data.unlabelled) and data.background_fraction + data.unlabelled_fraction >= 1,
-                "data.background_fraction and unlabelled_fraction must leave room for recordings with labels",
-            ),
-            (
-                folds.strategy != "stratified" and not folds.column,
-                f'folds.column must name a column when strategy = "{folds.strategy}"',
-            ),
-            (
-                model.prune and not model.initial,
-                "model.initial must name a trained run when prune is above 0",
-            ),
-            (
-                bool(model.initial) and model.pretrained != "none" and not model.frozen,
-                'model.pretrained must be "none" when initial names a run',
-            ),
-            (
-                training.warmup_epochs >= training.epochs,
-                f"training.warmup_epochs must be below epochs ({training.epochs})",
-            ),
-            (
-                training.ema_momentum and training.keep != "last",
-                'training.keep must be "last" with ema_momentum: the average is worth most at the end',
-            ),
-        ]
-        wrong += [*self._with_annotations(), *self._without_images(), *self._with_embeddings()]
-        if told := [message for is_so, message in wrong if is_so]:
+        if told := contradictions(self):
             raise ValueError("; ".join(told))
         return self
-
-    def _with_annotations(self) -> list[tuple[bool, str]]:
-        """What windows of annotated recordings rule out, each with its message."""
-        audio, data, training = self.audio, self.data, self.training
-        return [
-            (
-                data.window_overlap_s >= audio.clip_s,
-                f"data.window_overlap_s must be below audio.clip_s ({audio.clip_s:g})",
-            ),
-            (
-                data.unannotated == "background" and not (data.annotations and data.background_fraction),
-                'data.unannotated = "background" is for data.annotations, with a data.background_fraction above 0',
-            ),
-            (
-                bool(data.annotations and data.store),
-                "data.store, of whole recordings, must be empty with data.annotations",
-            ),
-            (
-                bool(data.annotations and training.teacher),
-                "training.teacher, which hears whole recordings, must be empty with data.annotations",
-            ),
-        ]
-
-    def _with_embeddings(self) -> list[tuple[bool, str]]:
-        """What embeddings of a store rule out, each with its message."""
-        data, model, is_stored = self.data, self.model, self.model.backbone == "stored"
-        return [
-            (
-                bool(data.embeddings) and not is_stored,
-                'model.backbone must be "stored" with data.embeddings (--config head)',
-            ),
-            (is_stored and not model.frozen, 'model.frozen must be true with model.backbone = "stored"'),
-            (
-                is_stored and bool(data.annotations or data.background),
-                'data.annotations and background must be empty with model.backbone = "stored"',
-            ),
-            (
-                model.head == "prototypes" and bool(not model.frozen or model.hidden_units),
-                'model.head = "prototypes" is for a frozen backbone, without hidden_units',
-            ),
-        ]
-
-    def _without_images(self) -> list[tuple[bool, str]]:
-        """What BirdNET's backbone, which takes sound, or a frozen one rules out, each with its message."""
-        model, augment, is_birdnet = self.model, self.augment, self.model.backbone == "birdnet"
-        no_images = model.backbone in ("birdnet", "stored")
-        sound = self.audio.sample_rate_hz, self.audio.clip_s
-        off = [x for x in ("time_stretch", "pitch_shift", "volume") if getattr(augment, x).probability]
-        off += ["augment"] if augment.probability else []
-        off += [x for x in ("time_shift", "background") if model.frozen and getattr(augment, x).probability]
-        return [
-            (
-                is_birdnet and sound != (48_000, 3.0),
-                'audio.sample_rate_hz must be 48000 and audio.clip_s 3.0 with model.backbone = "birdnet"',
-            ),
-            (
-                no_images and model.head == "attention",
-                'model.head = "attention" is for model.backbone = "efficientnet_b0"',
-            ),
-            (
-                bool(no_images and model.prune),
-                f'model.prune must be 0 with model.backbone = "{model.backbone}"',
-            ),
-            (
-                bool(no_images and self.data.store),
-                f'data.store, of mel images, must be empty with "{model.backbone}"',
-            ),
-            (
-                bool(no_images and off),
-                f"the probability of {', '.join(off)} must be 0: it changes images, and the network takes "
-                + ("embeddings" if model.frozen else "sound"),
-            ),
-            (
-                model.head_first and (not is_birdnet or model.frozen or model.pretrained == "none"),
-                'model.head_first is for model.backbone = "birdnet" with weights, not frozen',
-            ),
-            (
-                bool(no_images and self.training.teacher),
-                f'training.teacher must be empty with model.backbone = "{model.backbone}": it is for networks of '
-                "one's own",
-            ),
-            (model.frozen and not no_images, 'model.backbone must be "birdnet" or "stored" when frozen'),
-            (model.frozen and model.pretrained == "none", "model.pretrained must name a model when frozen"),
-            (
-                bool(model.frozen and model.initial),
-                "model.initial must be empty when frozen: the backbone is that of model.pretrained",
-            ),
-            (
-                bool(model.hidden_units) and not no_images,
-                'model.backbone must be "birdnet" or "stored" with hidden_units',
-            ),
-        ]
 
     def require_images(self, command: str) -> None:
         """A `ConfigError` for a command that makes no sense where the network takes no mel images."""
