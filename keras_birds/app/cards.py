@@ -17,7 +17,7 @@ from keras_birds.audio.decode import read_part
 from keras_birds.audio.mel import MelTransform
 from keras_birds.audio.remote import is_url, url_path
 from keras_birds.config import AudioConfig
-from keras_birds.errors import AudioError
+from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.parallel import map_in_order
 from keras_birds.plots.figure import IMAGE_STYLE, loudest_db
 from keras_birds.plots.hits import display_mel
@@ -57,7 +57,7 @@ def _card(row: Mapping[Any, Any], audio: AudioConfig) -> Card:
     try:
         samples = read_part(file, start_s, end_s, audio.sample_rate_hz)
         picture = picture_url(samples, audio)
-    except (AudioError, OSError) as error:
+    except (KerasBirdsError, OSError) as error:
         reason = error.reason if isinstance(error, AudioError) else str(error)
         return Card(*place, where, problem=printable(f"out of reach: {reason}"))
     return Card(*place, where, picture, _sound_url(samples, audio.sample_rate_hz))

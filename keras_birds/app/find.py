@@ -95,7 +95,9 @@ def show(
     place = Place(store, path, reviewer, label)
     marks = place.marks()
     with st.expander("What is searched for", expanded=True):
-        queries = ask_query(store, model, marks, choose)
+        queries = None
+        with _told():
+            queries = ask_query(store, model, marks, choose)
         wanted = st.button("Search", type="primary", key="search", disabled=queries is None)
     if wanted and queries:
         with st.spinner("Searching"), _told():

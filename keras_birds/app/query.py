@@ -1,6 +1,7 @@
 """What the page "Find" searches for: a recording, a part of one, or windows that were marked as the label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import altair as alt
@@ -22,6 +23,7 @@ from keras_birds.embeddings.queries import (
     sound_queries,
 )
 from keras_birds.embeddings.store import EmbeddingStore
+from keras_birds.errors import AudioError
 
 PART_S = 30.0
 """Length of what is drawn at once."""
@@ -41,10 +43,25 @@ def ask_query(
     recording = choose()
     if recording is None:
         return None
-    span_s = _part(recording, store)
+    with _named(recording):
+        span_s = _part(recording, store)
     if span_s is None:
         return None
-    return lambda: sound_queries(model_of(store, model), [str(recording.path)], *span_s)
+
+    def embed() -> Queries:
+        with _named(recording):
+            return sound_queries(model_of(store, model), [str(recording.path)], *span_s)
+
+    return embed
+
+
+@contextmanager
+def _named(recording: Recording) -> Iterator[None]:
+    """Problems of a recording are told by the name that people know."""
+    try:
+        yield
+    except AudioError as error:
+        raise AudioError(recording.name, error.reason, error.status) from None
 
 
 def _part(recording: Recording, store: EmbeddingStore) -> tuple[float | None, float | None] | None:
