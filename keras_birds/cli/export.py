@@ -134,15 +134,29 @@ def _clips(path: Path, metadata: "ModelMetadata", folder: Path | None) -> "tuple
 
     from keras_birds.audio.decode import decode_clip
     from keras_birds.audio.files import find_inputs
+    from keras_birds.config import Config
+    from keras_birds.data.tables import load_table
     from keras_birds.errors import AudioError, DataError
     from keras_birds.models.example_sound import example_clips
+    from keras_birds.run_layout import MANIFEST
     from keras_birds.training.run_directory import read_data_dir
 
     run = path.parent.parent
     data = folder or (read_data_dir(run) if (run / "config.toml").is_file() else None)
     if data is None or not data.exists():
         return example_clips(metadata.audio, metadata.mel), "test sounds"
-    files = list(find_inputs((str(data),), sys.stdin.buffer, lambda *_: None))
+    if (
+        folder is None
+        and (run / "config.toml").is_file()
+        and Config.load(run / "config.toml").data.embeddings
+    ):
+        # Of such a run the data's folder holds marks.
+        learned = load_table(run / MANIFEST, "a manifest", ("path",))["path"]
+        data, files = run / MANIFEST, [x for x in learned if Path(x).is_file()]
+        if not files:
+            return example_clips(metadata.audio, metadata.mel), "test sounds"
+    else:
+        files = list(find_inputs((str(data),), sys.stdin.buffer, lambda *_: None))
     step = max(1, len(files) // _MAX_CLIPS)
     found = []
     for file in files[::step][:_MAX_CLIPS]:

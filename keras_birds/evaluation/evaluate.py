@@ -154,7 +154,8 @@ def evaluate(
     resampling = partial(reporter.progress, "Resampling folds")
     folds, mean = fold_figures(scores, threshold, resampling)
     catalog = hidden = other = None
-    root = data or read_data_dir(scores.run)
+    store = scores.config.data.embeddings
+    root = data or (None if store and not Path(store).is_dir() else read_data_dir(scores.run))
     if root is None:
         missing = "The data set isn't where it was in training: no clips, no hidden recordings"
         notes.append(f"{missing}. Pass --data DIR.")

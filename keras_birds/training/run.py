@@ -38,7 +38,14 @@ from keras_birds.training.inputs import (
 )
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.run_directory import open_directory
-from keras_birds.training.stored import STORED, read_learned, stored_backbone, stored_negatives, with_store
+from keras_birds.training.stored import (
+    STORED,
+    check_stored,
+    read_learned,
+    stored_backbone,
+    stored_negatives,
+    with_store,
+)
 from keras_birds.training.warm_start import check_initial
 
 Pretrained = PretrainedWeights | AddedBackbone
@@ -196,6 +203,7 @@ def prepare_run(
     backgrounds, reviewed = background_paths(config), _read_reviewed(catalog, config)
     unlabelled = tuple(find_unlabelled(config.data.unlabelled, catalog, reporter))
     pretrained = _pretrained(config)
+    check_stored(catalog, config)
     if config.training.teacher:
         added_backbone(config.training.teacher, "training.teacher")  # before anything is written
     if config.model.initial:

@@ -39,7 +39,15 @@ def with_store(config: Config) -> Config:
     name = store.model if config.model.pretrained == STORED else config.model.pretrained
     metadata = _backbone(store, name).metadata
     model = config.model.model_copy(update={"pretrained": name})
-    return config.model_copy(update={"audio": store.audio, "mel": metadata.mel, "model": model})
+    # The run is read from other folders too.
+    places = {
+        x: str(Path(getattr(config.data, x)).resolve())
+        for x in ("embeddings", "reviews")
+        if getattr(config.data, x)
+    }
+    data = config.data.model_copy(update=places)
+    changes = {"audio": store.audio, "mel": metadata.mel, "model": model, "data": data}
+    return config.model_copy(update=changes)
 
 
 def stored_backbone(config: Config) -> AddedBackbone:
@@ -72,18 +80,31 @@ def read_learned(data: str | Path, config: Config) -> Catalog:
     return read_data(Path(data), config)
 
 
-def stored_source(catalog: Catalog, config: Config) -> WindowEmbeddings:
-    """Stored embeddings of reviewed windows, or of a data set's recordings; a `DataError` if there are none."""
-    store = EmbeddingStore(Path(config.data.embeddings))
+def check_stored(catalog: Catalog, config: Config) -> None:
+    """Raises the errors of `stored_source` and `stored_negatives`."""
+    if config.model.backbone == STORED:
+        _rows(EmbeddingStore(Path(config.data.embeddings)), catalog)
+        stored_negatives(catalog, config)
+
+
+def _rows(store: EmbeddingStore, catalog: Catalog) -> list[range]:
     if catalog.known is not None:
-        return WindowEmbeddings(list(store.vectors(catalog.recordings["window"].to_numpy())[:, None]))
+        return [range(x, x + 1) for x in catalog.recordings["window"].tolist()]
     found = stored_rows(store, list(catalog.recordings["path"]))
     if not any(found):
         raise DataError(
             f"{store.folder} must hold the data set's recordings. Received: none of {len(found)}, such as "
             f"{catalog.recordings['path'][0]}. Embed them, or name another store"
         )
-    return WindowEmbeddings([store.vectors(np.arange(x.start, x.stop)).astype(np.float16) for x in found])
+    return found
+
+
+def stored_source(catalog: Catalog, config: Config) -> WindowEmbeddings:
+    """Stored embeddings of reviewed windows, or of a data set's recordings; a `DataError` if there are none."""
+    store = EmbeddingStore(Path(config.data.embeddings))
+    rows = _rows(store, catalog)
+    vectors = store.vectors(np.concatenate([np.array(x, np.int64) for x in rows])).astype(np.float16)
+    return WindowEmbeddings(np.split(vectors, np.cumsum([len(x) for x in rows])[:-1]))
 
 
 def stored_negatives(catalog: Catalog, config: Config) -> WindowEmbeddings | None:
