@@ -164,7 +164,7 @@ def test_windows_know_what_annotations_cover(read):
         return found[:, 0].tolist()
 
     assert targets(1, 1.2) == [1, 0, 0, 0], "a call is shorter than a window"
-    assert targets(0, 17) == [1, 1, 1, -1], "a song is longer; of the last window it fills too little"
+    assert targets(2, 17) == [1, 1, 1, -1], "a song is longer; of the last window it fills too little"
     assert targets(4, 6) == targets(4, 6, 0.6) == [1, 1, 0, 0], "where no window holds enough, the best do"
     assert targets(4.5, 6) == [-1, 1, 0, 0]
     assert targets(5, 5) == [0, 1, 0, 0], "a point"

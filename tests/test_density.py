@@ -16,7 +16,7 @@ from keras_birds.evaluation.density import Bins
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.results import Results
-from keras_birds.results.strata import BINS, bin_of, draw_rows, halving_edges
+from keras_birds.results.strata import BINS, WindowScores, bin_of, draw_rows, halving_edges
 
 LABEL, N, CALL_FROM = "whtdov", 4000, 0.4
 
@@ -70,6 +70,12 @@ def test_what_everybody_heard_is_known_and_what_nobody_heard_is_anything_that_fi
     assert (rates.value.tolist(), unheard.without_reviews.tolist()) == ([0.25, 0.5, 0.75], [0, 2])
     assert (rates.high[:, 0] <= rates.high[:, 1]).all()
     assert (rates.low[:, 2] >= rates.low[:, 1]).all()
+
+
+def test_hours_are_those_of_the_scored_sound_of_all_channels():
+    status = RecordingStatus("a.wav", "ok", seconds=3605.0, unscored_s=2.0, left_out_s=((7.0, 10.0),))
+    windows = np.zeros(4, int), np.array([1, 2, 1, 2]), np.zeros(4), np.ones(4)
+    assert WindowScores([status], *windows, {}).hours.tolist() == [2]
 
 
 def test_so_many_more_reviews_halve_the_interval():

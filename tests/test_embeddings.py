@@ -83,8 +83,8 @@ def test_what_was_written_is_read_back_by_row_and_by_block(tmp_path):
 
 
 def test_rows_of_what_changed_or_failed_on_the_way_are_dropped(tmp_path):
-    out, wanted = tmp_path / "s.emb", {"a.wav": [7], "b.wav": [1, 2, 3], "c.wav": [1, 2, 3]}
-    write(out, found("a.wav"), found("b.wav"), found("c.wav"))
+    out, wanted = tmp_path / "s.emb", {"a.wav": [7], "b.wav": [4, 5, 6], "c.wav": [8, 9, 10]}
+    write(out, found("a.wav"), found("b.wav", value=4.0), found("c.wav", value=8.0))
     lost, broken = RecordingStatus("c.wav", "missing", "no disk"), RecordingStatus("d.wav", "corrupt")
     with StoreWriter(out, SETTINGS) as writer:
         for x in (found("a.wav", 1, 7.0, mtime_ns=2), replace(found("d.wav"), is_last=False)):

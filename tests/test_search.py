@@ -6,6 +6,7 @@ import pytest
 import soundfile
 from sounds import noise
 
+from keras_birds.embeddings import index
 from keras_birds.embeddings.search import METRICS, search, shrunk_floats
 from keras_birds.embeddings.store import EmbeddingStore
 from keras_birds.embeddings.writer import StoreWriter
@@ -67,6 +68,7 @@ def test_all_windows_are_compared(store, vectors, metric):
 def test_few_of_a_recording_and_near_duplicates(store, vectors, tmp_path):
     found = search(store, vectors[0, 7:8], 3000)
     assert found[["row", "duplicate_of"]][:2].to_numpy().tolist() == [[7, -1], [57, 7]]
+    assert found["row"][found["duplicate_of"] == 7].tolist() == [57], "not the neighbours, which only touch"
     limited = search(store, vectors[0, 7:8], 40, per_recording=2)
     of_file = found["row"].groupby(found["row"] // 50)
     assert limited["row"].tolist() == found["row"][of_file.cumcount() < 2][:40].tolist()
@@ -82,19 +84,21 @@ def test_few_of_a_recording_and_near_duplicates(store, vectors, tmp_path):
             search(store, vectors[0], **wrong)
 
 
-def test_an_index_finds_the_same_and_is_of_its_store(store, vectors):
-    from keras_birds.embeddings.index import SearchIndex, build_index
-
-    assert build_index(store).recall > 0.95
+def test_an_index_of_few_components_finds_nearly_the_same_and_is_of_its_store(vectors, tmp_path, monkeypatch):
+    vectors *= np.geomspace(2, 0.2, SIZE, dtype=np.float32)
+    store = make_store(tmp_path / "s.emb", vectors)
+    for name, value in (("_COMPONENTS", 16), ("_CANDIDATES", 400), ("_PRODUCTS_AT_ONCE", 6000)):
+        monkeypatch.setattr(index, name, value)
+    assert index.build_index(store).recall > 0.95
     for few in (None, 1):
         rows = [
-            set(search(store, vectors[3, :2], 40, "centred", few, x)["row"])
-            for x in (SearchIndex(store), None)
+            set(search(store, vectors[3, :3], 40, "centred", few, x)["row"])
+            for x in (index.SearchIndex(store), None)
         ]
         assert len(rows[0] & rows[1]) >= 38
     grown = make_store(store.folder, np.concatenate([vectors, vectors[:1]]))
     with pytest.raises(DataError, match="before the store changed"):
-        SearchIndex(grown)
+        index.SearchIndex(grown)
 
 
 def test_a_call_is_found_and_cut_out(run_command, animals_dir, tmp_path):
