@@ -85,13 +85,10 @@ def _describe(evaluation: "AnnotatedEvaluation") -> str:
         rows.append((*shown, x["auc"], x["average_precision"]) if is_model else shown)
     events = evaluation.events
     total = ("all", events.annotations, events.precision, events.recall, events.average_precision, events.f1)
-    if is_model:
-        rows.append((*total, evaluation.macro_auc.value, evaluation.cmap))
-    else:
-        rows.append(total)
+    rows.append((*total, evaluation.macro_auc.value, evaluation.cmap) if is_model else total)
     lines = [text_table(heading + by_window if is_model else heading, *rows)]
-    if more := len(evaluation.labels) - _LISTED:
-        lines += [f"{more} labels more, in labels.csv"] if more > 0 else []
+    if (more := len(evaluation.labels) - _LISTED) > 0:
+        lines.append(f"{more} more labels, in labels.csv")
     judged = f"{evaluation.recordings} recordings"
     judged += f", {evaluation.windows} windows: macro AUC {evaluation.macro_auc}" if is_model else ""
     lines.append(judged)

@@ -97,15 +97,13 @@ def read_rows(path: Path, name: str, problems: Problems) -> list[Row] | None:
     if "start" not in columns and not {"offset", "duration"} <= columns.keys():
         return None
     labels = [x for x in _LABELS if x in map(_folded, cells.header)]
-    absent = [x for x in ("end",) if "start" in columns and not {"end", "duration"} & columns.keys()]
-    absent += [] if labels else ["label"]
+    absent = []
+    if "start" in columns and not {"end", "duration"} & columns.keys():
+        absent.append("a column for the end, such as end_s or End Time (s)")
+    if not labels:
+        absent.append("one for the label, such as label, Annotation or Species")
     if absent:
-        wanted = {
-            "end": "a column for the end, such as end_s or End Time (s)",
-            "label": "one for the label, such as ",
-        }
-        wanted["label"] += "label, Annotation or Species"
-        rule = f"a table of annotations must have {' and '.join(wanted[x] for x in absent)}"
+        rule = f"a table of annotations must have {' and '.join(absent)}"
         problems.add(f"{name}: {rule}. Received: {', '.join(cells.header)}")
         return []
     return list(_table_rows(cells, columns, labels, name, problems))

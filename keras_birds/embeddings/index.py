@@ -84,16 +84,12 @@ class SearchIndex:
         return np.argpartition(similar, len(self._numbers) - wanted)[:, -wanted:]
 
 
-def build_index(
-    store: EmbeddingStore, on_done: Callable[[int], None] = lambda _: None, samples: int = 50, seed: int = 42
-) -> SearchIndex:
-    """Writes a store's index, in place of an older one, and finds out how good it is.
+def build_index(store: EmbeddingStore, on_done: Callable[[int], None] = lambda _: None) -> SearchIndex:
+    """Writes a store's index, in place of an older one, and finds out how good it is: by 50 of the store's windows.
 
     Args:
         store: which.
         on_done: is told how many windows are in it.
-        samples: how many of the store's windows are searched for, with and without it, for `recall`.
-        seed: draws these, and what the components are computed of.
 
     Raises:
         DataError: if the store is empty.
@@ -102,7 +98,7 @@ def build_index(
     if not len(store):
         raise DataError(f"{store.folder}: an index needs windows. Received: none")
     space = Space("centred", store_mean(store))
-    chosen = _some_rows(store, _MOST_SAMPLES, seed)
+    chosen = _some_rows(store, _MOST_SAMPLES, seed=42)
     components = _components(space.of(store.vectors(chosen)))
     about = store.folder / _ABOUT
     about.unlink(missing_ok=True)
@@ -117,16 +113,14 @@ def build_index(
         numbers.flush()
     told = {"store": _state_of(store), "mean": space.mean.tolist(), "components": components.tolist()}
     _write(about, told | {"recall": math.nan})
-    _write(
-        about, told | {"recall": recall_of(store, SearchIndex(store), _some_rows(store, samples, seed + 1))}
-    )
+    _write(about, told | {"recall": _recall(store, SearchIndex(store), _some_rows(store, 50, seed=43))})
     return SearchIndex(store)
 
 
-def recall_of(store: EmbeddingStore, index: SearchIndex, rows: np.ndarray, top_k: int = 100) -> float:
-    """Of the `top_k` nearest windows to some of the store's, the share that a search with the index finds."""
+def _recall(store: EmbeddingStore, index: SearchIndex, rows: np.ndarray) -> float:
+    """Of the 100 nearest windows to some of the store's, the share that a search with the index finds."""
     queries = store.vectors(rows)
-    answers = [search(store, queries, top_k, index=x, joint=False) for x in (index, None)]
+    answers = [search(store, queries, 100, index=x, joint=False) for x in (index, None)]
     ours, exact = (set(zip(x["query"], x["row"], strict=True)) for x in answers)
     return len(ours & exact) / len(exact)
 

@@ -131,8 +131,8 @@ def row_queries(store: EmbeddingStore, rows: Sequence[int]) -> Queries:
 def joined(queries: Sequence[Queries]) -> Queries:
     """All of them as one."""
     vectors = np.concatenate([x.vectors for x in queries])
-    files, spans_s = (tuple(y for x in queries for y in getattr(x, name)) for name in ("files", "spans_s"))
-    return Queries(vectors, files, spans_s)
+    files = tuple(y for x in queries for y in x.files)
+    return Queries(vectors, files, tuple(y for x in queries for y in x.spans_s))
 
 
 def check_part(start_s: float | None, end_s: float | None, n_files: int) -> None:

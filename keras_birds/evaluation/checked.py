@@ -79,12 +79,9 @@ def read_checked(folder: Path) -> Checked:
         rule = (
             f"--reviews must be a folder with reviews: marks of the app, or the column review of {SEGMENTS}"
         )
-        raise DataError(f"{rule}. Received: {folder}, without any{_told(found.left_out)}")
+        others = "".join(f"; {count} {reason}" for reason, count in found.left_out.items())
+        raise DataError(f"{rule}. Received: {folder}, without any{others}")
     return found
-
-
-def _told(left_out: Counter[str]) -> str:
-    return "".join(f"; {count} {reason}" for reason, count in left_out.items())
 
 
 def _segment(table: Path, row: int, cells: dict[str, str]) -> tuple[Mark, bool, float]:

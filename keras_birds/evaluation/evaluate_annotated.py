@@ -99,15 +99,7 @@ class Truth:
             )
         members = {k: [x for x in found.labels.items if places[x.name] == k] for k in columns.tolist()}
         names = {k: " + ".join(x.name for x in items) for k, items in members.items()}
-        labels = LabelSet(
-            Label(
-                names[k],
-                known.items[k].scientific_name,
-                known.items[k].common_name,
-                known.items[k].class_name,
-            )
-            for k in columns.tolist()
-        )
+        labels = LabelSet(replace(known.items[k], name=name) for k, name in names.items())
         by_file: dict[str, list[Annotation]] = {x: [] for x in found.recordings}
         for x in found.rows:
             if places[x.label] >= 0:

@@ -188,17 +188,14 @@ class Journal:
 def _check_header(
     path: Path, stored: dict[str, Any], wanted: dict[str, Any] | None, contents: Contents
 ) -> None:
-    held = stored.get("contents", RESULTS.name)
+    held, version = stored.get("contents", RESULTS.name), stored.get("format_version")
+    error: type[KerasBirdsError] = DataError if wanted is None else ConfigError
+    way_out = "Name another folder" if wanted is None else "Choose another --out"
     if held != contents.name:
         what = f"a folder of {contents.name}, which `keras-birds {contents.command}` writes"
-        error: type[KerasBirdsError] = DataError if wanted is None else ConfigError
-        way_out = "Name another folder" if wanted is None else "Choose another --out"
         raise error(f"{path.parent} must be {what}. Received: a folder of {held}. {way_out}")
-    if stored.get("format_version") != contents.version:
-        raise ConfigError(
-            f"{path}: format_version must be {contents.version}. Received: {stored.get('format_version')}. Choose "
-            "another --out"
-        )
+    if version != contents.version:
+        raise error(f"{path}: format_version must be {contents.version}. Received: {version}. {way_out}")
     had = stored["settings"]
     wanted = had if wanted is None else wanted
     names = [x for x in {**wanted, **had} if wanted.get(x) != had.get(x) and x not in contents.may_differ]
