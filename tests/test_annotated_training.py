@@ -69,7 +69,9 @@ def test_windows_of_a_recording_are_labelled_and_stay_together(annotated, tmp_pa
     odd = os.fsdecode(b"\xe9.wav")  # not UTF-8
     shutil.copy(annotated / "0.wav", tmp_path / odd)
     (tmp_path / "marks.csv").write_bytes(os.fsencode(f"file,start_s,end_s,label\n{odd},0.55,0.95,wren"))
-    assert read_data(tmp_path, settings()).relative_paths[1] == f"{odd}#t=0.5,1"
+    found = read_data(tmp_path, settings())
+    assert found.relative_paths[1] == f"{odd}#t=0.5,1"
+    assert found.problems == [r"a file's name must be UTF-8. Received: \udce9.wav; rename it"]
     with pytest.raises(DataError, match="annotations must be a table or a folder"):
         read_data(annotated, settings(annotations="gone.csv"))
     with pytest.raises(

@@ -1,6 +1,7 @@
 """A data set of long recordings with annotations: its windows, as a catalog that training reads like any other."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def read_annotated(root: str | Path, config: Config) -> Catalog:
         by_file[x.file].append(x)
     frames, known = [], [np.zeros((0, len(found.labels)), np.float32)]
     for path, rows in by_file.items():
+        problems.add_name(os.path.relpath(path, root))
         seconds = recording_seconds(path)
         if not math.isfinite(seconds):
             left_out.append((path, "can't be read, left out"))

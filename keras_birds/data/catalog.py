@@ -26,7 +26,6 @@ from keras_birds.data.tables import (
 )
 from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet, near_duplicates
-from keras_birds.text import printable
 
 _STANDARD = ["path", "label", "secondary", "rating", "collection", "author", "latitude", "longitude", "row"]
 _LIMITS = {"rating": float("inf"), "latitude": 90.0, "longitude": 180.0}
@@ -286,8 +285,7 @@ def _from_folders(
             left_out.append((path, "lies in no label's folder, left out"))
             continue
         records.append({"path": path, "label": folder.strip(), **rest})
-        if printable(name) != name:
-            problems.add(f"a file's name must be UTF-8. Received: {name}; rename it")
+        problems.add_name(name)
     if not records:
         raise DataError(
             f"a data set must have the table {data.table} or a folder of audio files for each label. "

@@ -16,6 +16,7 @@ from keras_birds.config import DataConfig
 from keras_birds.csv_table import read_csv
 from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet
+from keras_birds.text import printable
 
 _ROWS_LISTED, _PROBLEMS_LISTED, _MOST_SHOWN = 5, 20, 60
 _ABSENT = frozenset({"", "nan", "na", "n/a", "none", "null"})
@@ -32,6 +33,11 @@ class Problems:
         # Line ends and what else can't be seen are written as `\n`.
         line = "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
         self._rows.setdefault((table if row else "", line), []).append(row)
+
+    def add_name(self, name: str) -> None:
+        """Notes a recording's name that isn't UTF-8, which tables of scores couldn't hold."""
+        if printable(name) != name:
+            self.add(f"a file's name must be UTF-8. Received: {name}; rename it")
 
     def lines(self) -> list[str]:
         """One line for each, for instance `train.csv rows 3, 5: ...`."""
