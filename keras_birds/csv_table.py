@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from keras_birds.errors import DataError
@@ -9,9 +10,14 @@ from keras_birds.errors import DataError
 Rows = list[tuple[list[str], int]]
 """Cells of each row, and the line of the file on which it begins: the header is on line 1."""
 
+# Their names may hold any bytes.
+_FILES = ("file", "clip")
+
 
 def read_csv(path: Path, what: str = "a table") -> tuple[list[str], Rows]:
     """Reads a CSV in UTF-8, with or without a byte order mark; every cell stays a string. Empty lines are skipped.
+
+    In columns that name files other bytes may stand as well, as `os.fsdecode` reads them.
 
     Args:
         path: the file.
@@ -26,10 +32,11 @@ def read_csv(path: Path, what: str = "a table") -> tuple[list[str], Rows]:
     rows: Rows = []
     line = 1
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file)
             for cells in reader:
                 if cells:
+                    _require_text(rows[0][0] if rows else [], cells)
                     rows.append((cells, line))
                 line = reader.line_num + 1
     except (UnicodeDecodeError, csv.Error) as error:
@@ -41,6 +48,12 @@ def read_csv(path: Path, what: str = "a table") -> tuple[list[str], Rows]:
     header = rows.pop(0)[0] if rows else []
     require_commas(path, header)
     return header, rows
+
+
+def _require_text(header: Sequence[str], cells: Sequence[str]) -> None:
+    for name, cell in zip_longest(header, cells[: len(header) or None]):
+        if name not in _FILES:
+            (cell or "").encode("utf-8", "surrogateescape").decode("utf-8")
 
 
 def read_records(path: Path, columns: Sequence[str], what: str) -> Iterator[tuple[int, dict[str, str]]]:

@@ -95,8 +95,8 @@ def ask(tmp_path, run_command):
     rng, rules, start_s = np.random.default_rng(0), DetectionRules.of(LABELS, 0.5), 0.25 * np.arange(100)
     with Results(tmp_path / "results", LABELS, "m", rules, {}, keep_scores=True) as found:
         for day in ("20250601", "20250602"):
-            path = tmp_path / f"P1_{day}_060000.wav"
-            soundfile.write(path, rng.normal(0, 0.1, 8000 * 25), 8000)
+            path = tmp_path / f"P\udce9_{day}_060000.wav"
+            soundfile.write(bytes(path), rng.normal(0, 0.1, 8000 * 25), 8000)
             size, mtime_ns = file_fingerprint(str(path))
             status = RecordingStatus(str(path), "ok", seconds=25.0, size_bytes=size, mtime_ns=mtime_ns)
             scores = rng.beta(0.5, 2, (100, len(LABELS))).astype(np.float32)
@@ -115,12 +115,15 @@ def test_clips_are_drawn_reviewed_and_counted(ask, tmp_path):
     checked, out = tmp_path / "checked", tmp_path / "density"
     draw = ("segments", "--pick", "stratified", "--out", checked, "--seconds", "0.5")
     assert "give --label, no --min-score" in ask(*draw, code=2)
+    assert f"Received: {LABEL}y. Is {LABEL} meant?" in ask(*draw, "--label", f"{LABEL}y", code=1)
     assert f"60 clips of 1 label: {checked}\n" in ask(*draw, "--label", LABEL, "--per-label", 60)
     reviews = ("density", "--reviews", checked, "--out", out)
     assert "without any" in ask(*reviews, code=1)
-    rows = pd.read_csv(checked / "segments.csv")
+    rows = pd.read_csv(checked / "segments.csv", encoding="latin-1")  # a byte a character
     truth = np.where(rows["score"] >= CALL_FROM, "right", "wrong").tolist()
-    say = lambda words: rows.assign(review=words).to_csv(checked / "segments.csv", index=False)  # noqa: E731
+    say = lambda words: rows.assign(review=words).to_csv(  # noqa: E731
+        checked / "segments.csv", index=False, encoding="latin-1"
+    )
     say(["unsure", "", *truth[2:]])
     for k, label, verdict in ((1, LABEL, "right"), (2, LABEL, "wrong"), (3, "bkcdon", "right")):  # in the app
         clip = checked / rows["clip"][k]

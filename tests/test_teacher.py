@@ -109,6 +109,10 @@ def test_recordings_of_the_data_set_are_refused_however_they_are_called(data):
     (data.parent / "list.csv").write_text(f"path\n{more}/bat/1.wav\n{audio}/bat/1.wav\n")
     with pytest.raises(DataError, match=r"Received: 1 of them, first \S+/bat/1.wav, which is \S+/bat/1.wav"):
         find_unlabelled(str(data.parent / "list.csv"), catalog, watcher)
+    (more / "caf\udce9.wav").symlink_to(more / "bat" / "1.wav")
+    with pytest.raises(DataError, match=r"name must be UTF-8\. Received: .*caf.*; rename it"):
+        find_unlabelled(str(more), catalog, watcher)
+    (more / "caf\udce9.wav").unlink()
     shutil.copy(audio / "wren" / "2.wav", more / "a.wav")
     (more / "b.wav").symlink_to(audio / "bat" / "2.wav")
     shutil.copy(more / "bat" / "1.wav", more / "xc12345.wav")

@@ -106,10 +106,14 @@ class Counter:
 
     def summary(self) -> str:
         """For instance `6 recordings: 5 scored, 1 failed; 12 new detections; 2.31 h of audio, 210 × realtime; ...`."""
+        from keras_birds.results.sink import NOT_NAMED
+
         counts = {f"{self.done} before": self._sink.done_before, "failed": self.failed}
         counts["not seen this time, of which what was found before stays"] = self.gone
         parts = [f"{self.scored} {self.done}", *(f"{n} {what}" for what, n in counts.items() if n)]
         text = f"{self._total} recordings: {', '.join(parts)}"
+        if kept := sum(x.not_seen == NOT_NAMED for x in self._sink.recordings):
+            text += f" (and {kept} of earlier runs, which stay)"
         if self.scored:
             spent_s = time.monotonic() - self._began
             text += f"; {self.new()}; {self._speed()}; {spent_s:.1f} s in all"

@@ -208,7 +208,7 @@ def _describe_store(folder: Path) -> dict[str, Any]:
         "windows": len(store),
         "size": store.size,
         "recordings": len(recordings) - failed,
-        "hours": round(sum(x.seconds for x in recordings) / 3600, 3),
+        "hours": round(sum(x.seconds for x in recordings) / 3600, 2),
         "failed": failed,
         "model": store.model,
         "model_id": store.model_id,

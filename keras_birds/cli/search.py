@@ -143,7 +143,8 @@ def _queries(
         found.append(sound_queries(classifier, files, start_s, end_s, on_problem if len(files) > 1 else None))
         if (count := len(found[-1])) > len(files) - len(failed):
             window_s = classifier.audio.clip_s
-            click.echo(f"Searching for {count} windows of {window_s:g} s; --start chooses one", err=True)
+            choose = "; --start chooses one" * (len(files) == 1)
+            click.echo(f"Searching for {count} windows of {window_s:g} s{choose}", err=True)
     return (joined(found) if found else None), len(failed)
 
 

@@ -143,7 +143,10 @@ def _change(path: Path, key: Key, review: Review | None) -> None:
         if not found:
             path.unlink(missing_ok=True)
             return
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        with (
+            atomic_path(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        ):
             write_reviews(stream, sorted(found, key=lambda x: x.key))
 
 

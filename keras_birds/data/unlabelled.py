@@ -10,6 +10,7 @@ from keras_birds.checksum import sha256_of
 from keras_birds.data.catalog import Catalog
 from keras_birds.errors import DataError
 from keras_birds.progress import Reporter
+from keras_birds.text import printable
 
 # Of Xeno-canto, iNaturalist, the Macaulay Library and the Colección de Sonidos Ambientales. Other names, as those of
 # recorders, are the same in many places.
@@ -31,6 +32,10 @@ def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str
         raise DataError(f"data.unlabelled: {error}") from None
     if remote := next(filter(is_url, found), None):
         raise DataError(f"data.unlabelled must hold files on this machine. Received: {remote}")
+    if odd := next((x for x in found if printable(x) != x), None):
+        raise DataError(
+            f"data.unlabelled: a file's name must be UTF-8. Received: {printable(odd)}; rename it"
+        )
     known = [Path(x) for x in catalog.recordings["path"]]
     if shared := _shared(map(Path, found), known):
         first, same, why = shared[0]

@@ -79,8 +79,8 @@ class EmbeddingStore:
         DataError: if it is no store, or its journal can't be read.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: str | Path):
+        self.folder = folder = Path(folder)
         self._journal = Journal(folder, None, EMBEDDINGS)
         self.settings = self._journal.settings
         with readable(folder, EMBEDDINGS.command):

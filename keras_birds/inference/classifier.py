@@ -299,10 +299,15 @@ def _checked(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
             "clips must be floating-point samples in [-1, 1], [samples] or [n, samples]. Received: "
             f"{samples.dtype} {list(samples.shape)}"
         )
-    if sample_rate_hz <= 0 or not len(samples) or samples.shape[-1] < MIN_SECONDS * sample_rate_hz:
+    if sample_rate_hz <= 0:
         raise DataError(
-            f"clips must hold at least {MIN_SECONDS:g} s of sound. Received: shape {list(samples.shape)} at "
-            f"{sample_rate_hz} Hz"
+            f"samples need their rate, sample_rate_hz, above 0. Received: {sample_rate_hz or 'none'}"
+        )
+    if not len(samples) or samples.shape[-1] < MIN_SECONDS * sample_rate_hz:
+        mix = ". Pass the mean of a recording's channels, as [samples]" * (samples.ndim == 2)
+        raise DataError(
+            f"clips must hold at least {MIN_SECONDS:g} s of sound, [samples] or [n, samples]. Received: shape "
+            f"{list(samples.shape)} at {sample_rate_hz} Hz{mix}"
         )
     if not np.isfinite(samples).all():
         raise DataError("clips must hold numbers only. Received: NaN or infinity")

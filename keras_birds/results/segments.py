@@ -25,7 +25,7 @@ PICKS = ("best", "random", "balanced")
 _MIN_CLIP_S, _MAX_CLIP_S = 0.1, 600.0  # the longest is what may be in memory at once
 _BINS = 10
 _OVERLAP_S = 1e-6
-_NAMES = ("label", "scientific_name", "common_name")
+NAMES = ("label", "scientific_name", "common_name")
 _NUMBERS = ("score", "start_s", "end_s", "channel")
 
 SEGMENT_COLUMNS = (
@@ -110,7 +110,7 @@ class SegmentPicker:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        columns = [*_NAMES, *_NUMBERS]
+        columns = [*NAMES, *_NUMBERS]
         kept = [x.select(columns).filter(pc.greater_equal(x["score"], self._min_score)) for x in batches]
         if not kept:
             return
@@ -120,7 +120,7 @@ class SegmentPicker:
         numbers = [rows[x].to_numpy() for x in _NUMBERS]
         for places in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
             if len(places):
-                names = [rows[x][int(places[0])].as_py() for x in _NAMES]
+                names = [rows[x][int(places[0])].as_py() for x in NAMES]
                 self._add_label(recording, names, [x[places] for x in numbers])
 
     def _add_label(self, recording: RecordingStatus, names: list[str], numbers: list[np.ndarray]) -> None:

@@ -1,7 +1,8 @@
 """Every window's scores of a label, and a draw of windows by bins of the score: what `density` needs reviewed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from keras_birds.csv_table import read_records
 from keras_birds.errors import DataError
 from keras_birds.inference.scorer import RecordingStatus
-from keras_birds.results.results import read_scores, score_labels
-from keras_birds.results.segments import Segment
+from keras_birds.results.results import read_detections, read_scores, score_labels
+from keras_birds.results.segments import NAMES, Segment
 from keras_birds.results.writers.files import new_text
 from keras_birds.text import csv_writer
 
@@ -59,7 +60,7 @@ def read_window_scores(folder: Path, labels: Sequence[str]) -> WindowScores:
     """
     known = score_labels(folder)
     if unknown := [x for x in labels if x not in known]:
-        raise DataError(f"{folder}: labels must be those of its model. Received: {', '.join(unknown)}")
+        raise DataError(_unknown(folder, unknown, known))
     recordings: list[RecordingStatus] = []
     parts: list[list[np.ndarray]] = []
     for recording, batches in read_scores(folder, labels):
@@ -73,6 +74,25 @@ def read_window_scores(folder: Path, labels: Sequence[str]) -> WindowScores:
     recording_of, channel, start_s, end_s, *scores = map(np.concatenate, zip(*parts, strict=True))
     found = {x: y.astype(np.float32) for x, y in zip(labels, scores, strict=True)}
     return WindowScores(recordings, recording_of, channel, start_s, end_s, found)
+
+
+def _unknown(folder: Path, unknown: Sequence[str], known: Iterable[str]) -> str:
+    near = get_close_matches(unknown[0].casefold(), by_fold := {x.casefold(): x for x in known}, 1, 0.5)
+    meant = f". Is {by_fold[near[0]]} meant?" if near else ""
+    return f"{folder}: labels must be those of its model. Received: {', '.join(unknown)}{meant}"
+
+
+def _named(folder: Path, wanted: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Labels that are called so, or have detections with such a name; with these' scientific and common names."""
+    names = dict.fromkeys(score_labels(folder), ("", ""))
+    for _, batches in read_detections(folder):
+        for batch in batches:
+            for label, *both in set(zip(*(batch.column(x).to_pylist() for x in NAMES), strict=True)):
+                names[label] = tuple(both)
+    by_name = {y.casefold(): x for x, both in names.items() for y in (*both, x) if y}
+    if unknown := [x for x in wanted if x.casefold() not in by_name]:
+        raise DataError(_unknown(folder, unknown, [z for x, y in names.items() for z in (x, *y) if z]))
+    return {x: names[x] for x in sorted({by_name[y.casefold()] for y in wanted})}
 
 
 def bin_of(edges: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -125,13 +145,20 @@ def draw_segments(
 ) -> tuple[list[Strata], list[Segment]]:
     """Draws `per_label` windows of each label, equally many from each of at most ten bins that halve.
 
+    Args:
+        folder: of results with scores.
+        labels: labels, or scientific or common names that its detections have.
+        per_label: how many.
+        seed: the same seed draws the same.
+
     Returns:
         The bins, and what is to be cut: by label, then by score from the highest.
 
     Raises:
         DataError: as `read_window_scores`.
     """
-    found = read_window_scores(folder, sorted(set(labels)))
+    named = _named(folder, labels)
+    found = read_window_scores(folder, list(named))
     strata, segments = [], []
     for label, scores in found.scores.items():
         edges = halving_edges(scores, BINS)
@@ -143,7 +170,7 @@ def draw_segments(
                 x[k].item() for x in (scores, found.start_s, found.end_s, found.channel)
             )
             recording = found.recordings[found.recording[k]]
-            segments.append(Segment(recording, score, start_s, end_s, channel, label, "", ""))
+            segments.append(Segment(recording, score, start_s, end_s, channel, label, *named[label]))
     return strata, segments
 
 
