@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from keras_birds.evaluation.density import Method
     from keras_birds.evaluation.label_density import LabelDensity
 
+_INTERVAL = "95 % interval"
+
 
 @click.command()
 @click.argument("results", type=EXISTING_FOLDER)
@@ -107,49 +109,26 @@ def _bars(found: "LabelDensity") -> list[tuple[str, float, float, float]]:
 
 
 def _describe(found: "list[LabelDensity]", precision: float) -> str:
-    head = (
-        "label",
-        "windows",
-        "reviewed",
-        "right",
-        "with a call",
-        "95 % interval",
-        "an hour",
-        "95 % interval",
-    )
-    rows = [head]
+    names = "label", "windows", "reviewed", "right", "with a call"
+    rows: list[tuple[object, ...]] = [(*names, _INTERVAL, "an hour", _INTERVAL)]
     for x in found:
-        whole, reviewed = x.groups[0], len(x.answers.rows)
-        counts = f"{whole.windows}", f"{reviewed}", f"{int(x.answers.target.sum())}"
-        share, hourly = whole.prevalence, whole.per_hour
-        rows.append(
-            (
-                x.label,
-                *counts,
-                f"{share.value:.2%}",
-                _span(share, ".2%"),
-                f"{hourly.value:.1f}",
-                _span(hourly, ".1f"),
-            )
-        )
+        share, hourly = x.groups[0].prevalence, x.groups[0].per_hour
+        counts = x.groups[0].windows, len(x.answers.rows), int(x.answers.target.sum())
+        shares = f"{share.value:.2%}", _span(share, ".2%")
+        rows.append((x.label, *counts, *shares, f"{hourly.value:.1f}", _span(hourly, ".1f")))
     parts = [text_table(*rows)]
     for x in found:
-        precisions: list[tuple[object, ...]] = [
-            ("threshold", "windows", "precision", "95 % interval", "calls found")
-        ]
+        rows = [("threshold", "windows", "precision", _INTERVAL, "calls found")]
         for y in x.thresholds:
-            shown = (
-                f"{y.precision.value:.1%}",
-                _span(y.precision, ".1%"),
-                "–" if isnan(y.recall.value) else f"{y.recall.value:.0%}",
-            )
-            precisions.append((f"{y.threshold:.3g}", y.windows, *shown))
+            shown = f"{y.precision.value:.1%}", _span(y.precision, ".1%")
+            recall = "–" if isnan(y.recall.value) else f"{y.recall.value:.0%}"
+            rows.append((f"{y.threshold:.3g}", y.windows, *shown, recall))
         advice = f"no threshold reaches a precision of {precision:g}"
         if x.chosen is not None:
             advice = f"threshold {x.chosen.threshold:.3g} for a precision of {precision:g}"
         more = [f"{n} from {low:.2g}" for low, n in zip(x.bins.edges, x.more, strict=False) if n]
         halve = f"{x.more.sum()} more reviews would halve the interval, by score: {', '.join(more) or 'none'}"
-        parts.append(f"\n{x.label}: {advice}\n{text_table(*precisions)}\n{halve}")
+        parts.append(f"\n{x.label}: {advice}\n{text_table(*rows)}\n{halve}")
     return "\n".join(parts)
 
 

@@ -170,16 +170,7 @@ def write_report(found: Sequence[LabelDensity], settings: dict[str, Any], path: 
     """Writes everything as JSON: bins, thresholds, and how many more reviews of each bin would halve the interval."""
     labels = {
         x.label: {
-            "bins": [
-                {"from_score": low, "windows": n, "reviewed": k, "right": right, "more_to_halve": more}
-                for low, n, k, right, more in zip(
-                    *(
-                        y.tolist()
-                        for y in (x.bins.edges[:-1], x.bins.windows, x.bins.reviewed, x.bins.right, x.more)
-                    ),
-                    strict=True,
-                )
-            ],
+            "bins": _bins(x),
             "density": [asdict(y) | {"per_hour": y.per_hour} for y in x.groups],
             "thresholds": x.thresholds,
             "threshold": None if x.chosen is None else x.chosen.threshold,
@@ -189,3 +180,10 @@ def write_report(found: Sequence[LabelDensity], settings: dict[str, Any], path: 
     }
     # Of no calls none is found: what isn't a number is null.
     write_json(path, to_jsonable_python({"settings": settings, "labels": labels}, inf_nan_mode="null"))
+
+
+def _bins(found: LabelDensity) -> list[dict[str, float]]:
+    names = ("from_score", "windows", "reviewed", "right", "more_to_halve")
+    bins = found.bins
+    columns = (bins.edges[:-1], bins.windows, bins.reviewed, bins.right, found.more)
+    return [dict(zip(names, row, strict=True)) for row in zip(*(x.tolist() for x in columns), strict=True)]
