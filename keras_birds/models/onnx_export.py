@@ -112,9 +112,10 @@ def _joined(backbone: onnx.ModelProto, embedding: str, head: onnx.ModelProto) ->
     front = onnx.utils.Extractor(backbone).extract_model([backbone.graph.input[0].name], [embedding])
     kind = "mel" if len(front.graph.input[0].type.tensor_type.shape.dim) == 4 else "waveform"
     _rename(front.graph, {front.graph.input[0].name: kind, embedding: EMBEDDING})
-    versions = {x.domain: x.version for x in front.opset_import}
-    if versions[""] != {x.domain: x.version for x in head.opset_import}[""]:
-        head = onnx.version_converter.convert_version(head, versions[""])
+    newest = max(_opset(front), _opset(head))
+    front, head = (
+        x if _opset(x) == newest else onnx.version_converter.convert_version(x, newest) for x in (front, head)
+    )
     values = {x.name for x in head.graph.initializer} | {y for x in head.graph.node for y in x.output}
     _rename(head.graph, {x: f"head/{x}" for x in values - {"logits"}})
     for node in head.graph.node:
@@ -124,9 +125,14 @@ def _joined(backbone: onnx.ModelProto, embedding: str, head: onnx.ModelProto) ->
     whole.graph.node.extend(head.graph.node)
     whole.graph.initializer.extend(head.graph.initializer)
     whole.graph.output.insert(0, head.graph.output[0])
-    whole.opset_import.extend(x for x in head.opset_import if x.domain not in versions)
+    known = {x.domain for x in front.opset_import}
+    whole.opset_import.extend(x for x in head.opset_import if x.domain not in known)
     whole.functions.extend(head.functions)
     return whole
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(x.version for x in model.opset_import if x.domain in ("", "ai.onnx"))
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
