@@ -30,7 +30,7 @@ def scores_of(folder):
 def mark(folder, *reviews):
     """Writes marks: a recording, start, end, label, verdict, and who says so."""
     folder.mkdir(exist_ok=True)
-    with (folder / "marks.reviews.csv").open("w", newline="") as file:
+    with (folder / "marks.reviews.csv").open("w", errors="surrogateescape", newline="") as file:
         write_reviews(
             file, [Review(str(x), *span, 0.5, "m", *rest[:1], reviewer=y) for x, *span, rest, y in reviews]
         )
@@ -38,7 +38,7 @@ def mark(folder, *reviews):
 
 
 def test_marks_speak_of_the_window_that_they_overlap_most(tmp_path):
-    a, b, c, free = (str(tmp_path / f"{x}.wav") for x in ("a", "b", "c", "free"))
+    a, b, c, free = (str(tmp_path / f"{x}.wav") for x in ("a\udce9", "b", "c", "free"))
     write(tmp_path / "s.emb", *(found(x, windows=4) for x in (a, b, free)))
     store = EmbeddingStore(tmp_path / "s.emb")
     width = float(store.windows()["end_s"][0])
@@ -55,6 +55,7 @@ def test_marks_speak_of_the_window_that_they_overlap_most(tmp_path):
     )
     catalog = read_marked(store, mark(tmp_path / "hits", *marks))
     assert list(catalog.labels) == ["wren"]
+    assert [x.partition(".")[0] for x in catalog.problems] == ["a file's name must be UTF-8"]
     assert catalog.recordings["window"].tolist() == [0, 1, 2]
     assert catalog.known[:, 0].tolist() == [1, 1, 0]
     told = "; ".join(reason for _, reason in catalog.left_out)

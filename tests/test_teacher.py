@@ -1,7 +1,6 @@
 """A network that also learns from recordings without labels, which a teacher labels."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -154,9 +153,8 @@ def test_what_cannot_be_learnt_from_is_told(data, tmp_path):
     soft = SoftLabels((Window(tone, 1.0, 2.0),), LabelSet(["a", "b"]), np.zeros((1, 2), np.float32))
     with pytest.raises(DataError, match=r"0\.wav: a window must lie in its recording\. Received: 1 to 2 s"):
         WindowSource(soft.windows, AudioConfig(), None).images(np.array([0]))
-    odd = SoftLabels((Window(Path("caf\udce9.wav"), 1.0, 2.0),), soft.labels, soft.targets)  # not UTF-8
-    odd.write(path)
-    assert SoftLabels.read(path, odd.labels).windows == odd.windows
+    soft.write(path)
+    assert SoftLabels.read(path, soft.labels).windows == soft.windows
     with pytest.raises(
         DataError, match=r"soft\.parquet: must have the data set's labels\. Received: without target/c"
     ):

@@ -57,7 +57,7 @@ def read_annotated(root: str | Path, config: Config) -> Catalog:
             continue
         windows, targets = _windows(path, seconds, rows, found.labels, config)
         folder = str(Path(path).parent.relative_to(base))
-        frames.append(windows.assign(folder=_texts([folder] * len(windows))))
+        frames.append(windows.assign(folder=texts([folder] * len(windows))))
         known.append(targets)
     table_of_windows = (
         pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"path": []}, dtype=object)
@@ -88,10 +88,10 @@ def _windows(
     if config.data.unannotated == "mask":
         window = window[(targets == 1).any(axis=1)]
     columns = {"start_s": start_s[window], "end_s": end_s[window], "window": window}
-    return pd.DataFrame({"path": _texts([path] * len(window))} | columns), targets[window]
+    return pd.DataFrame({"path": texts([path] * len(window))} | columns), targets[window]
 
 
-def _texts(values: Sequence[str]) -> pd.Series:
+def texts(values: Sequence[str]) -> pd.Series:
     """A column of texts that needn't be UTF-8."""
     return pd.Series(values, dtype=object)
 
@@ -102,7 +102,7 @@ def with_labels(windows: pd.DataFrame, targets: np.ndarray, labels: LabelSet) ->
     present = [[labels[k] for k in order[row[order] == 1]] for row in targets]
     nothing: dict[str, Any] = dict.fromkeys(("rating", "latitude", "longitude"), math.nan)
     return windows.assign(
-        label=_texts([x[0] if x else "" for x in present]),
+        label=texts([x[0] if x else "" for x in present]),
         secondary=pd.Series([tuple(x[1:]) for x in present], dtype=object),
         **nothing,
         collection="",

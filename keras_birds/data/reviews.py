@@ -24,7 +24,7 @@ from keras_birds.data.tables import number
 from keras_birds.data.windows import Window, WindowSource
 from keras_birds.errors import DataError
 from keras_birds.labels import LabelSet
-from keras_birds.text import csv_writer, printable
+from keras_birds.text import csv_writer
 
 Verdict = Literal["right", "wrong", "other", "unsure"]
 """The label is there; it isn't; it isn't, but `true_label` is; nobody could tell, so that nothing is known."""
@@ -129,10 +129,6 @@ def save_review(path: Path, review: Review) -> None:
     Raises:
         KerasBirdsError: if what is there can't be read, or it can't be written; what was there stays.
     """
-    if printable(review.file) != review.file:
-        raise DataError(
-            f"{path}: reviews are of recordings whose names are UTF-8. Received: {printable(review.file)}; rename it"
-        )
     _change(path, review.key, review)
 
 

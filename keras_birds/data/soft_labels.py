@@ -1,6 +1,5 @@
 """Windows of recordings that nobody labelled, with the probability of each label that a model gave them."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,8 @@ class SoftLabels:
             )
 
     def write(self, path: Path) -> None:
-        """Writes Parquet: `path` as bytes, `start_s`, `end_s`, then `target/LABEL` for each label."""
-        columns: dict[str, Any] = {"path": [os.fsencode(x.path) for x in self.windows]}
+        """Writes Parquet: `path`, `start_s`, `end_s`, then `target/LABEL` for each label."""
+        columns: dict[str, Any] = {"path": [str(x.path) for x in self.windows]}
         columns |= {x: [getattr(window, x) for window in self.windows] for x in ("start_s", "end_s")}
         columns |= {_TARGET + label: self.targets[:, i] for i, label in enumerate(self.labels)}
         with atomic_path(path) as temporary:
@@ -51,5 +50,5 @@ class SoftLabels:
             odd = next((x for x in columns if x not in table), "other columns, or in another order")
             raise DataError(f"{path}: must have the data set's labels. Received: without {odd}")
         places = zip(table["path"], table["start_s"], table["end_s"], strict=True)
-        windows = tuple(Window(Path(os.fsdecode(x)), float(start), float(end)) for x, start, end in places)
+        windows = tuple(Window(Path(x), float(start), float(end)) for x, start, end in places)
         return cls(windows, labels, table[columns[3:]].to_numpy(np.float32))

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_birds.audio.remote import is_url
-from keras_birds.data.annotated import with_labels
+from keras_birds.data.annotated import texts, with_labels
 from keras_birds.data.catalog import Catalog
 from keras_birds.data.reviews import SUFFIX, disagreements, find_reviews, settled
+from keras_birds.data.tables import Problems
 from keras_birds.embeddings.store import EmbeddingStore
 from keras_birds.errors import DataError
 from keras_birds.labels import LabelSet
@@ -93,9 +94,12 @@ def _catalog(
             if name in counts:
                 targets[at, labels.index(name)] = target
     windows = store.windows(rows).rename(columns={"row": "window", "file": "path"})
-    windows["path"] = [_name(x) for x in windows["path"]]
-    windows["folder"] = [x.rpartition("/")[0] if is_url(x) else str(Path(x).parent) for x in windows["path"]]
-    return Catalog(folder, with_labels(windows, targets, labels), labels, [], left_out, targets)
+    windows["path"] = texts([_name(x) for x in windows["path"]])
+    folders = [x.rpartition("/")[0] if is_url(x) else str(Path(x).parent) for x in windows["path"]]
+    windows["folder"], problems = texts(folders), Problems()
+    for name in dict.fromkeys(windows["path"]):
+        problems.add_name(name)
+    return Catalog(folder, with_labels(windows, targets, labels), labels, problems.lines(), left_out, targets)
 
 
 def stored_rows(store: EmbeddingStore, paths: Sequence[str]) -> list[range]:
