@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
@@ -67,7 +67,10 @@ class Annotations:
 
 
 def read_annotations(
-    path: Path, recordings: Sequence[str | Path], known: LabelSet | None = None
+    path: Path,
+    recordings: Sequence[str | Path],
+    known: LabelSet | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Annotations:
     """Reads tables of annotations: Raven, Audacity, Kaleidoscope, BirdNET-Analyzer, and what `detect` writes.
 
@@ -80,18 +83,24 @@ def read_annotations(
         recordings: that may be meant; their paths stand in `file` as they are here.
         known: labels; names that tables have for them, as `match_labels` finds them, become these. Others are a
             problem. `None` takes labels as they stand.
+        seconds: lengths of recordings; those of others are read from them.
 
     Raises:
         DataError: if there is no table of annotations, or one can't be read.
     """
-    reading = _Reading(_Recordings([str(x) for x in recordings]), known)
+    reading = _Reading(_Recordings([str(x) for x in recordings]), known, seconds=dict(seconds or {}))
     tables = _tables_in(path)
     for table in tables:
         reading.add_table(table, table.name if path.is_file() else str(table.relative_to(path)))
     if not (reading.annotated or reading.rows or reading.problems.lines()):
-        n = f"{len(tables)} other files" if tables else "no such file"
+        what = (
+            f"without the columns of one: {tables[0].name}"
+            if tables
+            else "no .txt, .csv, .tsv, .json or .parquet"
+        )
+        more = f" and {len(tables) - 1} more" * (len(tables) > 1)
         rule = f"{path}: there must be a table of annotations of the recordings"
-        raise DataError(f"{rule}. Received: {n}; tables are .txt, .csv, .tsv, .json or .parquet")
+        raise DataError(f"{rule}. Received: {what}{more}; docs/annotations.md has those that are read")
     return reading.done()
 
 
@@ -267,7 +276,11 @@ class _Reading:
         seconds = self.seconds[file]
         if row.start_s >= seconds or row.end_s > seconds + OVERHANG_S:
             rule = f"an annotation must lie in its recording, {printable(Path(file).name)} of {seconds:.2f} s"
-            hint = "; a table of several recordings needs the column File Offset (s)" if row.file else ""
+            hint = (
+                "; a table of several recordings needs the column File Offset (s)"
+                if row.file and name.endswith(".txt")
+                else ""
+            )
             self.problems.add(f"{rule}. Received: {told}{hint}", row.line, name)
             return math.nan
         if row.end_s > seconds + ROUNDING_S:

@@ -196,10 +196,14 @@ def evaluate_detections(
     Raises:
         DataError: if tables have problems, or have no recording in common.
     """
-    labels, by_file = (
-        _read_results(detections) if recordings is None else _read_tables(detections, recordings)
+    seconds: dict[str, float] = {}
+    if recordings is None:
+        labels, by_file, seconds = _read_results(detections)
+    else:
+        labels, by_file = _read_tables(detections, recordings)
+    found = read_annotations(
+        annotations, list(by_file) if recordings is None else recordings, seconds=seconds
     )
-    found = read_annotations(annotations, list(by_file) if recordings is None else recordings)
     found.require_clean()
     # What was never detected was missed.
     absent = [
@@ -226,19 +230,24 @@ def evaluate_detections(
     return _evaluation(str(detections), annotations, rules, truth, tallies, failed, nothing, names)
 
 
-def _read_results(folder: Path) -> tuple[LabelSet, dict[str, pd.DataFrame]]:
-    """Labels and detections by recording, of a folder that `detect` wrote; recordings without any have no rows."""
+def _read_results(folder: Path) -> tuple[LabelSet, dict[str, pd.DataFrame], dict[str, float]]:
+    """Of a folder that `detect` wrote: labels, detections and length in seconds by recording.
+
+    Recordings without detections have no rows.
+    """
     columns = ["start_s", "end_s", "label", "score"]
     labels: dict[str, Label] = {}
-    by_file = {}
+    by_file, seconds = {}, {}
     for recording, batches in read_detections(folder):
         if recording.failed:
             continue
         rows = [x for batch in batches for x in batch.to_pylist()]
         for x in rows:
             labels.setdefault(x["label"], Label(x["label"], x["scientific_name"], x["common_name"]))
+        # `max` keeps the first where the other is NaN.
+        seconds[recording.file] = max(recording.seconds, recording.seconds_expected)
         by_file[recording.file] = pd.DataFrame([[x[c] for c in columns] for x in rows], columns=columns)
-    return LabelSet(labels[x] for x in sorted(labels)), by_file
+    return LabelSet(labels[x] for x in sorted(labels)), by_file, seconds
 
 
 def _read_tables(path: Path, recordings: Sequence[str]) -> tuple[LabelSet, dict[str, pd.DataFrame]]:
