@@ -230,11 +230,16 @@ def prepare_run(
 
 
 def _split(catalog: Catalog, config: Config, fold: int | str | Sequence[int]) -> Split:
-    """As `make_split`; a model of all reviewed windows needs no folds, which windows of one recording don't make."""
-    is_one = catalog.known is not None and catalog.recordings["path"].nunique() < config.folds.n_folds
-    if is_one and fold == FULL and config.model.backbone == STORED:
+    """As `make_split`; a model of all reviewed windows needs no folds, which too few recordings don't make."""
+    count, n_folds = catalog.recordings["path"].nunique(), config.folds.n_folds
+    if config.model.backbone != STORED or catalog.known is None or count >= n_folds:
+        return make_split(catalog, config.folds)
+    if fold == FULL:
         return Split(np.zeros(len(catalog), int), 1)
-    return make_split(catalog, config.folds)
+    raise ConfigError(
+        f"folds.n_folds must not exceed the number of recordings with marks. Received: {n_folds} folds, {count}. Pass "
+        "--fold full to learn from all of them, or mark windows of others"
+    )
 
 
 def _background(
