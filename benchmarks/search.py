@@ -5,7 +5,7 @@
 The store is made of the embeddings of real recordings (DATA: folders, by default birds, soundscapes and animals of
 `../shared/data`), each repeated with noise: a window is a real one plus 30 % of another one plus noise of 30 % of its
 length; an hour of windows is a recording. Queries are 20 real windows that were left out of it. It takes 2.1 kB of disk
-a window of BirdNET, 2.3 kB with the index.
+a window of BirdNET, 2.6 kB with the index.
 
 Times are medians over the queries, in one warm process, with the store in the system's page cache, and processor time
 beside them. Memory is that of whole `keras-birds search`

@@ -25,7 +25,7 @@ from keras_birds.threads import available_cpus
 ADVISED_FROM = 1_000_000
 """Windows: from there on an answer by comparing all takes about a second."""
 
-_COMPONENTS = 64
+_COMPONENTS = 128
 _MOST_SAMPLES = 1 << 14  # windows that the components are of
 _CANDIDATES = 2000  # of a query, at least: what is compared in full
 _ROWS_AT_ONCE = 1 << 16
