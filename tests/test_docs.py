@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, on a small data set; test_edge_docs.py runs those of docs/edge.md."""
+"""Every Python block of README and docs/embeddings.md runs, on small files; test_edge_docs.py runs docs/edge.md."""
 
 import re
 from pathlib import Path
@@ -43,6 +43,17 @@ def test_readme():
     assert set(names["model"].evaluate(images, targets, verbose=0, return_dict=True)) == {"loss", "macro_auc"}
 
 
+@pytest.mark.usefixtures("folder")
+def test_embeddings(run_command, write_tone, tmp_path):
+    write_tone("call.wav", seconds=8)
+    run_command(
+        "embed", tmp_path / "call.wav", tmp_path / "day.flac", "--model", "animals", "--out", "season1.emb"
+    )
+    (block,), names = python_blocks(ROOT / "docs" / "embeddings.md"), {"__name__": "embeddings"}
+    exec(compile(block, "embeddings.md", "exec"), names)
+    assert len(names["hits"]) == len(names["store"]) == 6
+
+
 def test_no_other_document_has_python_that_nothing_runs():
     documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    assert [x.name for x in documents if python_blocks(x)] == ["README.md", "edge.md"]
+    assert sorted(x.name for x in documents if python_blocks(x)) == ["README.md", "edge.md", "embeddings.md"]

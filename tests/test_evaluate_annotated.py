@@ -107,7 +107,10 @@ def test_a_model_and_its_detections_are_judged(season, placeholder_run, run_comm
 
 def test_calls_that_make_no_sense_are_told(season, placeholder_run, run_command, tmp_path):
     marks = ("--annotations", tmp_path / "marks.csv")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "journal.jsonl").touch()
     for call, said in (
+        ((tmp_path / "results", "--data", season, *marks), "lists its own recordings: leave out --data"),
         ((tmp_path / "marks.csv", *marks), "tables of detections go with --data, their recordings"),
         (("--model", placeholder_run, "--data", season, *marks, "--range"), "--range goes with --model"),
         (

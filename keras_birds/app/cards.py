@@ -4,7 +4,6 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image
 
 from keras_birds.audio.decode import read_part
 from keras_birds.audio.mel import MelTransform
-from keras_birds.audio.remote import is_url, url_path
+from keras_birds.audio.remote import path_of
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError, KerasBirdsError
 from keras_birds.parallel import map_in_order
@@ -48,7 +47,7 @@ def cards_of(windows: pd.DataFrame, audio: AudioConfig) -> list[Card]:
 
 def _card(row: Mapping[Any, Any], audio: AudioConfig) -> Card:
     file, start_s, end_s = str(row["file"]), float(row["start_s"]), float(row["end_s"])
-    name = PurePath(url_path(file) if is_url(file) else file).name
+    name = path_of(file).name
     minutes, seconds = divmod(start_s, 60)
     place = int(row["row"]), f"{printable(name)} {minutes:.0f}:{seconds:04.1f}"
     where = f"{printable(file)}, {start_s:g} to {end_s:g} s" + (

@@ -64,7 +64,11 @@ def evaluate_annotated(
                 raise click.UsageError(
                     f"tables of detections go with --data, their recordings. Received: {detections} without it"
                 )
-            recordings = None if data_dir is None or is_results else recordings_of(data_dir, config.data)[1]
+            if is_results and data_dir is not None:
+                raise click.UsageError(
+                    f"a folder of results lists its own recordings: leave out --data. Received: --data {data_dir}"
+                )
+            recordings = None if data_dir is None else recordings_of(data_dir, config.data)[1]
             evaluation = evaluate_detections(detections, annotations, recordings, rules)
     out = out or Path(f"{annotations.resolve().stem}-evaluation")
     out.mkdir(parents=True, exist_ok=True)

@@ -42,9 +42,8 @@ class StoredRecordings:
                     f"learned from its embeddings. Received: {engine.path}, {engine.metadata.model_id}. Pass its "
                     "--model, or score the sound"
                 )
-        ensemble.score_embeddings(
-            np.zeros((1, store.size), np.float32)
-        )  # so that it is told at once if it can't
+        # So that it is told at once if it can't.
+        ensemble.score_embeddings(np.zeros((1, store.size), np.float32))
         self._status = {x.file: x for x in store.recordings}
         # As they lie on the disk; last those that failed.
         rows = {x: store.rows_of(x) for x in self._status}

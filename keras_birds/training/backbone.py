@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_birds.config import ModelConfig
+from keras_birds.embeddings.search import unit
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.find import resolve_model
 from keras_birds.models.keras_engine import embedding_of, load_keras_model
@@ -75,9 +76,9 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 def set_scale(model: keras.Model, embeddings: np.ndarray) -> None:
     """Makes a head see embeddings `[window, size]` with mean 0 and deviation 1, each cut to length 1 before."""
-    unit = _unit(embeddings)
-    deviation = np.maximum(unit.std(axis=0), 1e-4)
-    model.get_layer("embedding_scale").set_weights([1 / deviation, -unit.mean(axis=0) / deviation])
+    directions = unit(embeddings)
+    deviation = np.maximum(directions.std(axis=0), 1e-4)
+    model.get_layer("embedding_scale").set_weights([1 / deviation, -directions.mean(axis=0) / deviation])
 
 
 def set_prototypes(model: keras.Model, embeddings: np.ndarray, targets: np.ndarray) -> None:
@@ -86,18 +87,13 @@ def set_prototypes(model: keras.Model, embeddings: np.ndarray, targets: np.ndarr
     Scale and offset begin where the mean window with a label has a logit of 2, and the mean one without -2.
     """
     scale, offset = model.get_layer("embedding_scale").get_weights()
-    scaled = _unit(embeddings) * scale + offset
+    scaled = unit(embeddings) * scale + offset
     present, absent = ((targets == x).astype(np.float32) for x in (1, 0))
     prototypes = scaled.T @ present / np.maximum(present.sum(axis=0), 1)
-    cosines = _unit(scaled) @ _unit(prototypes.T).T
+    cosines = unit(scaled) @ unit(prototypes.T).T
     high, low = ((cosines * x).sum(axis=0) / np.maximum(x.sum(axis=0), 1) for x in (present, absent))
     slope = 4 / np.maximum(high - low, 0.1)
     model.get_layer("logits").set_weights([slope, -slope * (high + low) / 2, prototypes])
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    found: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    return found
 
 
 def added_backbone(name: str, setting: str = "model.pretrained") -> AddedBackbone:
