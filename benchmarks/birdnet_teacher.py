@@ -79,7 +79,7 @@ def compare(args: argparse.Namespace, out: Path) -> None:
     )
     for fold in args.folds:
         data, times = few_clips(args.data, fold, args.clips, out / f"data{fold}")
-        teacher = "data.unlabelled=" + str(data / "rest.csv"), f"data.unlabelled_fraction={1 - 1 / times}"
+        teacher = "data.unlabelled=" + str(data / "rest.csv"), f"data.pseudo_fraction={1 - 1 / times}"
         sets = dict.fromkeys(ways, (data / "few", ()))
         sets |= {
             WITHOUT: (data / "repeated", ()),

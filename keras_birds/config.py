@@ -100,7 +100,11 @@ class DataConfig(_Section):
     background: str = ""
     background_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     unlabelled: str = ""
-    unlabelled_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    pseudo: str = ""
+    pseudo_teachers: Literal["fold", "all"] = "fold"
+    pseudo_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    pseudo_sampling: Literal["even", "label_sum"] = "even"
+    pseudo_per_label: Annotated[int, Field(ge=0)] = 0
     embeddings: str = ""
 
 
@@ -141,6 +145,7 @@ class MixUpConfig(_Section):
 
     probability: Probability = 1.0
     alpha: Positive = 0.5
+    partner: Literal["any", "pseudo"] = "any"
 
 
 class MaskConfig(_Section):
@@ -222,10 +227,23 @@ class TrainingConfig(_Section):
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     class_weights: Probability = 0.0
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    swa_epochs: Annotated[int, Field(ge=0)] = 0
+    soft_auc: Probability = 0.0
     teacher: str = ""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 2
     seed: int = 42
+
+
+class ContrastiveConfig(_Section):
+    """Pretraining without labels (`keras-birds pretrain`): two views of a clip lie closer than those of two clips."""
+
+    view_s: Positive = 2.5
+    similarity: Literal["cosine", "bilinear"] = "cosine"
+    temperature: Positive = 0.1
+    projection_units: Count = 128
+    use_labels: bool = False
+    neighbours: Count = 10
 
 
 class Config(_Section):
@@ -238,6 +256,7 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
     training: TrainingConfig = TrainingConfig()
+    contrastive: ContrastiveConfig = ContrastiveConfig()
 
     @model_validator(mode="after")
     def _together(self) -> "Config":

@@ -45,8 +45,8 @@ def _in_general(config: "Config") -> Rules:
             "data.unlabelled, a folder of recordings, and training.teacher, who labels them, must be set together",
         ),
         (
-            bool(data.unlabelled) and data.background_fraction + data.unlabelled_fraction >= 1,
-            "data.background_fraction and unlabelled_fraction must leave room for recordings with labels",
+            bool(data.unlabelled) and data.background_fraction + data.pseudo_fraction >= 1,
+            "data.background_fraction and pseudo_fraction must leave room for recordings with labels",
         ),
         (
             folds.strategy != "stratified" and not folds.column,

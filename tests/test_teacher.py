@@ -34,7 +34,7 @@ def data(tmp_path, monkeypatch):
 
 def taught(data, **training):
     off = {"probability": 0.0}
-    more = {"unlabelled": str(data.parent / "more"), "unlabelled_fraction": 0.4}
+    more = {"unlabelled": str(data.parent / "more"), "pseudo_fraction": 0.4}
     return make_config(more, augment={**off, "mixup": off}, teacher="birdnet", **training)
 
 

@@ -141,7 +141,7 @@ class TrainingRun:
             drawn |= {"negative_fraction": config.data.background_fraction}
         if soft is not None:
             soft_rows = sum(map(len, sources)) + np.arange(len(soft.windows))
-            drawn |= {"unlabelled_rows": soft_rows, "unlabelled_fraction": config.data.unlabelled_fraction}
+            drawn |= {"unlabelled_rows": soft_rows, "unlabelled_fraction": config.data.pseudo_fraction}
             sources.append(CachedSource(WindowSource(soft.windows, config.audio, mel_of(config))))
             targets.append(soft.targets)
         epochs = Epochs(
