@@ -12,7 +12,7 @@ from keras_birds.data.windows import Window
 from keras_birds.errors import DataError
 from keras_birds.labels import LabelSet
 
-_TARGET = "target/"
+TARGET = "target/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class SoftLabels:
         """Writes Parquet: `path`, `start_s`, `end_s`, then `target/LABEL` for each label."""
         columns: dict[str, Any] = {"path": [str(x.path) for x in self.windows]}
         columns |= {x: [getattr(window, x) for window in self.windows] for x in ("start_s", "end_s")}
-        columns |= {_TARGET + label: self.targets[:, i] for i, label in enumerate(self.labels)}
+        columns |= {TARGET + label: self.targets[:, i] for i, label in enumerate(self.labels)}
         with atomic_path(path) as temporary:
             pd.DataFrame(columns).to_parquet(temporary, index=False)
 
@@ -45,7 +45,7 @@ class SoftLabels:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: must be a table of soft labels. Received: {error}") from None
-        columns = ["path", "start_s", "end_s", *(_TARGET + x for x in labels)]
+        columns = ["path", "start_s", "end_s", *(TARGET + x for x in labels)]
         if list(table.columns) != columns:
             odd = next((x for x in columns if x not in table), "other columns, or in another order")
             raise DataError(f"{path}: must have the data set's labels. Received: without {odd}")

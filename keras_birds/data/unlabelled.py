@@ -1,7 +1,7 @@
 """Recordings that nobody labelled, and that none of them is one of the data set's."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keras_birds.audio.files import find_inputs
@@ -37,7 +37,7 @@ def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str
             f"data.unlabelled: a file's name must be UTF-8. Received: {printable(odd)}; rename it"
         )
     known = [Path(x) for x in catalog.recordings["path"]]
-    if shared := _shared(map(Path, found), known):
+    if shared := shared_recordings(map(Path, found), known):
         first, same, why = shared[0]
         raise DataError(
             f"data.unlabelled must hold no recording of the data set: a fold would be measured on what it learnt. "
@@ -46,7 +46,11 @@ def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str
     return found
 
 
-def _shared(found: Iterable[Path], known: list[Path]) -> list[tuple[Path, Path, str]]:
+def shared_recordings(found: Iterable[Path], known: Sequence[Path]) -> list[tuple[Path, Path, str]]:
+    """Those that are among known ones, by place, number in an archive or content: each, its twin, and why in words.
+
+    Known ones that aren't there any more are still known by place and number.
+    """
     places = {x.resolve(): x for x in known}
     numbers = {number: x for x in known if (number := _number(x))}
     sizes: dict[int, list[Path]] = {}
