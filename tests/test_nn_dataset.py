@@ -250,6 +250,43 @@ def test_batches_are_computed_ahead_in_threads_and_no_thread_outlives_the_data_s
         assert not thread.is_alive()
 
 
+def test_windows_are_drawn_by_their_weights_and_mixed_with_clips_that_have_labels(paths):
+    weights = np.array([4.0, 2.0, 1.0, 0.0])
+    drawn = {"unlabelled_rows": np.arange(9, 13), "unlabelled_fraction": 0.5, "unlabelled_weights": weights}
+    settings = {"rows": range(9), "shuffle": True, **drawn}
+    epochs = Epochs(np.arange(9), shuffle=True, **drawn)
+    counts = np.stack([np.bincount(epochs.order(k), minlength=NUM) for k in range(300)])
+    assert (counts[:, :9] == 1).all()
+    expected = 9 * weights / 7
+    assert (np.abs(counts[:, 9:] - expected) < 1).all()
+    np.testing.assert_allclose(counts[:, 9:].mean(axis=0), expected, atol=0.1)
+    with pytest.raises(DataError, match="to draw by their labels must have some above 0"):
+        Epochs(np.arange(9), **{**drawn, "unlabelled_weights": weights * 0})
+
+    mixup = {"probability": 1.0, "alpha": 5.0, "partner": "pseudo"}
+    config = CONFIG.model_copy(
+        update={"augment": Config.parse({"augment": {"probability": 0.0, "mixup": mixup}}).augment}
+    )
+    expected = _epochs(_dataset(paths, **settings, augment=build_augment(config)), 3)
+    again = _epochs(_dataset(paths, **settings, augment=build_augment(config), workers=3), 3)
+    np.testing.assert_equal(again, expected)
+    plain = _epochs(_dataset(paths, **settings), 3)
+    mixed = 0
+    for (images, targets), (own_images, own) in zip(expected, plain, strict=True):
+        kinds = np.stack([targets[:, :9].sum(axis=1), targets[:, 9:].sum(axis=1)], axis=1)
+        is_pseudo = own[:, 9:].any(axis=1)
+        if is_pseudo.all() or not is_pseudo.any():
+            np.testing.assert_array_equal(images, own_images)
+            continue
+        # Half of one kind, half of the other, give or take the weight: none is mixed with its own.
+        assert (kinds.min(axis=1) > 0.01).all()
+        np.testing.assert_allclose(
+            images, np.tensordot(targets @ own.T / (own @ own.T).sum(1), own_images, 1), atol=1e-5
+        )
+        mixed += 1
+    assert mixed > 5
+
+
 def test_what_a_thread_raises_arrives_and_the_arguments_are_checked(paths, tmp_path):
     (tmp_path / "broken.wav").touch()
     with pytest.raises(AudioError, match=r"broken\.wav"):

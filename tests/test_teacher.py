@@ -1,6 +1,7 @@
 """A network that also learns from recordings without labels, which a teacher labels."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -159,3 +160,11 @@ def test_what_cannot_be_learnt_from_is_told(data, tmp_path):
         DataError, match=r"soft\.parquet: must have the data set's labels\. Received: without target/c"
     ):
         SoftLabels.read(path, LabelSet(["a", "c"]))
+
+
+def test_of_each_label_the_surest_windows_are_kept_and_those_without_any():
+    targets = np.array([[0.9, 0.2], [0.5, 0.4], [0.7, 0.8], [0.6, 0], [0, 0], [0.1, 0.3]], np.float32)
+    windows = tuple(Window(Path("a.wav"), k, k + 1) for k in range(6))
+    kept = SoftLabels(windows, LabelSet(["a", "b"]), targets).surest(2)
+    assert [x.start_s for x in kept.windows] == [0, 2, 3, 4, 5]
+    np.testing.assert_array_equal(kept.targets, targets[[0, 2, 3, 4, 5]])

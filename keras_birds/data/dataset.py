@@ -1,7 +1,7 @@
 """Batches for `fit`: images and targets, augmented in threads, the same whatever the number of threads."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -12,7 +12,9 @@ from keras_birds.data.source import MelSource, require_usable
 from keras_birds.errors import DataError
 
 Batch = tuple[np.ndarray, np.ndarray]
-Augment = Callable[[np.ndarray, np.ndarray, Sequence[int]], Batch]
+Augment = Callable[..., Batch]
+"""`augment(images, targets, seed)`, and where an epoch draws rows that a model labelled, `is_unlabelled` as well: bool
+`[batch]`, which are such."""
 
 # Streams of random numbers drawn from one (seed, epoch, index).
 _ORDER, _CROP, _NEGATIVES, _UNLABELLED = 0, 1, 2, 3
@@ -40,6 +42,8 @@ class Epochs:
     """Int, rows that a model labelled, of which each epoch takes some more, drawn anew."""
     unlabelled_fraction: float = 0.0
     """Of an epoch's clips that are such rows."""
+    unlabelled_weights: np.ndarray | None = None
+    """Float `[m]`, 0 or more: how often each is drawn beside the others; `None` for all alike."""
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -48,6 +52,8 @@ class Epochs:
             raise DataError("negatives must have at least one usable recording. Received: none")
         if self.num_unlabelled and not len(self.unlabelled_rows):
             raise DataError("recordings without labels must have at least one usable window. Received: none")
+        if self.unlabelled_weights is not None and not self.unlabelled_weights.any():
+            raise DataError("windows to draw by their labels must have some above 0. Received: none that has")
 
     @property
     def num_negatives(self) -> int:
@@ -65,7 +71,11 @@ class Epochs:
     def order(self, epoch: int) -> np.ndarray:
         """Int, the catalog rows of an epoch in its order."""
         negatives = _drawn(self.negative_rows, self.num_negatives, self._rng(_NEGATIVES, epoch))
-        unlabelled = _drawn(self.unlabelled_rows, self.num_unlabelled, self._rng(_UNLABELLED, epoch))
+        draws, count = self._rng(_UNLABELLED, epoch), self.num_unlabelled
+        if self.unlabelled_weights is None:
+            unlabelled = _drawn(self.unlabelled_rows, count, draws)
+        else:
+            unlabelled = _drawn_by(self.unlabelled_weights, self.unlabelled_rows, count, draws)
         rows = np.concatenate([np.asarray(self.rows, np.intp), negatives, unlabelled])
         return self._rng(_ORDER, epoch).permutation(rows) if self.shuffle else rows
 
@@ -84,6 +94,14 @@ def _drawn(rows: np.ndarray, count: int, draws: np.random.Generator) -> np.ndarr
     return np.concatenate(drawn)[:count].astype(np.intp)
 
 
+def _drawn_by(weights: np.ndarray, rows: np.ndarray, count: int, draws: np.random.Generator) -> np.ndarray:
+    """So many rows, each as often as its share of the weights says, give or take one (systematic sampling)."""
+    order = draws.permutation(len(rows))
+    ends = np.cumsum(weights[order], dtype=float)
+    places = (draws.random() + np.arange(count)) * (ends[-1] / max(1, count))
+    return rows[order[np.searchsorted(ends[:-1], places, side="right")]].astype(np.intp)
+
+
 class MelDataset(keras.utils.PyDataset):
     """Batches of `(images, targets)`: float32 `[batch, height, width, 1]` and float32 `[batch, label]`.
 
@@ -99,7 +117,7 @@ class MelDataset(keras.utils.PyDataset):
         targets: float32 `[n, label]` for all `n` rows of the catalog, in 0 to 1, or -1 for those to ignore.
         epochs: which rows of the catalog make an epoch, and in which order.
         batch_size: clips in a batch.
-        augment: `augment(images, targets, seed) -> (images, targets)`, safe to call from threads.
+        augment: `augment(images, targets, seed) -> (images, targets)`, safe to call from threads; see `Augment`.
         workers: threads that compute batches ahead; 0 computes each when it is asked for.
 
     Raises:
@@ -123,6 +141,8 @@ class MelDataset(keras.utils.PyDataset):
         require_usable(source, np.concatenate(used).astype(np.intp))
         self.source, self.targets, self.epochs = source, np.asarray(targets, np.float32), epochs
         self.batch_size, self.augment = batch_size, augment
+        self._is_unlabelled = np.zeros(len(source), bool)
+        self._is_unlabelled[epochs.unlabelled_rows] = True
         self._pool = ThreadPoolExecutor(workers, "batch") if workers else None
         self._num_ahead = 2 * workers
         self._lock = threading.Lock()
@@ -182,4 +202,7 @@ class MelDataset(keras.utils.PyDataset):
         positions = self.epochs.positions(epoch, index, len(rows))
         batch = self.source.images(rows, positions), self.targets[rows]
         seed = self.epochs.seed % 2**64, epoch, index
-        return batch if self.augment is None else self.augment(*batch, seed)
+        if self.augment is None:
+            return batch
+        kinds = (self._is_unlabelled[rows],) if self.epochs.num_unlabelled else ()
+        return self.augment(*batch, seed, *kinds)

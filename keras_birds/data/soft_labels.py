@@ -30,6 +30,16 @@ class SoftLabels:
                 f"soft labels must be {shape}, by windows and labels. Received: {self.targets.shape}"
             )
 
+    def surest(self, per_label: int) -> "SoftLabels":
+        """So many windows of each label at most, those that have most of it; a window is of the label it has most of.
+
+        Windows without any label stay.
+        """
+        most = pd.Series(self.targets.max(axis=1))
+        place = most.groupby(self.targets.argmax(axis=1)).rank(method="first", ascending=False)
+        rows = np.flatnonzero((place <= per_label) | (most == 0))
+        return SoftLabels(tuple(self.windows[row] for row in rows), self.labels, self.targets[rows])
+
     def write(self, path: Path) -> None:
         """Writes Parquet: `path`, `start_s`, `end_s`, then `target/LABEL` for each label."""
         columns: dict[str, Any] = {"path": [str(x.path) for x in self.windows]}

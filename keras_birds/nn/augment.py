@@ -13,7 +13,7 @@ from keras_birds.errors import ConfigError
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.waveform_augment import RotateInTime, add_sound
 
-Augment = Callable[[np.ndarray, np.ndarray, int | Sequence[int]], tuple[np.ndarray, np.ndarray]]
+Augment = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 # After the four layers of the published recipe: those that came later leave its draws as they were.
 _MIXUP_STREAM = 4
@@ -76,10 +76,19 @@ class MelMixUp(keras.layers.MixUp):
         return backend.numpy.where(backend.numpy.minimum(labels, other) < 0, -1.0, mixed)
 
     def augment_arrays(
-        self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        rng: np.random.Generator,
+        kinds: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same for float32 `images` `[batch, ...]` and `labels` `[batch, label]`, left as they are."""
+        """The same for float32 `images` `[batch, ...]` and `labels` `[batch, label]`, left as they are.
+
+        With `kinds`, bool `[batch]`, no two of a kind are blended.
+        """
         chosen, order = rng.random() < self.probability, rng.permutation(len(images))
+        if kinds is not None:
+            order = _of_the_other_kind(kinds, order)
         weight = rng.beta(self.alpha, self.alpha, len(images)).astype(np.float32)
         if not chosen:
             return images, labels
@@ -94,6 +103,19 @@ class MelMixUp(keras.layers.MixUp):
     def get_config(self) -> dict[str, Any]:
         """Arguments to make an equal one with."""
         return {**super().get_config(), "probability": self.probability}
+
+
+def _of_the_other_kind(kinds: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """For each clip one of the other kind, in the order given, again from its start where there are fewer.
+
+    Where there is none of the other kind, each clip is its own partner.
+    """
+    partners = np.arange(len(kinds))
+    for kind in (False, True):
+        own, others = np.flatnonzero(kinds == kind), order[kinds[order] != kind]
+        if len(others):
+            partners[own] = np.resize(others, len(own))
+    return partners
 
 
 @dataclass(frozen=True)
@@ -167,7 +189,8 @@ def build_augment(
     Returns:
         `augment(inputs, targets, seed)`, from float32 `[batch, ...]` and `[batch, label]` to the same, which
         leaves its arguments as they are. Equal seeds (one or several non-negative integers) give
-        equal results on every backend. Safe to call from several threads.
+        equal results on every backend. Safe to call from several threads. A fourth argument, bool `[batch]`, tells
+        which are windows that a model labelled, for `augment.mixup.partner`.
 
     Raises:
         ConfigError: if pitch shift, volume or background is on for MFCC, which have neither frequencies nor decibels.
@@ -181,9 +204,13 @@ def build_augment(
         add = partial(mix_power, top_db=config.mel.top_db) if kind == "mel" else add_sound
         layers.append(BackgroundMix(backgrounds, num_backgrounds, mix.snr_db, mix.probability, add))
     mixup = MelMixUp(settings.mixup.alpha, settings.mixup.probability)
+    mixes_kinds = settings.mixup.partner == "pseudo"
 
     def augment(
-        images: np.ndarray, targets: np.ndarray, seed: int | Sequence[int]
+        images: np.ndarray,
+        targets: np.ndarray,
+        seed: int | Sequence[int],
+        is_unlabelled: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         # A stream for each layer: switching one off doesn't change what the others draw.
         count = max(len(layers), _MIXUP_STREAM) + 1
@@ -191,7 +218,8 @@ def build_augment(
         mixup_stream = streams.pop(_MIXUP_STREAM)
         for layer, rng in zip(layers, streams, strict=False):
             images = layer.augment_arrays(images, rng)
-        return mixup.augment_arrays(images, targets, mixup_stream)
+        kinds = is_unlabelled if mixes_kinds else None
+        return mixup.augment_arrays(images, targets, mixup_stream, kinds)
 
     return augment
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_birds.config import Config, ModelConfig, TrainingConfig
+from keras_birds.config import Config, DataConfig, ModelConfig, TrainingConfig
 from keras_birds.data.catalog import Catalog, data_hash
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.folds import Split, make_split
@@ -140,8 +140,8 @@ class TrainingRun:
             drawn |= {"negative_rows": np.concatenate(negative_rows)}
             drawn |= {"negative_fraction": config.data.background_fraction}
         if soft is not None:
-            soft_rows = sum(map(len, sources)) + np.arange(len(soft.windows))
-            drawn |= {"unlabelled_rows": soft_rows, "unlabelled_fraction": config.data.pseudo_fraction}
+            soft = soft.surest(config.data.pseudo_per_label) if config.data.pseudo_per_label else soft
+            drawn |= _drawing(soft, sum(map(len, sources)), config.data)
             sources.append(CachedSource(WindowSource(soft.windows, config.audio, mel_of(config))))
             targets.append(soft.targets)
         epochs = Epochs(
@@ -182,6 +182,16 @@ class TrainingRun:
         if isinstance(self.source, WindowEmbeddings) and self.source.silence is not None:
             return unlabel_silence(augment, self.source.silence)
         return augment
+
+
+def _drawing(soft: SoftLabels, first_row: int, data: DataConfig) -> dict[str, Any]:
+    """What `Epochs` takes of soft labels whose windows have the rows from `first_row` on."""
+    sums = soft.targets.sum(axis=1) if data.pseudo_sampling == "label_sum" else None
+    return {
+        "unlabelled_rows": first_row + np.arange(len(soft.windows)),
+        "unlabelled_fraction": data.pseudo_fraction,
+        "unlabelled_weights": sums,
+    }
 
 
 def prepare_run(
