@@ -59,7 +59,7 @@ _SERIALIZABLE = {
         *("SymmetricConv2D", "SymmetricDepthwiseConv2D"),
     ),
     "nn.log_mel": ("LogMelSpectrogram",),
-    "nn.losses": ("MaskedBinaryCrossentropy",),
+    "nn.losses": ("MaskedBinaryCrossentropy", "MixedLoss", "SoftAUC"),
     "nn.metrics": ("MaskedMacroAUC",),
 }
 """Classes that a `.keras` file may name, by module."""

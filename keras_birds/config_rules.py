@@ -65,8 +65,16 @@ def _in_general(config: "Config") -> Rules:
             f"training.warmup_epochs must be below epochs ({training.epochs})",
         ),
         (
-            training.ema_momentum and training.keep != "last",
-            'training.keep must be "last" with ema_momentum: the average is worth most at the end',
+            (training.ema_momentum or training.swa_epochs) and training.keep != "last",
+            'training.keep must be "last" with ema_momentum or swa_epochs: the average is worth most at the end',
+        ),
+        (
+            training.ema_momentum and training.swa_epochs,
+            "training.swa_epochs must be 0 with ema_momentum: there is one average of the weights",
+        ),
+        (
+            training.swa_epochs > training.epochs,
+            f"training.swa_epochs must not exceed epochs ({training.epochs})",
         ),
     ]
 

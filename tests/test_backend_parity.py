@@ -29,9 +29,10 @@ from keras_birds.nn.build import build_model
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, Rivalry, attention_logits
 from keras_birds.nn.log_mel import LogMelSpectrogram
-from keras_birds.nn.losses import MaskedBinaryCrossentropy
+from keras_birds.nn.losses import MaskedBinaryCrossentropy, MixedLoss, SoftAUC
 from keras_birds.nn.metrics import MaskedMacroAUC, macro_auc
 from keras_birds.training import callbacks
+from keras_birds.training.averaging import AverageWeights
 from keras_birds.training.callbacks import BEST, CHECKPOINT, MONITOR, Checkpoint, load_checkpoint
 from keras_birds.training.network import compile_model
 
@@ -190,6 +191,24 @@ def test_the_loss_is_the_mean_over_unmasked_targets(from_logits, smoothing, gamm
         loss = MaskedBinaryCrossentropy(from_logits, smoothing, gamma, positive_weights)
         found = loss(targets, (logits if from_logits else probabilities).astype("float32"))
         assert float(found) == pytest.approx((losses * factor)[targets >= 0].mean(), rel=1e-4)
+
+
+def test_soft_auc_is_the_logistic_loss_of_pairs_weighted_by_how_far_their_targets_differ():
+    """Of one label with hard targets it is that of every positive with every negative."""
+    rng = np.random.default_rng(0)
+    targets, logits = rng.choice([0.0, 0.3, 1.0, -1.0], (9, 4)).astype("float32"), normal(9, 4, seed=1) * 3
+    weights = losses = 0.0
+    for label in range(4):
+        for i in np.flatnonzero(targets[:, label] >= 0):
+            for j in np.flatnonzero((targets[:, label] >= 0) & (targets[:, label] < targets[i, label])):
+                weight = targets[i, label] - targets[j, label]
+                weights += weight
+                losses += weight * np.logaddexp(0, logits[j, label] - logits[i, label])
+    assert float(SoftAUC()(targets, logits)) == pytest.approx(losses / weights, rel=1e-5)
+    mixed = MixedLoss(MaskedBinaryCrossentropy(), SoftAUC(), 0.25)
+    expected = 0.75 * float(MaskedBinaryCrossentropy()(targets, logits)) + 0.25 * losses / weights
+    assert float(mixed(targets, logits)) == pytest.approx(expected, rel=1e-5)
+    assert isinstance(make_dense(soft_auc=0.25).loss, MixedLoss)
 
 
 @pytest.mark.parametrize("from_logits", [True, False])
@@ -397,6 +416,36 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path):
     before, after = (m.evaluate(x, targets, verbose=0, return_dict=True) for m in (resumed, saved))
     assert after == pytest.approx(before, rel=1e-5)
     assert set(after) == {"loss", "macro_auc"}
+
+
+def test_averaged_weights_are_the_mean_over_last_epochs_with_statistics_of_their_own(tmp_path):
+    """Also where a checkpoint lies between; the averages of batch normalisation are plain means over the batches."""
+    keras.utils.set_random_seed(0)
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), layers.BatchNorm()], name="inner")
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inner(inputs)))
+    compile_model(model, make_config(epochs=4), 2)
+    seen = []
+    for epoch in range(4):
+        average = AverageWeights(model, 1)
+        average.set_model(model)
+        load_checkpoint(tmp_path, model, average.variables)
+        model.train_on_batch(normal(8, 4, seed=epoch), np.eye(8, 3))
+        seen.append([as_array(x) for x in model.trainable_variables])
+        average.on_epoch_end(epoch)
+        callback = Checkpoint(tmp_path, [], 4, "last", Watcher(), average.variables)
+        callback.set_model(model)
+        callback.on_epoch_end(epoch, {})
+    batches = [normal(5, 4, seed=9), normal(5, 4, seed=10, mean=2.0), normal(5, 4, seed=11)]
+    average.apply(model, batches)
+    expected = [np.mean(x, axis=0) for x in zip(*seen[1:], strict=True)]
+    for x, mean in zip(model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(as_array(x), mean, rtol=1e-4, atol=1e-6)
+    norm, outputs = inner.layers[-1], [x @ expected[0] + expected[1] for x in batches]
+    means, variances = ([f(x, axis=0) for x in outputs] for f in (np.mean, np.var))
+    np.testing.assert_allclose(as_array(norm.moving_mean), np.mean(means, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(as_array(norm.moving_variance), np.mean(variances, 0), rtol=1e-4)
+    assert norm.momentum == 0.9
 
 
 def test_an_attention_engine_scores_any_number_of_clips_and_gives_frames(tmp_path):

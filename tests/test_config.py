@@ -35,6 +35,7 @@ def test_all_wrong_keys_are_named_at_once_with_the_nearest_right_ones(tmp_path):
         ({"mel": {"f_min_hz": 14_000}}, r"f_min_hz must be below f_max_hz \(14000\)"),
         ({"training": {"epochs": 5, "warmup_epochs": 5}}, r"warmup_epochs must be below epochs \(5\)"),
         ({"training": {"ema_momentum": 0.9}}, r'keep must be "last" with ema_momentum'),
+        ({"training": {"swa_epochs": 11, "ema_momentum": 0.9}}, r"0 with ema_momentum.*exceed epochs \(10\)"),
         ({"data": {"background_fraction": 0.2}}, r"background must name a folder"),
         ({"augment": {"background": {"probability": 0.2}}}, r"data\.background must name a folder"),
         ({"augment": {"pitch_shift": {"semitones": [2, -2]}}}, r"semitones: must be \[low, high\]"),

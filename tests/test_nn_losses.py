@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from layer_test import assert_config_round_trips, compiled, example, through_file
 
-from keras_birds.nn.losses import MaskedBinaryCrossentropy
+from keras_birds.nn.losses import MaskedBinaryCrossentropy, MixedLoss, SoftAUC
 
 
 @pytest.fixture
@@ -13,10 +13,17 @@ def batch():
     return targets, rng.normal(0, 4, (16, 6)).astype("float32")
 
 
-@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1, "focal_gamma": 1.5}])
-def test_it_trains_keeps_its_settings_in_a_file_and_leaves_masked_targets_out(tmp_path, batch, settings):
+@pytest.mark.parametrize(
+    "loss",
+    [
+        MaskedBinaryCrossentropy(),
+        MaskedBinaryCrossentropy(label_smoothing=0.1, focal_gamma=1.5),
+        SoftAUC(),
+        MixedLoss(MaskedBinaryCrossentropy(focal_gamma=1.0), SoftAUC(), 0.4),
+    ],
+)
+def test_it_trains_keeps_its_settings_in_a_file_and_leaves_masked_targets_out(tmp_path, batch, loss):
     targets, logits = batch
-    loss = MaskedBinaryCrossentropy(**settings)
     assert float(loss(targets, np.where(targets < 0, 7, logits))) == float(loss(targets, logits))
     assert_config_round_trips(loss)
     model, inputs, targets = compiled(6, loss), example((16, 5)), batch[0]
@@ -24,7 +31,7 @@ def test_it_trains_keeps_its_settings_in_a_file_and_leaves_masked_targets_out(tm
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
     loaded = through_file(model, tmp_path)
-    assert type(loaded.loss) is MaskedBinaryCrossentropy
+    assert type(loaded.loss) is type(loss)
     found, expected = (x.evaluate(inputs, targets, verbose=0) for x in (loaded, model))
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -36,6 +43,8 @@ def test_wrong_arguments_are_named(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(ValueError, match=f"{name}={value}"):
         MaskedBinaryCrossentropy(**wrong)
+    with pytest.raises(ValueError, match=r"share=1\.5"):
+        MixedLoss(SoftAUC(), SoftAUC(), 1.5)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +61,19 @@ def test_extremes_stay_exact_and_a_broken_prediction_is_not_hidden(
 ):
     loss = MaskedBinaryCrossentropy(from_logits)
     found = loss(*(np.array([x], "float32") for x in (targets, predictions)))
+    assert float(found) == pytest.approx(expected, rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("targets", "logits", "expected"),
+    [
+        ([1, 0], [-1000, 1000], 2000),
+        ([1, 1, -1], [3, 4, 5], 0),  # no pair
+        ([1, 0, -1], [0, 0, np.nan], np.nan),
+    ],
+)
+def test_soft_auc_of_extremes(targets, logits, expected):
+    found = SoftAUC()(*(np.array(x, "float32")[:, None] for x in (targets, logits)))
     assert float(found) == pytest.approx(expected, rel=1e-5, nan_ok=True)
 
 

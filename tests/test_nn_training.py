@@ -186,6 +186,31 @@ def test_an_average_of_the_weights_is_measured_and_kept_also_after_an_interrupti
     np.testing.assert_allclose(scores_of(resumed).scores, scores_of(result).scores, atol=1e-4)
 
 
+def test_the_mean_over_the_last_epochs_is_kept_also_after_an_interruption(data, whole, tmp_path):
+    """The same training as `whole`; batch normalisation has statistics of the mean's own."""
+    config, run, parted = make_config(keep="last", swa_epochs=2), tmp_path / "run", tmp_path / "parted"
+    seen, variances = [], {}
+
+    def keep(epoch, logs):
+        seen.append([np.array(x) for x in watcher.model.trainable_variables])
+        variances.update(
+            {x.path: np.array(x) for x in watcher.model.variables if "moving_variance" in x.path}
+        )
+
+    watcher = keras.callbacks.LambdaCallback(on_epoch_end=keep)
+    result = train(config, data, 0, run, callbacks=[watcher]).folds[0]
+    plain, averaged = (pd.read_csv(x.folder / "history.csv") for x in (whole[0].folds[0], result))
+    np.testing.assert_allclose(plain["val_loss"], averaged["val_loss"], rtol=1e-4)
+    for found, *last in zip(result.model.trainable_variables, *seen[-2:], strict=True):
+        np.testing.assert_allclose(np.array(found), np.mean(last, axis=0), rtol=1e-4, atol=1e-6)
+    renewed = {x.path: np.array(x) for x in result.model.variables if x.path in variances}
+    assert len(renewed) == len(variances)
+    assert all(abs(x - variances[path]).max() > 1e-4 for path, x in renewed.items())
+    interrupt(config, data, 0, parted, lambda lines, done: lines[-1].startswith("epoch 3/") and done == 2)
+    resumed = train(config, data, 0, parted, resume=True).folds[0]
+    np.testing.assert_allclose(scores_of(resumed).scores, scores_of(result).scores, atol=1e-5)
+
+
 def test_background_and_windows_of_reviews_are_trained_on(data, tmp_path):
     folder, background = shutil.copytree(data, tmp_path / "birds"), tmp_path / "background"
     noise, rng = folder / "noise.wav", np.random.default_rng(5)

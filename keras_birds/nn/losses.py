@@ -1,4 +1,4 @@
-"""Binary cross-entropy that leaves out masked targets."""
+"""Losses that leave out masked targets: cross-entropy, a soft ROC-AUC, and a mix of two."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -77,3 +77,74 @@ class MaskedBinaryCrossentropy(keras.losses.Loss):
         """Arguments to make an equal one with."""
         names = ("from_logits", "label_smoothing", "focal_gamma", "positive_weights", "dtype")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class SoftAUC(keras.losses.Loss):
+    """How far each label's clips are from being in the right order: a smooth stand-in for 1 - ROC-AUC.
+
+    Called on targets `[batch, label]` in 0 to 1, or -1 for those to ignore, and logits of the same shape. For each
+    label and each pair of clips of the batch, of which one has the higher target, `log(1 + exp(lower - higher))` of
+    their logits; the mean of it, pairs weighted by the difference of their targets. A batch without such a pair gives
+    0; a logit that is not a number makes the loss not a number, masked or not. Arrays `[batch, batch, label]` are in
+    memory at once.
+
+    Args:
+        kwargs: as for `keras.losses.Loss`. The reduction `"sum_over_batch_size"` gives the mean over a batch's pairs;
+            others work on values `[batch]`, each of the pairs in which a clip is the higher one, whose mean is that.
+
+    Source: Gao and Zhou 2015, "On the Consistency of AUC Pairwise Optimization", arXiv:1208.0645, of logistic loss on
+    pairs; the weights extend it to soft targets.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{"name": "soft_auc", **kwargs})
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Losses `[batch]`, each a clip's weighted sum over pairs times batch / sum of all weights."""
+        unmasked = ops.cast(y_true >= 0, y_pred.dtype)
+        above = ops.maximum(y_true[:, None] - y_true[None], 0) * unmasked[:, None] * unmasked[None]
+        losses = ops.softplus(y_pred[None] - y_pred[:, None])
+        totals = ops.sum(above * losses, axis=(1, 2))
+        batch_size = ops.cast(ops.shape(y_pred)[0], y_pred.dtype)
+        return totals * (batch_size / ops.maximum(ops.sum(above), _LEAST))
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments to make an equal one with."""
+        return {**super().get_config(), "dtype": self.dtype}
+
+
+@keras.saving.register_keras_serializable(package="keras_birds")
+class MixedLoss(keras.losses.Loss):
+    """`(1 - share) * first + share * second`.
+
+    Args:
+        first, second: losses of one value a clip, as those of this module.
+        share: of the second, 0 to 1.
+        kwargs: as for `keras.losses.Loss`.
+
+    Raises:
+        ValueError: if the share is out of range.
+    """
+
+    def __init__(self, first: keras.losses.Loss, second: keras.losses.Loss, share: float, **kwargs: Any):
+        super().__init__(**{"name": "mixed_loss", **kwargs})
+        if not 0 <= share <= 1:
+            raise ValueError(f"`share` must be in [0, 1]. Received: share={share}")
+        self.first, self.second, self.share = first, second, share
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Losses `[batch]`."""
+        first, second = (x.call(y_true, y_pred) for x in (self.first, self.second))
+        return (1 - self.share) * first + self.share * second
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments to make an equal one with."""
+        parts = {x: keras.saving.serialize_keras_object(getattr(self, x)) for x in ("first", "second")}
+        return {**super().get_config(), **parts, "share": self.share, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "MixedLoss":
+        """Makes one from `get_config`."""
+        parts = {x: keras.saving.deserialize_keras_object(config[x]) for x in ("first", "second")}
+        return cls(**{**config, **parts})

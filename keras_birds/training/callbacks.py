@@ -33,11 +33,16 @@ class SeedEachEpoch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Seeds layer after layer."""
-        states = [x for x in self.model.variables if x.path.endswith("seed_generator_state")]
-        shared, *seeds = np.random.SeedSequence((self.seed, epoch)).generate_state(len(states) + 1) >> 1
-        keras.utils.set_random_seed(int(shared))
-        for state, seed in zip(states, seeds, strict=True):
-            state.assign(np.array([seed, 0], np.dtype(keras.backend.standardize_dtype(state.dtype))))
+        seed_layers(self.model, self.seed, epoch)
+
+
+def seed_layers(model: keras.Model, seed: int, epoch: int) -> None:
+    """Sets what a model's layers draw from, and the global states."""
+    states = [x for x in model.variables if x.path.endswith("seed_generator_state")]
+    shared, *seeds = np.random.SeedSequence((seed, epoch)).generate_state(len(states) + 1) >> 1
+    keras.utils.set_random_seed(int(shared))
+    for state, drawn in zip(states, seeds, strict=True):
+        state.assign(np.array([drawn, 0], np.dtype(keras.backend.standardize_dtype(state.dtype))))
 
 
 class ShareProcessors(keras.callbacks.Callback):
@@ -83,11 +88,20 @@ class Checkpoint(keras.callbacks.Callback):
     kill between the two they don't match. Here one renamed file holds weights, optimizer and history.
 
     It goes on from the history that a checkpoint in the fold's `folder` held; `epochs` are of the whole training. The
-    reporter gets a line an epoch, and how much of the running one is done.
+    reporter gets a line an epoch, and how much of the running one is done. `others` are variables that are saved too.
     """
 
-    def __init__(self, folder: Path, history: History, epochs: int, keep: str, reporter: Reporter):
+    def __init__(
+        self,
+        folder: Path,
+        history: History,
+        epochs: int,
+        keep: str,
+        reporter: Reporter,
+        others: Sequence[keras.Variable] = (),
+    ):
         super().__init__()
+        self.others = others
         self.folder, self.history, self.epochs, self.keep = folder, history, epochs, keep
         self.reporter, self._started = reporter, 0.0
 
@@ -108,7 +122,7 @@ class Checkpoint(keras.callbacks.Callback):
         is_best = self.keep == "best" and kept_epoch(self.history, self.keep) == epoch + 1
         if is_best:
             save_variables(self.folder / BEST, self.model.weights)
-        variables = [*self.model.weights, *self.model.optimizer.variables]
+        variables = [*self.model.weights, *self.model.optimizer.variables, *self.others]
         save_variables(self.folder / CHECKPOINT, variables, json.dumps({"history": self.history}))
         self.reporter.progress("Epoch", 0, 0)
         left_s = (self.epochs - epoch - 1) * row["seconds"]
@@ -120,11 +134,14 @@ class Checkpoint(keras.callbacks.Callback):
         )
 
 
-def load_checkpoint(folder: Path, model: keras.Model) -> History:
-    """Restores a compiled model, if there is a checkpoint; a `TrainingError` if it is damaged or of another network."""
+def load_checkpoint(folder: Path, model: keras.Model, others: Sequence[keras.Variable] = ()) -> History:
+    """Restores a compiled model and other variables, if there is a checkpoint.
+
+    A `TrainingError` says that it is damaged or of another network.
+    """
     if not (folder / CHECKPOINT).is_file():
         return []
-    state = load_variables(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables])
+    state = load_variables(folder / CHECKPOINT, [*model.weights, *model.optimizer.variables, *others])
     history: History = json.loads(state)["history"]
     return history
 

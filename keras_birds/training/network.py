@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_birds.config import Config
 from keras_birds.nn.build import build_model, dtype_policy
-from keras_birds.nn.losses import MaskedBinaryCrossentropy
+from keras_birds.nn.losses import MaskedBinaryCrossentropy, MixedLoss, SoftAUC
 from keras_birds.nn.metrics import MaskedMacroAUC
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import Fold
@@ -83,7 +83,7 @@ def compile_model(
     steps_per_epoch: int,
     positive_weights: list[float] | None = None,
 ) -> None:
-    """AdamW on a cosine that falls step by step, after a linear warm-up; masked BCE from logits, masked macro-AUC."""
+    """AdamW on a cosine that falls step by step, after a linear warm-up; masked losses of logits, masked macro-AUC."""
     settings = config.training
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -97,14 +97,15 @@ def compile_model(
     optimizer = keras.optimizers.AdamW(
         schedule, weight_decay=decay, use_ema=momentum > 0, ema_momentum=momentum
     )
+    loss: keras.losses.Loss = MaskedBinaryCrossentropy(
+        from_logits=True,
+        label_smoothing=settings.label_smoothing,
+        focal_gamma=settings.focal_gamma,
+        positive_weights=positive_weights,
+    )
     model.compile(
         optimizer=optimizer,
-        loss=MaskedBinaryCrossentropy(
-            from_logits=True,
-            label_smoothing=settings.label_smoothing,
-            focal_gamma=settings.focal_gamma,
-            positive_weights=positive_weights,
-        ),
+        loss=MixedLoss(loss, SoftAUC(), settings.soft_auc) if settings.soft_auc else loss,
         metrics=[MaskedMacroAUC(model.output_shape[-1], from_logits=True, name="macro_auc")],
         # On torch Keras would compile the step with Dynamo, which takes longer than a short training.
         jit_compile=False if keras.config.backend() == "torch" else "auto",

@@ -25,6 +25,7 @@ from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.metrics import macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
+from keras_birds.training.averaging import AverageWeights
 from keras_birds.training.backbone import AddedBackbone
 from keras_birds.training.callbacks import (
     BEST,
@@ -36,6 +37,7 @@ from keras_birds.training.callbacks import (
     kept_epoch,
     load_checkpoint,
     load_variables,
+    seed_layers,
 )
 from keras_birds.training.embeddings import ValidateRecordings, WindowEmbeddings, mean_probabilities
 from keras_birds.training.memory import keep_freed_memory
@@ -169,14 +171,20 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     keras.utils.set_random_seed(settings.seed)
     model, training = first_model(run, fold, reporter), run.training_data(fold, soft)
     compile_model(model, config, len(training), class_weights(run, fold))
-    history = load_checkpoint(folder, model)
+    average = AverageWeights(model, settings.epochs - settings.swa_epochs) if settings.swa_epochs else None
+    averaged = average.variables if average else ()
+    history = load_checkpoint(folder, model, averaged)
     if history:
         reporter.log(f"fold {fold}: goes on after epoch {len(history)}")
-    checkpoint = Checkpoint(folder, history, settings.epochs, settings.keep, reporter)
+    checkpoint = Checkpoint(folder, history, settings.epochs, settings.keep, reporter, averaged)
     if len(history) < settings.epochs:
-        _fit(model, training, run, fold, checkpoint, callbacks)
+        _fit(model, training, run, fold, checkpoint, [average] if average else [], callbacks)
     if settings.ema_momentum:
         model.optimizer.finalize_variable_values(model.trainable_variables)
+    if average and len(checkpoint.history) > average.first_epoch:
+        training.epoch = settings.epochs
+        seed_layers(model, settings.seed, settings.epochs)
+        average.apply(model, (training[x][0] for x in range(len(training))))
     with dtype_policy("float32"):
         widths = model.get_layer(BACKBONE).block_widths if config.model.input_kind == "mel" else None
         kept = build_model(config, len(run.catalog.labels), widths, run.embedding_size)
@@ -192,6 +200,7 @@ def _fit(
     run: TrainingRun,
     fold: Fold,
     checkpoint: Checkpoint,
+    averages: list[AverageWeights],
     callbacks: Callbacks,
 ) -> None:
     settings, validation = run.config.training, run.validation_data(fold)
@@ -202,7 +211,8 @@ def _fit(
         rows, validation = run.validation_rows(fold), None
         measured.append(ValidateRecordings(run.source, rows, run.targets[rows]))
     finite = keras.callbacks.TerminateOnNaN(raise_error=True)
-    own = [ShareProcessors(), SeedEachEpoch(settings.seed), finite, *measured, checkpoint]
+    # A checkpoint holds the average after the same epoch.
+    own = [ShareProcessors(), SeedEachEpoch(settings.seed), finite, *measured, *averages, checkpoint]
     try:
         model.fit(
             training,
