@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.cli.options import config_options, data_option, resolve_data_dir
+from keras_birds.cli.options import config_options, data_option, resolve_data_dir, workers_option
 from keras_birds.cli.reporting import make_reporter
-from keras_birds.threads import available_cpus
+from keras_birds.cli.soundscapes import soundscapes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 _LISTED = 20
 MANIFEST, FIGURE, PROBLEMS = "manifest.csv", "class-distribution.png", "problems.txt"
 
-_workers_option = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=available_cpus,
-    show_default="one for each core",
-    help="Threads that read recordings.",
-)
-
 
 @click.group()
 def data() -> None:
@@ -42,6 +34,9 @@ def data() -> None:
     """
 
 
+data.add_command(soundscapes)
+
+
 @data.command(short_help="Decode every file; write a manifest and the class distribution.")
 @click.argument("data_dir", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -50,7 +45,7 @@ def data() -> None:
     metavar="FOLDER",
     help="Where the manifest and the figure go. [default: DIR's name and -check, in this folder]",
 )
-@_workers_option
+@workers_option
 @config_options
 def check(
     data_dir: Path | None, out: Path | None, workers: int, config_name: str, overrides: tuple[str, ...]
@@ -136,7 +131,7 @@ def _first(lines: list[str], where: str) -> list[str]:
     metavar="STORE",
     help="Folder of the store: new, empty or a store. [default: data.store of the settings]",
 )
-@_workers_option
+@workers_option
 @config_options
 def precompute(
     data_dir: Path | None, store: Path | None, workers: int, config_name: str, overrides: tuple[str, ...]

@@ -14,6 +14,7 @@ import click
 from keras_birds.config import Config
 from keras_birds.errors import ConfigError
 from keras_birds.text import printable
+from keras_birds.threads import available_cpus
 
 if TYPE_CHECKING:
     from keras_birds.inference.classifier import Classifier
@@ -67,6 +68,13 @@ data_option = click.option(
     type=ANY_PATH,
     metavar="DIR",
     help="Data set: BirdCLEF's layout, a CSV, or a folder per label. [default: data.dir, else this folder]",
+)
+workers_option = click.option(
+    "--workers",
+    type=COUNT,
+    default=available_cpus,
+    show_default="one for each core",
+    help="Threads that read recordings.",
 )
 format_option = choice_option(
     "--format", ("table", "json"), "A table for people or JSON for programs.", "form"
