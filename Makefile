@@ -38,8 +38,8 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	$(PYTEST)
-	KERAS_BACKEND=jax $(PYTEST) tests/test_backend_parity.py
-	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_backend_parity.py
+	KERAS_BACKEND=jax $(PYTEST) tests/test_backend_parity.py tests/test_nn_contrastive.py
+	KERAS_BACKEND=tensorflow $(PYTEST) tests/test_backend_parity.py tests/test_nn_contrastive.py
 
 test-slow: $(VENV)/.dev browser
 	$(PYTEST) -m slow

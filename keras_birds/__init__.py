@@ -50,6 +50,10 @@ __all__ = [*_NAMES, "__version__"]
 _SERIALIZABLE = {
     "nn.augment": ("MelMixUp",),
     "nn.birdnet": ("BirdNetFrontEnd", "ChannelScale"),
+    "nn.contrastive": (
+        *("BilinearSimilarity", "ContrastiveCrossentropy", "CosineSimilarity", "MatchedViews"),
+        "ProjectionHead",
+    ),
     "nn.clip_augmentation": ("PitchShift", "SpecAugment", "TimeShift", "TimeStretch", "Volume"),
     "nn.efficientnet": ("EfficientNetB0",),
     "nn.embedding_heads": ("Prototypes",),
