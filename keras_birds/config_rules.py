@@ -45,7 +45,11 @@ def _in_general(config: "Config") -> Rules:
             "data.unlabelled, a folder of recordings, and training.teacher, who labels them, must be set together",
         ),
         (
-            bool(data.unlabelled) and data.background_fraction + data.pseudo_fraction >= 1,
+            bool(data.unlabelled and data.pseudo),
+            "data.unlabelled and pseudo must not be set together: windows have labels by one or the other",
+        ),
+        (
+            bool(data.unlabelled or data.pseudo) and data.background_fraction + data.pseudo_fraction >= 1,
             "data.background_fraction and pseudo_fraction must leave room for recordings with labels",
         ),
         (
@@ -146,6 +150,10 @@ def _without_images(config: "Config") -> Rules:
         (
             no_images and config.data.store,
             f'data.store, of mel images, must be empty with "{model.backbone}"',
+        ),
+        (
+            bool(model.frozen and config.data.pseudo),
+            "data.pseudo must be empty when model.frozen: windows are learnt from as sound or images",
         ),
         (
             no_images and off,

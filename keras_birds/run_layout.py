@@ -6,6 +6,7 @@ RUN/split.csv          fold, recordist and place of every recording
 RUN/manifest.csv       what became of every recording
 RUN/background.csv     what became of the recordings of `data.background`
 RUN/unlabelled.csv     what became of the recordings of `data.unlabelled`
+RUN/pseudo.json        the labels of `data.pseudo` that it learns from: their folder, models and checksums
 RUN/foldN/             model.keras, model.onnx, model.json, history.csv, oof.parquet; with a teacher soft_labels.parquet
 RUN/full/              the same of a model of all recordings, without oof.parquet
 """
@@ -17,7 +18,7 @@ RUNS_DIR = Path("runs")
 """Where training puts runs and prediction looks for them, below the current folder."""
 
 CONFIG, ENVIRONMENT, SPLIT = "config.toml", "environment.json", "split.csv"
-MANIFEST, BACKGROUND, UNLABELLED = "manifest.csv", "background.csv", "unlabelled.csv"
+MANIFEST, BACKGROUND, UNLABELLED, PSEUDO = "manifest.csv", "background.csv", "unlabelled.csv", "pseudo.json"
 ONNX, KERAS, METADATA, HISTORY, OOF = "model.onnx", "model.keras", "model.json", "history.csv", "oof.parquet"
 SOFT_LABELS = "soft_labels.parquet"
 

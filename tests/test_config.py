@@ -119,7 +119,7 @@ def test_to_toml_round_trip(tmp_path):
 def test_missing_and_unreadable_files_are_told(tmp_path):
     with pytest.raises(ConfigError, match=r"existing TOML file\. Received: no/such\.toml"):
         Config.load("no/such.toml")
-    with pytest.raises(ConfigError, match=r"one of: baseline, .*smoke\. Received: baselin$"):
+    with pytest.raises(ConfigError, match=r"one of: baseline, .*smoke, student\. Received: baselin$"):
         Config.load("baselin")
     path = tmp_path / "broken.toml"
     for content in (b"[training\n", b"\xff\xfe"):

@@ -36,14 +36,19 @@ def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str
         raise DataError(
             f"data.unlabelled: a file's name must be UTF-8. Received: {printable(odd)}; rename it"
         )
+    require_strangers("data.unlabelled", found, catalog)
+    return found
+
+
+def require_strangers(setting: str, found: Iterable[str], catalog: Catalog) -> None:
+    """A `DataError` if one of a setting's recordings is the data set's, by its place, content, or archive number."""
     known = [Path(x) for x in catalog.recordings["path"]]
     if shared := shared_recordings(map(Path, found), known):
         first, same, why = shared[0]
         raise DataError(
-            f"data.unlabelled must hold no recording of the data set: a fold would be measured on what it learnt. "
+            f"{setting} must hold no recording of the data set: a fold would be measured on what it learnt. "
             f"Received: {len(shared)} of them, first {first}, which {why} {same}; take them out"
         )
-    return found
 
 
 def shared_recordings(found: Iterable[Path], known: Sequence[Path]) -> list[tuple[Path, Path, str]]:

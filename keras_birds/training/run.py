@@ -20,7 +20,8 @@ from keras_birds.data.windows import WindowSource
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.nn.augment import Augment, build_augment
 from keras_birds.progress import Reporter
-from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, SPLIT, UNLABELLED, Fold
+from keras_birds.results.pseudo import PseudoLabels
+from keras_birds.run_layout import BACKGROUND, FULL, MANIFEST, PSEUDO, SPLIT, UNLABELLED, Fold
 from keras_birds.training.backbone import AddedBackbone, added_backbone
 from keras_birds.training.embeddings import (
     EmbeddedSource,
@@ -37,6 +38,7 @@ from keras_birds.training.inputs import (
     mel_of,
 )
 from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
+from keras_birds.training.pseudo import keep_pseudo, open_pseudo
 from keras_birds.training.run_directory import open_directory
 from keras_birds.training.stored import (
     STORED,
@@ -58,8 +60,8 @@ class TrainingRun:
 
     `source` has the images of the catalog's recordings, `background` those of recordings without any of the labels,
     `reviewed` those of windows that people marked; `pretrained` are weights to begin with; `unlabelled` are recordings
-    for `training.teacher` to label. `embedded` are embeddings of source and background, of which `frozen_run` makes a
-    run. `folds` were asked for.
+    for `training.teacher` to label, `pseudo` are labels that models gave to others. `embedded` are embeddings of source
+    and background, of which `frozen_run` makes a run. `folds` were asked for.
     """
 
     out: Path
@@ -71,6 +73,7 @@ class TrainingRun:
     reviewed: ReviewedSource | None
     pretrained: Pretrained | None
     unlabelled: tuple[str, ...] = ()
+    pseudo: PseudoLabels | None = None
     folds: tuple[Fold, ...] = ()
     embedded: tuple[EmbeddingSource, EmbeddingSource | None] | None = None
 
@@ -140,7 +143,6 @@ class TrainingRun:
             drawn |= {"negative_rows": np.concatenate(negative_rows)}
             drawn |= {"negative_fraction": config.data.background_fraction}
         if soft is not None:
-            soft = soft.surest(config.data.pseudo_per_label) if config.data.pseudo_per_label else soft
             drawn |= _drawing(soft, sum(map(len, sources)), config.data)
             sources.append(CachedSource(WindowSource(soft.windows, config.audio, mel_of(config))))
             targets.append(soft.targets)
@@ -218,17 +220,19 @@ def prepare_run(
         added_backbone(config.training.teacher, "training.teacher")  # before anything is written
     if config.model.initial:
         check_initial(config, catalog, split, folds)
+    pseudo = open_pseudo(config, catalog, split, folds, reporter)
     digest = data_hash(catalog)
     directory = open_directory(None if out is None else Path(out), config, catalog.root, digest, resume)
     if (directory / SPLIT).is_file():
         split = Split.load(directory / SPLIT, catalog)
     else:
         split.save(directory / SPLIT, catalog)
+    if pseudo is not None:
+        keep_pseudo(directory / PSEUDO, pseudo)
     source = catalog_source(directory, catalog, config, reporter)
     background = _background(directory, backgrounds, catalog, config, reporter)
-    run = TrainingRun(
-        directory, config, catalog, split, source, background, reviewed, pretrained, unlabelled, tuple(folds)
-    )
+    each = source, background, reviewed, pretrained, unlabelled, pseudo, tuple(folds)
+    run = TrainingRun(directory, config, catalog, split, *each)
     # So that folds that are trained side by side find the embeddings.
     if config.model.head_first or config.training.teacher:
         frozen = frozen_run(run, reporter)
@@ -290,9 +294,9 @@ def open_run(
     source = catalog_source(directory, catalog, config)
     background = _background(directory, background_paths(config), catalog, config)
     reviewed = _read_reviewed(catalog, config)
-    return TrainingRun(
-        directory, config, catalog, split, source, background, reviewed, pretrained, unlabelled
-    )
+    pseudo = PseudoLabels(config.data.pseudo) if config.data.pseudo else None
+    each = source, background, reviewed, pretrained, unlabelled, pseudo
+    return TrainingRun(directory, config, catalog, split, *each)
 
 
 def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
@@ -385,5 +389,6 @@ def _describe(run: TrainingRun) -> str:
         f"{len(run.background or ())} of background": run.background is not None,
         f"{unusable} of them left out (see {BACKGROUND})": unusable,
         f"{len(run.unlabelled)} without labels": len(run.unlabelled),
+        f"{len(run.pseudo.recordings) if run.pseudo else 0} with pseudo labels": run.pseudo is not None,
     }
     return f"{run.out}: {', '.join(part for part, is_told in parts.items() if is_told)}"

@@ -15,6 +15,7 @@ from keras_birds.atomic import atomic_path
 from keras_birds.checksum import sha256_of
 from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
+from keras_birds.data.soft_labels import SoftLabels
 from keras_birds.errors import ConfigError, DataError, TrainingError
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.keras_engine import load_keras_model
@@ -43,6 +44,7 @@ from keras_birds.training.embeddings import ValidateRecordings, WindowEmbeddings
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.network import class_weights, compile_model, first_model
 from keras_birds.training.oof import OutOfFold, score_whole
+from keras_birds.training.pseudo import labels_of_fold
 from keras_birds.training.run import TrainingRun, prepare_run
 from keras_birds.training.run_directory import remove_leftovers
 from keras_birds.training.teacher import soft_labels
@@ -155,7 +157,7 @@ def _require_batches(run: TrainingRun, fold: Fold) -> None:
     if fold != FULL and not len(run.validation_rows(fold)):
         raise DataError(f"fold {fold} must have recordings to validate on. Received: none that can be read")
     size, count = run.batch_size(fold), len(run.train_rows(fold))
-    if count < size and not run.unlabelled:
+    if count < size and not (run.unlabelled or run.pseudo):
         raise ConfigError(
             f"training.batch_size must not exceed the {count} recordings that fold {fold} trains on. Received: {size}"
         )
@@ -166,7 +168,7 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     counts = len(run.train_rows(fold)), len(run.validation_rows(fold)) or "none"
     reporter.log(f"fold {fold}: {counts[0]} to train on, {counts[1]} to validate")
     keep_freed_memory()
-    soft = soft_labels(run, fold, reporter) if settings.teacher else None
+    soft = _soft_labels(run, fold, reporter)
     keras.utils.clear_session()
     keras.utils.set_random_seed(settings.seed)
     model, training = first_model(run, fold, reporter), run.training_data(fold, soft)
@@ -192,6 +194,23 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
         load_variables(folder / BEST, model.weights)
     kept.set_weights(model.get_weights())
     _finish(kept, run, fold, checkpoint.history, reporter)
+
+
+def _soft_labels(run: TrainingRun, fold: Fold, reporter: Reporter) -> SoftLabels | None:
+    """Windows that models labelled, for a fold to learn from; `None` where there are none."""
+    config = run.config
+    if config.training.teacher:
+        soft = soft_labels(run, fold, reporter)
+    elif run.pseudo is not None:
+        soft = labels_of_fold(run.pseudo, config, run.catalog.labels, fold, reporter)
+    else:
+        return None
+    if not (per_label := config.data.pseudo_per_label):
+        return soft
+    surest = soft.surest(per_label)
+    told = f"{len(surest.windows)} of {len(soft.windows)} windows"
+    reporter.log(f"fold {fold}: {told}, the {per_label} of each label at most that are surest")
+    return surest
 
 
 def _fit(
@@ -253,7 +272,7 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, 
         audio=config.audio,
         mel=config.mel,
         licence=origin.licence if origin else "",
-        source=_source(config, origin),
+        source=_source(run, origin),
         backbone_sha256=sha256_of(frozen.path) if frozen else "",
         metrics=metrics,
     )
@@ -300,7 +319,9 @@ def _write_out_of_fold(model: keras.Model, run: TrainingRun, fold: Fold, reporte
     return macro_auc(targets, scores)
 
 
-def _source(config: Config, origin: ModelMetadata | None) -> str:
-    if config.training.teacher:
-        return f"trained here, taught by {config.training.teacher}"
+def _source(run: TrainingRun, origin: ModelMetadata | None) -> str:
+    if teacher := run.config.training.teacher:
+        return f"trained here, taught by {teacher}"
+    if run.pseudo is not None:
+        return f"trained here, taught by {', '.join(run.pseudo.teacher.model_ids)}"
     return origin.source if origin else ""

@@ -1,0 +1,144 @@
+"""A network that also learns from windows with pseudo labels."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import small_run as small
+from pseudo_folder import write_pseudo_labels
+from small_run import Watcher, interrupt, make_config
+
+from keras_birds.config import Config
+from keras_birds.errors import ConfigError, DataError
+from keras_birds.labels import LabelSet
+from keras_birds.models.metadata import ModelMetadata
+from keras_birds.results.pseudo import Teacher
+from keras_birds.training.pseudo import labels_of_fold
+from keras_birds.training.run import open_run, prepare_run
+from keras_birds.training.train import train
+
+COUNT = 5
+"""Tones of each label that nobody labelled."""
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Labelled tones, beside them `more`: tones without labels, `teacher`: a run's split, and `pseudo`: its labels."""
+    monkeypatch.setattr(small, "PER_LABEL_AND_FOLD", 6)
+    monkeypatch.setattr(small, "BROKEN", {})
+    small.write_tones(tmp_path / "more", small.LABELS, np.multiply(small.TONES_HZ, 1.02), COUNT)
+    data = small.make_data(tmp_path / "birds")
+    prepare_run(make_config(), data, 0, tmp_path / "teacher", False, Watcher())
+    label(tmp_path / "more", tmp_path / "pseudo", tmp_path / "teacher")
+    return data
+
+
+def label(recordings, out, run, end_s=0.5):
+    """By the models of two folds: that of fold 0 is surer of the right label than that of fold 1."""
+    paths = sorted(recordings.rglob("*.wav"))
+    right = np.array([small.LABELS.index(x.parent.name) for x in paths])
+    probabilities = np.stack([np.eye(3)[right] * sure for sure in (0.8, 0.6)], axis=1)
+    teacher = Teacher(("t/fold0", "t/fold1"), (0, 1), run) if run else Teacher(("other",))
+    labels, windows = LabelSet(small.LABELS), [(str(x), 0.0, end_s) for x in paths]
+    return write_pseudo_labels(out, windows, labels, probabilities[:, : 1 + bool(run)], teacher)
+
+
+def student(data, augment=(), training=(), **settings):
+    off = {"probability": 0.0}
+    pseudo = {"pseudo": str(data.parent / "pseudo"), "pseudo_fraction": 0.4, **settings}
+    return make_config(pseudo, augment={**off, "mixup": off, **dict(augment)}, **dict(training))
+
+
+@pytest.mark.parametrize(
+    ("fold", "teachers", "sure", "told"),
+    [
+        (0, "fold", 0.8, "15 windows with pseudo labels by the teacher's fold 0, 0.80 in the mean"),
+        (1, "fold", 0.6, "15 windows with pseudo labels by the teacher's fold 1, 0.60 in the mean"),
+        (1, "all", 0.7, "15 windows with pseudo labels by all models, 0.70 in the mean"),
+        ("full", "fold", 0.7, "15 windows with pseudo labels by all models, 0.70 in the mean"),
+    ],
+)
+def test_a_fold_learns_from_its_own_folds_teacher_alone(data, tmp_path, fold, teachers, sure, told):
+    config, watcher = student(data, pseudo_teachers=teachers, training={"keep": "last"}), Watcher()
+    prepare_run(config, data, fold, tmp_path / "run", False, watcher)
+    assert "36 recordings, 3 labels, 2 folds, 15 with pseudo labels" in watcher.lines[-1]
+    assert ("out-of-fold scores are flattered" in watcher.lines[0]) == (teachers == "all")
+    run = open_run(tmp_path / "run", config, data, None)
+    batches = run.training_data(fold, labels_of_fold(run.pseudo, config, run.catalog.labels, fold, watcher))
+    assert told in watcher.lines[-1]
+    targets = np.concatenate([batches[k][1] for k in range(len(batches))])
+    most = targets.max(axis=1)
+    assert np.unique(most).tolist() == pytest.approx([sure, 1])
+    assert (most < 1).mean() == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_student_that_was_stopped_ends_as_one_that_was_not(shallow_network, data, tmp_path):
+    mixup = {"mixup": {"probability": 1.0, "partner": "pseudo"}}
+    more = {"pseudo_sampling": "label_sum", "pseudo_per_label": 3}
+    config = student(data, mixup, {"epochs": 3, "workers": 2}, **more)
+    watcher = Watcher()
+    whole = train(config, data, 1, tmp_path / "whole", reporter=watcher).folds[0]
+    assert "fold 1: 9 of 15 windows, the 3 of each label at most that are surest" in watcher.lines
+    source = ModelMetadata.read_onnx(whole.folder / "model.onnx").source
+    assert source == "trained here, taught by t/fold0, t/fold1"
+    parted = tmp_path / "parted"
+    interrupt(config, data, 1, parted, lambda lines, done: lines[-1].startswith("epoch 1/"))
+    resumed = train(config, data, 1, parted, resume=True).folds[0]
+    scores = [pd.read_parquet(x.folder / "oof.parquet") for x in (whole, resumed)]
+    pd.testing.assert_frame_equal(*scores, rtol=0, atol=1e-4)
+    # Labels that changed in the meantime would be others than the first epochs learnt.
+    shutil.rmtree(parted / "fold1")
+    shutil.rmtree(tmp_path / "pseudo")
+    label(tmp_path / "more", tmp_path / "pseudo", tmp_path / "teacher", 0.4)
+    with pytest.raises(DataError, match=r"pseudo labels that \S+/parted began with.* start a new run"):
+        train(config, data, 1, parted, resume=True)
+
+
+def test_labels_that_a_fold_must_not_learn_from_are_refused_before_a_run_begins(data, tmp_path):
+    other = make_config().folds.model_copy(update={"strategy": "stratified", "n_folds": 2, "column": ""})
+    config = student(data)
+    for settings, told in (
+        (
+            {"folds": other},
+            r"with the same folds.*Received: \S+/teacher, with another division; copy \[folds\]",
+        ),
+        (
+            {"audio": config.audio.model_copy(update={"clip_s": 0.4})},
+            r"no longer than a clip .*Received: 0\.5 s",
+        ),
+    ):
+        refused(config.model_copy(update=settings), data, told)
+    # With the mean of all models other folds are told of, and the hidden recordings that they learnt from.
+    watcher, mean = Watcher(), student(data, pseudo_teachers="all").model_copy(update={"folds": other})
+    hidden = len(prepare_run(mean, data, 0, tmp_path / "mean", False, watcher).split.hidden_rows)
+    assert f"flattered, and those of {hidden} hidden recordings" in watcher.lines[0]
+    assert hidden > 2
+    label(tmp_path / "more", tmp_path / "strange", None)
+    strange = student(data, pseudo=str(tmp_path / "strange"))
+    refused(strange, data, r"its models are no folds\..*pass --set data\.pseudo_teachers=all")
+    (tmp_path / "more" / "bat" / "4.wav").rename(tmp_path / "away.wav")
+    refused(config, data, r"where they were labelled\. Received: 1 of 15 .* first \S+/more/bat/4\.wav")
+    shutil.copy(data / "train_audio" / "bat" / "1.wav", tmp_path / "more" / "bat" / "4.wav")
+    refused(
+        config,
+        data,
+        r"data\.pseudo must hold no recording.* \S+/bat/4.wav, which holds the same as \S+/bat/1",
+    )
+    assert sorted(x.name for x in tmp_path.iterdir() if x.name == "new") == []
+
+
+def refused(config, data, told):
+    with pytest.raises((ConfigError, DataError), match=told):
+        prepare_run(config, data, 0, data.parent / "new", False, Watcher())
+
+
+def test_settings_that_need_pseudo_labels_or_rule_them_out_are_told(data):
+    refused(make_config(augment={"mixup": {"partner": "pseudo"}}), data, r"pass --set data\.pseudo=FOLDER")
+    refused(student(data, pseudo="nowhere"), data, "nowhere must be a folder of pseudo labels")
+    with pytest.raises(ConfigError, match=r"data\.unlabelled and pseudo must not be set together"):
+        make_config({"pseudo": "a", "unlabelled": "b"}, teacher="birdnet")
+    with pytest.raises(ConfigError, match="must leave room for recordings with labels"):
+        student(data, background="a", background_fraction=0.6)
+    with pytest.raises(ConfigError, match=r"data\.pseudo must be empty when model\.frozen"):
+        Config.load("birdnet-head", ["data.pseudo=a"])
