@@ -14,6 +14,7 @@ from keras_birds.cli.options import ModelChoice
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from keras_birds.distributed.worker import Scorer
     from keras_birds.inference.classifier import Classifier
     from keras_birds.inference.scorer import RecordingStatus, ScoreOptions, WindowScorer
     from keras_birds.results.sink import RecordingSink
@@ -40,9 +41,9 @@ def scoring(
     model: ModelChoice,
     options: "ScoreOptions",
     ray_address: str | None,
-    embeds: bool = False,
+    scorer: "Scorer | None" = None,
 ) -> Iterator[Score]:
-    """What scores recordings, or with `embeds` gives their embeddings: this machine, or a cluster's workers."""
+    """What scores recordings, or with `scorer` gives other numbers of them: this machine, or a cluster's workers."""
     from keras_birds.inference.scorer import score_recordings
 
     if ray_address is None:
@@ -51,7 +52,7 @@ def scoring(
     from keras_birds.distributed.predict import ClusterScorer
 
     say = partial(click.echo, err=True)
-    with ClusterScorer(classifier, model.provider, options.workers, say, embeds) as score:
+    with ClusterScorer(classifier, model.provider, options.workers, say, scorer) as score:
         yield score
 
 

@@ -84,7 +84,7 @@ def embed(
         connection,  # first of all, so that a cluster out of reach leaves no folder behind
         StoreWriter(out, settings) as store,
     ):
-        with scoring(classifier, model, score, ray_address, embeds=True) as run, progress_bar() as bar:
+        with scoring(classifier, model, score, ray_address, Embedder) as run, progress_bar() as bar:
             counter = _Counter(store, len(files), bar)
             counter.take(run, embedder, store.to_do(files), score)
         manifest = store.finish()

@@ -20,6 +20,7 @@ _COMMANDS = {
     "compare": ("compare:compare", "Tell whether one run is better than another."),
     "predict": ("predict:predict", "Name what is in recordings: one answer for each."),
     "detect": ("detect:detect", "Find all detections in a disk of recordings."),
+    "pseudo": ("pseudo:pseudo", "Label recordings that nobody labelled, for models to learn from."),
     "embed": ("embed:embed", "Keep the embeddings of a disk of recordings."),
     "models": ("models:models", "List the models that are here."),
     "info": ("models:info", "Tell what a model is, or what a store of embeddings holds."),

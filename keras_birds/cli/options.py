@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,24 +230,31 @@ def _network_options() -> tuple[Command, ...]:
     )
 
 
-def score_options(command: Command) -> Command:
-    """Adds how recordings are cut and scored; the command gets `ScoreOptions` as `score`."""
+def score_options(command: Command, channels: bool = True) -> Command:
+    """Adds how recordings are cut and scored; the command gets `ScoreOptions` as `score`.
+
+    Without `channels` the mean over them is scored.
+    """
 
     def make(**values: Any) -> "ScoreOptions":
         from keras_birds.inference.scorer import ScoreOptions
 
         return ScoreOptions(**values)
 
-    channels = "What to score: the mean over channels, each channel by itself, or channel N from 1."
+    said = "What to score: the mean over channels, each channel by itself, or channel N from 1."
+    which = click.option("--channel", type=channel, default="mix", metavar="mix|all|N", help=said)
     return _bundled(
         command,
         "score",
         make,
         overlap_option,
-        click.option("--channel", type=channel, default="mix", metavar="mix|all|N", help=channels),
+        *((which,) if channels else ()),
         click.option("--workers", type=COUNT, help="Threads that compute. [default: one a processor]"),
         click.option("--batch-size", type=COUNT, help="Windows computed at a time. [default: the fastest]"),
     )
+
+
+mix_options = partial(score_options, channels=False)
 
 
 @dataclass(frozen=True)

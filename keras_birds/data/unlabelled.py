@@ -1,5 +1,6 @@
 """Recordings that nobody labelled, and that none of them is one of the data set's."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 from keras_birds.audio.files import find_inputs
 from keras_birds.audio.remote import is_url
 from keras_birds.checksum import sha256_of
-from keras_birds.data.catalog import Catalog
+from keras_birds.data.catalog import Catalog, window_of
+from keras_birds.data.tables import load_table
 from keras_birds.errors import DataError
 from keras_birds.progress import Reporter
+from keras_birds.run_layout import ENVIRONMENT, SPLIT
 from keras_birds.text import printable
 
 # Of Xeno-canto, iNaturalist, the Macaulay Library and the Colección de Sonidos Ambientales. Other names, as those of
@@ -82,3 +85,17 @@ def _number(path: Path) -> str:
     """Of a recording in an archive, as `xc123456`; empty where its name has none."""
     found = _ARCHIVES.search(path.stem)
     return found[1].lower() if found else ""
+
+
+def run_recordings(run: Path) -> list[Path]:
+    """All recordings of the data set of a run, by its `split.csv`: where they lay when it began.
+
+    Where the run doesn't say where, only their names are there. Raises `DataError` if there is no split.
+    """
+    try:
+        root = Path(json.loads((run / ENVIRONMENT).read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError):
+        root = Path()
+    names = load_table(run / SPLIT, "a split", ["path"])["path"]
+    windows = [window_of(x) for x in names]
+    return [root / x for x in dict.fromkeys(w[0] if w else x for w, x in zip(windows, names, strict=True))]

@@ -20,7 +20,7 @@ import keras_birds
 from keras_birds.audio.clips import window_hop_samples
 from keras_birds.audio.remote import is_url
 from keras_birds.distributed.cluster import Node, cause_of, nodes
-from keras_birds.distributed.worker import GroupScores, PackedModel, score_group
+from keras_birds.distributed.worker import GroupScores, PackedModel, Scorer, score_group
 from keras_birds.errors import ConfigError, KerasBirdsError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import (
@@ -74,7 +74,7 @@ class ClusterScorer:
         provider: what ONNX Runtime computes on; `None` for CUDA where a node has it.
         cpus: processors of a worker process; `None` for up to 4.
         say: gets lines on workers that die, and on waiting.
-        embeds: whether workers give embeddings as scores.
+        scorer: as for `PackedModel`.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class ClusterScorer:
         provider: str | None = None,
         cpus: int | None = None,
         say: Callable[[str], None] = lambda _: None,
-        embeds: bool = False,
+        scorer: Scorer | None = None,
     ):
         self._classifier, self._provider, self._cpus, self._say = classifier, provider, cpus, say
-        self._embeds = embeds
+        self._scorer = scorer
         self._uses_gpus = (provider or "").lower() != "cpu"
         self._resources, self._slots = (1, 0), 1
         self._looked_at = -math.inf
@@ -97,7 +97,7 @@ class ClusterScorer:
 
         self._task = ray.remote(max_retries=0)(score_group)
         # In a list: Ray would put what it refers to in its place.
-        self._model = [ray.put(PackedModel.of(self._classifier, self._provider, self._embeds))]
+        self._model = [ray.put(PackedModel.of(self._classifier, self._provider, self._scorer))]
         began = self._told_at = self._seen_at = time.monotonic()
         self._look()
         task = self._submit(_Group(()), DEFAULT_OPTIONS)

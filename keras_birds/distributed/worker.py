@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,12 @@ from typing import Any
 import keras_birds
 from keras_birds.errors import ConfigError
 from keras_birds.inference.classifier import Classifier
-from keras_birds.inference.embedder import Embedder
 from keras_birds.inference.scorer import RecordingScores, ScoreOptions, WindowScorer, score_recordings
 from keras_birds.models.engines import Engine, load_engine
 from keras_birds.run_layout import METADATA
+
+Scorer = Callable[[Classifier], WindowScorer]
+"""A class of the package that gives other numbers of a window, as `Embedder` or `MemberScorer`."""
 
 _loaded: dict[str, WindowScorer] = {}
 """What scores in this process, by the id of the packed model that it was loaded from."""
@@ -49,8 +52,8 @@ class PackedEngine:
 class PackedModel:
     """A loaded model on its way to the workers: its members, and what else `Classifier` was made with here.
 
-    `backend` is that of Keras, `version` that of keras-birds; `provider` as for `load_engine`. With `embeds` workers
-    give embeddings as scores.
+    `backend` is that of Keras, `version` that of keras-birds; `provider` as for `load_engine`. `scorer` makes
+    of the classifier what scores in its place, as an `Embedder`.
     """
 
     engines: tuple[PackedEngine, ...]
@@ -60,15 +63,15 @@ class PackedModel:
     sensitivity: float
     backend: str
     version: str
-    embeds: bool = False
+    scorer: Scorer | None = None
 
     @classmethod
-    def of(cls, classifier: Classifier, provider: str | None, embeds: bool = False) -> "PackedModel":
+    def of(cls, classifier: Classifier, provider: str | None, scorer: Scorer | None = None) -> "PackedModel":
         """Packs what a classifier was loaded from."""
         engines = tuple(map(PackedEngine.of, classifier.engines))
         decoder, backend = classifier.audio.decoder, os.environ["KERAS_BACKEND"]
         scores = classifier.calibration is not None, classifier.sensitivity
-        return cls(engines, decoder, provider, *scores, backend, keras_birds.__version__, embeds)
+        return cls(engines, decoder, provider, *scores, backend, keras_birds.__version__, scorer)
 
     def load(self) -> Classifier:
         """Loads it in this process.
@@ -113,7 +116,7 @@ def score_group(model: list[Any], places: tuple[str, ...], options: ScoreOptions
         _loaded.clear()
         packed: PackedModel = ray.get(reference)
         classifier = packed.load()
-        _loaded[reference.hex()] = Embedder(classifier) if packed.embeds else classifier
+        _loaded[reference.hex()] = packed.scorer(classifier) if packed.scorer else classifier
     began = time.monotonic()
     recordings = tuple(score_recordings(_loaded[reference.hex()], places, options))
     return GroupScores(recordings, time.monotonic() - began, socket.gethostname())

@@ -11,7 +11,6 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +19,17 @@ import numpy as np
 from keras_birds.config import AudioConfig
 from keras_birds.errors import DataError
 from keras_birds.inference.scorer import RecordingStatus
-from keras_birds.results.journal import JOURNAL, Contents, Entry, Journal
-from keras_birds.results.shards import readable, shard_path
+from keras_birds.results.arrays import Run, array_kinds, current_runs, open_array, read_columns
+from keras_birds.results.journal import JOURNAL, Contents, Journal
+from keras_birds.results.shards import readable
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 # A model of the same SHA-256 may be named otherwise, and has the same size and audio settings.
 EMBEDDINGS = Contents("embeddings", "embed", 1, may_differ=frozenset({"model", "size", "audio"}))
-KINDS = {"vectors": ".npy", "windows": ".parquet"}
-"""Folders of a shard's files, and how the names of these end."""
+VECTORS = "vectors"
+KINDS = array_kinds(VECTORS)
 BLOCK_ROWS = 1 << 14
 
 
@@ -47,15 +46,6 @@ class Block:
     first_row: int
     vectors: np.ndarray
     norms: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Windows that count and follow each other in a shard."""
-
-    shard: int
-    offset: int
-    count: int
 
 
 class EmbeddingStore:
@@ -90,21 +80,22 @@ class EmbeddingStore:
             audio = {**self.settings["audio"], "decoder": self.settings["decoder"]}
             self.audio = AudioConfig.model_validate(audio)
         self._files: list[str] = []
-        self._runs: list[_Run] = []
+        self._runs: list[Run] = []
         counts = []
         for entry, run in current_runs(self._journal):
             self._files.append(entry.recording.file)
             counts.append(run.count)
             last = self._runs[-1] if self._runs else None
             if last and (last.shard, last.offset + last.count) == (run.shard, run.offset):
-                self._runs[-1] = _Run(run.shard, last.offset, last.count + run.count)
+                self._runs[-1] = Run(run.shard, last.offset, last.count + run.count)
             else:
                 self._runs.append(run)
         self._file_ends = np.cumsum(counts, dtype=np.int64)
         self._run_ends = np.cumsum([x.count for x in self._runs], dtype=np.int64)
         # Each keeps a file open, of which a process may have a thousand.
-        self._shard = lru_cache(64)(partial(open_vectors, folder))
-        self._columns = lru_cache(256)(partial(_read_columns, folder))
+        command = EMBEDDINGS.command
+        self._shard = lru_cache(64)(partial(open_array, folder, VECTORS, command=command))
+        self._columns = lru_cache(256)(partial(read_columns, folder, command=command))
 
     def __len__(self) -> int:
         """How many windows count."""
@@ -199,13 +190,6 @@ def is_store(path: Path) -> bool:
     return isinstance(header, dict) and header.get("contents") == EMBEDDINGS.name
 
 
-def open_vectors(folder: Path, number: int) -> np.ndarray:
-    """A shard's vectors, float16 `[n, size]`, as they lie on the disk; a `DataError` if they can't be read."""
-    with readable(folder, EMBEDDINGS.command):
-        vectors: np.ndarray = np.load(shard_path(folder, "vectors", number, KINDS["vectors"]), mmap_mode="r")
-    return vectors
-
-
 def let_go(vectors: np.ndarray) -> None:
     """Takes the pages of a shard that is read out of this process' memory.
 
@@ -216,22 +200,3 @@ def let_go(vectors: np.ndarray) -> None:
         file = getattr(file, "base", None)
     if file is not None and hasattr(mmap, "MADV_DONTNEED"):
         file.madvise(mmap.MADV_DONTNEED)
-
-
-def current_runs(journal: Journal, shards: Any = None) -> Iterator[tuple[Entry, _Run]]:
-    """Recordings whose windows count, with where these lie; of all shards, or of those with one of some numbers."""
-    for number, entries in journal.shards():
-        if shards is not None and number not in shards:
-            continue
-        counts = [x.score_rows for x, _ in entries]
-        offsets = accumulate(counts, initial=0)
-        for (entry, is_current), offset, count in zip(entries, offsets, counts, strict=False):
-            if is_current:
-                yield entry, _Run(number, offset, count)
-
-
-def _read_columns(folder: Path, number: int, names: tuple[str, ...]) -> "pa.Table":
-    import pyarrow.parquet as pq
-
-    with readable(folder, EMBEDDINGS.command):
-        return pq.read_table(shard_path(folder, "windows", number), columns=list(names))

@@ -87,17 +87,21 @@ class Ensemble:
     def _mean(self, members: Iterable[np.ndarray], count: int) -> np.ndarray:
         """The mean of the members' probabilities, as they are to be read."""
         total = np.zeros((count, len(self.labels)), np.float32)
-        for engine, found in zip(self.engines, members, strict=True):
-            if found.shape != total.shape or np.isnan(found).any():
-                raise ModelError(
-                    f"{engine.path}: the model must give a number for each of {len(self.labels)} labels. "
-                    f"Received: shape {found.shape}, {int(np.isnan(found).sum())} of them NaN"
-                )
+        for found in self._checked(members, count):
             total += found
         mean = total / np.float32(len(self.engines))
         if self.sensitivity != 1:
             return shifted(mean, self.sensitivity)
         return mean if self.calibration is None else self.calibration.apply(mean)
+
+    def _checked(self, members: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+        for engine, found in zip(self.engines, members, strict=True):
+            if found.shape != (count, len(self.labels)) or np.isnan(found).any():
+                raise ModelError(
+                    f"{engine.path}: the model must give a number for each of {len(self.labels)} labels. "
+                    f"Received: shape {found.shape}, {int(np.isnan(found).sum())} of them NaN"
+                )
+            yield found
 
     def _each(self, inputs: np.ndarray) -> Iterator[np.ndarray]:
         """The probabilities of one member after the other; a backbone that they share computes once."""
@@ -124,6 +128,19 @@ class Ensemble:
             return np.concatenate(
                 [self.probabilities(inputs[x : x + step]) for x in range(0, len(inputs), step)]
             )
+
+    def score_members(
+        self, clips: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None
+    ) -> np.ndarray:
+        """Scores clips by each member alone, as `score_clips`: float32 `[n, member, label]`, as the models give them.
+
+        Neither the calibration nor the sensitivity counts.
+        """
+        inputs, step = self.inputs(clips), batch_size or self.batch_size
+        with self._slots:
+            parts = [inputs[x : x + step] for x in range(0, len(inputs), step)]
+            each = [np.stack(list(self._checked(self._each(x), len(x))), axis=1) for x in parts]
+        return np.concatenate(each)
 
     @property
     def embedding_size(self) -> int:

@@ -14,15 +14,15 @@ Paths are absolute. All tables have the models' labels in their order.
 """
 
 import json
+import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_birds.atomic import write_json
+from keras_birds.atomic import atomic_path, write_json
 from keras_birds.data.soft_labels import TARGET, SoftLabels
 from keras_birds.data.tables import load_table
 from keras_birds.errors import DataError
@@ -34,9 +34,9 @@ from keras_birds.run_layout import MANIFEST, SPLIT
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A teacher's run may be moved.
-PSEUDO = Contents("pseudo labels", "pseudo", 1, may_differ=frozenset({"model", "labels", "audio"}))
-MEAN_TABLE, SUMMARY = "labels.parquet", "pseudo.json"
+# Models of the same SHA-256 may lie elsewhere, and have the same labels and audio settings.
+PSEUDO = Contents("pseudo labels", "pseudo", 1, may_differ=frozenset({"paths", "labels", "audio"}))
+MEAN_TABLE, SUMMARY, FIGURE = "labels.parquet", "pseudo.json", "labels.png"
 _FORMAT_VERSION = 1
 _SURE = 0.5  # what counts as a window of a label
 _SCORED = ("ok", "partial", "silent")
@@ -85,7 +85,7 @@ class Teacher:
     Args:
         model_ids: of each.
         folds: of each, where they are folds of a run; else none.
-        run: the folder of this run, where it lay then; `None` where they are of no run.
+        run: the folder of this run, where it lay then; `None` where they are of none that knows its split.
     """
 
     model_ids: tuple[str, ...]
@@ -194,10 +194,12 @@ class LabelTables:
         )  # no kill leaves tables of two rules that look like one
         for table in self._tables.values():
             table.writer.finish()
-        run = self._teacher.run and str(self._teacher.run)
+        if run := self._teacher.run:
+            with atomic_path(self._folder / SPLIT) as temporary:
+                shutil.copyfile(run / SPLIT, temporary)
         about = {
             "format_version": _FORMAT_VERSION,
-            "teacher": {**asdict(self._teacher), "run": run},
+            "teacher": {**asdict(self._teacher), "run": run and str(run)},
             "rules": asdict(self._rules),
             "overlap_s": overlap_s,
             "tables": {name: table.about() for name, table in self._tables.items()},
@@ -267,10 +269,3 @@ def _table(
     columns = {"path": pa.array(paths).dictionary_encode(), "start_s": start_s, "end_s": end_s}
     columns |= {TARGET + label: targets[:, k] for k, label in enumerate(labels)}
     return pa.table(columns)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes what a killed process left of tables."""
-    for path in folder.glob(".labels*.tmp"):
-        with suppress(OSError):
-            path.unlink()
