@@ -1,5 +1,7 @@
 """Calls in a recording, and how they sound from afar: weaker, without their highest tones, and reverberant."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.fft
 import scipy.signal
@@ -10,6 +12,7 @@ CRITICAL_M = 50.0
 _HOP_S, _JOIN_S, _SHORTEST_S, _EDGE_S = 0.01, 0.4, 0.03, 0.02
 _RUMBLE_HZ, _SILENCE_DB = 80.0, -90.0
 _BELOW_PEAK_DB, _ABOVE_FLOOR_DB, _LEAST_RANGE_DB, _AS_LOUD_DB = 30.0, 6.0, 10.0, 10.0
+_WINDOW_S, _LEAST_NOISE_S, _SUBTRACTED, _LEFT = 0.032, 0.5, 2.0, 0.1
 _BAND_SHARE, _NARROWEST_HZ = 0.05, 100.0
 
 
@@ -24,9 +27,7 @@ def find_calls(samples: np.ndarray, rate_hz: int) -> list[tuple[int, int]]:
     hop = round(_HOP_S * rate_hz)
     if len(samples) < hop:
         return []
-    high = scipy.signal.sosfilt(
-        scipy.signal.butter(2, _RUMBLE_HZ, "highpass", fs=rate_hz, output="sos"), samples.astype(float)
-    )
+    high = _above_rumble(samples, rate_hz)
     frames = high[: len(high) // hop * hop].reshape(-1, hop)
     level_db = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-12)
     is_sound = level_db > _SILENCE_DB
@@ -48,15 +49,37 @@ def find_calls(samples: np.ndarray, rate_hz: int) -> list[tuple[int, int]]:
     ]
 
 
-def cut_call(samples: np.ndarray, rate_hz: int) -> np.ndarray:
-    """A call `[n]` without what lies below 80 Hz, its edges faded in and out over 20 ms: float64 `[n]`."""
-    band = scipy.signal.butter(2, _RUMBLE_HZ, "highpass", fs=rate_hz, output="sos")
-    call = scipy.signal.sosfiltfilt(band, samples.astype(float))
+def cut_call(
+    samples: np.ndarray, rate_hz: int, span: tuple[int, int], calls: Sequence[tuple[int, int]] = ()
+) -> np.ndarray:
+    """A span of a recording `[n]`, faded in and out over 20 ms, without what it was recorded with: float64.
+
+    That is what lies below 80 Hz, and by spectral subtraction (Boll 1979, https://doi.org/10.1109/TASSP.1979.1163209)
+    the mean noise between the recording's `calls`, where a half second of it or more isn't digital silence.
+    """
+    call = _above_rumble(samples[slice(*span)], rate_hz)
+    is_between = np.abs(samples) > 0
+    for begin, end in calls:
+        is_between[begin:end] = False
+    size = 2 * round(_WINDOW_S * rate_hz / 2)
+    if calls and is_between.sum() >= _LEAST_NOISE_S * rate_hz and len(call) >= size:
+        transform = scipy.signal.ShortTimeFFT(scipy.signal.windows.hann(size, sym=False), size // 4, rate_hz)
+        noise = transform.spectrogram(_above_rumble(samples[is_between], rate_hz)).mean(axis=1, keepdims=True)
+        spectrum = transform.stft(call)
+        power = np.square(np.abs(spectrum))
+        left = np.maximum(1 - _SUBTRACTED * noise / np.maximum(power, 1e-30), _LEFT**2)
+        call = transform.istft(spectrum * np.sqrt(left), k1=len(call))
     edge = min(round(_EDGE_S * rate_hz), len(call) // 2)
     ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(edge) / max(edge, 1))
     call[:edge] *= ramp
     call[len(call) - edge :] *= ramp[::-1]
     return call
+
+
+def _above_rumble(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    band = scipy.signal.butter(2, _RUMBLE_HZ, "highpass", fs=rate_hz, output="sos")
+    above: np.ndarray = scipy.signal.sosfilt(band, samples.astype(float))
+    return above
 
 
 class Spectrum:

@@ -185,14 +185,16 @@ def _rows(catalog: "Catalog", config: "Config", part: str, fold: int | None) -> 
     import numpy as np
 
     from keras_birds.data.folds import make_split
+    from keras_birds.errors import ConfigError
 
     if part == _ALL:
         return np.arange(len(catalog))
     split = make_split(catalog, config.folds)
-    if fold is None:
-        return split.hidden_rows
-    split.require_fold(fold)
-    return split.train_rows(fold) if part == "training" else split.validation_rows(fold)
+    if fold is not None:
+        return split.train_rows(fold) if part == "training" else split.validation_rows(fold)
+    if not len(split.hidden_rows):
+        raise ConfigError("--part hidden needs hidden recordings. Received: none with these folds.* settings")
+    return split.hidden_rows
 
 
 def _summary(made: "Made", maker: "SoundscapeMaker", out: Path) -> str:

@@ -143,7 +143,13 @@ class SoundscapeMaker:
             rule = "soundscapes need labelled recordings without secondary labels"
             raise DataError(f"{rule}. Received: {len(rows)} recordings, {self.mixed} of them with others")
         if not backgrounds:
-            raise DataError("soundscapes need a background. Received: no recordings")
+            raise DataError(
+                "soundscapes need background. Received: no recordings; take another folder or part"
+            )
+        known = {os.path.realpath(x) for x in catalog.recordings["path"]}
+        if shared := [x for x in backgrounds if os.path.realpath(x) in known]:
+            rule = "background must hold none of the data set's recordings"
+            raise DataError(f"{rule}. Received: {len(shared)} of them, first {shared[0]}; take them out")
         self.labels = [x for x in catalog.labels if x in self._recordings]
         self._folders: dict[str, list[str]] = {}
         for path in backgrounds:
@@ -215,7 +221,8 @@ class SoundscapeMaker:
                 begin, end = spans[rng.integers(len(spans))]
                 longest = round(min(LONGEST_CALL_S, self.scene.seconds) * self.rate_hz)
                 begin += int(rng.integers(max(0, end - begin - longest), endpoint=True))
-                return label, name, cut_call(samples[begin : min(end, begin + longest)], self.rate_hz)
+                span = begin, min(end, begin + longest)
+                return label, name, cut_call(samples, self.rate_hz, span, spans)
             if samples is not None:
                 self._tell(path, "holds no sound")
         raise self._nothing("labelled recordings")
