@@ -12,7 +12,8 @@ import pytest
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import Label, LabelSet
-from keras_birds.results.detections import DetectionRules, detection_schema, read_species, smooth
+from keras_birds.results.context import Context, smooth
+from keras_birds.results.detections import DetectionRules, detection_schema, read_species
 from keras_birds.results.digest import Digest
 
 LABELS = LabelSet(
@@ -140,7 +141,16 @@ def test_a_species_list_holds_names_of_any_kind_and_unknown_ones_are_told(tmp_pa
             read_species(path, LABELS)
 
 
-@pytest.mark.parametrize("options", [{}, {"merge": True}, {"smooth_windows": 5, "no_voices": 0.9}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"merge": True},
+        {"smooth_windows": 5, "no_voices": 0.9},
+        {"smooth_windows": 3, "file_level": 2, "no_voices": 0.9},
+        {"file_level": 1},
+    ],
+)
 @pytest.mark.parametrize("hop_s", [1.0, 5.0])
 def test_a_recording_in_parts_gives_what_it_gives_as_a_whole(hop_s, options):
     labels = LabelSet(["whtdov", "bkcdon", "Human vocal"])
@@ -170,6 +180,24 @@ def test_smoothing_is_the_mean_over_neighbours_of_a_channel_and_over_fewer_at_th
     assert {x["channel"] for x in table} == {1}
     assert (table[0]["start_s"], table[0]["label"]) == (0.0, "whtdov")
     assert table[0]["score"] == pytest.approx(np.mean(np.float32(SCORES)[:2, 1]), abs=1e-6)
+
+
+def test_a_score_is_weighed_with_the_best_of_its_minute_and_channel():
+    scores = np.random.default_rng(0).random((30, 3), np.float32)
+    found = replace(recording(scores, hop_s=5.0, channels=(1, 2)), scores=np.repeat(scores, 2, axis=0))
+    found.scores[1::2] = 0.5
+    kept = np.flatnonzero(found.start_s != 10.0)
+    expected = found.scores.copy()
+    expected[1::2] = 0.25
+    for minute in (np.r_[0:2, 3:12], np.arange(12, 24), np.arange(24, 30)):
+        expected[2 * minute] *= np.sort(scores[minute], axis=0)[-2:].mean(axis=0)
+    expected[4:6] = 0  # isn't kept, and counts for nothing
+    np.testing.assert_allclose(Context(file_level=2).scores(found, kept), expected, rtol=1e-6)
+    many = Context(smooth_windows=3, file_level=99).scores(found)
+    means = smooth(scores, 3)
+    np.testing.assert_allclose(many[:24:2], means[:12] * means[:12].mean(axis=0), rtol=1e-5)
+    with pytest.raises(ConfigError, match=r"--file-level must be at least 1\. Received: 0"):
+        rules(file_level=0)
 
 
 def test_windows_that_touch_or_overlap_become_one_event_with_the_best_score():

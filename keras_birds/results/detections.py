@@ -1,7 +1,7 @@
-"""From a recording's scores to detections: smooth, choose, merge, and sum up."""
+"""From a recording's scores to detections: choose, merge, and sum up."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from keras_birds.csv_table import read_records
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.labels import LabelSet
+from keras_birds.results.context import Context
 from keras_birds.results.occurrence import Occurrence, Presence
 from keras_birds.results.recording_time import check_time_pattern, start_time
 from keras_birds.results.voices import TOUCHING_S, check_voices
@@ -35,7 +36,7 @@ class DetectionRules:
         thresholds: least probability, `[label]`.
         top_k: at most so many labels a window; `None` for all.
         species: whether a label may be detected, `[label]`.
-        smooth_windows: scores become the mean over so many neighbouring windows, an odd number; 1 changes nothing.
+        smooth_windows, file_level: what becomes of scores before, as of `Context`.
         merge: whether windows of the same label that touch or overlap become one event with the highest score.
         time_pattern: how names tell when a recording began, as `recording_time.start_time` has it.
         occurrence: which labels may occur where and when a recording was made; `None` for all everywhere.
@@ -46,6 +47,7 @@ class DetectionRules:
     species: tuple[bool, ...]
     top_k: int | None = None
     smooth_windows: int = 1
+    file_level: int | None = None
     merge: bool = False
     time_pattern: str | None = None
     occurrence: Occurrence | None = None
@@ -78,13 +80,17 @@ class DetectionRules:
             _check_threshold(threshold, "--threshold")
             thresholds = (float(threshold),) * len(labels)
         rules = cls(thresholds, (True,) * len(labels) if species is None else species, **others)
-        if rules.smooth_windows < 1 or rules.smooth_windows % 2 == 0:
-            raise ConfigError(f"--smooth must be an odd number of windows. Received: {rules.smooth_windows}")
+        _ = rules.context
         if rules.time_pattern is not None:
             check_time_pattern(rules.time_pattern)
         if rules.no_voices is not None:
             check_voices(labels, rules.no_voices)
         return rules
+
+    @cached_property
+    def context(self) -> Context:
+        """What becomes of scores by those of other windows."""
+        return Context(self.smooth_windows, self.file_level)
 
     def presence(self, file: str) -> Presence | None:
         """What may occur where and when a recording was made; `None` where that isn't asked for or no site has it."""
@@ -186,19 +192,6 @@ def _refuse_names(path: Path, names: list[str], wanted: str, prefix: str = "") -
     if names:
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         raise DataError(f"{path}: there must be {wanted}. Received: {prefix}{', '.join(names[:10])}{more}")
-
-
-def smooth(scores: np.ndarray, windows: int) -> np.ndarray:
-    """The mean over `windows` neighbouring windows, over fewer at the ends.
-
-    Args:
-        scores: float32 `[window, label]`, in time order.
-        windows: an odd number.
-    """
-    import pandas as pd
-
-    means = pd.DataFrame(scores).rolling(windows, center=True, min_periods=1).mean()
-    return means.to_numpy(np.float32)
 
 
 def chosen(scores: np.ndarray, rules: DetectionRules, wanted: np.ndarray) -> np.ndarray:

@@ -13,10 +13,9 @@ from keras_birds.results.detections import (
     chosen,
     detection_table,
     merge,
-    smooth,
     summary_table,
 )
-from keras_birds.results.voices import TOUCHING_S, is_left_out, united, voice_columns
+from keras_birds.results.voices import is_left_out, united, voice_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,8 +26,8 @@ _WINDOWS_AT_ONCE = 256
 class Digest:
     """Takes one recording's scores, all at once or in parts, in memory for one part.
 
-    Whether a window is left out because of voices, and its mean with its neighbours, depend on windows beside it: those
-    at the end of a part wait for the next. The result is that of the whole recording, wherever it is parted.
+    Whether a window is left out because of voices, and what `Context` makes of its scores, depend on windows around it:
+    those at the end of a part wait for the next. The result is that of the whole recording, wherever it is parted.
 
     Args:
         file: the recording.
@@ -66,25 +65,25 @@ class Digest:
         """
         found = part if self._held is None else _joined(self._held, part)
         first, end = self._done, len(found.start_s)
-        begin, reach_s = 0, self._reach_s(found)
-        if reach_s and not part.is_last and end:
-            end = int(np.searchsorted(found.start_s, found.start_s[-1] - reach_s))
-            end = max(first, end)
-            begin = int(
-                np.searchsorted(found.start_s, found.start_s[min(end, len(found.start_s) - 1)] - reach_s)
-            )
+        begin, reach_s, context = 0, self._reach_s(found), self._rules.context
+        waits = bool(reach_s) or context.changes
+        if waits and not part.is_last and end:
+            known_s = context.begin_of(found.start_s[-1] - reach_s)
+            end = max(first, int(np.searchsorted(found.start_s, known_s)))
+            next_s = found.start_s[min(end, len(found.start_s) - 1)]
+            begin = int(np.searchsorted(found.start_s, context.begin_of(next_s) - reach_s))
         left_out = np.zeros(len(found.start_s), bool)
         if self._rules.no_voices is not None and len(left_out):
             left_out = is_left_out(found, voice_columns(self._labels), self._rules.no_voices)
-        smoothed = self._smoothed(found, np.flatnonzero(~left_out))
+        weighed = context.scores(found, np.flatnonzero(~left_out))
         begin = min(begin, end)
         for at in range(first, max(end, first + 1), _WINDOWS_AT_ONCE):
             rows = np.arange(at, min(end, at + _WINDOWS_AT_ONCE))
             self._leave_out(found, rows[left_out[rows]])
             kept = rows[~left_out[rows]]
             is_last = part.is_last and at + _WINDOWS_AT_ONCE >= end
-            yield _rows(found, kept), self._detect(_rows(replace(found, scores=smoothed), kept), is_last)
-        if reach_s:
+            yield _rows(found, kept), self._detect(_rows(replace(found, scores=weighed), kept), is_last)
+        if waits:
             self._held, self._done = _rows(found, slice(begin, None)), end - begin
 
     def _reach_s(self, found: RecordingScores) -> float:
@@ -96,25 +95,13 @@ class Digest:
         hop_s = float(np.diff(starts).max()) if len(starts) > 1 else window_s
         return 2 * window_s + (self._rules.smooth_windows // 2 + 1) * hop_s
 
-    def _smoothed(self, found: RecordingScores, kept: np.ndarray) -> np.ndarray:
-        """Scores `[window, label]`, each channel smoothed by itself; rows that aren't kept are none's neighbours."""
-        if self._rules.smooth_windows == 1:
-            return found.scores
-        scores = np.zeros_like(found.scores)
-        for number in np.unique(found.channel[kept]):
-            rows = kept[found.channel[kept] == number]
-            gaps = np.flatnonzero(found.start_s[rows[1:]] > found.end_s[rows[:-1]] + TOUCHING_S) + 1
-            for run in np.split(rows, gaps):
-                scores[run] = smooth(found.scores[run], self._rules.smooth_windows)
-        return scores
-
     def _leave_out(self, found: RecordingScores, rows: np.ndarray) -> None:
         self.voices += len(rows)
         spans = np.array([*self.left_out_s, *zip(found.start_s[rows], found.end_s[rows], strict=True)])
         self.left_out_s = united(*spans.reshape(-1, 2).T)
 
     def _detect(self, found: RecordingScores, is_last: bool) -> "pa.Table":
-        """Counts, and finds the detections of windows whose scores are smoothed."""
+        """Counts, and finds the detections of windows whose scores are those of `Context`."""
         scores, rules = found.scores, self._rules
         is_chosen = chosen(scores, rules, self._wanted)
         window, label = np.nonzero(is_chosen)
