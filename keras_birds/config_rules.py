@@ -13,6 +13,7 @@ def contradictions(config: "Config") -> list[str]:
     """The rules that settings break together, each a line that names them."""
     rules = [
         *_in_general(config),
+        *_of_averages(config),
         *_with_annotations(config),
         *_with_embeddings(config),
         *_without_images(config),
@@ -68,6 +69,13 @@ def _in_general(config: "Config") -> Rules:
             training.warmup_epochs >= training.epochs,
             f"training.warmup_epochs must be below epochs ({training.epochs})",
         ),
+    ]
+
+
+def _of_averages(config: "Config") -> Rules:
+    """What an average of the weights rules out, each with its message."""
+    training = config.training
+    return [
         (
             (training.ema_momentum or training.swa_epochs) and training.keep != "last",
             'training.keep must be "last" with ema_momentum or swa_epochs: the average is worth most at the end',

@@ -17,6 +17,11 @@ import pytest
 import soundfile
 from placeholder import AUDIO, LABELS, TONES_HZ, write_constant_model
 
+import keras_birds
+from keras_birds.inference.aggregate import rank_average
+from keras_birds.inference.members import MemberScorer
+from keras_birds.inference.scorer import score_recordings
+
 RATE = AUDIO.sample_rate_hz
 
 
@@ -99,6 +104,37 @@ def test_a_submission_holds_every_full_window_of_every_soundscape(detect, tmp_pa
     expected = [f"soundscape_{k}_{s}" for k in range(3) for s in range(2, 21, 2)]
     assert table["row_id"].tolist() == [*expected, "soundscape_3_2"]
     assert table.iloc[:10]["1139490"].min() > 0.7
+
+
+def test_a_submission_is_averaged_by_rank_and_weighed_in_its_context(
+    detect, placeholder_run, run_command, tmp_path, write_tone
+):
+    sounds, out = tmp_path / "soundscapes", tmp_path / "out"
+    for k in range(2):
+        write_tone(f"soundscapes/s_{k}.wav", TONES_HZ[k], seconds=16)
+    _, err = detect(sounds, "--out", out, "--format", "birdclef", "--average", "rank", "--file-level", "2")
+    assert "2 recordings: 2 scored" in err
+    classifier = keras_birds.load(placeholder_run)
+    found = list(score_recordings(MemberScorer(classifier), sorted(sounds.iterdir())))
+    members = np.concatenate([x.scores for x in found]).reshape(16, len(classifier.engines), -1)
+    ranked = np.split(rank_average(members.astype(np.float16)), 2)
+    expected = np.concatenate([x * np.sort(x, axis=0)[-2:].mean(axis=0) for x in ranked])
+    table = read(out, "submission.csv")
+    np.testing.assert_allclose(table[list(classifier.labels)], expected, rtol=1e-4, atol=1e-6)
+    again = ("--out", out, "--format", "birdclef", "--average", "rank", "--file-level", "2")
+    assert "0 scored, 2 scored before" in detect(sounds, *again)[1]
+    pd.testing.assert_frame_equal(read(out, "submission.csv"), table)
+    model = ("detect", sounds, "--out", tmp_path / "new", "--average", "rank", "--model")
+    for more, said in {
+        (placeholder_run,): "only a submission does",
+        (placeholder_run, "--format", "birdclef", "--format", "csv"): "--format birdclef alone",
+        (placeholder_run, "--format", "birdclef", "--sensitivity", "1.2"): "Received: --sensitivity as well",
+        (placeholder_run / "fold0", "--format", "birdclef"): "several folds. Received: one model",
+    }.items():
+        code, _, err = run_command(*model, *more)
+        assert code == 2
+        assert said in " ".join(err.split())
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_same_command_redoes_what_changed_and_others_are_refused(detect, disk, tmp_path, write_tone):

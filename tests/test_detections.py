@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from keras_birds.errors import ConfigError, DataError
+from keras_birds.inference.aggregate import rank_average
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.context import Context, smooth
@@ -198,6 +199,23 @@ def test_a_score_is_weighed_with_the_best_of_its_minute_and_channel():
     np.testing.assert_allclose(many[:24:2], means[:12] * means[:12].mean(axis=0), rtol=1e-5)
     with pytest.raises(ConfigError, match=r"--file-level must be at least 1\. Received: 0"):
         rules(file_level=0)
+
+
+def test_models_are_averaged_by_the_order_of_windows_with_the_values_of_their_mean():
+    """The second model's probabilities lie far higher, and would decide a mean alone."""
+    low, high = [0.01, 0.03, 0.02, 0.04], [0.4, 0.2, 0.3, 0.1]
+    members = np.float32([low, high]).T[:, :, None]
+    np.testing.assert_allclose(rank_average(members)[:, 0], np.full(4, np.mean([low, high])), atol=0.01)
+    members[:, 1, 0] = 0.1, 0.3, 0.2, 0.25
+    means = np.sort(members.mean(axis=1), axis=0)[:, 0]
+    # Mean ranks 1, 3.5, 2, 3.5: two windows share the highest places.
+    expected = [means[0], means[2:].mean(), means[1], means[2:].mean()]
+    np.testing.assert_allclose(rank_average(members)[:, 0], expected, rtol=1e-6)
+    rng = np.random.default_rng(0)
+    members = rng.random((50, 3, 2), np.float32)
+    np.testing.assert_allclose(rank_average(members**3).argsort(0), rank_average(members).argsort(0))
+    for count in (0, 1):
+        np.testing.assert_allclose(rank_average(members[:count]), members[:count].mean(axis=1))
 
 
 def test_windows_that_touch_or_overlap_become_one_event_with_the_best_score():

@@ -9,8 +9,12 @@ import soundfile
 from placeholder import TONES_HZ
 from sklearn.metrics import average_precision_score
 
+from keras_birds import load
 from keras_birds.data.annotations import Annotation
 from keras_birds.evaluation.events import EventRules, EventTally
+from keras_birds.inference.aggregate import rank_average
+from keras_birds.inference.members import MemberScorer
+from keras_birds.inference.scorer import score_recordings
 
 RATE_HZ = 16_000
 
@@ -103,6 +107,31 @@ def test_a_model_and_its_detections_are_judged(season, placeholder_run, run_comm
         assert found.loc["unicorn", "event_recall"] == 0, "never detected is missed"
         for column in ("event_recall", "events", "matched", "event_f1"):
             assert (found.loc[labels.index, column] == labels[column]).all()
+
+
+def test_windows_are_judged_by_their_scores_in_context_and_by_rank(
+    season, placeholder_run, run_command, tmp_path
+):
+    how = ("--smooth", "3", "--file-level", "2", "--average", "rank", "--threshold", "0.1")
+    marks = ("--data", season, "--annotations", tmp_path / "marks.csv")
+    code, _, error = run_command(
+        "evaluate", "--model", placeholder_run, *marks, *how, "--out", tmp_path / "a"
+    )
+    assert code == 0, error
+    classifier = load(placeholder_run)
+    found = list(score_recordings(MemberScorer(classifier), sorted(season.iterdir())))
+    members = np.concatenate([x.scores for x in found]).reshape(30, len(classifier.engines), -1)
+    column, scores = classifier.labels.index("whtdov"), []
+    for part in np.split(rank_average(members)[:, column], 3):
+        means = [part[max(0, i - 1) : i + 2].mean() for i in range(10)]
+        scores += [x * np.mean(sorted(means)[-2:]) for x in means]
+    # Of recording 0 from 13 to 15 s, of recording 1 from 4 to 8 s.
+    targets = np.isin(np.arange(30), [6, 7, 12, 13])
+    row = pd.read_csv(tmp_path / "a" / "labels.csv").set_index("label").loc["whtdov"]
+    assert row["average_precision"] == pytest.approx(average_precision_score(targets, scores))
+    assert row["recall"] == pytest.approx((np.array(scores)[targets] >= 0.1).mean())
+    code, _, error = run_command("evaluate", season, *marks, "--file-level", "2")
+    assert (code, "--smooth, --file-level and --average go with --model" in error) == (2, True)
 
 
 def test_calls_that_make_no_sense_are_told(season, placeholder_run, run_command, tmp_path):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keras_birds.cli.batch import Counter, connection_to, scoring
+from keras_birds.cli.context_options import ContextChoice, context_options
 from keras_birds.cli.options import (
     COUNT,
     EXISTING_FILE,
@@ -48,14 +49,7 @@ _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "bird
 @place_options
 @click.option("--sites", type=EXISTING_FILE, help="Many places: a CSV with pattern, latitude and longitude.")
 @click.option("--top-k", type=COUNT, help="Keep at most so many labels of each window. [default: all]")
-@click.option(
-    "--smooth",
-    "smooth_windows",
-    type=COUNT,
-    default=1,
-    metavar="N",
-    help="Take the mean score over N neighbouring windows, an odd number.",
-)
+@context_options
 @click.option("--merge", is_flag=True, help="Make one event of a label's windows that touch.")
 @click.option(
     "--format",
@@ -81,6 +75,7 @@ def detect(
     rules: RulesChoice,
     place: PlaceChoice,
     sites: Path | None,
+    in_context: ContextChoice,
     formats: tuple[str, ...],
     per_recording: bool,
     keep_scores: bool,
@@ -129,6 +124,9 @@ def detect(
     activity.csv   detections by label and hour of day, and activity.png
     detections/    the same rows as Parquet shards; scores/ with --keep-scores
 
+    submission.csv has a row for every window, by --smooth and --file-level where these are given, and with --average
+    rank by the order in which a run's folds put all windows of a label. docs/recipe.md tells what each is worth.
+
     With --no-voices, windows in which people are heard, and those that touch them, have no rows anywhere, and clips of
     `keras-birds segments` end before them; the manifest's voices tells how many.
 
@@ -136,6 +134,7 @@ def detect(
     """
     connection = connection_to(ray_address)
     from keras_birds.cli.reporting import progress_bar
+    from keras_birds.inference.members import MemberScorer
     from keras_birds.results.journal import JOURNAL
     from keras_birds.results.outputs import write_outputs
     from keras_birds.results.results import Results, result_settings
@@ -146,23 +145,49 @@ def detect(
     stored = None if store is None else _stored(store, classifier)
     if stored:
         files, score = stored.files, stored.options(score)
+    other_rules |= {"smooth_windows": in_context.smooth_windows, "file_level": in_context.file_level}
     read = rules.read(classifier.labels, occurrence=place.read(classifier, sites=sites), **other_rules)
     keep_scores = keep_scores or "birdclef" in formats
-    settings = result_settings(classifier, score, read, keep_scores)
+    members = _members(in_context, model, classifier, formats, rules, stored)
+    settings = result_settings(classifier, score, read, keep_scores, members)
     with (
         connection,  # first of all, so that a cluster out of reach leaves no folder behind
-        Results(out, classifier.labels, classifier.model_id, read, settings, keep_scores) as results,
+        Results(out, classifier.labels, classifier.model_id, read, settings, keep_scores, members) as results,
     ):
-        with scoring(classifier, model, score, ray_address) as run, progress_bar() as bar:
+        scorer = MemberScorer if members else None
+        with scoring(classifier, model, score, ray_address, scorer) as run, progress_bar() as bar:
             counter = _Counter(results, len(files), bar)
             if stored:
                 counter.take(stored.score, classifier, results.to_do(files, stored.fingerprint), score)
             else:
-                counter.take(run, classifier, results.to_do(files), score)
+                scored_by = scorer(classifier) if scorer else classifier
+                counter.take(run, scored_by, results.to_do(files), score)
         manifest = results.finish()
         outputs = write_outputs(results, classifier, formats, per_recording, sample_submission)
     _report(results, manifest, outputs, counter)
     return int(strict and bool(counter.failed or counter.gone or gone))
+
+
+def _members(
+    in_context: ContextChoice,
+    model: ModelChoice,
+    classifier: "Classifier",
+    formats: tuple[str, ...],
+    rules: RulesChoice,
+    stored: "StoredRecordings | None",
+) -> int:
+    """How many models' scores are kept, to be averaged by rank in the end; 0 where their mean will do."""
+    if not in_context.by_rank(model, classifier):
+        return 0
+    if formats != ("birdclef",):
+        raise click.UsageError(
+            "--average rank compares all windows, which only a submission does: pass --format birdclef alone. "
+            f"Received: --format {' --format '.join(formats)}"
+        )
+    if stored or rules.no_voices is not None:
+        received = "a store of embeddings" if stored else "--no-voices"
+        raise click.UsageError(f"--average rank is for recordings, all windows of them. Received: {received}")
+    return len(classifier.engines)
 
 
 def _store_of(inputs: tuple[str, ...], ray_address: str | None) -> "EmbeddingStore | None":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from keras_birds.cli.context_options import ContextChoice, context_options
 from keras_birds.cli.options import (
     ANY_PATH,
     EXISTING_FOLDER,
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 _LISTED = 20
 _RUN, _MODEL, _ANNOTATIONS = "a RUN", "--model", "--annotations"
 _OF_RUNS = frozenset({"run", "against", "data_dir", "out", "threshold"})
-_NOT_OF_MODELS = frozenset({"run", "against", "annotations", "tolerance"})
+_CONTEXT = frozenset({"smooth_windows", "file_level", "average"})
+_NOT_OF_MODELS = frozenset({"run", "against", "annotations", "tolerance"}) | _CONTEXT
 
 
 @click.command()
@@ -60,6 +62,7 @@ _NOT_OF_MODELS = frozenset({"run", "against", "annotations", "tolerance"})
 )
 @click.option("--against", type=ANY_PATH, metavar="RUN", help="Compare with this run under other folds.")
 @model_options
+@context_options
 @click.option(
     "--range",
     "in_range",
@@ -79,6 +82,7 @@ def evaluate(
     tolerance: float,
     against: Path | None,
     model: ModelChoice,
+    in_context: ContextChoice,
     in_range: bool,
     config_name: str,
     overrides: tuple[str, ...],
@@ -91,6 +95,7 @@ def evaluate(
     keras-birds evaluate runs/all --against runs/grouped     # how much do shared recordists flatter?
     keras-birds evaluate --model birdnet --data my-clips --range
     keras-birds evaluate --model birdnet --data season1 --annotations tables
+    keras-birds evaluate --model runs/all --data season1 --annotations tables --file-level 1 --average rank
     keras-birds evaluate results --annotations tables        # what detect wrote, or any table of detections
 
     Of a RUN: report.html (one file, no network: figures, and clips of what is confused), report.json, labels.csv,
@@ -119,7 +124,8 @@ def evaluate(
         from keras_birds.evaluation.events import EventRules
 
         rules = EventRules(threshold, config.data.annotation_overlap, tolerance)
-        return int(evaluate_annotated(run, model, data_dir, annotations, rules, config, out) and strict)
+        judged = evaluate_annotated(run, model, data_dir, annotations, rules, config, out, in_context)
+        return int(judged and strict)
     if run is None:
         return int(_evaluate_model(model, data_dir, out, threshold, in_range, config) and strict)
     _evaluate_run(run, data_dir, out, threshold, against)

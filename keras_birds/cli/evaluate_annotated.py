@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keras_birds.cli.context_options import ContextChoice
 from keras_birds.cli.options import ModelChoice, resolve_data_dir, warn
 from keras_birds.cli.reporting import make_reporter, text_table
 from keras_birds.text import printable
@@ -26,18 +27,13 @@ def evaluate_annotated(
     rules: "EventRules",
     config: "Config",
     out: Path | None,
+    in_context: ContextChoice,
 ) -> bool:
     """Judges, writes the report and tells; whether some recordings failed."""
     from keras_birds.data.annotated import recordings_of
     from keras_birds.data.annotations import read_annotations
-    from keras_birds.evaluation.evaluate_annotated import (
-        evaluate_detections,
-        evaluate_scores,
-        write_annotated_report,
-    )
+    from keras_birds.evaluation.evaluate_annotated import evaluate_scores, write_annotated_report
     from keras_birds.evaluation.evaluate_model import learned_recordings
-    from keras_birds.results.journal import JOURNAL
-    from keras_birds.run_layout import CONFIG
 
     with make_reporter() as reporter:
         if detections is None:
@@ -45,7 +41,8 @@ def evaluate_annotated(
             found = read_annotations(annotations, recordings_of(root, config.data)[1])
             for note in found.notes:
                 warn(str(annotations), note)
-            classifier = model.load()
+            context, classifier = in_context.read(), model.load()
+            by_rank = in_context.by_rank(model, classifier)
             paths = [os.path.relpath(x, root).replace(os.sep, "/") for x in found.recordings]
             if learned := learned_recordings([x.path for x in classifier.engines], paths):
                 click.echo(
@@ -53,29 +50,49 @@ def evaluate_annotated(
                     "on: figures may be too good. `keras-birds evaluate RUN` has those of others",
                     err=True,
                 )
-            evaluation = evaluate_scores(classifier, found, annotations, rules, reporter)
+            evaluation = evaluate_scores(classifier, found, annotations, rules, reporter, context, by_rank)
         else:
-            if (detections / CONFIG).is_file():
-                raise click.UsageError(
-                    f"a run is judged as a model: --model {detections} --data DIR. Received: {detections}"
-                )
-            is_results = (detections / JOURNAL).is_file()
-            if not is_results and data_dir is None:
-                raise click.UsageError(
-                    f"tables of detections go with --data, their recordings. Received: {detections} without it"
-                )
-            if is_results and data_dir is not None:
-                raise click.UsageError(
-                    f"a folder of results lists its own recordings: leave out --data. Received: --data {data_dir}"
-                )
-            recordings = None if data_dir is None else recordings_of(data_dir, config.data)[1]
-            evaluation = evaluate_detections(detections, annotations, recordings, rules)
+            evaluation = _judge_detections(detections, data_dir, annotations, rules, config, in_context)
     out = out or Path(f"{annotations.resolve().stem}-evaluation")
     out.mkdir(parents=True, exist_ok=True)
     write_annotated_report(evaluation, out)
     click.echo(_describe(evaluation))
     click.echo(f"Report: {out}")
     return bool(evaluation.failed)
+
+
+def _judge_detections(
+    detections: Path,
+    data_dir: Path | None,
+    annotations: Path,
+    rules: "EventRules",
+    config: "Config",
+    in_context: ContextChoice,
+) -> "AnnotatedEvaluation":
+    from keras_birds.data.annotated import recordings_of
+    from keras_birds.evaluation.evaluate_annotated import evaluate_detections
+    from keras_birds.results.journal import JOURNAL
+    from keras_birds.run_layout import CONFIG
+
+    if in_context.is_given:
+        raise click.UsageError(
+            f"--smooth, --file-level and --average go with --model. Received: {detections}, whose scores are made"
+        )
+    if (detections / CONFIG).is_file():
+        raise click.UsageError(
+            f"a run is judged as a model: --model {detections} --data DIR. Received: {detections}"
+        )
+    is_results = (detections / JOURNAL).is_file()
+    if not is_results and data_dir is None:
+        raise click.UsageError(
+            f"tables of detections go with --data, their recordings. Received: {detections} without it"
+        )
+    if is_results and data_dir is not None:
+        raise click.UsageError(
+            f"a folder of results lists its own recordings: leave out --data. Received: --data {data_dir}"
+        )
+    recordings = None if data_dir is None else recordings_of(data_dir, config.data)[1]
+    return evaluate_detections(detections, annotations, recordings, rules)
 
 
 def _describe(evaluation: "AnnotatedEvaluation") -> str:

@@ -122,7 +122,7 @@ def learned_options(command: Command) -> Command:
     """Adds `--embeddings` and `--reviews`; the command gets a `LearnedChoice` as `learned`."""
     store = "Learn from what `keras-birds embed` stored, computing nothing anew; with --config head."
     reviews = "Learn from windows that people reviewed, in *.reviews.csv below this folder."
-    return _bundled(
+    return bundled(
         command,
         "learned",
         LearnedChoice,
@@ -159,7 +159,7 @@ def threshold(value: str) -> float | Path:
     return Path(value)
 
 
-def _bundled(command: Command, name: str, make: Command, *options: Command) -> Command:
+def bundled(command: Command, name: str, make: Command, *options: Command) -> Command:
     """Adds options; the command gets what `make` makes of them as one argument."""
 
     @wraps(command)
@@ -201,14 +201,14 @@ class ModelChoice:
 def model_options(command: Command) -> Command:
     """Adds `--model` and all that says how it is run; the command gets a `ModelChoice` as `model`."""
     model, engine, *others = _network_options()
-    return _bundled(
+    return bundled(
         command, "model", ModelChoice, model, engine, calibrated_option, sensitivity_option, *others
     )
 
 
 def network_options(command: Command) -> Command:
     """As `model_options`, without what is said of scores."""
-    return _bundled(command, "model", ModelChoice, *_network_options())
+    return bundled(command, "model", ModelChoice, *_network_options())
 
 
 def _network_options() -> tuple[Command, ...]:
@@ -243,7 +243,7 @@ def score_options(command: Command, channels: bool = True) -> Command:
 
     said = "What to score: the mean over channels, each channel by itself, or channel N from 1."
     which = click.option("--channel", type=channel, default="mix", metavar="mix|all|N", help=said)
-    return _bundled(
+    return bundled(
         command,
         "score",
         make,
@@ -284,7 +284,7 @@ def rules_options(command: Command) -> Command:
     names = "Detect only these: a label, a scientific or common name, or Scientific_Common, one a line."
     voices = "Leave out windows in which people speak with this probability or more, and their neighbours (BirdNET)."
     strict = "Refuse a --species list with a name that isn't known."
-    return _bundled(
+    return bundled(
         command,
         "rules",
         RulesChoice,
@@ -354,7 +354,7 @@ def place_options(command: Command) -> Command:
     north = "Where it was recorded, degrees north: leave out labels that don't occur there (BirdNET's range model)."
     week = "When: 1 to 48, four a month. [default: by the date in the names of files, else the whole year]"
     least = "The least probability of occurrence that a label needs. [default: 0.03]"
-    return _bundled(
+    return bundled(
         command,
         "place",
         PlaceChoice,

@@ -20,13 +20,23 @@ from keras_birds.evaluation.bootstrap import SAMPLES, Interval, interval, macro_
 from keras_birds.evaluation.events import EventFigures, EventRules, EventTally, thinned, together
 from keras_birds.evaluation.metrics import label_average_precisions, label_rows, mean_of
 from keras_birds.evaluation.report import JSON, LABELS
-from keras_birds.inference.scorer import PART_WINDOWS, RecordingStatus, ScoreOptions, score_recordings
+from keras_birds.inference.aggregate import rank_average
+from keras_birds.inference.members import MemberScorer
+from keras_birds.inference.scorer import (
+    PART_WINDOWS,
+    RecordingScores,
+    RecordingStatus,
+    ScoreOptions,
+    WindowScorer,
+    score_recordings,
+)
 from keras_birds.labels import Label, LabelSet
 from keras_birds.models.ensemble import Ensemble
 from keras_birds.nn.metrics import label_aucs
 from keras_birds.plots.figure import save_png
 from keras_birds.plots.precision_recall import precision_recall_figure
 from keras_birds.progress import Reporter
+from keras_birds.results.context import NO_CONTEXT, Context
 from keras_birds.results.report import describe_problem
 from keras_birds.results.results import read_detections
 
@@ -108,7 +118,13 @@ class Truth:
 
 
 def evaluate_scores(
-    ensemble: Ensemble, found: Annotations, source: Path, rules: EventRules, reporter: Reporter | None = None
+    ensemble: Ensemble,
+    found: Annotations,
+    source: Path,
+    rules: EventRules,
+    reporter: Reporter | None = None,
+    context: Context = NO_CONTEXT,
+    by_rank: bool = False,
 ) -> AnnotatedEvaluation:
     """Scores annotated recordings, and judges each window and each detection.
 
@@ -118,6 +134,8 @@ def evaluate_scores(
         source: where they were read.
         rules: what counts.
         reporter: gets progress, and a line for each recording with a problem.
+        context: what becomes of a recording's scores by those of other windows.
+        by_rank: whether members are averaged as `rank_average` does.
 
     Raises:
         DataError: if annotations have problems, the model knows none of their labels, or no recording can be read.
@@ -125,28 +143,31 @@ def evaluate_scores(
     reporter = reporter or Reporter()
     found.require_clean()
     truth = Truth.of(found, ensemble.labels)
-    tallies, failed = [EventTally(rules) for _ in truth.labels], []
-    targets: list[np.ndarray] = []
-    scores: list[np.ndarray] = []
-    recordings: list[np.ndarray] = []
-    scored = _scored(ensemble, list(truth.by_file), truth.columns)
-    for done, (recording, start_s, end_s, of_labels) in enumerate(scored, 1):
-        if problem := describe_problem(recording):
+    scored, failed = [], []
+    for done, x in enumerate(_scored(ensemble, list(truth.by_file), truth.columns, by_rank), 1):
+        if problem := describe_problem(x.recording):
             reporter.log(problem)
         reporter.progress("Scoring recordings", done, len(truth.by_file))
-        if recording.failed:
-            failed.append(recording)
-            continue
-        rows = truth.by_file[recording.file]
-        targets.append(covered(rows, start_s, end_s, truth.labels, rules.share))
-        scores.append(of_labels)
-        recordings.append(np.full(len(start_s), len(recordings)))
-        for k, label in enumerate(truth.labels):
-            tallies[k].add(start_s, end_s, scores[-1][:, k], [x for x in rows if x.label == label])
+        if x.recording.failed:
+            failed.append(x.recording)
+        else:
+            scored.append(x)
     reporter.progress("Scoring recordings", 0, 0)
-    if not targets:
+    if not scored:
         raise DataError(f"an annotated recording must be readable. Received: none of {len(truth.by_file)}")
-    windows = np.concatenate(targets), np.concatenate(scores), np.concatenate(recordings)
+    if by_rank:
+        scored = _rank_averaged(scored, len(ensemble.engines))
+    tallies = [EventTally(rules) for _ in truth.labels]
+    targets: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    for x in scored:
+        rows = truth.by_file[x.recording.file]
+        targets.append(covered(rows, x.start_s, x.end_s, truth.labels, rules.share))
+        scores.append(context.scores(x))
+        for k, label in enumerate(truth.labels):
+            tallies[k].add(x.start_s, x.end_s, scores[-1][:, k], [y for y in rows if y.label == label])
+    recordings = np.repeat(np.arange(len(scores)), [len(x) for x in scores])
+    windows = np.concatenate(targets), np.concatenate(scores), recordings
     table, figures = _window_figures(*windows, truth.labels, rules.threshold)
     return _evaluation(
         ensemble.model_id, source, rules, truth, tallies, failed, (len(windows[0]), *figures), table
@@ -154,16 +175,28 @@ def evaluate_scores(
 
 
 def _scored(
-    ensemble: Ensemble, files: Sequence[str], columns: np.ndarray
-) -> Iterator[tuple[RecordingStatus, np.ndarray, np.ndarray, np.ndarray]]:
-    """Recordings with start, end and scores `[window, column]` of their windows; of all labels these fill memory."""
+    ensemble: Ensemble, files: Sequence[str], columns: np.ndarray, of_members: bool
+) -> Iterator[RecordingScores]:
+    """Recordings with scores `[window, column]` of all windows, or `[window, member x column]`; more fill memory."""
+    scorer: WindowScorer = MemberScorer(ensemble) if of_members else ensemble
+    if of_members:
+        first = len(ensemble.labels) * np.arange(len(ensemble.engines))
+        columns = (first[:, None] + columns).ravel()
     parts: list[tuple[np.ndarray, ...]] = []
-    for x in score_recordings(ensemble, files, ScoreOptions(part_windows=PART_WINDOWS)):
-        parts.append((x.start_s, x.end_s, x.scores[:, columns]))
+    for x in score_recordings(scorer, files, ScoreOptions(part_windows=PART_WINDOWS)):
+        parts.append((x.start_s, x.end_s, x.channel, x.scores[:, columns]))
         if x.is_last:
-            start_s, end_s, scores = map(np.concatenate, zip(*parts, strict=True))
-            yield x.recording, start_s, end_s, scores
+            start_s, end_s, channel, scores = map(np.concatenate, zip(*parts, strict=True))
+            yield RecordingScores(x.recording, start_s, end_s, channel, scores)
             parts = []
+
+
+def _rank_averaged(scored: Sequence[RecordingScores], count: int) -> list[RecordingScores]:
+    """With the rank average of so many members in place of their scores."""
+    every = np.concatenate([x.scores for x in scored])
+    found = rank_average(every.reshape(len(every), count, -1))
+    ends = np.cumsum([len(x.scores) for x in scored])[:-1]
+    return [replace(x, scores=part) for x, part in zip(scored, np.split(found, ends), strict=True)]
 
 
 def _window_figures(

@@ -1,4 +1,4 @@
-"""From scores per window to an answer per recording."""
+"""From scores per window to an answer per recording, and from those of several models to one by their ranks."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -85,3 +85,29 @@ def top_labels(labels: LabelSet, scores: np.ndarray, top_k: int) -> tuple[Ranked
     """The most probable labels of scores `[label]`, best first, at most `top_k`; equal ones in the labels' order."""
     order = np.argsort(-scores, kind="stable")[:top_k]
     return tuple(RankedLabel(rank, labels.items[i], float(scores[i])) for rank, i in enumerate(order, 1))
+
+
+def rank_average(members: np.ndarray) -> np.ndarray:
+    """Averages models by rank, so that one whose probabilities lie higher doesn't count for more.
+
+    Each model ranks the windows of a label. By their mean ranks windows get the values that the means of the models'
+    probabilities have, the lowest the least: probabilities as high as those of an average, in another order.
+
+    Args:
+        members: probabilities `[window, member, label]` of all windows that are to be compared.
+
+    Returns:
+        float32 `[window, label]`; windows with one mean rank have one value.
+    """
+    from scipy.stats import rankdata
+
+    members = np.asarray(members, np.float32)
+    means = np.sort(members.mean(axis=1), axis=0)
+    if len(means) < 2:
+        return means
+    places = rankdata(rankdata(members, axis=0).mean(axis=1), axis=0) - 1
+    below = places.astype(np.intp)
+    share = (places - below).astype(np.float32)
+    above = np.minimum(below + 1, len(means) - 1)
+    low, high = (np.take_along_axis(means, x, axis=0) for x in (below, above))
+    return low + share * (high - low)

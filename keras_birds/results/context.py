@@ -61,6 +61,10 @@ class Context:
         return start_s // BLOCK_S * BLOCK_S if self.file_level is not None else start_s
 
 
+NO_CONTEXT = Context()
+"""Changes nothing."""
+
+
 def smooth(scores: np.ndarray, windows: int) -> np.ndarray:
     """The mean over `windows` neighbouring windows, over fewer at the ends.
 

@@ -14,6 +14,7 @@ from keras_birds.labels import LabelSet
 from keras_birds.results.detections import SUMMARY_COLUMNS
 from keras_birds.results.recording_time import start_time
 from keras_birds.results.results import Results
+from keras_birds.results.windows import final_windows
 from keras_birds.results.writers.files import new_text
 from keras_birds.results.writers.rows import six_digits
 from keras_birds.results.writers.submission import Submission, write_submission
@@ -94,7 +95,7 @@ def write_outputs(
     for fmt in formats:
         if fmt == "birdclef":
             unscored = [x.file for x in results.recordings if x.failed]
-            scores, clip_s = results.read("scores"), classifier.audio.clip_s
+            scores, clip_s = final_windows(results, classifier.labels), classifier.audio.clip_s
             submission = write_submission(
                 scores, classifier.labels, clip_s, results.folder, sample_submission, unscored
             )

@@ -5,6 +5,7 @@ OUT/manifest.csv          what became of every recording
 OUT/detections/N.parquet  rows of `detection_schema`
 OUT/summary/N.parquet     a row for each recording and label that was detected in it
 OUT/scores/N.parquet      every window's scores as float16, with `keep_scores`
+OUT/members/N.parquet     the same of each model, its number from 0 before the label, where `members` are kept
 """
 
 import hashlib
@@ -38,7 +39,7 @@ MANIFEST_COLUMNS = (
 )
 NO_SITE = "no site"
 """In place of where a recording was made."""
-_KINDS = ("detections", "summary", "scores")
+_KINDS = ("detections", "summary", "scores", "members")
 _PLACE_COLUMNS = 4  # of a table of scores, before the labels: file, channel, start_s, end_s
 
 
@@ -52,6 +53,8 @@ class Results(RecordingSink):
         rules: what becomes a detection.
         settings: what the results depend on, as plain data; see `result_settings`.
         keep_scores: whether every window's scores are kept.
+        members: what is added are scores of so many models, side by side: their mean counts, and all are kept with
+            `keep_scores`; 0 where it is the scores that count.
 
     Raises:
         ConfigError: if the folder belongs to other settings.
@@ -68,8 +71,9 @@ class Results(RecordingSink):
         rules: DetectionRules,
         settings: dict[str, Any],
         keep_scores: bool = False,
+        members: int = 0,
     ):
-        self.rules = rules
+        self.rules, self.members = rules, members
         self._labels, self._model_id, self._keep_scores = labels, model_id, keep_scores
         self._open: Digest | None = None  # of a recording that comes in parts
         super().__init__(folder, settings)
@@ -88,6 +92,10 @@ class Results(RecordingSink):
         return self._open
 
     def _write_part(self, part: RecordingScores) -> None:
+        if self.members:
+            self._write("members", _score_table(part, _member_labels(self._labels, self.members)))
+            each = part.scores.reshape(len(part.scores), self.members, -1)
+            part = replace(part, scores=each.mean(axis=1))
         for kept, detections in self._digest(part.recording.file).add(part):
             self._write("detections", detections)
             if self._keep_scores and len(kept.scores):
@@ -118,7 +126,7 @@ class Results(RecordingSink):
         return {"place": place, "week": found.week, "unlikely": digest.unlikely}
 
     def read(self, kind: str) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
-        """Every scored recording's rows of a `kind`: `"detections"`, `"summary"` or `"scores"`.
+        """Every scored recording's rows of a `kind`: `"detections"`, `"summary"`, `"scores"` or `"members"`.
 
         A recording at a time, in the order in which they were scored. One may have more rows than memory holds: its
         batches are read as they are asked for, before the next recording's.
@@ -129,7 +137,7 @@ class Results(RecordingSink):
     def _copy(self, number: int) -> Iterator[Entry]:
         import pyarrow as pa
 
-        kinds = _KINDS[: 2 + self._keep_scores]
+        kinds = _KINDS[: 2 + self._keep_scores + bool(self.members)]
         for entry, rows in _read(self.folder, self._journal, kinds, {number}):
             for kind in kinds:
                 for batch in rows[kind]:
@@ -192,7 +200,7 @@ def _read(
             continue
         readers = {x: ShardReader(shard_path(folder, x, number), columns) for x in kinds}
         for entry, is_current in entries:
-            counts = (entry.recording.detections, entry.summary_rows, entry.score_rows)
+            counts = (entry.recording.detections, entry.summary_rows, entry.score_rows, entry.score_rows)
             num_rows = dict(zip(_KINDS, counts, strict=True))
             rows = {x: readers[x].take(num_rows[x]) for x in kinds}
             if is_current:
@@ -202,7 +210,7 @@ def _read(
 
 
 def result_settings(
-    ensemble: Ensemble, options: ScoreOptions, rules: DetectionRules, keep_scores: bool
+    ensemble: Ensemble, options: ScoreOptions, rules: DetectionRules, keep_scores: bool, members: int = 0
 ) -> dict[str, Any]:
     """All that a recording's rows depend on, as plain data: results of other settings aren't mixed with these.
 
@@ -223,6 +231,7 @@ def result_settings(
         "overlap_s": options.overlap_s,
         "channel": options.channel,
         "keep_scores": keep_scores,
+        **({"members": members} if members else {}),
         **{x.name: getattr(rules, x.name) for x in fields(rules) if x.name != "occurrence"},
         "thresholds": rules.thresholds if len(set(rules.thresholds)) > 1 else rules.thresholds[0],
         "species": "all" if all(rules.species) else chosen,
@@ -230,7 +239,11 @@ def result_settings(
     }
 
 
-def _score_table(found: RecordingScores, labels: LabelSet) -> "pa.Table":
+def _member_labels(labels: Sequence[str], members: int) -> list[str]:
+    return [f"{k}/{label}" for k in range(members) for label in labels]
+
+
+def _score_table(found: RecordingScores, labels: Sequence[str]) -> "pa.Table":
     """Columns file, channel, start_s, end_s, then float16 probabilities, a column a label."""
     import pyarrow as pa
 
