@@ -26,8 +26,11 @@ from keras_birds.data.catalog import data_hash, read_catalog
 from keras_birds.data.precompute import precompute
 from keras_birds.data.reviews import Review, reviews_path, save_review
 from keras_birds.errors import AudioError, ConfigError, DataError, ModelError, TrainingError
+from keras_birds.models.engines import load_engine
+from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
 from keras_birds.nn.efficientnet import BACKBONE
+from keras_birds.training.averaging import renew_statistics
 from keras_birds.training.callbacks import BEST, CHECKPOINT
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import open_run, prepare_run
@@ -409,6 +412,35 @@ def test_a_bfloat16_run_with_a_callback_trains_and_its_models_are_float32(data, 
     oof = scores_of(result)
     scores = keras_birds.load(result.folder).scores(data / oof.paths[0])[list(LABELS)].to_numpy()
     np.testing.assert_allclose(scores[0], oof.scores[0], rtol=0, atol=1e-4)
+
+
+def test_a_soup_has_the_mean_of_the_folds_weights_and_statistics_of_its_own(
+    whole, data, tmp_path, run_command
+):
+    run, out = whole[0].out, tmp_path / "soup.onnx"
+    before = files_below(run)
+    code, said, told = run_command("export", run, "--soup", "--out", out, "--input", "mel")
+    assert (code, files_below(run)) == (0, before)
+    assert "the folds learnt from random weights" in told
+    assert "Soup of 2 folds: on" in said
+    assert ModelMetadata.read_onnx(out).model_id == "first/soup"
+    soup, *folds = (load_keras_model(x.folder / "model.keras") for x in (whole[0].folds[0], *whole[0].folds))
+    soup.set_weights([np.mean(x, axis=0) for x in zip(*(y.get_weights() for y in folds), strict=True)])
+    images, _ = batches_of(open_run(run, make_config(), data, None).training_data("full"))
+    logits = {}
+    for name in ("stale", "own"):
+        logits[name] = soup.predict(images, verbose=0)
+        renew_statistics(soup, np.split(images, range(4, len(images), 4)))
+    found = load_engine(out).logits(images)
+    gaps = {name: abs(found - x).mean() for name, x in logits.items()}
+    assert gaps["own"] < 0.2 * gaps["stale"]
+    for model, more, message in (
+        (run / "fold0", (), "needs a run of several folds"),
+        (run, ("--prune", "0.5"), "--soup is of folds as they are"),
+    ):
+        code, _, told = run_command("export", model, "--soup", "--out", tmp_path / "x.onnx", *more)
+        assert code in (1, 2)
+        assert message in told
 
 
 def test_a_pruned_fold_is_a_fold_of_a_run_of_its_own(whole, tmp_path, run_command):

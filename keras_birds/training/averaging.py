@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
+
+MOST_BATCHES = 200
+"""Of which statistics are taken: the mean and variance of a channel over so many differ little from those of all."""
 
 
 class AverageWeights(keras.callbacks.Callback):
@@ -45,7 +49,8 @@ class AverageWeights(keras.callbacks.Callback):
 def renew_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     """Makes the moving averages of batch normalisation plain means over batches `[batch, ...]` of a model's inputs.
 
-    Those of averaged weights are none of the averaged models' (Izmailov et al. 2018, section 3.2).
+    Those of averaged weights are none of the averaged models' (Izmailov et al. 2018, section 3.2). The first
+    `MOST_BATCHES` are taken.
     """
     layers = list(_normalisations(model))
     if not layers:
@@ -53,7 +58,7 @@ def renew_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     momenta = [x.momentum for x in layers]
     try:
         with _without_gradients():
-            for count, inputs in enumerate(batches):
+            for count, inputs in enumerate(islice(batches, MOST_BATCHES)):
                 for layer in layers:
                     layer.momentum = count / (count + 1)
                 model(inputs, training=True)
