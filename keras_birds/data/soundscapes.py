@@ -218,7 +218,10 @@ class SoundscapeMaker:
             samples = self._read(path, rng)
             spans = [] if samples is None else find_calls(samples, self.rate_hz)
             if samples is not None and spans:
-                begin, end = spans[rng.integers(len(spans))]
+                seconds = np.array([end - begin for begin, end in spans], float)
+                begin, end = spans[
+                    rng.choice(len(spans), p=seconds / seconds.sum())
+                ]  # songs rather than clicks
                 longest = round(min(LONGEST_CALL_S, self.scene.seconds) * self.rate_hz)
                 begin += int(rng.integers(max(0, end - begin - longest), endpoint=True))
                 span = begin, min(end, begin + longest)

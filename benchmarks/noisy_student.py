@@ -1,0 +1,176 @@
+"""Noisy students on made soundscapes: macro AUC of test windows before and after each round.
+
+    python benchmarks/noisy_student.py [DATA] [--seeds 0 1 2] [--rounds 3] [--epochs 16] [--out DIR] [--set ...]
+
+DATA holds `animals` (440 real clips of 11 labels, with folds by source) and `background` (320 real clips without any).
+Each seed has other folds: two are the labelled clips, as clean as they are; of two others `keras-birds data
+soundscapes` makes recordings that nobody labelled, over one half of the backgrounds; of the fifth the test, over the
+other half. A teacher learns from the labelled clips alone, in as many steps as each student has: half of a student's
+clips are windows with pseudo labels. Then `keras-birds pseudo` and `keras-birds train --rounds` as a user calls them.
+From scratch, images of 64 rows and 128 columns, each process on one thread, at most two at once; the seed is also that
+of the training and of the soundscapes.
+
+Printed are, by round (0: the teacher), macro ROC-AUC and mean average precision of the test's windows, and CPU minutes
+of all up to there; the interval of the gain is Student's, of 95 %, over seeds. What is finished in DIR is read.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+N_FOLDS, LABELLED, UNLABELLED, TEST = 5, (0, 1), (2, 3), (4,)
+SETTINGS = (
+    *("mel.n_fft=2048", "mel.hop_samples=1255", "mel.n_mels=64", "mel.height=64", "mel.width=128"),
+    *("folds.hidden_fraction=0", "training.workers=1"),
+)
+
+
+def command(log: Path, *arguments: object) -> float:
+    """Runs `keras-birds` on one thread; CPU minutes. What it says is in `log`, its end also in the error."""
+    words = [sys.executable, "-m", "keras_birds", *map(str, arguments)]
+    with log.open("a") as file:
+        process = subprocess.Popen(
+            words, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"keras-birds {' '.join(words[3:])}: {log.read_text()[-2000:]}")
+    return (usage.ru_utime + usage.ru_stime) / 60
+
+
+def subset(data: Path, folds: set[int], folder: Path) -> Path:
+    """A data set of some folds, whose audio is linked."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.read_csv(data / "train.csv", dtype=str)
+    table[table["fold"].astype(int).isin(folds)].to_csv(folder / "train.csv", index=False)
+    for name in ("train_audio", "taxonomy.csv"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to((data / name).resolve())
+    return folder
+
+
+class Seed:
+    """All of one seed, in a folder; each step once."""
+
+    def __init__(self, seed: int, args: argparse.Namespace, out: Path):
+        self.seed, self.args, self.folder = seed, args, out / f"seed{seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = (*SETTINGS, f"training.seed={seed}", *args.changes)
+        self.settings = [x for setting in settings for x in ("--set", setting)]
+
+    def step(self, name: str, *arguments: object) -> float:
+        """A command, unless it is done; its CPU minutes."""
+        done = self.folder / f"{name}.minutes"
+        if not done.is_file():
+            done.write_text(str(command(self.folder / f"{name}.log", *arguments)))
+        return float(done.read_text())
+
+    def run(self) -> list[tuple[float, float, float]]:
+        """Macro AUC, mean average precision and CPU minutes by round, the teacher's first."""
+        args, folder = self.args, self.folder
+        background = ("--background", args.data / "background", "--workers", 1, "--seed", self.seed)
+        for name, folds, part, count in (
+            ("labelled", LABELLED, "", 0),
+            ("unlabelled", UNLABELLED, "1/2", args.unlabelled),
+            ("test", TEST, "2/2", args.test),
+        ):
+            folds = {(x + self.seed) % N_FOLDS for x in folds}
+            source = subset(args.data / "animals", folds, folder / f"{name}-clips")
+            if part:
+                out = ("--out", folder / name, "--count", count, "--background-part", part)
+                self.step(f"make-{name}", "data", "soundscapes", "--data", source, *background, *out)
+        train = ("train", "--data", folder / "labelled-clips", "--fold", "full", *self.settings)
+        teacher, students, pseudo = (folder / x for x in ("teacher", "students", "pseudo"))
+        epochs = f"training.epochs={2 * args.epochs}"
+        go_on = ("--resume",) * teacher.exists()
+        minutes = self.step(
+            "teacher", *train, "--config", "recommended", "--out", teacher, "--set", epochs, *go_on
+        )
+        found = [(*self.judge(teacher), minutes)]
+        rules = ("--power", args.power, "--min-confidence", args.min_confidence)
+        minutes += self.step(
+            "pseudo", "pseudo", "--model", teacher, "--data", folder / "unlabelled", "--out", pseudo, *rules
+        )
+        of_students = ("--set", f"training.epochs={args.epochs}", "--set", f"data.pseudo={pseudo}")
+        go_on = ("--resume",) * students.exists()
+        self.step(
+            *("students", *train, "--config", "student", "--rounds", args.rounds),
+            *("--out", students, *of_students, *go_on),
+        )
+        import pandas as pd
+
+        spent = pd.read_csv(students / "rounds.csv").set_index("round")["cpu_minutes"]
+        for k in range(1, args.rounds + 1):
+            minutes += float(spent[k])
+            found.append((*self.judge(students / f"round_{k}"), minutes))
+        return found
+
+    def judge(self, run: Path) -> tuple[float, float]:
+        """Macro AUC and mean average precision of the test's windows."""
+        test, name = self.folder / "test", f"judge-{run.name}"
+        truth = ("--data", test, "--annotations", test / "annotations.csv")
+        self.step(name, "evaluate", "--model", run / "full", *truth, "--out", self.folder / name)
+        report = json.loads((self.folder / name / "report.json").read_text())
+        return report["macro_auc"]["value"], report["cmap"]
+
+
+def report(seeds: list[int], found: list[list[tuple[float, float, float]]]) -> None:
+    import numpy as np
+    from scipy import stats
+
+    figures = np.array(found)  # [seed, round, (AUC, mAP, minutes)]
+    print("| round | " + " | ".join(f"seed {x}" for x in seeds) + " | macro AUC | gain | mAP | CPU minutes |")
+    print("|---" * (len(seeds) + 5) + "|")
+    for k in range(figures.shape[1]):
+        auc, ap, minutes = figures[:, k].T
+        gain = auc - figures[:, 0, 0]
+        width = stats.t.ppf(0.975, len(seeds) - 1) * stats.sem(gain) if len(seeds) > 1 else np.nan
+        cells = [*(f"{x:.4f}" for x in auc), f"{auc.mean():.4f}"]
+        cells += [
+            f"{gain.mean():+.4f} ± {width:.4f}" if k else "",
+            f"{ap.mean():.4f}",
+            f"{minutes.mean():.1f}",
+        ]
+        print(f"| {k} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", default=SHARED)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rounds", type=int, default=3, help="[default: 3]")
+    parser.add_argument(
+        "--epochs", type=int, default=16, help="Of a student; a teacher has twice. [default: 16]"
+    )
+    parser.add_argument("--unlabelled", type=int, default=40, help="Minutes without labels. [default: 40]")
+    parser.add_argument("--test", type=int, default=40, help="Minutes to judge by. [default: 40]")
+    parser.add_argument("--power", type=float, default=1.0, help="As of keras-birds pseudo. [default: 1]")
+    parser.add_argument("--min-confidence", type=float, default=0.0, help="The same. [default: 0]")
+    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
+    parser.add_argument("--processes", type=int, default=2, help="Seeds at a time. [default: 2]")
+    parser.add_argument("--out", type=Path, help="Where the runs go. [default: nowhere]")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        out = (args.out or Path(temporary)).resolve()
+
+        def one(seed: int) -> list[tuple[float, float, float]]:
+            found = Seed(seed, args, out).run()
+            told = ", ".join(f"{auc:.4f}" for auc, *_ in found)
+            print(f"seed {seed}: {told} by round; {found[-1][2]:.1f} CPU minutes", flush=True)
+            return found
+
+        with ThreadPoolExecutor(args.processes) as pool:
+            found = list(pool.map(one, args.seeds))
+    report(args.seeds, found)
+
+
+if __name__ == "__main__":
+    main()
