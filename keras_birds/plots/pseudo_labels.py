@@ -53,7 +53,8 @@ def pseudo_labels(table: Mapping[str, Any], title: str) -> Figure:
         axes.set_xlim(0, largest * (6 if largest > _LOG_ABOVE else 1.25))
         tidy(axes)
         axes.grid(visible=False, axis="y")
-    figure.axes[0].legend(loc="lower right", fontsize=8)
+    handles, texts = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", ncols=2, fontsize=8)
     left_out = f", {table['left_out']:,} left out" if table["left_out"] else ""
     more = f"; the {len(shown)} labels with most of {len(labels)}" if len(shown) < len(labels) else ""
     about = f"{table['windows']:,} windows{left_out}, {table['mean_sum']:.2f} labels a window{more}"

@@ -145,9 +145,9 @@ class PseudoLabels:
 
     @property
     def recordings(self) -> list[str]:
-        """Absolute paths of all recordings that were labelled, also of those without a window that stayed."""
+        """Absolute paths, in order, of all recordings that were labelled, also of those of which no window stayed."""
         table = load_table(self.folder / MANIFEST, "a manifest", ["file", "status"])
-        return table["file"][table["status"].isin(_SCORED)].tolist()
+        return sorted(table["file"][table["status"].isin(_SCORED)])
 
 
 class LabelTables:
@@ -189,9 +189,8 @@ class LabelTables:
         """
         for table in self._tables.values():
             table.require_windows()
-        (self._folder / SUMMARY).unlink(
-            missing_ok=True
-        )  # no kill leaves tables of two rules that look like one
+        # From here on a kill leaves no finished folder, whose tables might be of two rules.
+        (self._folder / SUMMARY).unlink(missing_ok=True)
         for table in self._tables.values():
             table.writer.finish()
         if run := self._teacher.run:
