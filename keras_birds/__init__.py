@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keras_birds.nn.efficientnet import EfficientNetB0 as EfficientNetB0
     from keras_birds.nn.losses import MaskedBinaryCrossentropy as MaskedBinaryCrossentropy
     from keras_birds.nn.metrics import MaskedMacroAUC as MaskedMacroAUC
+    from keras_birds.training.pretrain import pretrain as pretrain
     from keras_birds.training.train import train as train
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ _NAMES = {
     "MaskedMacroAUC": "nn.metrics",
     "EfficientNetB0": "nn.efficientnet",
     "build_model": "nn.build",
+    "pretrain": "training.pretrain",
     "train": "training.train",
     "load": "inference.classifier",
 }

@@ -9,6 +9,12 @@ RUN/unlabelled.csv     what became of the recordings of `data.unlabelled`
 RUN/pseudo.json        the labels of `data.pseudo` that it learns from: their folder, models and checksums
 RUN/foldN/             model.keras, model.onnx, model.json, history.csv, oof.parquet; with a teacher soft_labels.parquet
 RUN/full/              the same of a model of all recordings, without oof.parquet
+
+`keras-birds pretrain` leaves config.toml, environment.json and manifest.csv too, and besides:
+PRE/backbone.keras     what it learnt
+PRE/pretraining.json   of what, and how; written last
+PRE/history.csv        loss and probe by epoch
+PRE/labelled/          split.csv and manifest.csv of the data set with labels
 """
 
 import re
@@ -21,6 +27,7 @@ CONFIG, ENVIRONMENT, SPLIT = "config.toml", "environment.json", "split.csv"
 MANIFEST, BACKGROUND, UNLABELLED, PSEUDO = "manifest.csv", "background.csv", "unlabelled.csv", "pseudo.json"
 ONNX, KERAS, METADATA, HISTORY, OOF = "model.onnx", "model.keras", "model.json", "history.csv", "oof.parquet"
 SOFT_LABELS = "soft_labels.parquet"
+BACKBONE_KERAS, PRETRAINING, LABELLED = "backbone.keras", "pretraining.json", "labelled"
 
 Fold = int | str
 FULL = "full"

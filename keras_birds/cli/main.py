@@ -14,6 +14,7 @@ from keras_birds.errors import ConfigError, KerasBirdsError
 _COMMANDS = {
     "demo": ("demo:demo", "Train and predict on a small data set made on the spot."),
     "data": ("data:data", "Check, precompute and preview a data set."),
+    "pretrain": ("pretrain:pretrain", "Teach a backbone to hear, from recordings without labels."),
     "train": ("train:train", "Train one fold, all of them, or on all recordings."),
     "evaluate": ("evaluate:evaluate", "Tell how good a run is, and where it fails."),
     "calibrate": ("calibrate:calibrate", "Fit a run's scores, so that they mean what they say."),

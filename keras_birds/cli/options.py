@@ -81,12 +81,12 @@ format_option = choice_option(
 )
 
 
-def config_options(command: Command) -> Command:
+def config_options(command: Command, default: str = "baseline") -> Command:
     """Adds `--config` and `--set`."""
     config = "Settings: a shipped configuration or a TOML file."
     change = "Change one setting, for instance training.epochs=2. May be repeated."
     setting = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help=change)
-    name = click.option("--config", "config_name", default="baseline", metavar="NAME|FILE", help=config)
+    name = click.option("--config", "config_name", default=default, metavar="NAME|FILE", help=config)
     return name(setting(command))
 
 

@@ -29,16 +29,7 @@ def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str
     """
     if not name:
         return []
-    try:
-        found = list(find_inputs([name], None, reporter.problem))
-    except DataError as error:
-        raise DataError(f"data.unlabelled: {error}") from None
-    if remote := next(filter(is_url, found), None):
-        raise DataError(f"data.unlabelled must hold files on this machine. Received: {remote}")
-    if odd := next((x for x in found if printable(x) != x), None):
-        raise DataError(
-            f"data.unlabelled: a file's name must be UTF-8. Received: {printable(odd)}; rename it"
-        )
+    found = local_recordings([name], "data.unlabelled", reporter)
     require_strangers("data.unlabelled", found, catalog)
     return found
 
@@ -52,6 +43,23 @@ def require_strangers(setting: str, found: Iterable[str], catalog: Catalog) -> N
             f"{setting} must hold no recording of the data set: a fold would be measured on what it learnt. "
             f"Received: {len(shared)} of them, first {first}, which {why} {same}; take them out"
         )
+
+
+def local_recordings(names: Sequence[str], what: str, reporter: Reporter) -> list[str]:
+    """The recordings that names stand for, as `find_inputs` takes them, on this machine and with names in UTF-8.
+
+    Raises:
+        DataError: if there are none, or others; it calls them `what`.
+    """
+    try:
+        found = list(find_inputs(names, None, reporter.problem))
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from None
+    if remote := next(filter(is_url, found), None):
+        raise DataError(f"{what} must hold files on this machine. Received: {remote}")
+    if odd := next((x for x in found if printable(x) != x), None):
+        raise DataError(f"{what}: a file's name must be UTF-8. Received: {printable(odd)}; rename it")
+    return found
 
 
 def shared_recordings(found: Iterable[Path], known: Sequence[Path]) -> list[tuple[Path, Path, str]]:

@@ -17,6 +17,7 @@ from keras_birds.progress import Reporter
 from keras_birds.threads import TorchThreads
 
 MONITOR = "val_macro_auc"
+SHOWN = ("loss", "val_loss", MONITOR, "matched_views", "probe_macro_auc")
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
 _ANEW = "Delete the fold's folder to train it from the start"
 
@@ -126,7 +127,7 @@ class Checkpoint(keras.callbacks.Callback):
         save_variables(self.folder / CHECKPOINT, variables, json.dumps({"history": self.history}))
         self.reporter.progress("Epoch", 0, 0)
         left_s = (self.epochs - epoch - 1) * row["seconds"]
-        shown = [f"{name} {row[name]:.4f}" for name in ("loss", "val_loss", MONITOR) if name in row]
+        shown = [f"{name} {row[name]:.4f}" for name in SHOWN if name in row]
         self.reporter.log(
             f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}  {'  '.join(shown)}  "
             f"{duration(row['seconds'])}{f', {duration(left_s)} left' if left_s else ''}"

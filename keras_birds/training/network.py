@@ -1,9 +1,12 @@
 """A fold's network before its first step: its weights, its loss and its optimizer."""
 
+from contextlib import AbstractContextManager
+from pathlib import Path
+
 import keras
 import numpy as np
 
-from keras_birds.config import Config
+from keras_birds.config import Config, TrainingConfig
 from keras_birds.nn.build import build_model, dtype_policy
 from keras_birds.nn.losses import MaskedBinaryCrossentropy, MixedLoss, SoftAUC
 from keras_birds.nn.metrics import MaskedMacroAUC
@@ -15,15 +18,17 @@ from keras_birds.training.embeddings import WindowEmbeddings
 from keras_birds.training.run import TrainingRun, frozen_run
 from keras_birds.training.run_directory import gpu_name
 from keras_birds.training.stored import STORED
-from keras_birds.training.warm_start import initial_model
+from keras_birds.training.warm_start import initial_model, is_pretraining, take_backbone
 
 
 def first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model:
     """A fold's network before its first step, uncompiled, with the weights that the settings say it begins with."""
     config, labels = run.config, list(run.catalog.labels)
-    precision = config.training.precision
-    is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
-    with dtype_policy("mixed_bfloat16" if is_reduced else "float32"):
+    with training_policy(config):
+        if is_pretraining(config.model.initial):
+            model = build_model(config, len(labels))
+            reporter.log(f"fold {fold}: {take_backbone(Path(config.model.initial), model)}")
+            return model
         if config.model.initial:
             return initial_model(config, fold, labels)
         model = build_model(config, len(labels), embedding_size=run.embedding_size)
@@ -38,6 +43,13 @@ def first_model(run: TrainingRun, fold: Fold, reporter: Reporter) -> keras.Model
         reporter.log(f"fold {fold}: first the head")
         copy_weights(train_head(frozen_run(run, reporter), fold, reporter), model)
     return model
+
+
+def training_policy(config: Config) -> AbstractContextManager[None]:
+    """A `with` block for what `training.precision` says."""
+    precision = config.training.precision
+    is_reduced = precision == "bfloat16" or (precision == "auto" and bool(gpu_name()))
+    return dtype_policy("mixed_bfloat16" if is_reduced else "float32")
 
 
 def _known_embeddings(
@@ -77,14 +89,8 @@ def class_weights(run: TrainingRun, fold: Fold) -> list[float] | None:
     return [float(x) for x in (counts.max() / counts) ** power]
 
 
-def compile_model(
-    model: keras.Model,
-    config: Config,
-    steps_per_epoch: int,
-    positive_weights: list[float] | None = None,
-) -> None:
-    """AdamW on a cosine that falls step by step, after a linear warm-up; masked losses of logits, masked macro-AUC."""
-    settings = config.training
+def make_optimizer(settings: TrainingConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """AdamW on a cosine that falls step by step, after a linear warm-up."""
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup_steps else settings.learning_rate,
@@ -94,9 +100,17 @@ def compile_model(
         warmup_steps=warmup_steps,
     )
     decay, momentum = settings.weight_decay, settings.ema_momentum
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=decay, use_ema=momentum > 0, ema_momentum=momentum
-    )
+    return keras.optimizers.AdamW(schedule, weight_decay=decay, use_ema=momentum > 0, ema_momentum=momentum)
+
+
+def compile_model(
+    model: keras.Model,
+    config: Config,
+    steps_per_epoch: int,
+    positive_weights: list[float] | None = None,
+) -> None:
+    """Gives a model `make_optimizer`'s optimizer, masked losses of logits and masked macro-AUC."""
+    settings = config.training
     loss: keras.losses.Loss = MaskedBinaryCrossentropy(
         from_logits=True,
         label_smoothing=settings.label_smoothing,
@@ -104,7 +118,7 @@ def compile_model(
         positive_weights=positive_weights,
     )
     model.compile(
-        optimizer=optimizer,
+        optimizer=make_optimizer(settings, steps_per_epoch),
         loss=MixedLoss(loss, SoftAUC(), settings.soft_auc) if settings.soft_auc else loss,
         metrics=[MaskedMacroAUC(model.output_shape[-1], from_logits=True, name="macro_auc")],
         # On torch Keras would compile the step with Dynamo, which takes longer than a short training.

@@ -48,7 +48,7 @@ from keras_birds.training.stored import (
     stored_negatives,
     with_store,
 )
-from keras_birds.training.warm_start import check_initial
+from keras_birds.training.warm_start import check_initial, describe_heard
 
 Pretrained = PretrainedWeights | AddedBackbone
 """What gives a network its first weights."""
@@ -218,8 +218,10 @@ def prepare_run(
     check_stored(catalog, config)
     if config.training.teacher:
         added_backbone(config.training.teacher, "training.teacher")  # before anything is written
+    heard = ""
     if config.model.initial:
         check_initial(config, catalog, split, folds)
+        heard = describe_heard(config, catalog, split, folds)
     pseudo = open_pseudo(config, catalog, split, folds, reporter)
     digest = data_hash(catalog)
     directory = open_directory(None if out is None else Path(out), config, catalog.root, digest, resume)
@@ -240,6 +242,8 @@ def prepare_run(
         if unlabelled:
             write_table(embed_unlabelled(frozen, reporter).manifest, directory / UNLABELLED)
     reporter.log(_describe(run))
+    if heard:
+        reporter.log(heard)
     return run
 
 

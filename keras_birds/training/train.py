@@ -16,7 +16,7 @@ from keras_birds.checksum import sha256_of
 from keras_birds.config import Config
 from keras_birds.data.dataset import MelDataset
 from keras_birds.data.soft_labels import SoftLabels
-from keras_birds.errors import ConfigError, DataError, TrainingError
+from keras_birds.errors import ConfigError, DataError
 from keras_birds.models.calibration import sigmoid
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
@@ -33,7 +33,6 @@ from keras_birds.training.callbacks import (
     CHECKPOINT,
     Checkpoint,
     History,
-    SeedEachEpoch,
     ShareProcessors,
     kept_epoch,
     load_checkpoint,
@@ -41,6 +40,7 @@ from keras_birds.training.callbacks import (
     seed_layers,
 )
 from keras_birds.training.embeddings import ValidateRecordings, WindowEmbeddings, mean_probabilities
+from keras_birds.training.fit import fit_model, save_model
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.network import class_weights, compile_model, first_model
 from keras_birds.training.oof import OutOfFold, score_whole
@@ -223,34 +223,13 @@ def _fit(
     callbacks: Callbacks,
 ) -> None:
     settings, validation = run.config.training, run.validation_data(fold)
-    begun = training.epoch = len(checkpoint.history)
     # Validation measures the averaged weights, which are what is kept.
     measured = [keras.callbacks.SwapEMAWeights()] if settings.ema_momentum else []
     if validation is not None and isinstance(run.source, WindowEmbeddings):
         rows, validation = run.validation_rows(fold), None
         measured.append(ValidateRecordings(run.source, rows, run.targets[rows]))
-    finite = keras.callbacks.TerminateOnNaN(raise_error=True)
     # A checkpoint holds the average after the same epoch.
-    own = [ShareProcessors(), SeedEachEpoch(settings.seed), finite, *measured, *averages, checkpoint]
-    try:
-        model.fit(
-            training,
-            validation_data=validation,
-            epochs=settings.epochs,
-            initial_epoch=begun,
-            # The data set shuffles by (seed, epoch); Keras would reorder its batches by a global state.
-            shuffle=False,
-            verbose=0,
-            callbacks=[*own, *callbacks],
-        )
-    except RuntimeError as error:
-        if not str(error).startswith("NaN or Inf loss"):
-            raise
-        raise TrainingError(
-            f"The loss must be a number. Received: {str(error).split('.')[0]}, in epoch "
-            f"{len(checkpoint.history) + 1}. Lower training.learning_rate, or train in float32 "
-            "(--set training.precision=float32)"
-        ) from None
+    fit_model(model, training, settings, checkpoint, [*measured, *averages], callbacks, validation)
 
 
 def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, reporter: Reporter) -> None:
@@ -261,7 +240,7 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, 
     backbone = run.pretrained if isinstance(run.pretrained, AddedBackbone) else None
     frozen = backbone if config.model.frozen else None
     if frozen is None or frozen.keras_path.is_file():
-        _save(frozen.join(model, config.model) if frozen else model, folder / KERAS)
+        save_model(frozen.join(model, config.model) if frozen else model, folder / KERAS)
     origin = backbone.metadata if backbone else initial_metadata(config, fold)
     seconds = {"train_seconds": round(math.fsum(x["seconds"] for x in history), 1)}
     kept = kept_epoch(history, config.training.keep)
@@ -288,18 +267,6 @@ def _finish(model: keras.Model, run: TrainingRun, fold: Fold, history: History, 
         head = Path(temporary_folder, KERAS)
         model.save(head)
         export_joined(frozen.path, head, folder / ONNX, metadata)
-
-
-def _save(model: keras.Model, path: Path) -> None:
-    """Writes a Keras model, there whole or not at all."""
-    with atomic_path(path) as temporary:
-        # Keras insists on its suffix.
-        file = temporary.with_suffix(_KERAS_SUFFIX)
-        try:
-            model.save(file)
-            file.replace(temporary)
-        finally:
-            file.unlink(missing_ok=True)
 
 
 def _write_out_of_fold(model: keras.Model, run: TrainingRun, fold: Fold, reporter: Reporter) -> float:
