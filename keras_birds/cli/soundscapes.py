@@ -200,18 +200,26 @@ def _rows(catalog: "Catalog", config: "Config", part: str, fold: int | None) -> 
 def _summary(made: "Made", maker: "SoundscapeMaker", out: Path) -> str:
     scene, calls = maker.scene, made.calls
     of_each = calls["label"].value_counts()
-    heard = f"{len(calls):,} calls of {len(of_each)} label{'s' * (len(of_each) != 1)}"
+    heard = f"{_number(len(calls), 'call')} of {_number(len(of_each), 'label')}"
     if len(of_each):
-        heard += f" ({of_each.min()} to {of_each.max()} of each) from {calls['source'].nunique()} recordings"
+        heard += f" ({of_each.min()} to {of_each.max()} of each)"
+        heard += f" from {_number(calls['source'].nunique(), 'recording')}"
         heard += f", SNR {calls['snr_db'].min():.0f} to {calls['snr_db'].max():.0f} dB"
-    lines = [f"{scene.count} soundscapes of {scene.seconds:g} s over {made.backgrounds} backgrounds: {heard}"]
+    behind = _number(made.backgrounds, "background recording")
+    lines = [f"{_number(scene.count, 'soundscape')} of {scene.seconds:g} s over {behind}: {heard}"]
     if absent := [x for x in maker.labels if x not in of_each]:
         lines.append(f"Never heard: {', '.join(absent[:_LISTED])}{' ...' * (len(absent) > _LISTED)}")
     if maker.mixed:
-        lines.append(f"Left out: {maker.mixed} recordings with secondary labels")
+        lines.append(f"Left out: {_number(maker.mixed, 'recording')} with secondary labels")
     if made.too_faint or made.no_room:
-        lines.append(f"Left out: {made.too_faint} calls too faint to be heard, {made.no_room} without room")
+        lines.append(
+            f"Left out: {_number(made.too_faint, 'call')} too faint to be heard, {made.no_room} without room"
+        )
     lines.append(
         f"Next: keras-birds evaluate --model MODEL --data {out} --annotations {out / 'annotations.csv'}"
     )
     return printable("\n".join(lines))
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -5,6 +5,7 @@ outdoors: a call far away is weaker, duller and more reverberant.
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -392,8 +393,10 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
 
 def _write_one(maker: SoundscapeMaker, out: Path, names: list[str], k: int) -> Soundscape:
     made = maker.make(k)
+    file = io.BytesIO()  # libsndfile doesn't say that a disk is full
+    soundfile.write(file, made.samples, maker.rate_hz, format="FLAC", subtype="PCM_16")
     with atomic_path(out / names[k]) as temporary:
-        soundfile.write(temporary, made.samples, maker.rate_hz, format="FLAC", subtype="PCM_16")
+        temporary.write_bytes(file.getvalue())
     return made
 
 
