@@ -163,7 +163,11 @@ def _require_unheard(files: list[str], teacher: "Teacher") -> None:
         rest = "make sure that it is none of these recordings"
         click.echo(f"What the model learnt from isn't known, as it lies in no run: {rest}", err=True)
         return
-    if shared := shared_recordings(map(Path, files), run_recordings(teacher.run)):
+    known = run_recordings(teacher.run)
+    if not any(x.is_file() for x in known):
+        gone = f"No recording of the data set of {teacher.run} is where it was"
+        click.echo(f"{gone}: they are known by place and number in an archive alone", err=True)
+    if shared := shared_recordings(map(Path, files), known):
         first, same, why = shared[0]
         raise DataError(
             f"--data must hold no recording of the data set of {teacher.run}, on which its folds learnt or are "
