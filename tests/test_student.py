@@ -1,5 +1,6 @@
 """A network that also learns from windows with pseudo labels."""
 
+import re
 import shutil
 
 import numpy as np
@@ -13,8 +14,9 @@ from keras_birds.config import Config
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.labels import LabelSet
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.results.pseudo import Teacher
+from keras_birds.results.pseudo import PseudoLabels, Teacher
 from keras_birds.training.pseudo import labels_of_fold
+from keras_birds.training.rounds import train_rounds
 from keras_birds.training.run import open_run, prepare_run
 from keras_birds.training.train import train
 
@@ -131,6 +133,63 @@ def test_labels_that_a_fold_must_not_learn_from_are_refused_before_a_run_begins(
 def refused(config, data, told):
     with pytest.raises((ConfigError, DataError), match=told):
         prepare_run(config, data, 0, data.parent / "new", False, Watcher())
+
+
+def test_each_round_learns_from_what_the_one_before_hears_and_goes_on_where_it_was_stopped(
+    shallow_network, data, tmp_path, run_command
+):
+    config, out = student(data, training={"epochs": 2, "keep": "last"}), tmp_path / "rounds"
+
+    def stop_at(is_there, resume):
+        class Stopper(Watcher):
+            def progress(self, task, done, total):
+                if is_there(task, done, self.lines):
+                    raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            list(train_rounds(config, data, 0, out, 2, resume, Stopper()))
+
+    stop_at(lambda task, done, lines: task.startswith("Labelling") and done == 7, False)
+    assert not (out / "round_2").exists()
+    assert pd.read_csv(out / "rounds.csv")["round"].tolist() == [1]
+    stop_at(lambda task, done, lines: "round 2 of 2" in lines and lines[-1].startswith("epoch 1/"), True)
+    (tmp_path / "student.toml").write_text(config.to_toml())
+    command = "train", "--data", data, "--config", tmp_path / "student.toml", "--rounds", 2, "--out", out
+    code, said, err = run_command(*command, "--resume")
+    assert code == 0, err
+    steps = [x for x in err.splitlines() if re.match("round|fold 0: (finished|goes)|epoch", x)]
+    assert [x[:8] for x in steps] == ["round 1 ", "fold 0: ", "round 2 ", "fold 0: ", "epoch 2/"]
+    heard = PseudoLabels(out / "round_1" / "pseudo")
+    assert heard.rules == PseudoLabels(tmp_path / "pseudo").rules
+    assert heard.teacher == Teacher(("round_1/fold0",), (0,), out / "round_1")
+    assert (heard.folder / "labels.png").is_file()
+    soft, table = heard.read(LabelSet(small.LABELS), 0), pd.read_csv(out / "rounds.csv")
+    assert len(soft.windows) == 15
+    assert table[["round", "windows"]].to_numpy().tolist() == [[1, 15], [2, 15]]
+    sums = [0.8, soft.targets.sum(axis=1).mean()]
+    assert table["labels_a_window"].tolist() == pytest.approx(sums, rel=1e-4)
+    models = [ModelMetadata.read_onnx(out / f"round_{k}" / "fold0" / "model.onnx") for k in (1, 2)]
+    assert table["macro_auc"].tolist() == pytest.approx([x.metrics["macro_auc"] for x in models], rel=1e-4)
+    assert models[1].source == "trained here, taught by round_1/fold0"
+    assert (table["cpu_minutes"] > 0).all()
+    assert said.splitlines()[2].split()[:2] == ["2", f"{table['macro_auc'][1]:.4f}"]
+    assert said.endswith(f"--model {out}/round_2\n")
+
+
+def test_rounds_that_cannot_begin_are_refused_in_a_line(data, tmp_path, run_command):
+    file = tmp_path / "student.toml"
+    file.write_text(student(data).to_toml())
+    command = "train", "--data", data, "--config", file, "--rounds", 2
+    for more, told in (
+        (("--set", "data.pseudo="), r"--rounds must begin with labels .* pass --set data\.pseudo=FOLDER"),
+        (("--ray", "auto"), r"--rounds are trained on this machine\. Received: --ray as well"),
+        (("--out", data), r"--out must be a new or empty folder"),
+        (("--out", tmp_path / "teacher", "--resume"), r"teacher, without round_1; pass their --out"),
+        (("--resume",), "Received: no --out; pass their --out"),
+    ):
+        code, said, err = run_command(*command, *more)
+        assert (code != 0, said, err.count("\n")) == (True, "", 1)
+        assert re.search(told, err), err
 
 
 def test_settings_that_need_pseudo_labels_or_rule_them_out_are_told(data):
