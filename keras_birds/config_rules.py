@@ -14,6 +14,7 @@ def contradictions(config: "Config") -> list[str]:
     rules = [
         *_in_general(config),
         *_of_averages(config),
+        *_without_labels(config),
         *_with_annotations(config),
         *_with_embeddings(config),
         *_without_images(config),
@@ -40,18 +41,6 @@ def _in_general(config: "Config") -> Rules:
         (
             config.augment.background.probability and not data.background,
             f"{background} augment.background.probability is above 0",
-        ),
-        (
-            bool(data.unlabelled) != bool(training.teacher),
-            "data.unlabelled, a folder of recordings, and training.teacher, who labels them, must be set together",
-        ),
-        (
-            bool(data.unlabelled and data.pseudo),
-            "data.unlabelled and pseudo must not be set together: windows have labels by one or the other",
-        ),
-        (
-            bool(data.unlabelled or data.pseudo) and data.background_fraction + data.pseudo_fraction >= 1,
-            "data.background_fraction and pseudo_fraction must leave room for recordings with labels",
         ),
         (
             folds.strategy != "stratified" and not folds.column,
@@ -87,6 +76,29 @@ def _of_averages(config: "Config") -> Rules:
         (
             training.swa_epochs > training.epochs,
             f"training.swa_epochs must not exceed epochs ({training.epochs})",
+        ),
+    ]
+
+
+def _without_labels(config: "Config") -> Rules:
+    """What recordings that nobody labelled rule out, each with its message."""
+    data = config.data
+    return [
+        (
+            bool(data.unlabelled) != bool(config.training.teacher),
+            "data.unlabelled, a folder of recordings, and training.teacher, who labels them, must be set together",
+        ),
+        (
+            bool(data.unlabelled and data.pseudo),
+            "data.unlabelled and pseudo must not be set together: windows have labels by one or the other",
+        ),
+        (
+            bool(data.unlabelled or data.pseudo) and data.background_fraction + data.pseudo_fraction >= 1,
+            "data.background_fraction and pseudo_fraction must leave room for recordings with labels",
+        ),
+        (
+            bool(config.model.frozen and data.pseudo),
+            "data.pseudo must be empty when model.frozen: windows are learnt from as sound or images",
         ),
     ]
 
@@ -158,10 +170,6 @@ def _without_images(config: "Config") -> Rules:
         (
             no_images and config.data.store,
             f'data.store, of mel images, must be empty with "{model.backbone}"',
-        ),
-        (
-            bool(model.frozen and config.data.pseudo),
-            "data.pseudo must be empty when model.frozen: windows are learnt from as sound or images",
         ),
         (
             no_images and off,
