@@ -134,3 +134,19 @@ class Counter:
             self._bar.update(self._task, description=self._speed(), completed=done)
         else:
             click.echo(f"{done} of {self._total} files, {self._speed()}", err=True)
+
+
+class WindowCounter(Counter):
+    """Counts windows as well; `done` is what becomes of a recording."""
+
+    def __init__(self, sink: "RecordingSink", total: int, bar: "Progress", done: str = Counter.done):
+        super().__init__(sink, total, bar)
+        self.done, self.windows = done, 0
+
+    def count(self, recording: "RecordingStatus") -> None:
+        """Takes a recording."""
+        self.windows += recording.windows
+
+    def new(self) -> str:
+        """How many windows."""
+        return f"{self.windows} new windows"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.cli.batch import Counter, connection_to, scoring
+from keras_birds.cli.batch import WindowCounter, connection_to, scoring
 from keras_birds.cli.options import (
     NEW_FOLDER,
     ModelChoice,
@@ -19,7 +19,7 @@ from keras_birds.cli.options import (
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
-    from keras_birds.inference.scorer import RecordingStatus, ScoreOptions
+    from keras_birds.inference.scorer import ScoreOptions
 
 
 @click.command()
@@ -85,23 +85,9 @@ def embed(
         StoreWriter(out, settings) as store,
     ):
         with scoring(classifier, model, score, ray_address, Embedder) as run, progress_bar() as bar:
-            counter = _Counter(store, len(files), bar)
+            counter = WindowCounter(store, len(files), bar, "embedded")
             counter.take(run, embedder, store.to_do(files), score)
         manifest = store.finish()
     click.echo(counter.summary(), err=True)
     click.echo(f"{printable(manifest)}\n{printable(out)}")
     return int(strict and bool(counter.failed or counter.gone or gone))
-
-
-class _Counter(Counter):
-    """Counts windows as well."""
-
-    done, windows = "embedded", 0
-
-    def count(self, recording: "RecordingStatus") -> None:
-        """Takes an embedded recording."""
-        self.windows += recording.windows
-
-    def new(self) -> str:
-        """How many windows."""
-        return f"{self.windows} new windows"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_birds.cli.batch import Counter, connection_to, scoring
+from keras_birds.cli.batch import WindowCounter, connection_to, scoring
 from keras_birds.cli.options import (
     LENGTH,
     NEW_FOLDER,
@@ -21,7 +21,7 @@ from keras_birds.cli.options import (
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
-    from keras_birds.inference.scorer import RecordingStatus, ScoreOptions
+    from keras_birds.inference.scorer import ScoreOptions
     from keras_birds.results.pseudo import Teacher
 
 _MOST_NAMED = 5
@@ -112,7 +112,7 @@ def pseudo(
     _require_unheard(files, teacher_of(classifier))
     with connection, PseudoWriter(out, classifier, score.overlap_s) as sink:
         with scoring(classifier, model, score, ray_address, MemberScorer) as run, progress_bar() as bar:
-            counter = _Counter(sink, len(files), bar)
+            counter = WindowCounter(sink, len(files), bar)
             counter.take(run, MemberScorer(classifier), sink.to_do(files), score)
         sink.finish()
         click.echo(counter.summary(), err=True)
@@ -121,20 +121,6 @@ def pseudo(
     _tell(about)
     click.echo(f"{printable(out / FIGURE)}\n{printable(out)}")
     return int(strict and bool(counter.failed or counter.gone or gone or odd))
-
-
-class _Counter(Counter):
-    """Counts windows as well."""
-
-    windows = 0
-
-    def count(self, recording: "RecordingStatus") -> None:
-        """Takes a scored recording."""
-        self.windows += recording.windows
-
-    def new(self) -> str:
-        """How many windows."""
-        return f"{self.windows} new windows"
 
 
 def _learnable(named: list[str]) -> tuple[list[str], int]:
