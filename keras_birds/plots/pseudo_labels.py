@@ -49,7 +49,7 @@ def pseudo_labels(table: Mapping[str, Any], title: str) -> Figure:
         axes.set_ylim(rows - 0.4, -0.6)
         if largest > _LOG_ABOVE:
             axes.set_xscale("symlog", linthresh=1)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_major_formatter("{x:,g}")
         axes.set_xlim(0, largest * (6 if largest > _LOG_ABOVE else 1.25))
         tidy(axes)
         axes.grid(visible=False, axis="y")
