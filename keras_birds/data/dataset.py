@@ -53,7 +53,8 @@ class Epochs:
         if self.num_unlabelled and not len(self.unlabelled_rows):
             raise DataError("recordings without labels must have at least one usable window. Received: none")
         if self.unlabelled_weights is not None and not self.unlabelled_weights.any():
-            raise DataError("windows to draw by their labels must have some above 0. Received: none that has")
+            rule = 'data.pseudo_sampling = "label_sum" must find windows with labels above 0. Received: none'
+            raise DataError(f"{rule}; label again with a lower --floor, or draw all alike (even)")
 
     @property
     def num_negatives(self) -> int:

@@ -20,6 +20,7 @@ from keras_birds.run_layout import CONFIG, FULL, Fold
 
 _SETTING = "data.pseudo"
 _TOLERANCE_S = 1e-3
+_FLATTERED = "out-of-fold scores are flattered"
 
 
 def open_pseudo(
@@ -54,6 +55,8 @@ def open_pseudo(
         reporter.log(_told_of_all(pseudo, catalog, split))
     else:
         _check_division(pseudo, catalog, split)
+        if _learnt_from_all(pseudo):
+            reporter.log(f"{_SETTING}: its teacher learnt from labels of all models: {_FLATTERED}")
     return pseudo
 
 
@@ -122,10 +125,17 @@ def _told_of_all(pseudo: PseudoLabels, catalog: Catalog, split: Split) -> str:
         return f"{_SETTING}: what its models learnt from isn't known here: scores may be flattered"
     heard = int((found.fold[split.hidden_rows] != -1).sum())
     also = f", and those of {heard} hidden recordings, which they learnt from" if heard else ""
-    return (
-        f"{_SETTING}: all models labelled, also those that learnt from what a fold is measured on: out-of-fold scores "
-        f"are flattered{also}"
-    )
+    who = "all models labelled, also those that learnt from what a fold is measured on"
+    return f"{_SETTING}: {who}: {_FLATTERED}{also}"
+
+
+def _learnt_from_all(pseudo: PseudoLabels) -> bool:
+    """Whether the teacher is itself a student of models of all folds, as far as its run is still there."""
+    run = pseudo.teacher.run
+    if run is None or not (run / CONFIG).is_file():
+        return False
+    data = Config.load(run / CONFIG).data
+    return bool(data.pseudo) and data.pseudo_teachers == "all"
 
 
 def _teachers_split(pseudo: PseudoLabels, catalog: Catalog) -> Split | None:

@@ -1,8 +1,9 @@
 """Rounds of noisy students: each learns from what the models of the round before hear, the first from `data.pseudo`.
 
-OUT/round_N/          an ordinary run
-OUT/round_N/pseudo/   what its models hear in the same recordings, as of `keras-birds pseudo`; not of the last round
-OUT/rounds.csv        a row each: macro ROC-AUC of each fold and in the mean, windows, labels a window, CPU minutes
+OUT/round_N/                  an ordinary run
+OUT/round_N/pseudo/           what its models hear in the same recordings; not of the last round
+OUT/round_N/cpu_seconds.txt   processor time, as of the last whole epoch
+OUT/rounds.csv                macro ROC-AUC of each fold and in the mean, windows, labels a window, CPU minutes of each
 
 After Xie et al. 2020, "Self-training with Noisy Student", arXiv:1911.04252: a student begins anew, with the noise of
 augmentation, dropout and stochastic depth, and is the next teacher.
