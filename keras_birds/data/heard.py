@@ -234,6 +234,7 @@ def _source(found: Found, manifest: pd.DataFrame, config: Config) -> MelSource:
         store = MelStore(name, config.model_copy(update={"audio": audio}), kept)
         counts = [clips[x] for x in kept]
         rows = np.repeat(np.arange(len(kept)), counts)
-        positions = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])
+        # As in `clip_starts_s`, of the places where a clip may begin.
+        positions = np.concatenate([np.linspace(0, 1, n) if n > 1 else [0.5] for n in counts])
         sources.append(StoredClips(store, rows, positions if crop == "random" else None))
     return JoinedSource(*sources) if len(sources) > 1 else sources[0]

@@ -206,6 +206,18 @@ def _augment(config: Config, background: Any) -> Augment:
     return build_augment(config, lambda chosen: background.images(rows[chosen])[:, :, :columns], len(rows))
 
 
+def compile_contrastive(model: keras.Model, config: Config, steps_per_epoch: int) -> None:
+    """Gives a model of `contrastive_model` the loss, the metric and the optimizer of pretraining."""
+    model.compile(
+        optimizer=make_optimizer(config.training, steps_per_epoch),
+        loss=ContrastiveCrossentropy(config.contrastive.use_labels),
+        metrics=[MatchedViews()],
+        # As in `compile_model`.
+        jit_compile=False if keras.config.backend() == "torch" else "auto",
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
 def _train(
     directory: Path,
     config: Config,
@@ -226,14 +238,7 @@ def _train(
         model = contrastive_model(config)
     if config.model.pretrained != "none":
         fetch_pretrained(config.model.pretrained).apply(model)
-    model.compile(
-        optimizer=make_optimizer(settings, len(training)),
-        loss=ContrastiveCrossentropy(config.contrastive.use_labels),
-        metrics=[MatchedViews()],
-        # As in `compile_model`.
-        jit_compile=False if keras.config.backend() == "torch" else "auto",
-    )
-    model.optimizer.build(model.trainable_variables)
+    compile_contrastive(model, config, len(training))
     history = load_checkpoint(directory, model)
     if history:
         reporter.log(f"goes on after epoch {len(history)}")
