@@ -5,11 +5,11 @@
 DATA holds `animals` (440 real clips of 11 labels, with folds by source) and `background` (320 real clips without any).
 Each seed has other folds: two are the labelled clips, as clean as they are; of two others `keras-birds data
 soundscapes` makes recordings that nobody labelled, over one half of the backgrounds; of the fifth the test, over the
-other half. Backgrounds are of rain, sea, fire and helicopters (no babies nor clocks), calls 10 to 25 dB above them at the
-middle of the distances: a teacher must be right now and then. A teacher learns from the labelled clips alone, in as many steps as each student has: half of a student's
-clips are windows with pseudo labels. Then `keras-birds pseudo` and `keras-birds train --rounds` as a user calls them.
-From scratch, images of 64 rows and 128 columns, each process on one thread, at most two at once; the seed is also that
-of the training and of the soundscapes.
+other half. Backgrounds are of rain, sea, fire and helicopters, no babies nor clocks, and calls are 10 to 25 dB above
+them at the middle of the distances: a teacher must be right now and then. It learns from the labelled clips alone, in
+as many steps as each student has: half of a student's clips are windows with pseudo labels. Then come `keras-birds
+pseudo` and `keras-birds train --rounds`, as a user calls them. From scratch, images of 64 rows and 128 columns, each
+process on one thread, at most two at once; the seed is also that of the training and of the soundscapes.
 
 Printed are, by round (0: the teacher), macro ROC-AUC and mean average precision of the test's windows, and CPU minutes
 of all up to there; the interval of the gain is Student's, of 95 %, over seeds. What is finished in DIR is read.
@@ -140,10 +140,10 @@ def report(seeds: list[int], found: list[list[tuple[float, float, float]]]) -> N
     for k in range(figures.shape[1]):
         auc, ap, minutes = figures[:, k].T
         gain = auc - figures[:, 0, 0]
-        width = stats.t.ppf(0.975, len(seeds) - 1) * stats.sem(gain) if len(seeds) > 1 else np.nan
+        width = f" ± {stats.t.ppf(0.975, len(seeds) - 1) * stats.sem(gain):.4f}" if len(seeds) > 1 else ""
         cells = [*(f"{x:.4f}" for x in auc), f"{auc.mean():.4f}"]
         cells += [
-            f"{gain.mean():+.4f} ± {width:.4f}" if k else "",
+            f"{gain.mean():+.4f}{width}" if k else "",
             f"{ap.mean():.4f}",
             f"{minutes.mean():.1f}",
         ]
