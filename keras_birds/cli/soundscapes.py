@@ -207,7 +207,7 @@ def _summary(made: "Made", maker: "SoundscapeMaker", out: Path) -> str:
         heard += f", SNR {calls['snr_db'].min():.0f} to {calls['snr_db'].max():.0f} dB"
     behind = _number(made.backgrounds, "background recording")
     lines = [f"{_number(scene.count, 'soundscape')} of {scene.seconds:g} s over {behind}: {heard}"]
-    if absent := [x for x in maker.labels if x not in of_each]:
+    if absent := [x for x in maker.labels if x not in of_each] + maker.without:
         lines.append(f"Never heard: {', '.join(absent[:_LISTED])}{' ...' * (len(absent) > _LISTED)}")
     if maker.mixed:
         lines.append(f"Left out: {_number(maker.mixed, 'recording')} with secondary labels")

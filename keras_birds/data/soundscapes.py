@@ -36,7 +36,7 @@ LONGEST_CALL_S, FAINTEST_DB = 5.0, -10.0
 """Longer songs are cut; calls that much below the background in their band can't be heard, and aren't there."""
 
 _READ_S, _CROSSFADE_S, _TRIES, _PLACES_TRIED = 60.0, 1.0, 100, 100
-_LEVEL_DB, _HISS_DB, _HIGHEST = (-45.0, -30.0), -40.0, 0.95
+_LEVEL_DB, _HISS_DB, _HIGHEST, _PADDING = (-45.0, -30.0), -40.0, 0.95, 1e-3
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,7 @@ class SoundscapeMaker:
             rule = "background must hold none of the data set's recordings"
             raise DataError(f"{rule}. Received: {len(shared)} of them, first {shared[0]}; take them out")
         self.labels = [x for x in catalog.labels if x in self._recordings]
+        self.without = [x for x in catalog.labels if x in set(table["label"]) - set(self._recordings)]
         self._folders: dict[str, list[str]] = {}
         for path in backgrounds:
             self._folders.setdefault(os.path.dirname(path), []).append(path)  # noqa: PTH120 - names stay strings
@@ -219,10 +220,9 @@ class SoundscapeMaker:
             samples = self._read(path, rng)
             spans = [] if samples is None else find_calls(samples, self.rate_hz)
             if samples is not None and spans:
-                seconds = np.array([end - begin for begin, end in spans], float)
-                begin, end = spans[
-                    rng.choice(len(spans), p=seconds / seconds.sum())
-                ]  # songs rather than clicks
+                lengths = np.array([end - begin for begin, end in spans], float)
+                # By their length: songs rather than clicks.
+                begin, end = spans[rng.choice(len(spans), p=lengths / lengths.sum())]
                 longest = round(min(LONGEST_CALL_S, self.scene.seconds) * self.rate_hz)
                 begin += int(rng.integers(max(0, end - begin - longest), endpoint=True))
                 span = begin, min(end, begin + longest)
@@ -238,10 +238,11 @@ class SoundscapeMaker:
         first = self._backgrounds[rng.integers(len(self._backgrounds))]
         for path in self._drawn(first, used, rng):
             samples = self._read(path, rng)
-            inside = np.flatnonzero(np.abs(samples) > 1e-4) if samples is not None else np.zeros(0, int)
-            if samples is None or len(inside) <= 2 * fade:
-                if samples is not None:
-                    self._tell(path, "holds less than 2 s of sound")
+            if samples is None:
+                continue
+            inside = np.flatnonzero(np.abs(samples) > _PADDING * np.abs(samples).max())
+            if len(inside) <= 2 * fade:
+                self._tell(path, "holds less than 2 s of sound")
                 continue
             part = samples[inside[0] : inside[-1] + 1].astype(float)
             part /= math.sqrt(np.square(part).mean())
