@@ -169,10 +169,11 @@ def test_a_recording_in_parts_gives_what_it_gives_as_a_whole(hop_s, options):
             pd.testing.assert_frame_equal(pd.DataFrame(a.to_pylist()), pd.DataFrame(b.to_pylist()), rtol=1e-6)
 
 
-def test_smoothing_is_the_mean_over_neighbours_of_a_channel_and_over_fewer_at_the_ends():
+def test_smoothing_is_the_weighted_mean_over_neighbours_of_a_channel_and_over_fewer_at_the_ends():
     scores = np.random.default_rng(0).random((9, 3), np.float32)
     for n in (1, 3, 5, 21):
-        expected = [scores[max(0, i - n // 2) : i + n // 2 + 1].mean(axis=0) for i in range(9)]
+        weights = np.maximum(0, n // 2 + 1 - abs(np.subtract.outer(np.arange(9), np.arange(9))))
+        expected = weights @ scores / weights.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(smooth(scores, n), expected, atol=1e-6)
     assert smooth(scores[:0], 3).shape == (0, 3)
     found = recording(SCORES, channels=(1, 2))
@@ -180,7 +181,7 @@ def test_smoothing_is_the_mean_over_neighbours_of_a_channel_and_over_fewer_at_th
     table = detect(found, rules(smooth_windows=3)).to_pylist()
     assert {x["channel"] for x in table} == {1}
     assert (table[0]["start_s"], table[0]["label"]) == (0.0, "whtdov")
-    assert table[0]["score"] == pytest.approx(np.mean(np.float32(SCORES)[:2, 1]), abs=1e-6)
+    assert table[0]["score"] == pytest.approx(np.float32(SCORES)[:2, 1] @ [2, 1] / 3, abs=1e-6)
 
 
 def test_a_score_is_weighed_with_the_best_of_its_minute_and_channel():

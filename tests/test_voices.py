@@ -56,7 +56,7 @@ def test_detections_scores_and_clips_hold_nothing_of_it(tmp_path):
         results.finish()
         table = next(next(iter(results.read("detections")))[1])
         assert sum(x.num_rows for x in next(iter(results.read("scores")))[1]) == 4
-    assert np.round(table["score"].to_pylist(), 3).tolist() == [0.6, 0.6, 0.75, 0.75]
+    assert np.round(table["score"].to_pylist(), 3).tolist() == [0.7, 0.5, 0.7, 0.8]
     (row,) = csv.DictReader((out / "manifest.csv").read_text().splitlines())
     assert (row["windows"], row["voices"], row["detections"]) == ("7", "3", "4")
     picker = SegmentPicker(seconds=8.0)

@@ -48,7 +48,9 @@ class ContextChoice:
 
 def context_options(command: Command) -> Command:
     """Adds `--smooth`, `--file-level` and `--average`; the command gets a `ContextChoice` as `in_context`."""
-    smooth = "Take the mean score over N neighbouring windows, an odd number."
+    smooth = (
+        "Take the mean score over N neighbouring windows, an odd number; nearer ones count more (3: 1:2:1)."
+    )
     level = (
         "Then take each score times the mean of the label's K best windows in the same minute of the recording, as "
         "BirdCLEF's competitors weigh one-minute files. [default: not]"

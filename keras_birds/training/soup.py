@@ -58,7 +58,7 @@ def make_soup(models: Sequence[Path], folder: Path, reporter: Reporter) -> Path:
             f"{run}: the folds learnt from random weights, from which each goes its own way: the mean of their weights "
             "is most likely noise. A soup is for folds that were fine-tuned from the same weights"
         )
-    soup = _mean([load_keras_model(x.with_name(KERAS)) for x in models])
+    soup = mean_of([load_keras_model(x.with_name(KERAS)) for x in models])
     training = open_run(run, config, data, None).training_data(FULL)
     seed_layers(soup, config.training.seed, 0)
     renew_statistics(soup, (training[x][0] for x in range(len(training))))
@@ -70,8 +70,8 @@ def make_soup(models: Sequence[Path], folder: Path, reporter: Reporter) -> Path:
     return folder / ONNX
 
 
-def _mean(models: Sequence[keras.Model]) -> keras.Model:
-    """The first model, with the mean of all their weights."""
+def mean_of(models: Sequence[keras.Model]) -> keras.Model:
+    """The first model, with the mean of all their weights; statistics of batch normalisation must be taken anew."""
     weights = [x.get_weights() for x in models]
     models[0].set_weights([np.mean(x, axis=0).astype(x[0].dtype) for x in zip(*weights, strict=True)])
     return models[0]
