@@ -24,7 +24,9 @@ from keras_birds.cli.reporting import make_reporter
     help="Data set with labels, to measure what is learnt.",
 )
 @click.option(
-    "--fold", type=click.IntRange(min=0), default=0, help="Of --labelled: what it is measured on isn't heard."
+    "--fold",
+    type=click.IntRange(min=0),
+    help="Of --labelled: what it is measured on isn't heard. [default: 0]",
 )
 @click.option("--out", type=ANY_PATH, metavar="PRE", help="The result: a new folder. [default: runs/<time>]")
 @click.option("--resume", is_flag=True, help="Go on with what is in --out or the newest run.")
@@ -32,7 +34,7 @@ from keras_birds.cli.reporting import make_reporter
 def pretrain(
     data: tuple[str, ...],
     labelled: Path | None,
-    fold: int,
+    fold: int | None,
     out: Path | None,
     resume: bool,
     config_name: str,
@@ -61,6 +63,8 @@ def pretrain(
     """
     from keras_birds.config import Config
 
+    if fold is not None and labelled is None:
+        raise click.UsageError(f"--fold is one of --labelled DATASET. Received: {fold}, without it")
     config = Config.load(config_name, overrides)
     from keras_birds.suppress_output import import_tensorflow_quietly
 
@@ -71,7 +75,7 @@ def pretrain(
 
     with make_reporter() as reporter:
         try:
-            result = pretrain_here(config, data, out, labelled, fold, resume, reporter)
+            result = pretrain_here(config, data, out, labelled, fold or 0, resume, reporter)
         except KeyboardInterrupt:
             reporter.log("Stopped. The same command with --resume goes on after the last whole epoch.")
             raise

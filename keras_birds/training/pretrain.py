@@ -163,7 +163,8 @@ def _read_labelled(config: Config, folder: Path, fold: int, reporter: Reporter) 
     for name, reason in catalog.left_out:
         reporter.problem(name, reason)
     split = make_split(catalog, config.folds)
-    split.require_fold(fold)
+    if not 0 <= fold < split.n_folds:
+        raise ConfigError(f"--fold must be from 0 to {split.n_folds - 1}. Received: {fold}")
     return Labelled(catalog, split, fold)
 
 
