@@ -13,17 +13,14 @@ from keras_birds.cli.options import (
     EXISTING_FILE,
     NEW_FOLDER,
     ModelChoice,
-    PlaceChoice,
-    RulesChoice,
     find_files,
     inputs_argument,
     model_options,
-    place_options,
     ray_option,
-    rules_options,
     score_options,
     strict_option,
 )
+from keras_birds.cli.rules_options import PlaceChoice, RulesChoice, place_options, rules_options
 from keras_birds.text import printable
 
 if TYPE_CHECKING:

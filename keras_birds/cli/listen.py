@@ -12,16 +12,13 @@ import click
 
 from keras_birds.cli.options import (
     COUNT,
-    PlaceChoice,
-    RulesChoice,
     calibrated_option,
     choice_option,
     model_path,
     overlap_option,
-    place_options,
-    rules_options,
     sensitivity_option,
 )
+from keras_birds.cli.rules_options import PlaceChoice, RulesChoice, place_options, rules_options
 
 if TYPE_CHECKING:
     from keras_birds.inference.aggregate import RankedLabel

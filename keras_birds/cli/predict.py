@@ -15,16 +15,15 @@ from keras_birds.cli.options import (
     COUNT,
     NEW_FILE,
     ModelChoice,
-    PlaceChoice,
     check_folder_of,
     choice_option,
     find_files,
     inputs_argument,
     model_options,
-    place_options,
     score_options,
     strict_option,
 )
+from keras_birds.cli.rules_options import PlaceChoice, place_options
 from keras_birds.text import printable
 
 if TYPE_CHECKING:

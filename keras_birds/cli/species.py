@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from keras_birds.cli.options import NEW_FILE, PlaceChoice, check_folder_of, choice_option, place_options
+from keras_birds.cli.options import NEW_FILE, check_folder_of, choice_option
+from keras_birds.cli.rules_options import PlaceChoice, place_options
 
 
 @click.command()
