@@ -154,7 +154,7 @@ def by_windows(args: argparse.Namespace, models: dict[int, dict[str, Path]], kin
 
     found = {fold: variants(args, fold, each, kind) for fold, each in models.items()}
     print(
-        "\n| scores | " + " | ".join([*(f"fold {x}" for x in models), "mean", "95 % interval of it"]) + " |"
+        f"\n| {kind} | " + " | ".join([*(f"fold {x}" for x in models), "mean", "95 % interval of it"]) + " |"
     )
     print("|" + " --- |" * (len(models) + 3))
     for name in next(iter(found.values()))[1]:
