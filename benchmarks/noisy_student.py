@@ -59,13 +59,31 @@ def subset(data: Path, folds: set[int], folder: Path) -> Path:
     return folder
 
 
+def half(backgrounds: Path, kinds: list[str], part: int, folder: Path) -> Path:
+    """A folder of links to one half of the recordings of some kinds of background."""
+    from keras_birds.data.soundscapes import background_part
+
+    for kind in kinds:
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        paths = [str(x) for x in (backgrounds / kind).resolve().iterdir()]
+        for path in map(Path, background_part(paths, part, 2)):
+            if not (folder / kind / path.name).exists():
+                (folder / kind / path.name).symlink_to(path)
+    return folder
+
+
 class Seed:
     """All of one seed, in a folder; each step once."""
 
     def __init__(self, seed: int, args: argparse.Namespace, out: Path):
         self.seed, self.args, self.folder = seed, args, out / f"seed{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = (*SETTINGS, f"training.seed={seed}", *args.changes)
+        background = (
+            f"data.background={self.folder / 'background-1'}",
+            f"augment.background.probability={args.mix}",
+            "augment.background.snr_db=[-5.0, 15.0]",
+        )
+        settings = (*SETTINGS, *background * bool(args.mix), f"training.seed={seed}", *args.changes)
         self.settings = [x for setting in settings for x in ("--set", setting)]
 
     def step(self, name: str, *arguments: object) -> float:
@@ -78,23 +96,20 @@ class Seed:
     def run(self) -> list[tuple[float, float, float]]:
         """Macro AUC, mean average precision and CPU minutes by round, the teacher's first."""
         args, folder = self.args, self.folder
-        noise = folder / "background"
-        for kind in args.kinds:
-            (noise / kind).mkdir(parents=True, exist_ok=True)
-            for path in (args.data / "background" / "audio" / kind).resolve().iterdir():
-                if not (noise / kind / path.name).exists():
-                    (noise / kind / path.name).symlink_to(path)
-        background = ("--background", noise, "--workers", 1, "--seed", self.seed, "--snr-db", *args.snr_db)
+        drawn = ("--workers", 1, "--seed", self.seed, "--snr-db", *args.snr_db)
         for name, folds, part, count in (
-            ("labelled", LABELLED, "", 0),
-            ("unlabelled", UNLABELLED, "1/2", args.unlabelled),
-            ("test", TEST, "2/2", args.test),
+            ("labelled", LABELLED, 0, 0),
+            ("unlabelled", UNLABELLED, 1, args.unlabelled),
+            ("test", TEST, 2, args.test),
         ):
             folds = {(x + self.seed) % N_FOLDS for x in folds}
             source = subset(args.data / "animals", folds, folder / f"{name}-clips")
             if part:
-                out = ("--out", folder / name, "--count", count, "--background-part", part)
-                self.step(f"make-{name}", "data", "soundscapes", "--data", source, *background, *out)
+                noise = half(
+                    args.data / "background" / "audio", args.kinds, part, folder / f"background-{part}"
+                )
+                out = ("--background", noise, "--out", folder / name, "--count", count)
+                self.step(f"make-{name}", "data", "soundscapes", "--data", source, *drawn, *out)
         train = ("train", "--data", folder / "labelled-clips", "--fold", "full", *self.settings)
         teacher, students, pseudo = (folder / x for x in ("teacher", "students", "pseudo"))
         epochs = f"training.epochs={2 * args.epochs}"
@@ -162,6 +177,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=40, help="Minutes to judge by. [default: 40]")
     parser.add_argument("--snr-db", type=float, nargs=2, default=[10, 25], help="[default: 10 25]")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="Of background.")
+    parser.add_argument("--mix", type=float, default=0.0, help="Share of clips over background. [default: 0]")
     parser.add_argument("--power", type=float, default=1.0, help="As of keras-birds pseudo. [default: 1]")
     parser.add_argument("--min-confidence", type=float, default=0.0, help="The same. [default: 0]")
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
