@@ -130,10 +130,14 @@ def test_what_the_run_learnt_from_is_refused_by_place_number_and_content(
     (tmp_path / "same").mkdir()
     shutil.copy(tmp_path / "birds" / "a" / "other.flac", tmp_path / "same" / "renamed.flac")
     write_tone("number/xc12345_again.flac", 300.0)
+    write_tone("made/soundscape_1.flac", 300.0)
+    (tmp_path / "made" / "soundscapes.json").write_text(json.dumps({"data": str(tmp_path / "birds")}))
+    (tmp_path / "made" / "annotations.csv").write_text("file,source\nsoundscape_1.flac,a/other.flac\n")
     for folder, said in (
         ("birds", "Received: 2 of them, first "),
         ("same", "renamed.flac, which holds the same as "),
         ("number", "xc12345_again.flac, which has the number of "),
+        ("made", "soundscape_1.flac, which was made of "),
     ):
         code, _, err = run_command(
             "pseudo", "--model", run, "--data", tmp_path / folder, "--out", tmp_path / "p"

@@ -15,6 +15,7 @@ from sounds import RATE_HZ, noise, tone
 import keras_birds
 from keras_birds.audio import outdoors
 from keras_birds.audio.outdoors import air_absorption_db_per_m, cut_call, find_calls, from_afar
+from keras_birds.data.unlabelled import known_recordings
 
 TONES_HZ = {"cow": 600.0, "cat": 2500.0, "dog": 9000.0}
 
@@ -171,6 +172,12 @@ def test_parts_share_neither_recordings_nor_backgrounds(make):
     assert not heard["h"] & heard["t"] | heard["h"] & heard["v"] | heard["t"] & heard["v"]
     assert {Path(x).parent.name for x in behind["h"]} == {"a", "b"}
     assert not behind["h"] & behind["v"]
+    # Whoever looks for recordings of the data set finds those that soundscapes were made of.
+    made, clips = sorted(Path("h").glob("*.flac")), sorted(Path("clips").rglob("*.wav"))
+    shared = sorted(known_recordings([*made, Path("noise/a/0.flac")], clips))
+    assert [(x, why) for x, _, why in shared] == [(x, "was made of") for x in made]
+    assert {str(x.relative_to("clips")) for _, x, _ in shared} <= heard["h"]
+    assert not known_recordings(made, [Path("clips", x) for x in heard["t"] | heard["v"]])
 
 
 def test_soundscapes_without_a_call_say_so(make, run_command):

@@ -116,12 +116,14 @@ def test_labels_that_a_fold_must_not_learn_from_are_refused_before_a_run_begins(
     hidden = len(prepare_run(mean, data, 0, tmp_path / "mean", False, watcher).split.hidden_rows)
     assert f"flattered, and those of {hidden} hidden recordings" in watcher.lines[0]
     assert hidden > 2
-    # Neither is a teacher honest that learnt from labels of all models.
+    # Neither is a teacher honest that learnt from labels of all models, nor its students.
+    watcher, child = Watcher(), tmp_path / "child"
     (tmp_path / "teacher" / "config.toml").write_text(mean.to_toml())
-    prepare_run(config, data, 0, tmp_path / "grandchild", False, watcher := Watcher())
-    assert (
-        "its teacher learnt from labels of all models: out-of-fold scores are flattered" in watcher.lines[0]
-    )
+    label(tmp_path / "more", tmp_path / "later", prepare_run(config, data, 0, child, False, watcher).out)
+    later = student(data, pseudo=str(tmp_path / "later"))
+    prepare_run(later, data, 0, tmp_path / "grandchild", False, again := Watcher())
+    told = "its teacher learnt from labels of all models: out-of-fold scores are flattered"
+    assert [told in x.lines[0] for x in (watcher, again)] == [True, True]
     label(tmp_path / "more", tmp_path / "strange", None)
     strange = student(data, pseudo=str(tmp_path / "strange"))
     refused(strange, data, r"its models are no folds\..*pass --set data\.pseudo_teachers=all")

@@ -32,6 +32,7 @@ def evaluate_annotated(
     """Judges, writes the report and tells; whether some recordings failed."""
     from keras_birds.data.annotated import recordings_of
     from keras_birds.data.annotations import read_annotations
+    from keras_birds.data.made import source_names
     from keras_birds.evaluation.evaluate_annotated import evaluate_scores, write_annotated_report
     from keras_birds.evaluation.evaluate_model import learned_recordings
 
@@ -44,12 +45,14 @@ def evaluate_annotated(
             context, classifier = in_context.read(), model.load()
             by_rank = in_context.by_rank(model, classifier)
             paths = [os.path.relpath(x, root).replace(os.sep, "/") for x in found.recordings]
-            if learned := learned_recordings([x.path for x in classifier.engines], paths):
-                click.echo(
-                    f"Warning: {learned} of {len(paths)} recordings have the path of one that the model was trained "
-                    "on: figures may be too good. `keras-birds evaluate RUN` has those of others",
-                    err=True,
-                )
+            models, sources = [x.path for x in classifier.engines], source_names(annotations)
+            for what, names in (("recordings", paths), ("recordings that these were made of", sources)):
+                if learned := learned_recordings(models, names):
+                    click.echo(
+                        f"Warning: {learned} of {len(names)} {what} have the path of one that the model was trained "
+                        "on: figures may be too good. `keras-birds evaluate RUN` has those of others",
+                        err=True,
+                    )
             evaluation = evaluate_scores(classifier, found, annotations, rules, reporter, context, by_rank)
         else:
             evaluation = _judge_detections(detections, data_dir, annotations, rules, config, in_context)

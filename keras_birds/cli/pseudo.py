@@ -83,9 +83,9 @@ def pseudo(
     Probabilities are kept as the models gave them. Other options for labels with the same --out, as in the second
     line, make new labels in seconds; nothing is scored again.
 
-    Recordings of the data set that the run learnt from are refused, by their place, content or number in an archive:
-    they have labels, or measure the models. A file that can't be read is named on stderr with its reason, and the
-    others go on. Look at labels.png before you train.
+    Recordings of the data set that the run learnt from are refused, by their place, content or number in an archive,
+    and so are soundscapes made of them: they have labels, or measure the models. A file that can't be read is named on
+    stderr with its reason, and the others go on. Look at labels.png before you train.
 
     \b
     PSEUDO/labels.parquet         path,start_s,end_s, then a soft label of each: the mean of the models
@@ -142,7 +142,7 @@ def _learnable(named: list[str]) -> tuple[list[str], int]:
 
 def _require_unheard(files: list[str], teacher: "Teacher") -> None:
     """Refuses recordings of the data set of the models' run."""
-    from keras_birds.data.unlabelled import run_recordings, shared_recordings
+    from keras_birds.data.unlabelled import known_recordings, run_recordings
     from keras_birds.errors import DataError
 
     if teacher.run is None:
@@ -153,7 +153,7 @@ def _require_unheard(files: list[str], teacher: "Teacher") -> None:
     if not any(x.is_file() for x in known):
         gone = f"No recording of the data set of {teacher.run} is where it was"
         click.echo(f"{gone}: they are known by place and number in an archive alone", err=True)
-    if shared := shared_recordings(map(Path, files), known):
+    if shared := known_recordings(map(Path, files), known):
         first, same, why = shared[0]
         raise DataError(
             f"--data must hold no recording of the data set of {teacher.run}, on which its folds learnt or are "

@@ -143,6 +143,7 @@ def soundscapes(
     The same settings, recordings and seed give the same files, byte by byte. Judge a run by recordings that it didn't
     learn from: --part hidden, or --fold K --part validation for fold K, with --config RUN/config.toml, whose folds
     are the run's; and by background that it didn't learn from: --background-part 1/2 for one, 2/2 for the other.
+    Soundscapes share recordings, so folds of a run that learns from them flatter it: judge it by others as well.
     """
     from keras_birds.audio.files import recordings_in
     from keras_birds.config import Config

@@ -26,12 +26,11 @@ from keras_birds.audio.decode import decode, header_seconds, read_part
 from keras_birds.audio.outdoors import Spectrum, cut_call, find_calls, from_afar, reverberation
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.data.catalog import Catalog
+from keras_birds.data.made import ABOUT, ANNOTATIONS, COLUMNS, DATA, TAXONOMY
 from keras_birds.data.tables import write_table
 from keras_birds.errors import AudioError, DataError
 from keras_birds.parallel import map_in_order
 
-ANNOTATIONS, TAXONOMY, ABOUT = "annotations.csv", "taxonomy.csv", "soundscapes.json"
-COLUMNS = ("file", "start_s", "end_s", "label", "low_hz", "high_hz", "snr_db", "distance_m", "source")
 LONGEST_CALL_S, FAINTEST_DB = 5.0, -10.0
 """Longer songs are cut; calls that much below the background in their band can't be heard, and aren't there."""
 
@@ -199,7 +198,7 @@ class SoundscapeMaker:
             heard = gain * from_afar(call, self.rate_hz, distance_m, answer)
             there = slice(start, start + len(call))
             powers = [Spectrum(x, self.rate_hz).power(band) for x in (heard[: len(call)], background[there])]
-            found_db = 10 * math.log10(powers[0] / powers[1])
+            found_db = 10 * math.log10(max(powers[0], 1e-300) / powers[1])  # the air may take all of it
             if found_db < FAINTEST_DB:
                 too_faint += 1
                 continue
@@ -229,7 +228,7 @@ class SoundscapeMaker:
                 return label, name, cut_call(samples, self.rate_hz, span, spans)
             if samples is not None:
                 self._tell(path, "holds no sound")
-        raise self._nothing("labelled recordings")
+        raise self._nothing("labelled recordings", {x for y in self._recordings.values() for x, _ in y})
 
     def _background(self, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
         """Background as long as a soundscape, of a recording and as many others of its folder as it takes; power 1."""
@@ -257,7 +256,7 @@ class SoundscapeMaker:
             if filled >= n:
                 # A recorder's own noise, so that nothing is digital silence.
                 return sound + rng.normal(0, 10 ** (_HISS_DB / 20), n), used
-        raise self._nothing("backgrounds")
+        raise self._nothing("backgrounds", set(self._backgrounds))
 
     def _drawn(self, first: str, used: list[str], rng: np.random.Generator) -> Iterator[str]:
         """The first, then those of its folder, each once before any comes again; any, where none of these is used."""
@@ -291,8 +290,9 @@ class SoundscapeMaker:
         with self._lock:
             self._unusable[path] = reason
 
-    def _nothing(self, what: str) -> DataError:
-        path, reason = next(iter(self._unusable.items()), ("", "nothing"))
+    def _nothing(self, what: str, paths: set[str]) -> DataError:
+        with self._lock:
+            path, reason = next(x for x in self._unusable.items() if x[0] in paths)
         return DataError(f"soundscapes need {what} that can be read and heard. Received: {path}: {reason}")
 
     def _place(
@@ -352,7 +352,8 @@ def make_soundscapes(
         }
         progress(k + 1, scene.count)
     left_out = dict(maker.unusable)
-    write_json(out / ABOUT, {**about, "left_out": left_out, "soundscapes": told})
+    places = {DATA: str(catalog.root.resolve()), "left_out": left_out, "soundscapes": told}
+    write_json(out / ABOUT, {**about, **places})
     labels = pd.DataFrame(catalog.labels.items).rename(columns={"name": "primary_label"})
     write_table(labels, out / TAXONOMY)
     table = pd.DataFrame(rows, columns=list(COLUMNS))

@@ -9,6 +9,7 @@ from keras_birds.audio.files import find_inputs
 from keras_birds.audio.remote import is_url
 from keras_birds.checksum import sha256_of
 from keras_birds.data.catalog import Catalog, window_of
+from keras_birds.data.made import sources_of
 from keras_birds.data.tables import load_table
 from keras_birds.errors import DataError
 from keras_birds.progress import Reporter
@@ -35,9 +36,9 @@ def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str
 
 
 def require_strangers(setting: str, found: Iterable[str], catalog: Catalog) -> None:
-    """A `DataError` if one of a setting's recordings is the data set's, by its place, content, or archive number."""
+    """A `DataError` if one of a setting's recordings is the data set's, as `known_recordings` has it."""
     known = [Path(x) for x in catalog.recordings["path"]]
-    if shared := shared_recordings(map(Path, found), known):
+    if shared := known_recordings(map(Path, found), known):
         first, same, why = shared[0]
         raise DataError(
             f"{setting} must hold no recording of the data set: a fold would be measured on what it learnt. "
@@ -87,6 +88,17 @@ def shared_recordings(found: Iterable[Path], known: Sequence[Path]) -> list[tupl
             if same := digests[size].get(sha256_of(path)):
                 shared.append((path, same, "holds the same as"))
     return shared
+
+
+def known_recordings(found: Iterable[Path], known: Sequence[Path]) -> list[tuple[Path, Path, str]]:
+    """As `shared_recordings`, and also soundscapes that were made of known ones."""
+    found = list(found)
+    shared = {x[0]: x for x in shared_recordings(found, known)}
+    made_of = sources_of(found)
+    for source, same, _ in shared_recordings(made_of, known):
+        for path in made_of[source]:
+            shared.setdefault(path, (path, same, "was made of"))
+    return list(shared.values())
 
 
 def _number(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Pseudo labels as a run learns from them: what is checked before it begins, and what each fold gets."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -130,12 +131,16 @@ def _told_of_all(pseudo: PseudoLabels, catalog: Catalog, split: Split) -> str:
 
 
 def _learnt_from_all(pseudo: PseudoLabels) -> bool:
-    """Whether the teacher is itself a student of models of all folds, as far as its run is still there."""
+    """Whether the teacher, or a teacher of its, learnt from models of all folds, as far as their runs are there."""
     run = pseudo.teacher.run
     if run is None or not (run / CONFIG).is_file():
         return False
     data = Config.load(run / CONFIG).data
-    return bool(data.pseudo) and data.pseudo_teachers == "all"
+    if not data.pseudo or data.pseudo_teachers == "all":
+        return bool(data.pseudo)
+    with suppress(DataError):
+        return _learnt_from_all(PseudoLabels(data.pseudo))
+    return False
 
 
 def _teachers_split(pseudo: PseudoLabels, catalog: Catalog) -> Split | None:
