@@ -56,7 +56,7 @@ def make_soup(models: Sequence[Path], folder: Path, reporter: Reporter) -> Path:
     if config.model.pretrained == "none" and not config.model.initial:
         reporter.log(
             f"{run}: the folds learnt from random weights, from which each goes its own way: the mean of their weights "
-            "is most likely noise. A soup is for folds that were fine-tuned from the same weights"
+            "may be noise. A soup is for folds that were fine-tuned from the same weights"
         )
     soup = mean_of([load_keras_model(x.with_name(KERAS)) for x in models])
     training = open_run(run, config, data, None).training_data(FULL)
