@@ -33,9 +33,11 @@ def test_training_reads_each_folds_labels_and_the_mean_and_nothing_of_another_fo
         LabelRules(2.0, 0, None, 0.1),
     )
     folder = write_pseudo_labels(tmp_path / "p", windows, LABELS, probabilities, teacher, rules, 1.5)
+    with (folder / "manifest.csv").open("a") as manifest:
+        manifest.write("/d.flac,silent\n/e.flac,corrupt\n/c.flac,partial\n")
     found = PseudoLabels(folder)
     assert (found.teacher, found.rules, found.overlap_s) == (teacher, rules, 1.5)
-    assert (found.recordings, found.split) == (["/a.flac", "/b.flac"], folder / "split.csv")
+    assert (found.recordings, found.split) == ([f"/{x}.flac" for x in "abcd"], folder / "split.csv")
     for fold, wanted in (
         (None, probabilities.mean(axis=1)),
         (0, probabilities[:, 0]),

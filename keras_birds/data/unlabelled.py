@@ -35,14 +35,16 @@ def find_unlabelled(name: str, catalog: Catalog, reporter: Reporter) -> list[str
     return found
 
 
-def require_strangers(setting: str, found: Iterable[str], catalog: Catalog) -> None:
+def require_strangers(
+    setting: str, found: Iterable[str], catalog: Catalog, remedy: str = "take them out"
+) -> None:
     """A `DataError` if one of a setting's recordings is the data set's, as `known_recordings` has it."""
     known = [Path(x) for x in catalog.recordings["path"]]
     if shared := known_recordings(map(Path, found), known):
         first, same, why = shared[0]
         raise DataError(
             f"{setting} must hold no recording of the data set: a fold would be measured on what it learnt. "
-            f"Received: {len(shared)} of them, first {first}, which {why} {same}; take them out"
+            f"Received: {len(shared)} of them, first {first}, which {why} {same}; {remedy}"
         )
 
 

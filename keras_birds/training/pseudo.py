@@ -20,6 +20,7 @@ from keras_birds.results.pseudo import PseudoLabels
 from keras_birds.run_layout import CONFIG, FULL, Fold
 
 _SETTING = "data.pseudo"
+_LABEL_OTHERS = "label the others alone, with a new --out"
 _TOLERANCE_S = 1e-3
 _FLATTERED = "out-of-fold scores are flattered"
 
@@ -44,7 +45,7 @@ def open_pseudo(
         return None
     pseudo = PseudoLabels(config.data.pseudo)
     recordings = pseudo.recordings
-    require_strangers(_SETTING, recordings, catalog)
+    require_strangers(_SETTING, recordings, catalog, _LABEL_OTHERS)
     if gone := [x for x in recordings if not Path(x).is_file()]:
         raise DataError(
             f"data.pseudo: recordings with labels must be where they were labelled. Received: {len(gone)} of "
