@@ -283,6 +283,9 @@ def test_windows_are_drawn_by_their_weights_and_mixed_with_clips_that_have_label
         np.testing.assert_allclose(
             images, np.tensordot(targets @ own.T / (own @ own.T).sum(1), own_images, 1), atol=1e-5
         )
+        # Nor are two mixed with the same before all are.
+        partners = (targets[is_pseudo, :9] > 0).any(axis=0).sum()
+        assert partners == min(is_pseudo.sum(), (~is_pseudo).sum())
         mixed += 1
     assert mixed > 5
 

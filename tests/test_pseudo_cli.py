@@ -30,14 +30,12 @@ main()
 
 @pytest.fixture
 def run(placeholder_run, tmp_path, write_tone):
-    """A run of two folds, whose data set is two recordings of `birds/`."""
+    """A run of two folds, whose data set is two recordings of `birds/`, one as a window."""
     run = shutil.copytree(placeholder_run, tmp_path / "run")
     write_tone("birds/a/XC12345.flac")
     write_tone("birds/a/other.flac", 2700.0)
-    rows = "path,label,fold\n" + "".join(
-        f"a/{x}.flac,whtdov,{k}\n" for k, x in enumerate(("XC12345", "other"))
-    )
-    (run / "split.csv").write_text(rows)
+    rows = "path,label,fold\na/XC12345.flac,whtdov,0\n"
+    (run / "split.csv").write_text(rows + '"a/other.flac#t=0,5",whtdov,1\n')
     (run / "environment.json").write_text(json.dumps({"data": str(tmp_path / "birds")}))
     return run
 

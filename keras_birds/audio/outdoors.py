@@ -107,7 +107,7 @@ class Spectrum:
 def air_absorption_db_per_m(hz: np.ndarray, celsius: float = 20.0, humidity: float = 70.0) -> np.ndarray:
     """How much the air takes from a tone on each metre, in dB, at sea level.
 
-    The formula of ISO 9613-1:1993, equations 3 to 5, B.1 and B.2.
+    The formula of ISO 9613-1:1993, equations 3 to 5 and annex B.
 
     Args:
         hz: frequencies, of any shape.

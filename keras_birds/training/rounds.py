@@ -176,7 +176,7 @@ def _label(run: Path, first: PseudoLabels, reporter: Reporter, clock: "_Clock") 
     files, classifier = first.recordings, load(run)
     options = ScoreOptions(first.overlap_s, part_windows=PART_WINDOWS)
     done, told_at = 0, time.monotonic()
-    with PseudoWriter(folder, classifier, first.overlap_s) as sink:
+    with PseudoWriter(folder, classifier, options.overlap_s) as sink:
         for scored in score_recordings(MemberScorer(classifier), sink.to_do(files), options):
             if (recording := sink.add(scored)) is None:
                 continue
