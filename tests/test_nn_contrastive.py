@@ -12,6 +12,7 @@ from layer_test import (
     through_file,
 )
 
+from keras_birds.config import Config
 from keras_birds.nn.contrastive import (
     BilinearSimilarity,
     ContrastiveCrossentropy,
@@ -19,7 +20,7 @@ from keras_birds.nn.contrastive import (
     MatchedViews,
     ProjectionHead,
 )
-from keras_birds.nn.views import TwoViews, view_starts
+from keras_birds.nn.views import TwoViews, view_columns, view_starts
 
 N = 4
 
@@ -120,6 +121,8 @@ def test_views_lie_apart_where_there_is_room():
     assert (np.sort(np.abs(starts[0] - starts[1]))[[0, -1]] == [8, 12]).all()
     assert (starts[0] < starts[1]).mean() == pytest.approx(0.5, abs=0.05)
     assert {starts.min(), starts.max()} == {0, 12}
+    half = Config.parse({"mel": {"width": 63}, "audio": {"clip_s": 5.0}, "contrastive": {"view_s": 2.5}})
+    assert view_columns(half) == 31
     crowded = view_starts(2000, 20, 11, np.random.default_rng(0))
     assert {*crowded.ravel().tolist()} == set(range(10))
 

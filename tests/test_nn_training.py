@@ -34,6 +34,7 @@ from keras_birds.training.averaging import renew_statistics
 from keras_birds.training.callbacks import BEST, CHECKPOINT
 from keras_birds.training.oof import OutOfFold
 from keras_birds.training.run import open_run, prepare_run
+from keras_birds.training.soup import begin_alike
 from keras_birds.training.train import train
 from keras_birds.training.warm_start import initial_model
 
@@ -422,6 +423,9 @@ def test_a_soup_has_the_mean_of_the_folds_weights_and_statistics_of_its_own(
     code, said, told = run_command("export", run, "--soup", "--out", out, "--input", "mel")
     assert (code, files_below(run)) == (0, before)
     assert "the folds learnt from random weights" in told
+    # So did those that go on from such folds; of weights that are gone nothing is known.
+    begun = (begin_alike(make_config(model={"initial": str(x)})) for x in (run, tmp_path))
+    assert [*begun] == [False, True]
     assert "Soup of 2 folds: on" in said
     assert ModelMetadata.read_onnx(out).model_id == "first/soup"
     soup, *folds = (load_keras_model(x.folder / "model.keras") for x in (whole[0].folds[0], *whole[0].folds))
@@ -445,6 +449,8 @@ def test_a_soup_has_the_mean_of_the_folds_weights_and_statistics_of_its_own(
 
 def test_a_pruned_fold_is_a_fold_of_a_run_of_its_own(whole, tmp_path, run_command):
     first, run = shutil.copytree(whole[0].out, tmp_path / "first"), tmp_path / "first-pruned-0.5"
+    # Its average was over more epochs than a pruned fold has.
+    (first / "config.toml").write_text(make_config(keep="last", swa_epochs=3).to_toml())
     command = ("export", first / "fold0", "--prune", "0.5", "--out", tmp_path / "small.onnx")
     code, said, told = run_command(*command)
     assert code == 0

@@ -6,6 +6,7 @@ The network is EfficientNet-B0 with fewer blocks; test_nn_contrastive.py has the
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from small_run import Watcher, files_below, make_config
 
 from keras_birds.cli.main import cli
 from keras_birds.config import Config
-from keras_birds.data.heard import clip_starts_s, find_heard, hear
+from keras_birds.data.heard import Labelled, clip_starts_s, find_heard, hear
 from keras_birds.data.precompute import precompute
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.models.keras_engine import load_keras_model
@@ -205,6 +206,21 @@ def test_a_mel_store_is_heard_and_what_lies_twice_once(wild, tmp_path, crop):
     images, expected = heard.source.images(np.array(clips) + 2), decoded.source.images(np.arange(10))
     nearest = [abs(expected - x)[:, :, 4:-4].mean(axis=(1, 2, 3)).argmin() for x in images]
     assert nearest == ([*clips] if crop == "random" else [4])
+
+
+@pytest.mark.parametrize("held_out", [0, 1])
+def test_of_parts_of_one_recording_the_held_out_one_counts(wild, tmp_path, held_out):
+    whole, paths = tmp_path / "XC12345.wav", ["parts/XC12345_0.ogg", "parts/XC12345_1.ogg"]
+    shutil.copyfile(wild / "long.wav", whole)
+    catalog = SimpleNamespace(
+        recordings=pd.DataFrame({"path": paths}), targets=lambda _: np.zeros((2, 1), np.float32)
+    )
+    split = SimpleNamespace(train_rows=lambda _: np.array([1 - held_out]))
+    found = find_heard([str(whole), str(wild / "long.wav")], Watcher())
+    heard = hear(found, settings(), Labelled(catalog, split, 0), tmp_path / "manifest.csv", Watcher())
+    told = heard.manifest.set_index("path")[["status", "label_row"]]
+    assert tuple(told.loc[str(whole)]) == ("held out", held_out)
+    assert tuple(told.loc[str(wild / "long.wav")]) == ("ok", -1)
 
 
 def test_clips_of_a_recording_are_spread_over_it():

@@ -205,8 +205,9 @@ def _twins(paths: Sequence[str], labelled: Labelled | None) -> dict[str, tuple[i
     """Of each path that is a recording of the data set with labels: its row there, and why, in words."""
     if labelled is None:
         return {}
-    names = list(labelled.catalog.recordings["path"])
-    rows = {Path(x): row for row, x in enumerate(names)}
+    names, trained = list(labelled.catalog.recordings["path"]), set(labelled.train_rows().tolist())
+    # Of several with one number or content the last counts: one that is held out.
+    rows = {Path(names[row]): row for row in sorted(range(len(names)), key=lambda x: x not in trained)}
     shared = shared_recordings(map(Path, paths), list(rows))
     written = {Path(x): x for x in paths}
     return {written[path]: (rows[twin], f"{why} {twin}") for path, twin, why in shared}

@@ -144,10 +144,11 @@ class ContrastiveCrossentropy(keras.losses.Loss):
     """Cross-entropy of which other row of a batch belongs to each row: the other view of its clip.
 
     Called on targets `[2 n, label]` and logits `[2 n, 2 n]` by views; a row isn't compared with itself. Without labels
-    it is SimCLR's NT-Xent of cosines (arXiv:2002.05709), COLA's loss of bilinear similarities (arXiv:2010.10915), in
-    both directions. With labels all rows that share one belong together, and the mean over them is taken of the
-    logarithms (Khosla et al. 2020, "Supervised contrastive learning", arXiv:2004.11362, equation 2). A logit that is
-    not a number makes the loss not a number.
+    it is SimCLR's NT-Xent of cosines (arXiv:2002.05709), and of bilinear similarities COLA's loss (arXiv:2010.10915) in
+    both directions and with all other views of the batch as wrong ones, where COLA has one view of each clip. With
+    labels all rows that share one belong together, and the mean over them is taken of the logarithms (Khosla et al.
+    2020, "Supervised contrastive learning", arXiv:2004.11362, equation 2). A logit that is not a number makes the loss
+    not a number.
 
     Args:
         use_labels: whether targets from 0.5 up are labels; -1, as what is below 0.5, is none.

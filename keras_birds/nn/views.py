@@ -10,7 +10,8 @@ from keras_birds.nn.augment import Augment
 
 def view_columns(config: Config) -> int:
     """Columns of a view's image, at the columns per second of a clip's."""
-    return max(1, round(config.mel.width * config.contrastive.view_s / config.audio.clip_s))
+    # Rounded down: else two views of half an odd width would not lie apart.
+    return max(1, int(config.mel.width * config.contrastive.view_s / config.audio.clip_s + 1e-6))
 
 
 class TwoViews:

@@ -8,6 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_birds.data.dataset import MelDataset
+from keras_birds.progress import Reporter
+
 MOST_BATCHES = 200
 """Of which statistics are taken: the mean and variance of a channel over so many differ little from those of all."""
 
@@ -65,6 +68,15 @@ def renew_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> None:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
+
+
+def statistics_images(training: MelDataset, reporter: Reporter) -> Iterator[np.ndarray]:
+    """Images of a training's first batches, as many as `renew_statistics` takes; the reporter gets progress."""
+    count = min(len(training), MOST_BATCHES)
+    for k in range(count):
+        reporter.progress("Taking statistics", k, count)
+        yield training[k][0]
+    reporter.progress("Taking statistics", 0, 0)
 
 
 def _normalisations(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:

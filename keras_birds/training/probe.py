@@ -39,7 +39,7 @@ class Probe(keras.callbacks.Callback):
     Args:
         data: the recordings.
         neighbours: how many are asked, at most.
-        reporter: gets what an untrained representation reaches.
+        reporter: gets progress, and what an untrained representation reaches.
     """
 
     def __init__(self, data: ProbeData, neighbours: int, reporter: Reporter):
@@ -65,15 +65,19 @@ class Probe(keras.callbacks.Callback):
             inputs = keras.Input(backbone.input_shape[1:])
             self._encoder = keras.Model(inputs, model.get_layer(POOLED)(backbone(inputs)))
         data, encoder = self.data, self._encoder
-        known, asked = (_embed(encoder, data.source, rows) for rows in (data.known_rows, data.asked_rows))
+        rows = np.concatenate([data.known_rows, data.asked_rows])
+        known, asked = np.split(self._embed(encoder, rows), [len(data.known_rows)])
         scores = neighbour_scores(asked, known, data.targets[data.known_rows], self.neighbours)
         return macro_auc(data.targets[data.asked_rows], scores)
 
-
-def _embed(encoder: keras.Model, source: MelSource, rows: np.ndarray) -> np.ndarray:
-    """Float32 `[n, channels]`."""
-    parts = [rows[i : i + _BATCH_SIZE] for i in range(0, len(rows), _BATCH_SIZE)]
-    return np.concatenate([encoder.predict_on_batch(source.images(x)) for x in parts]).astype(np.float32)
+    def _embed(self, encoder: keras.Model, rows: np.ndarray) -> np.ndarray:
+        """Float32 `[n, channels]`."""
+        found = []
+        for i in range(0, len(rows), _BATCH_SIZE):
+            self.reporter.progress("Probing recordings", i, len(rows))
+            found.append(encoder.predict_on_batch(self.data.source.images(rows[i : i + _BATCH_SIZE])))
+        self.reporter.progress("Probing recordings", 0, 0)
+        return np.concatenate(found).astype(np.float32)
 
 
 def neighbour_scores(

@@ -47,5 +47,6 @@ def train_pruned(models: Sequence[Path], ratio: float, reporter: Reporter) -> Ru
     training = config["training"]
     epochs, rate = max(1, round(EPOCHS * training["epochs"])), LEARNING_RATE * training["learning_rate"]
     training |= {"epochs": epochs, "learning_rate": rate, "warmup_epochs": 0.0}
+    training["swa_epochs"] = min(training["swa_epochs"], epochs)
     config["model"] |= {"initial": str(run.resolve()), "prune": ratio, "pretrained": "none"}
     return train(Config.parse(config), data, numbers or FULL, out, (out / CONFIG).is_file(), reporter)

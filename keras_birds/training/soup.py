@@ -14,10 +14,11 @@ from keras_birds.models.metadata import ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import CONFIG, FULL, KERAS, METADATA, ONNX, fold_of
-from keras_birds.training.averaging import renew_statistics
+from keras_birds.training.averaging import renew_statistics, statistics_images
 from keras_birds.training.callbacks import seed_layers
 from keras_birds.training.run import open_run
 from keras_birds.training.run_directory import read_data_dir
+from keras_birds.training.warm_start import is_pretraining
 
 
 def make_soup(models: Sequence[Path], folder: Path, reporter: Reporter) -> Path:
@@ -53,7 +54,7 @@ def make_soup(models: Sequence[Path], folder: Path, reporter: Reporter) -> Path:
         raise ConfigError(
             f"--soup needs the recordings that {run} was trained on. Received: they are no longer there"
         )
-    if config.model.pretrained == "none" and not config.model.initial:
+    if not begin_alike(config):
         reporter.log(
             f"{run}: the folds learnt from random weights, from which each goes its own way: the mean of their weights "
             "may be noise. A soup is for folds that were fine-tuned from the same weights"
@@ -61,13 +62,22 @@ def make_soup(models: Sequence[Path], folder: Path, reporter: Reporter) -> Path:
     soup = mean_of([load_keras_model(x.with_name(KERAS)) for x in models])
     training = open_run(run, config, data, None).training_data(FULL)
     seed_layers(soup, config.training.seed, 0)
-    renew_statistics(soup, (training[x][0] for x in range(len(training))))
+    renew_statistics(soup, statistics_images(training, reporter))
     first = ModelMetadata.read_onnx(models[0])
     metadata = replace(first, model_id=f"{run.resolve().name}/soup", metrics={}, calibration=None)
     metadata.write_json(folder / METADATA)
     soup.save(folder / KERAS)
     export_onnx(folder / KERAS, folder / ONNX, metadata)
     return folder / ONNX
+
+
+def begin_alike(config: Config) -> bool:
+    """Whether a run's folds began with the same backbone, as far as is known: those of another run with its own."""
+    initial = config.model.initial
+    if not initial or is_pretraining(initial):
+        return bool(initial) or config.model.pretrained != "none"
+    path = Path(initial, CONFIG)
+    return not path.is_file() or begin_alike(Config.load(path))
 
 
 def mean_of(models: Sequence[keras.Model]) -> keras.Model:

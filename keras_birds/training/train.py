@@ -26,7 +26,7 @@ from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.nn.metrics import macro_auc
 from keras_birds.progress import Reporter
 from keras_birds.run_layout import FULL, HISTORY, KERAS, METADATA, ONNX, OOF, Fold, fold_folder
-from keras_birds.training.averaging import AverageWeights
+from keras_birds.training.averaging import AverageWeights, statistics_images
 from keras_birds.training.backbone import AddedBackbone
 from keras_birds.training.callbacks import (
     BEST,
@@ -186,7 +186,7 @@ def _train(run: TrainingRun, fold: Fold, reporter: Reporter, callbacks: Callback
     if average and len(checkpoint.history) > average.first_epoch:
         training.epoch = settings.epochs
         seed_layers(model, settings.seed, settings.epochs)
-        average.apply(model, (training[x][0] for x in range(len(training))))
+        average.apply(model, statistics_images(training, reporter))
     with dtype_policy("float32"):
         widths = model.get_layer(BACKBONE).block_widths if config.model.input_kind == "mel" else None
         kept = build_model(config, len(run.catalog.labels), widths, run.embedding_size)

@@ -157,7 +157,9 @@ def describe_heard(config: Config, catalog: Catalog, split: Split, folds: list[F
         return ""
     manifest = load_table(run / MANIFEST, "a manifest", ("path", "clips", "label_row"))
     heard = manifest[manifest["clips"] != "0"]
-    rows = {Path(x): row for row, x in enumerate(catalog.recordings["path"])}
+    paths, is_measured = list(catalog.recordings["path"]), [x == HIDDEN or x in folds for x in split.fold]
+    # Of several with one number or content the last counts: one that a fold is measured on.
+    rows = {Path(paths[row]): row for row in sorted(range(len(paths)), key=is_measured.__getitem__)}
     shared = shared_recordings(map(Path, heard["path"]), list(rows))
     divided = {twin: split.fold[rows[twin]] for _, twin, _ in shared}
     hidden = sum(x == HIDDEN for x in divided.values())
@@ -165,7 +167,7 @@ def describe_heard(config: Config, catalog: Catalog, split: Split, folds: list[F
     if Config.load(run / CONFIG).contrastive.use_labels:
         labelled = set(heard.loc[heard["label_row"] != "-1", "path"])
         known = {twin for path, twin, _ in shared if str(path) in labelled}
-        if measured := [x for x in known if divided[x] == HIDDEN or divided[x] in folds]:
+        if measured := [x for x in known if is_measured[rows[x]]]:
             raise ConfigError(
                 f"model.initial = {run} must not know the labels of what a fold is measured on "
                 f"(contrastive.use_labels). Received: {len(measured)} such recordings; train the fold that it left "
