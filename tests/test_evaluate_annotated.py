@@ -1,6 +1,7 @@
 """`keras-birds evaluate --annotations`: by window and by event, a model and tables of detections."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -113,7 +114,9 @@ def test_windows_are_judged_by_their_scores_in_context_and_by_rank(
     season, placeholder_run, run_command, tmp_path
 ):
     how = ("--smooth", "3", "--file-level", "2", "--average", "rank", "--threshold", "0.1")
-    marks = ("--data", season, "--annotations", tmp_path / "marks.csv")
+    rows = (tmp_path / "marks.csv").read_text().splitlines()
+    (tmp_path / "some.csv").write_text("\n".join(x for x in rows if "Frog" not in x))  # the first label
+    marks = ("--data", season, "--annotations", tmp_path / "some.csv")
     code, _, error = run_command(
         "evaluate", "--model", placeholder_run, *marks, *how, "--out", tmp_path / "a"
     )
@@ -131,6 +134,17 @@ def test_windows_are_judged_by_their_scores_in_context_and_by_rank(
     row = pd.read_csv(tmp_path / "a" / "labels.csv").set_index("label").loc["whtdov"]
     assert row["average_precision"] == pytest.approx(average_precision_score(targets, scores))
     assert row["recall"] == pytest.approx((np.array(scores)[targets] >= 0.1).mean())
+    # Who heard a recording before, or those that it was made of, is told.
+    run = shutil.copytree(placeholder_run, tmp_path / "run")
+    (run / "split.csv").write_text(
+        "path,label,fold\n0.wav,whtdov,0\nclips/a.ogg,whtdov,1\nclips/b.ogg,whtdov,-1\n"
+    )
+    made = "file,start_s,end_s,label,source\n0.wav,13,15,whtdov,clips/a.ogg\n1.wav,4,8,whtdov,clips/b.ogg\n"
+    (tmp_path / "made.csv").write_text(made)
+    marks = ("--data", season, "--annotations", tmp_path / "made.csv")
+    code, _, error = run_command("evaluate", "--model", run, *marks, "--out", tmp_path / "a")
+    for told in ("1 of 2 recordings have", "1 of 2 recordings that these were made of have"):
+        assert f"{told} the path of one that the model was trained on" in error
     code, _, error = run_command("evaluate", season, *marks, "--file-level", "2")
     assert (code, "--smooth, --file-level and --average go with --model" in error) == (2, True)
 

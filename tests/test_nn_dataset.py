@@ -263,6 +263,9 @@ def test_windows_are_drawn_by_their_weights_and_mixed_with_clips_that_have_label
     with pytest.raises(DataError, match=r"label_sum. must find windows with labels"):
         Epochs(np.arange(9), **{**drawn, "unlabelled_weights": weights * 0})
 
+    both = {"negative_rows": np.array([9]), "negative_fraction": 0.25, **drawn}
+    assert np.bincount(Epochs(np.arange(9), **both).order(0))[9:].sum() == 9 + 18
+
     mixup = {"probability": 1.0, "alpha": 5.0, "partner": "pseudo"}
     config = CONFIG.model_copy(
         update={"augment": Config.parse({"augment": {"probability": 0.0, "mixup": mixup}}).augment}
