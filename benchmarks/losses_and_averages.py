@@ -231,7 +231,8 @@ def soundscapes(args: argparse.Namespace, fold: int, kind: str) -> list[Path]:
     from keras_birds.config import Config
     from keras_birds.data.catalog import read_catalog
     from keras_birds.data.folds import make_split
-    from keras_birds.data.soundscapes import Scene, SoundscapeMaker, make_soundscapes
+    from keras_birds.data.soundscape_folder import make_soundscapes
+    from keras_birds.data.soundscapes import Scene, SoundscapeMaker
 
     config, rng = Config.load(args.config, SETTINGS), np.random.default_rng(fold)
     catalog = read_catalog(args.data, config.data)

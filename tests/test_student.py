@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -69,13 +70,22 @@ def test_a_fold_learns_from_its_own_folds_teacher_alone(data, tmp_path, fold, te
     assert "36 recordings, 3 labels, 2 folds, 4 of background, 15 with pseudo labels" in watcher.lines[-1]
     assert ("out-of-fold scores are flattered" in watcher.lines[0]) == (teachers == "all")
     run = open_run(tmp_path / "run", config, data, None)
-    batches = run.training_data(fold, labels_of_fold(run.pseudo, config, run.catalog.labels, fold, watcher))
+    soft = labels_of_fold(run.pseudo, config, run.catalog.labels, fold, watcher)
     assert told in watcher.lines[-1]
-    targets = np.concatenate([batches[k][1] for k in range(len(batches))])
-    most = targets.max(axis=1)
+    most = most_of(run.training_data(fold, soft))
     found, counts = np.unique(most, return_counts=True)
     assert found.tolist() == pytest.approx([0, sure, 1])
     assert counts / len(most) == pytest.approx([0.1, 0.4, 0.5], abs=0.06)
+    data_config = config.data.model_copy(update={"pseudo_sampling": "label_sum"})
+    run = replace(run, config=config.model_copy(update={"data": data_config}))
+    soft = replace(soft, targets=soft.targets * (np.arange(15) == 3)[:, None])
+    most = most_of(run.training_data(fold, soft))
+    assert np.isclose(most, sure).mean() == pytest.approx(0.4, abs=0.06)
+
+
+def most_of(batches):
+    """Of each clip of an epoch the most that it has of a label."""
+    return np.concatenate([batches[k][1].max(axis=1) for k in range(len(batches))])
 
 
 def test_a_student_that_was_stopped_ends_as_one_that_was_not(shallow_network, data, tmp_path):

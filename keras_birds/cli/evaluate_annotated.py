@@ -32,7 +32,7 @@ def evaluate_annotated(
     """Judges, writes the report and tells; whether some recordings failed."""
     from keras_birds.data.annotated import recordings_of
     from keras_birds.data.annotations import read_annotations
-    from keras_birds.data.made import source_names
+    from keras_birds.data.soundscape_folder import source_names
     from keras_birds.evaluation.evaluate_annotated import evaluate_scores, write_annotated_report
     from keras_birds.evaluation.evaluate_model import learned_recordings
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from keras_birds.config import Config
     from keras_birds.data.catalog import Catalog
-    from keras_birds.data.soundscapes import Made, SoundscapeMaker
+    from keras_birds.data.soundscape_folder import Made
+    from keras_birds.data.soundscapes import SoundscapeMaker
 
 _LISTED = 5
 _ALL, _OF_FOLDS = "all", ("training", "validation")
@@ -148,7 +149,8 @@ def soundscapes(
     from keras_birds.audio.files import recordings_in
     from keras_birds.config import Config
     from keras_birds.data.catalog import read_catalog
-    from keras_birds.data.soundscapes import Scene, SoundscapeMaker, make_soundscapes
+    from keras_birds.data.soundscape_folder import make_soundscapes
+    from keras_birds.data.soundscapes import Scene, SoundscapeMaker
     from keras_birds.data.soundscapes import background_part as part_of
     from keras_birds.errors import ConfigError
 

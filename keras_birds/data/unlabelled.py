@@ -9,7 +9,7 @@ from keras_birds.audio.files import find_inputs
 from keras_birds.audio.remote import is_url
 from keras_birds.checksum import sha256_of
 from keras_birds.data.catalog import Catalog, window_of
-from keras_birds.data.made import sources_of
+from keras_birds.data.soundscape_folder import sources_of
 from keras_birds.data.tables import load_table
 from keras_birds.errors import DataError
 from keras_birds.progress import Reporter
