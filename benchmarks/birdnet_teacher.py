@@ -22,7 +22,7 @@ from recommended_recipe import ANIMALS, cpu_minutes, finished, train
 WITHOUT, TAUGHT, PLAIN = "without", "taught", "plain"
 
 
-def few_clips(data: Path, fold: int, clips: int, folder: Path) -> tuple[Path, int]:
+def few_clips(data: Path, fold: int, clips: int, folder: Path, seed: int = 0) -> tuple[Path, int]:
     """Data sets of a fold whole and so many clips of each label of the others, below `folder`, and how many times as
     many the others have: `few`, with the rest of the others in `rest.csv`, and `repeated`, where each is that often.
     """
@@ -30,7 +30,7 @@ def few_clips(data: Path, fold: int, clips: int, folder: Path) -> tuple[Path, in
 
     table = pd.read_csv(data / "train.csv")
     held_out = table["fold"] == fold
-    drawn = table[~held_out].groupby("primary_label").sample(clips, random_state=0)
+    drawn = table[~held_out].groupby("primary_label").sample(clips, random_state=seed)
     rest = table[~held_out & ~table.index.isin(drawn.index)]
     times = round(1 + len(rest) / len(drawn))
     repeated = [drawn.assign(filename=f"again{k}/" + drawn["filename"]) for k in range(1, times)]
