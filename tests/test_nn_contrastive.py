@@ -145,4 +145,5 @@ def test_views_are_parts_of_their_clip_each_augmented_by_itself():
     assert not np.array_equal(parts[:5], parts[5:])
     again, _ = TwoViews(8, augment)(images, targets, (1, 2, 3))
     np.testing.assert_array_equal(again, views)
-    assert seen[1][1] == seed
+    TwoViews(8, augment)(images, targets, (1, 2, 4))
+    assert seen[1][1] == seed != seen[2][1]

@@ -6,6 +6,7 @@ The network is EfficientNet-B0 with fewer blocks; test_nn_contrastive.py has the
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -20,16 +21,21 @@ from small_run import Watcher, files_below, make_config
 
 from keras_birds.cli.main import cli
 from keras_birds.config import Config
+from keras_birds.data.catalog import read_catalog
+from keras_birds.data.folds import HIDDEN, Split
 from keras_birds.data.heard import Labelled, clip_starts_s, find_heard, hear
 from keras_birds.data.precompute import precompute
 from keras_birds.errors import ConfigError, DataError
 from keras_birds.models.keras_engine import load_keras_model
+from keras_birds.nn.build import dtype_policy
+from keras_birds.nn.contrastive import contrastive_model
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.training.network import first_model
 from keras_birds.training.pretrain import pretrain
 from keras_birds.training.probe import neighbour_scores
 from keras_birds.training.run import prepare_run
 from keras_birds.training.train import train
+from keras_birds.training.warm_start import describe_heard
 
 pytestmark = pytest.mark.usefixtures("shallow_network")
 EPOCHS, HEARD = 3, 34
@@ -168,6 +174,9 @@ def test_a_run_begins_with_the_whole_backbone_and_is_told_what_it_heard(whole, d
     assert watcher.lines[-1] == told
     # All that fold 1 is measured on, pretraining on fold 0 heard.
     assert f"without their labels, {HEARD} recordings that a fold is measured on and 0" in watcher.lines[-2]
+    hidden = replace(run.split, fold=np.where(run.split.fold == 1, HIDDEN, 0))
+    told = describe_heard(config, run.catalog, hidden, [0])
+    assert f"without their labels, 0 recordings that a fold is measured on and {HEARD} hidden" in told
     for change, told in (
         ({"mel": {**small.MEL, "hop_samples": 64}}, "mel.hop_samples must be as in"),
         ({"mel": {**small.MEL, "width": 48}}, "mel.width must be 32, for the columns per second"),
@@ -180,12 +189,19 @@ def test_a_run_begins_with_the_whole_backbone_and_is_told_what_it_heard(whole, d
     prepare_run(Config.parse(config.model_dump() | longer), data, 1, tmp_path / "longer", False, watcher)
 
 
-def test_labels_that_were_learnt_are_not_measured(data, tmp_path):
-    config = settings({"use_labels": True, "similarity": "bilinear"}, epochs=1)
+def test_labels_that_were_learnt_are_not_measured(data, wild, tmp_path):
+    config = settings({"use_labels": True, "similarity": "bilinear"}, epochs=1).model_dump()
+    config["data"]["background"], config["augment"]["background"]["probability"] = str(wild), 1.0
+    config = Config.parse(config)
     pre = pretrain(config, [data], tmp_path / "pre", data, 0)
     initial = make_config(model={"initial": str(pre.out)}, epochs=1)
     with pytest.raises(ConfigError, match=f"Received: {HEARD} such recordings"):
         train(initial, data, 1, tmp_path / "run")
+    catalog = read_catalog(data, initial.data)
+    split = Split.load(pre.out / "labelled" / "split.csv", catalog)
+    hidden = replace(split, fold=np.where(split.fold == 1, HIDDEN, 0))
+    with pytest.raises(ConfigError, match=f"Received: {HEARD} such recordings"):
+        describe_heard(initial, catalog, hidden, [0])
     assert train(initial, data, 0, tmp_path / "run").folds[0].epochs == 1
 
 
@@ -221,6 +237,14 @@ def test_of_parts_of_one_recording_the_held_out_one_counts(wild, tmp_path, held_
     told = heard.manifest.set_index("path")[["status", "label_row"]]
     assert tuple(told.loc[str(whole)]) == ("held out", held_out)
     assert tuple(told.loc[str(wild / "long.wav")]) == ("ok", -1)
+
+
+def test_views_are_compared_in_float32_also_where_the_backbone_is_not():
+    with dtype_policy("mixed_bfloat16"):
+        model = contrastive_model(settings())
+    assert "bfloat16" in {x.compute_dtype for x in model.get_layer(BACKBONE).layers}
+    head = [*model.get_layer("projection").parts, model.get_layer("logits")]
+    assert {x.compute_dtype for x in head} == {"float32"}
 
 
 def test_clips_of_a_recording_are_spread_over_it():

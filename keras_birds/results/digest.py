@@ -71,7 +71,7 @@ class Digest:
             known_s = context.begin_of(found.start_s[-1] - reach_s)
             end = max(first, int(np.searchsorted(found.start_s, known_s)))
             next_s = found.start_s[min(end, len(found.start_s) - 1)]
-            begin = int(np.searchsorted(found.start_s, context.begin_of(next_s) - reach_s))
+            begin = int(np.searchsorted(found.start_s, next_s - reach_s))
         left_out = np.zeros(len(found.start_s), bool)
         if self._rules.no_voices is not None and len(left_out):
             left_out = is_left_out(found, voice_columns(self._labels), self._rules.no_voices)
