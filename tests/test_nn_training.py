@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -26,9 +27,11 @@ from keras_birds.data.catalog import data_hash, read_catalog
 from keras_birds.data.precompute import precompute
 from keras_birds.data.reviews import Review, reviews_path, save_review
 from keras_birds.errors import AudioError, ConfigError, DataError, ModelError, TrainingError
+from keras_birds.models.calibration import Calibration, LabelCalibration
 from keras_birds.models.engines import load_engine
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.models.metadata import ModelMetadata
+from keras_birds.models.onnx_export import replace_metadata
 from keras_birds.nn.efficientnet import BACKBONE
 from keras_birds.training.averaging import renew_statistics
 from keras_birds.training.callbacks import BEST, CHECKPOINT
@@ -418,7 +421,10 @@ def test_a_bfloat16_run_with_a_callback_trains_and_its_models_are_float32(data, 
 def test_a_soup_has_the_mean_of_the_folds_weights_and_statistics_of_its_own(
     whole, data, tmp_path, run_command
 ):
-    run, out = whole[0].out, tmp_path / "soup.onnx"
+    run, out = shutil.copytree(whole[0].out, tmp_path / "first"), tmp_path / "soup.onnx"
+    for path in run.glob("fold*/model.onnx"):
+        calibration = Calibration("platt", 0.9, 0.1, 0.1, (LabelCalibration(9),) * 3)
+        replace_metadata(path, replace(ModelMetadata.read_onnx(path), calibration=calibration))
     before = files_below(run)
     code, said, told = run_command("export", run, "--soup", "--out", out, "--input", "mel")
     assert (code, files_below(run)) == (0, before)
@@ -427,7 +433,8 @@ def test_a_soup_has_the_mean_of_the_folds_weights_and_statistics_of_its_own(
     begun = (begin_alike(make_config(model={"initial": str(x)})) for x in (run, tmp_path))
     assert [*begun] == [False, True]
     assert "Soup of 2 folds: on" in said
-    assert ModelMetadata.read_onnx(out).model_id == "first/soup"
+    told = ModelMetadata.read_onnx(out)
+    assert (told.model_id, told.calibration) == ("first/soup", None)
     soup, *folds = (load_keras_model(x.folder / "model.keras") for x in (whole[0].folds[0], *whole[0].folds))
     soup.set_weights([np.mean(x, axis=0) for x in zip(*(y.get_weights() for y in folds), strict=True)])
     images, _ = batches_of(open_run(run, make_config(), data, None).training_data("full"))

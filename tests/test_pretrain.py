@@ -26,6 +26,7 @@ from keras_birds.data.folds import HIDDEN, Split
 from keras_birds.data.heard import Labelled, clip_starts_s, find_heard, hear
 from keras_birds.data.precompute import precompute
 from keras_birds.errors import ConfigError, DataError
+from keras_birds.models.find import resolve_model
 from keras_birds.models.keras_engine import load_keras_model
 from keras_birds.nn.build import dtype_policy
 from keras_birds.nn.contrastive import contrastive_model
@@ -159,6 +160,10 @@ def test_an_interrupted_pretraining_ends_as_the_whole_one(whole, data, wild, tmp
     assert ended.exit_code == 0, ended.output
     assert f"model.initial={out}" in ended.output
     assert (out / "history.png").read_bytes().startswith(b"\x89PNG")
+    ended = CliRunner().invoke(cli, ["export", str(out), "--out", str(tmp_path / "a.onnx")])
+    assert "Received: a pretraining, which a run begins with" in str(ended.exception)
+    # Nor is it a run that was begun.
+    assert resolve_model(runs_dir=tmp_path) == resolve_model(runs_dir=tmp_path / "none")
 
 
 def test_a_run_begins_with_the_whole_backbone_and_is_told_what_it_heard(whole, data, tmp_path):

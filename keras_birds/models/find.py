@@ -7,7 +7,17 @@ from pathlib import Path
 
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.library import added_models, bundled_models
-from keras_birds.run_layout import CONFIG, FULL, KERAS, METADATA, ONNX, RUNS_DIR, fold_of, numbered_folds
+from keras_birds.run_layout import (
+    CONFIG,
+    FULL,
+    KERAS,
+    METADATA,
+    ONNX,
+    PRETRAINING,
+    RUNS_DIR,
+    fold_of,
+    numbered_folds,
+)
 
 DEFAULTS = ("birdnet", "animals")
 """What predicts where nothing was trained yet: the first that is here."""
@@ -53,6 +63,11 @@ def resolve_model(
         raise ModelError(
             f"The model must be an existing file or folder, or one of {names}. Received: {path}. {_HOW_TO_GET_ONE}"
         )
+    if (path / PRETRAINING).is_file():
+        raise ModelError(
+            f"{path}: the model must have learnt labels. Received: a pretraining, which a run begins with: keras-birds "
+            f"train --data DIR --config recommended --set model.initial={path}"
+        )
     engine = engine or "onnx"
     folds = [path] if _is_fold(path) else _folds(path)
     finished = [x for x in folds if _finished(x, engine)]
@@ -79,6 +94,7 @@ def _newest_run(runs_dir: Path, engine: str) -> tuple[Path, ...]:
     ]
     if files:
         return resolve_model(max(files, key=lambda x: (x[1].stat().st_mtime_ns, x[0].name))[0], engine)
+    runs = [x for x in runs if not (x / PRETRAINING).is_file()]
     # A run that was stopped before its first fold has its settings only.
     begun = [x for run in runs for x in _folds(run)] or [x for x in runs if (x / CONFIG).is_file()]
     named = [named_models()[x] for x in DEFAULTS if x in named_models()]
