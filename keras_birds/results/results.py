@@ -231,7 +231,7 @@ def result_settings(
         "overlap_s": options.overlap_s,
         "channel": options.channel,
         "keep_scores": keep_scores,
-        **({"members": members} if members else {}),
+        **({"average": "rank"} if members else {}),
         **{x.name: getattr(rules, x.name) for x in fields(rules) if x.name != "occurrence"},
         "thresholds": rules.thresholds if len(set(rules.thresholds)) > 1 else rules.thresholds[0],
         "species": "all" if all(rules.species) else chosen,
