@@ -13,6 +13,8 @@ import soundfile
 
 import keras_birds  # noqa: F401 - chooses the backend before a test module imports keras
 
+from placeholder import TONES_HZ  # isort: skip
+
 # What the user added to this machine is none of the tests' business.
 os.environ["KERAS_BIRDS_MODELS"] = os.devnull
 
@@ -52,6 +54,15 @@ def write_tone(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def disk(tmp_path, write_tone):
+    """A folder of six tones of 3 to 13 s, every second one of two channels, and a file that is no audio."""
+    for k in range(6):
+        write_tone(f"disk/{k}.flac", TONES_HZ[k % 4], seconds=float(3 + 2 * k), channels=1 + k % 2)
+    (tmp_path / "disk" / "bad.flac").write_text("no audio")
+    return tmp_path / "disk"
 
 
 @pytest.fixture

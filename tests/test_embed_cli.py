@@ -9,7 +9,7 @@ import time
 import numpy as np
 import onnx
 import pytest
-from placeholder import MEL, TONES_HZ, make_metadata, make_onnx, write_constant_model
+from placeholder import MEL, make_metadata, make_onnx, write_constant_model
 from test_embeddings import contents
 
 import keras_birds
@@ -37,14 +37,6 @@ def write_embedding_model(path, seed=0):
 @pytest.fixture
 def model(tmp_path):
     return write_embedding_model(tmp_path / "run" / "fold0" / "model.onnx")
-
-
-@pytest.fixture
-def disk(tmp_path, write_tone):
-    for k in range(6):
-        write_tone(f"disk/{k}.flac", TONES_HZ[k % 4], seconds=float(3 + 2 * k), channels=1 + k % 2)
-    (tmp_path / "disk" / "bad.flac").write_text("no audio")
-    return tmp_path / "disk"
 
 
 _SLOWED = """

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from placeholder import LABELS, TONES_HZ
+from placeholder import LABELS
 
 import keras_birds
 from keras_birds.plots.pseudo_labels import pseudo_labels
@@ -38,14 +38,6 @@ def run(placeholder_run, tmp_path, write_tone):
     (run / "split.csv").write_text(rows + '"a/other.flac#t=0,5",whtdov,1\n')
     (run / "environment.json").write_text(json.dumps({"data": str(tmp_path / "birds")}))
     return run
-
-
-@pytest.fixture
-def disk(tmp_path, write_tone):
-    for k in range(6):
-        write_tone(f"disk/{k}.flac", TONES_HZ[k % 4], seconds=float(3 + 2 * k), channels=1 + k % 2)
-    (tmp_path / "disk" / "bad.flac").write_text("no audio")
-    return tmp_path / "disk"
 
 
 def tables(folder):

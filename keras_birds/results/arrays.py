@@ -14,9 +14,8 @@ import numpy as np
 from keras_birds.atomic import resumable
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.results.journal import Entry, Journal
-from keras_birds.results.shards import ShardReader, ShardWriter, readable, shard_path
+from keras_birds.results.shards import ShardReader, ShardWriter, place_columns, readable, shard_path
 from keras_birds.results.sink import SHARD_BYTES, RecordingSink, Writer
-from keras_birds.text import storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -185,11 +184,4 @@ def read_columns(folder: Path, number: int, names: tuple[str, ...], command: str
 def _window_table(part: RecordingScores, more: "Mapping[str, pa.Array]") -> "pa.Table":
     import pyarrow as pa
 
-    name = pa.array([storable(part.recording.file)])
-    columns = {
-        "file": pa.DictionaryArray.from_arrays(np.zeros(len(part.scores), np.int32), name),
-        "channel": pa.array(part.channel, pa.int16()),
-        "start_s": pa.array(part.start_s, pa.float64()),
-        "end_s": pa.array(part.end_s, pa.float64()),
-    }
-    return pa.table({**columns, **more})
+    return pa.table({**place_columns(part), **more})

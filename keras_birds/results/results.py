@@ -26,9 +26,8 @@ from keras_birds.models.ensemble import Ensemble
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.digest import Digest
 from keras_birds.results.journal import RESULTS, Entry, Journal
-from keras_birds.results.shards import ShardReader, readable, shard_path
+from keras_birds.results.shards import ShardReader, place_columns, readable, shard_path
 from keras_birds.results.sink import RecordingSink
-from keras_birds.text import storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -247,12 +246,6 @@ def _score_table(found: RecordingScores, labels: Sequence[str]) -> "pa.Table":
     """Columns file, channel, start_s, end_s, then float16 probabilities, a column a label."""
     import pyarrow as pa
 
-    names = pa.array([storable(found.recording.file)])
-    columns = {
-        "file": pa.DictionaryArray.from_arrays(np.zeros(len(found.scores), np.int32), names),
-        "channel": pa.array(found.channel, pa.int16()),
-        "start_s": pa.array(found.start_s, pa.float64()),
-        "end_s": pa.array(found.end_s, pa.float64()),
-    }
+    columns = place_columns(found)
     scores = found.scores.astype(np.float16).T.copy()
     return pa.table([*columns.values(), *scores], [*columns, *labels])

@@ -6,8 +6,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from keras_birds.atomic import resumable
 from keras_birds.errors import DataError
+from keras_birds.inference.scorer import RecordingScores
+from keras_birds.text import storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,3 +124,16 @@ class ShardReader:
             self._held = self._held.slice(len(batch))
             num_rows -= len(batch)
             yield batch
+
+
+def place_columns(part: RecordingScores) -> "dict[str, pa.Array]":
+    """Columns file, channel, start_s and end_s of a recording's windows, or of a part of them."""
+    import pyarrow as pa
+
+    name = pa.array([storable(part.recording.file)])
+    return {
+        "file": pa.DictionaryArray.from_arrays(np.zeros(len(part.scores), np.int32), name),
+        "channel": pa.array(part.channel, pa.int16()),
+        "start_s": pa.array(part.start_s, pa.float64()),
+        "end_s": pa.array(part.end_s, pa.float64()),
+    }
