@@ -181,7 +181,7 @@ def test_what_is_no_folder_of_these_results_is_refused_and_left_as_it_is(tmp_pat
         (whole.replace('"recording"', '"outcom"'), r"journal\.jsonl: line 2 must be an entry"),
         (whole.replace("{", "[", 1), r"journal\.jsonl: line 1 must be an entry"),
         ("", "must begin with its settings"),
-        ('{"format_version": 7, "settings": {}}\n', r"format_version must be 2\. Received: 7"),
+        ('{"format_version": 7, "settings": {}}\n', r"format_version must be 3\. Received: 7"),
     ):
         journal.write_text(text)
         with pytest.raises(KerasBirdsError, match=said):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from keras_birds.audio.clips import sliding_windows, window_hop_samples
+from keras_birds.audio.recorder import UNKNOWN, UNTOLD, Origin, RecorderMetadata
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.config import AudioConfig
@@ -51,6 +52,8 @@ class RecordingStatus:
         size_bytes: of the file when it was read; -1 where unknown.
         mtime_ns: of the file when it was read; -1 where unknown.
         not_seen: why the last run over a folder of results didn't see it; what an earlier one found in it stays.
+        recorder: what the file itself tells of where, when and with what it was made.
+        origin: where and when it was made, by that and by all else that tells it.
     """
 
     file: str
@@ -71,6 +74,8 @@ class RecordingStatus:
     size_bytes: int = -1
     mtime_ns: int = -1
     not_seen: str = ""
+    recorder: RecorderMetadata = UNTOLD
+    origin: Origin = UNKNOWN
 
     @property
     def failed(self) -> bool:

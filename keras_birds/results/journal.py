@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_birds.atomic import atomic_path, resumable
+from keras_birds.audio.recorder import Origin, RecorderMetadata
 from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
 
@@ -38,7 +39,7 @@ class Contents:
     may_differ: frozenset[str] = frozenset()
 
 
-RESULTS = Contents("results", "detect", 2)
+RESULTS = Contents("results", "detect", 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ class Journal:
                         _check_header(self._path, data, settings, self._contents)
                         self.settings = data["settings"]
                     else:
-                        self._add([Entry(RecordingStatus(**data.pop("recording")), **data)])
+                        self._add([Entry(_status(data.pop("recording")), **data)])
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
                     raise KerasBirdsError(
                         f"{self._path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose "
@@ -183,6 +184,15 @@ class Journal:
                 f"{self._path} must begin with its settings. Received: none. Choose another --out"
             )
         return whole
+
+
+def _status(data: dict[str, Any]) -> RecordingStatus:
+    # Embeddings that were stored before recordings had an origin stay readable.
+    nested = {
+        "recorder": RecorderMetadata(**data.get("recorder", {})),
+        "origin": Origin(**data.get("origin", {})),
+    }
+    return RecordingStatus(**data | nested)
 
 
 def _check_header(
