@@ -22,7 +22,7 @@ from small_run import Watcher, files_below, make_config
 from keras_birds.cli.main import cli
 from keras_birds.config import Config
 from keras_birds.data.catalog import read_catalog
-from keras_birds.data.folds import HIDDEN, Split
+from keras_birds.data.folds import HIDDEN, Split, make_split
 from keras_birds.data.heard import Labelled, clip_starts_s, find_heard, hear
 from keras_birds.data.precompute import precompute
 from keras_birds.errors import ConfigError, DataError
@@ -242,6 +242,37 @@ def test_of_parts_of_one_recording_the_held_out_one_counts(wild, tmp_path, held_
     told = heard.manifest.set_index("path")[["status", "label_row"]]
     assert tuple(told.loc[str(whole)]) == ("held out", held_out)
     assert tuple(told.loc[str(wild / "long.wav")]) == ("ok", -1)
+
+
+def test_a_made_soundscape_in_which_a_held_out_recording_is_heard_is_not(data, wild, tmp_path):
+    made, config = tmp_path / "made", settings()
+    made.mkdir()
+    (made / "soundscapes.json").write_text(json.dumps({"data": str(data / "train_audio")}))
+    rows = ["trained,bat/15.wav", "mixed,bat/15.wav", "mixed,bat/3.wav", "empty,"]
+    calls = ["file,source", *(x.replace(",", ".wav,") for x in rows)]
+    (made / "annotations.csv").write_text("\n".join(calls))
+    for name in ("trained", "mixed", "empty"):
+        shutil.copyfile(wild / "long.wav", made / f"{name}.wav")
+    catalog, watcher = read_catalog(data, config.data), Watcher()
+    split = make_split(catalog, config.folds)
+    found = find_heard([str(made)], watcher)
+    pre = tmp_path / "pre"
+    pre.mkdir()
+    manifest = hear(found, config, Labelled(catalog, split, 0), pre / "manifest.csv", watcher).manifest
+    told = manifest.set_index("path").loc[[str(made / f"{x}.wav") for x in ("trained", "empty", "mixed")]]
+    assert told[["status", "clips", "label_row"]].to_numpy().tolist() == [
+        ["ok", 10, -1],
+        ["ok", 10, -1],
+        ["held out", 0, -1],
+    ]
+    held = data / "train_audio" / "bat" / "3.wav"
+    assert told["reason"].iloc[2] == f"was made of {held}, which the fold does not train on"
+    # Fold 1 is measured on what was heard in one of them.
+    (pre / "config.toml").write_text(config.to_toml())
+    (pre / "pretraining.json").write_text("{}")
+    initial = make_config(model={"initial": str(pre)})
+    assert "labels, 1 recordings that a fold is measured on" in describe_heard(initial, catalog, split, [1])
+    assert "heard no recording that a fold" in describe_heard(initial, catalog, split, [0])
 
 
 def test_views_are_compared_in_float32_also_where_the_backbone_is_not():

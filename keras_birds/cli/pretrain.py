@@ -54,7 +54,7 @@ def pretrain(
     With --labelled, each epoch tells how well the nearest of the fold's training recordings name those that it
     validates on (probe_macro_auc): nothing of these labels is learnt, unless contrastive.use_labels asks for it. The
     recordings of DATASET that the fold doesn't train on are left out of what is heard, wherever they lie: known by
-    place, content, or number in an archive.
+    place, content, or number in an archive. So are soundscapes of `data soundscapes` in which one of them is heard.
 
     The folder gets backbone.keras, which model.initial takes, history.csv and history.png (loss and probe by epoch),
     manifest.csv (what became of each recording), pretraining.json and the settings.

@@ -19,7 +19,7 @@ from keras_birds.data.folds import Split
 from keras_birds.data.mel_store import INDEX, SETTINGS, MelStore, read_settings
 from keras_birds.data.source import USABLE, CachedSource, JoinedSource, MelSource
 from keras_birds.data.tables import load_table, write_table
-from keras_birds.data.unlabelled import local_recordings, shared_recordings
+from keras_birds.data.unlabelled import local_recordings, shared_recordings, soundscapes_of
 from keras_birds.data.windows import Window, WindowSource
 from keras_birds.errors import DataError
 from keras_birds.progress import Reporter
@@ -133,7 +133,7 @@ def hear(found: Found, config: Config, labelled: Labelled | None, path: Path, re
     """Makes clips of recordings; their manifest is written to `path`, or read if it is there.
 
     Left out are recordings that can't be read, that are silent or shorter than a view, and those of the data set with
-    labels that its fold doesn't train on: by place, number in an archive or content.
+    labels that its fold doesn't train on: by place, number in an archive or content; soundscapes made of them, too.
 
     Raises:
         DataError: if none is left.
@@ -168,8 +168,7 @@ def clip_starts_s(seconds: float, clip_s: float) -> np.ndarray:
 
 def _manifest(found: Found, config: Config, labelled: Labelled | None, reporter: Reporter) -> pd.DataFrame:
     twins = _twins(found.all_paths, labelled)
-    allowed = set() if labelled is None else set(labelled.train_rows().tolist())
-    held_out = {path for path, (row, _) in twins.items() if row not in allowed}
+    held_out = _held_out(found.all_paths, labelled, twins)
     wanted, audio = [x for x in found.paths if x not in held_out], config.audio
     progress = partial(reporter.progress, "Checking recordings")
     workers = max(1, config.training.workers)
@@ -182,8 +181,8 @@ def _manifest(found: Found, config: Config, labelled: Labelled | None, reporter:
     checked = table.set_index("path")[["seconds", "status", "reason"]].to_dict("index")
     records = []
     for path in found.all_paths:
-        row, why = twins.get(path, (-1, ""))
-        if path in held_out:
+        row, _ = twins.get(path, (-1, ""))
+        if why := held_out.get(path):
             records.append((path, 0.0, HELD_OUT, f"{why}, which the fold does not train on", 0, row))
         else:
             records.append((path, *_judge(checked[path], config), row))
@@ -211,6 +210,19 @@ def _twins(paths: Sequence[str], labelled: Labelled | None) -> dict[str, tuple[i
     shared = shared_recordings(map(Path, paths), list(rows))
     written = {Path(x): x for x in paths}
     return {written[path]: (rows[twin], f"{why} {twin}") for path, twin, why in shared}
+
+
+def _held_out(
+    paths: Sequence[str], labelled: Labelled | None, twins: dict[str, tuple[int, str]]
+) -> dict[str, str]:
+    """Of each path that its fold must not hear, itself or in a soundscape: why, in words."""
+    if labelled is None:
+        return {}
+    names, allowed = list(labelled.catalog.recordings["path"]), set(labelled.train_rows().tolist())
+    others = [Path(x) for row, x in enumerate(names) if row not in allowed]
+    written = {Path(x): x for x in paths}
+    made = {written[path]: f"{why} {source}" for path, source, why in soundscapes_of(written, others)}
+    return made | {path: why for path, (row, why) in twins.items() if row not in allowed}
 
 
 def _source(found: Found, manifest: pd.DataFrame, config: Config) -> MelSource:

@@ -96,11 +96,17 @@ def known_recordings(found: Iterable[Path], known: Sequence[Path]) -> list[tuple
     """As `shared_recordings`, and also soundscapes that were made of known ones."""
     found = list(found)
     shared = {x[0]: x for x in shared_recordings(found, known)}
+    return [*shared.values(), *(x for x in soundscapes_of(found, known) if x[0] not in shared)]
+
+
+def soundscapes_of(found: Iterable[Path], known: Sequence[Path]) -> list[tuple[Path, Path, str]]:
+    """Soundscapes that were made of known ones, as `shared_recordings`, each with one of its sources."""
     made_of = sources_of(found)
+    made: dict[Path, tuple[Path, Path, str]] = {}
     for source, same, _ in shared_recordings(made_of, known):
         for path in made_of[source]:
-            shared.setdefault(path, (path, same, "was made of"))
-    return list(shared.values())
+            made.setdefault(path, (path, same, "was made of"))
+    return list(made.values())
 
 
 def _number(path: Path) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from keras_birds.config import Config, diff_configs
 from keras_birds.data.catalog import Catalog
 from keras_birds.data.folds import HIDDEN, Split
+from keras_birds.data.soundscape_folder import sources_of
 from keras_birds.data.tables import load_table
 from keras_birds.data.unlabelled import shared_recordings
 from keras_birds.errors import ConfigError, ModelError
@@ -160,7 +161,8 @@ def describe_heard(config: Config, catalog: Catalog, split: Split, folds: list[F
     paths, is_measured = list(catalog.recordings["path"]), [x == HIDDEN or x in folds for x in split.fold]
     # Of several with one number or content the last counts: one that a fold is measured on.
     rows = {Path(paths[row]): row for row in sorted(range(len(paths)), key=is_measured.__getitem__)}
-    shared = shared_recordings(map(Path, heard["path"]), list(rows))
+    found = list(map(Path, heard["path"]))
+    shared = shared_recordings([*found, *sources_of(found)], list(rows))
     divided = {twin: split.fold[rows[twin]] for _, twin, _ in shared}
     hidden = sum(x == HIDDEN for x in divided.values())
     validated = [twin for twin, x in divided.items() if x in folds]
