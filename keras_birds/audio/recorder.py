@@ -19,6 +19,7 @@ class RecorderMetadata:
         temperature_c: in the recorder, in degrees Celsius.
         battery_v: in volts.
         problems: what can't be so or contradicts itself, one sentence after the other; what is meant there is empty.
+            Also why the recorder stopped early.
     """
 
     source: str = ""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from keras_birds.audio.clips import sliding_windows, window_hop_samples
+from keras_birds.audio.metadata import read_recorder_metadata
 from keras_birds.audio.recorder import UNKNOWN, UNTOLD, Origin, RecorderMetadata
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.audio.stream import Channel, open_stream
@@ -115,7 +116,7 @@ class RecordingScores:
     """One recording's scores, or a part of them, by window and then by channel.
 
     Args:
-        recording: what became of it; of a part that isn't the last, only its name.
+        recording: what became of it; of a part that isn't the last, only its name and `recorder`.
         start_s: float64 `[window]`, where each begins.
         end_s: float64 `[window]`, where each ends, not beyond the recording.
         channel: int16 `[window]`, from 1; 0 for the mean over channels.
@@ -207,6 +208,7 @@ class _Recording:
     windows: list[tuple[int, int, int]] = field(default_factory=list)
     rows: dict[int, np.ndarray] = field(default_factory=dict)
     given: int = 0
+    recorder: RecorderMetadata = UNTOLD
     status: RecordingStatus | None = None  # until it is decoded
 
     @property
@@ -217,7 +219,7 @@ class _Recording:
     def result(self, ensemble: WindowScorer, is_last: bool) -> RecordingScores:
         """What is scored of it and wasn't given yet."""
         status = self.status if is_last else None
-        status = status or RecordingStatus(str(self.file), "ok")
+        status = status or RecordingStatus(str(self.file), "ok", recorder=self.recorder)
         end = self.given + (0 if status.failed else len(self.rows))
         starts, counts, channels = np.array(self.windows[self.given : end], np.int64).reshape(-1, 3).T
         rows = [self.rows.pop(k) for k in range(self.given, end)]
@@ -294,7 +296,10 @@ def _batches(
 
 def _cut(recording: _Recording, audio: AudioConfig, options: ScoreOptions) -> Iterator[_WindowTask]:
     size, mtime_ns = file_fingerprint(recording.file)
-    status = RecordingStatus(str(recording.file), "corrupt", size_bytes=size, mtime_ns=mtime_ns)
+    recording.recorder = recorder = read_recorder_metadata(recording.file)
+    status = RecordingStatus(
+        str(recording.file), "corrupt", size_bytes=size, mtime_ns=mtime_ns, recorder=recorder
+    )
     end = 0
     try:
         with open_stream(recording.file, audio.sample_rate_hz, audio.decoder, options.channel) as stream:

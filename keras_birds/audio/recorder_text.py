@@ -1,0 +1,71 @@
+"""Times, numbers and places as recorders write them."""
+
+import re
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
+
+# Wildlife Acoustics puts a blank in place of `T`, Elekon seven digits behind the point.
+_TIME = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?)[Tt _]+(\d\d?):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(Z|z|UTC|[+-]\d\d?(?::?\d\d)?)?"
+)
+_OFFSET = re.compile(r"([+-]?)(\d\d?)(?::?(\d\d))?")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)")
+_DEGREES = re.compile(r"([+-]?\d+(?:\.\d*)?)\s*,?\s*([NSEWnsew])?(?![A-Za-z0-9])")
+
+
+def text_of(data: bytes) -> str:
+    """Text in UTF-8, UTF-16 (known by its mark or its zeros) or, where it's neither, Latin-1; ends at no zero byte."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace").replace("\0", "")
+    if len(data) >= 4 and data[1] == data[3] == 0 and data[0] and data[2]:
+        return data[: len(data) // 2 * 2].decode("utf-16-le", "replace").replace("\0", "")
+    data = data.replace(b"\0", b"")
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8-sig")
+    return data.decode("latin-1")
+
+
+def offset_of(text: str) -> timezone | None:
+    """The zone of `+02:00`, `+0530`, `-5` or `Z`; `None` for what no zone has (beyond 14 hours)."""
+    if text.upper() in ("Z", "UTC", ""):
+        return UTC
+    match = _OFFSET.fullmatch(text)
+    if match is None:
+        return None
+    minutes = int(match[2]) * 60 + int(match[3] or 0)
+    if minutes > 14 * 60 or int(match[3] or 0) > 59:
+        return None
+    return timezone(timedelta(minutes=-minutes if match[1] == "-" else minutes))
+
+
+def time_of(text: str) -> datetime | None:
+    """A time in ISO 8601 and what comes near it, with a zone only if it tells one; `None` where it is no time."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    year, month, day, hour, minute = map(int, match.groups()[:5])
+    microseconds = int((match[7] or "").ljust(6, "0")[:6])
+    zone = offset_of(match[8]) if match[8] else None
+    if match[8] and zone is None:
+        return None
+    with suppress(ValueError):
+        return datetime(year, month, day, hour, minute, int(match[6] or 0), microseconds, zone)
+    return None
+
+
+def number_of(text: str) -> float | None:
+    """The number that a text such as `12.3C` or `-3,4` begins with; `None` where it begins with none."""
+    match = _NUMBER.match(text.strip())
+    return float(match[0].replace(",", ".")) if match else None
+
+
+def place_of(text: str) -> tuple[float, float] | None:
+    """Latitude and longitude of `48.1 -11.5`, `48.1,N,11.5,W` and the like; what follows doesn't count.
+
+    `None` where there aren't two numbers.
+    """
+    found = _DEGREES.findall(text)
+    if len(found) < 2:
+        return None
+    latitude, longitude = (-abs(float(x)) if letter in tuple("SWsw") else float(x) for x, letter in found[:2])
+    return latitude, longitude
