@@ -9,10 +9,10 @@ import pytest
 from placeholder import LABELS, make_metadata, write_constant_model
 
 from keras_birds.birdnet.range_model import RangeModel
-from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.detections import read_species
-from keras_birds.results.occurrence import Occurrence, Site, read_sites, week_of
+from keras_birds.results.occurrence import Occurrence, week_of
+from keras_birds.results.sites import Site
 
 DOVE, PAURAQUE = "Leptotila verreauxi", "Nyctidromus albicollis"
 PLACE = ("--lat", 0, "--lon", 0)
@@ -60,35 +60,11 @@ def test_labels_occur_where_and_when_the_range_model_says_and_what_it_does_not_k
     np.testing.assert_array_equal(east, west)
 
 
-def test_sites_are_found_by_folders_and_names_and_the_first_counts(tmp_path):
-    path, head = tmp_path / "sites.csv", "pattern,latitude,longitude\n"
-    path.write_text(head + "plots/3,1,0\nA?_*.wav,2,0\n/disk/plots,3,0\ns3://b/p*,4,0\n")
-    sites = read_sites(path)
-    for file, latitude in {
-        "x/plots/3/A1_9.wav": 1,
-        "plots/31/A1_9.wav": 2,
-        "plots/31/A1_9.wav.ogg": None,
-        "/disk/plots/31/b.wav": 3,
-        "/mnt/disk/plots/31/b.wav": None,
-        "s3://b/p7/a.wav?versionId=1": 4,
-    }.items():
-        assert next((x.latitude for x in sites if x.has(file)), None) == latitude, file
-    for rows, said in {
-        "x,91,0\n": "row 2: A latitude must be from -90 to 90 degrees. Received: 91",
-        "y,1,0\nx,north,0\n": "row 3: .*must be numbers of degrees. Received: north, 0",
-        ",1,0\n": "row 2: a site must have a pattern",
-        "": "at least one row",
-    }.items():
-        path.write_text(head + rows)
-        with pytest.raises(DataError, match=f"{path}: .*{said}"):
-            read_sites(path)
-
-
 def test_detect_leaves_out_what_does_not_occur_and_counts_it(run, write_tone, tmp_path):
     disk, out, sites = tmp_path / "disk", tmp_path / "out", tmp_path / "sites.csv"
     for name in ("south/P_20250701_120000.wav", "north/P_20250101_120000.wav", "south/undated.wav", "P.wav"):
         write_tone(f"disk/{name}", seconds=4)
-    sites.write_text("pattern,latitude,longitude\nsouth,0,0\nnorth,90,0\n")
+    sites.write_text("pattern,latitude,longitude\nsouth,0,1\nnorth,90,0\n")
     command = ("detect", disk, "--model", "made", "--out", out, "--sites", sites)
     err = run(*command, "--format", "csv", "--format", "json", "--format", "parquet")[2]
     for said in (
@@ -99,7 +75,7 @@ def test_detect_leaves_out_what_does_not_occur_and_counts_it(run, write_tone, tm
     ):
         assert said in err
     manifest = pd.read_csv(out / "manifest.csv", keep_default_na=False).sort_values("file")
-    rows = [["no site", 0, 0], ["90, 0", 1, 4], ["0, 0", 25, 0], ["0, 0", -1, 0]]
+    rows = [["no site", 0, 0], ["90, 0", 1, 4], ["0, 1", 25, 0], ["0, 1", -1, 0]]
     assert manifest[["place", "week", "unlikely"]].to_numpy().tolist() == rows
     table = pd.read_csv(out / "detections.csv", dtype={"label": str})
     is_north, likely = table["file"].str.contains("north"), table["occurrence"]

@@ -13,7 +13,8 @@ from keras_birds.errors import ModelError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.models.find import DEFAULTS, finished_models, named_models, resolve_model
 from keras_birds.results.detections import THRESHOLD
-from keras_birds.results.occurrence import Occurrence, Site, find_range_model
+from keras_birds.results.occurrence import Occurrence, find_range_model
+from keras_birds.results.sites import Site
 from keras_birds.results.voices import has_voices
 from keras_birds.run_layout import RUNS_DIR
 

@@ -90,8 +90,9 @@ class PlaceChoice:
 
         Told are labels that it doesn't know, and how many of some recordings tell no date.
         """
-        from keras_birds.results.occurrence import THRESHOLD, Occurrence, Site, find_range_model, read_sites
+        from keras_birds.results.occurrence import THRESHOLD, Occurrence, find_range_model
         from keras_birds.results.recording_time import start_time
+        from keras_birds.results.sites import Site, read_sites
 
         degrees = self.degrees
         if degrees and sites:

@@ -1,32 +1,24 @@
 """Where and when recordings were made, and how probable it is that each label occurs there then."""
 
-import math
-import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_birds.audio.remote import is_url
 from keras_birds.birdnet.range_model import FILE, NO_SPECIES, THRESHOLD, WEEKS, RangeModel
-from keras_birds.csv_table import read_records
 from keras_birds.data.names import match_labels
-from keras_birds.errors import ConfigError, DataError, ModelError
+from keras_birds.errors import ConfigError, ModelError
 from keras_birds.labels import LabelSet
 from keras_birds.models.library import added_models
 from keras_birds.models.metadata import ModelMetadata
+from keras_birds.results.sites import Site
 from keras_birds.run_layout import METADATA
 
 WHOLE_YEAR = -1
 """In place of a week: of recordings whose names tell no date."""
-
-SITE_COLUMNS = ("pattern", "latitude", "longitude")
-"""Of a table of sites."""
 
 _KEPT = 1024  # places and weeks, 33 KB each of 6,522 labels
 
@@ -39,68 +31,6 @@ def week_of(day: date) -> int:
     `date`, which is a week more or less on some days.
     """
     return 4 * (day.month - 1) + min(4, 1 + (day.day - 1) // 7)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A place, and which recordings are from there.
-
-    Args:
-        pattern: of a recording's path: a folder, folders in a row or its name; `*` stands for any text within one of
-            them, `?` for a character.
-        latitude: degrees north, -90 to 90.
-        longitude: degrees east, -180 to 180.
-
-    Raises:
-        ConfigError: if there is no such place.
-    """
-
-    pattern: str
-    latitude: float
-    longitude: float
-
-    def __post_init__(self) -> None:
-        for name, value, most in (("latitude", self.latitude, 90), ("longitude", self.longitude, 180)):
-            if not (math.isfinite(value) and abs(value) <= most):
-                raise ConfigError(f"A {name} must be from -{most} to {most} degrees. Received: {value:g}")
-
-    def has(self, file: str) -> bool:
-        """Whether a recording, a path or a URL, is from there."""
-        path = file.partition("?")[0] if is_url(file) else file.replace(os.sep, "/")
-        return self._regex.search(path) is not None
-
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        text = self.pattern.replace(os.sep, "/").removeprefix("./").rstrip("/")
-        inner = re.escape(text).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        return re.compile(f"(?:^|/){inner}(?:/|$)")
-
-
-def read_sites(path: Path) -> tuple[Site, ...]:
-    """Reads a CSV with `SITE_COLUMNS`; of several patterns that fit a recording, the first counts.
-
-    Raises:
-        DataError: naming the row, if the table can't be read or used, or has none.
-    """
-    sites = []
-    for row, cells in read_records(path, SITE_COLUMNS, "sites"):
-        pattern, *degrees = (cells[x].strip() for x in SITE_COLUMNS)
-        if not pattern.strip("/"):
-            raise DataError(
-                f"{path}: row {row}: a site must have a pattern. Received: none. * is every recording"
-            )
-        try:
-            sites.append(Site(pattern, *map(float, degrees)))
-        except ConfigError as error:
-            raise DataError(f"{path}: row {row}: {error}") from None
-        except ValueError:
-            raise DataError(
-                f"{path}: row {row}: latitude and longitude must be numbers of degrees. Received: "
-                f"{', '.join(degrees)}"
-            ) from None
-    if not sites:
-        raise DataError(f"{path}: sites must have at least one row. Received: none")
-    return tuple(sites)
 
 
 class Presence(NamedTuple):
