@@ -8,6 +8,7 @@ lines, or half a line, and both are dropped when the folder is opened again.
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_birds.atomic import atomic_path, resumable
-from keras_birds.audio.recorder import Origin, RecorderMetadata
+from keras_birds.audio.recorder import UNKNOWN, UNTOLD, Origin, RecorderMetadata
 from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
 
@@ -187,12 +188,21 @@ class Journal:
 
 
 def _status(data: dict[str, Any]) -> RecordingStatus:
+    # Texts that many recordings share are kept once: a season's are hundreds of thousands.
+    shared = _interned({key: x for key, x in data.items() if key != "file"})
     # Embeddings that were stored before recordings had an origin stay readable.
+    recorder = RecorderMetadata(**_interned(data.get("recorder", {})))
+    origin = Origin(**_interned(data.get("origin", {})))
     nested = {
-        "recorder": RecorderMetadata(**data.get("recorder", {})),
-        "origin": Origin(**data.get("origin", {})),
+        "recorder": UNTOLD if recorder == UNTOLD else recorder,
+        "origin": UNKNOWN if origin == UNKNOWN else origin,
+        "left_out_s": data.get("left_out_s") or (),
     }
-    return RecordingStatus(**data | nested)
+    return RecordingStatus(**data | shared | nested)
+
+
+def _interned(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: sys.intern(x) if isinstance(x, str) else x for key, x in data.items()}
 
 
 def _check_header(
