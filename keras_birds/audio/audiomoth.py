@@ -9,17 +9,16 @@ import re
 from datetime import datetime
 
 from keras_birds.audio.recorder import RecorderMetadata
-from keras_birds.audio.recorder_text import offset_of, text_of
+from keras_birds.audio.recorder_text import GAIN_LEVELS, offset_of, text_of
 
 SOURCE = "AudioMoth"
 
 # Firmware 1.0 had no zone in its settings and its clock is UTC.
 _BEGAN = re.compile(
-    r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))? (\d\d)/(\d\d)/(\d{4})(?: \(UTC([+-]?[\d:]*)\))?"
+    r"Recorded at (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))? (\d\d)/(\d\d)/(\d{4})(?: \(UTC([^)]{0,8})\)| (?=by ))"
 )
 _SERIAL = re.compile(r"\b(\w*Moth(?: Dev)?) ([0-9A-F]{16})\b")
 _GAIN = re.compile(r" at (?:gain setting (\d)|([a-z]+(?:-[a-z]+)?) gain)\b")
-_GAINS = ("low", "low-medium", "medium", "medium-high", "high")
 _BATTERY = re.compile(r"battery (?:state )?was (?:less than |greater than |[<>] ?)?(\d+(?:\.\d+)?) ?V")
 _TEMPERATURE = re.compile(r"temperature was (-?\d+(?:\.\d+)?) ?C")
 # Each file that is full ends so; the next goes on.
@@ -53,7 +52,7 @@ def read(data: bytes) -> RecorderMetadata | None:
         source=SOURCE,
         began=began,
         recorder=" ".join(serial.groups()) if serial else SOURCE,
-        gain=_GAINS[int(level)] if level in tuple("01234") else level,
+        gain=GAIN_LEVELS[int(level)] if level in tuple("01234") else level,
         temperature_c=float(temperature[1]) if temperature else None,
         battery_v=float(battery[1]) if battery else None,
         problems=" ".join(problems),

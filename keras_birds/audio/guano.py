@@ -1,4 +1,4 @@
-"""Reads GUANO, the lines of text that bat detectors, Song Meters and their software write into a chunk of a WAV.
+"""Reads GUANO, the lines of text that bat detectors, Song Meters and AudioMoths write into a chunk of a WAV.
 
 Specification: https://github.com/riggsd/guano-spec. The package `guano` (1.0.16) gives up the whole file for a missing
 pad byte, a chunk that is cut off, a line without a colon, or a format that Python's `wave` doesn't know: not used.
@@ -9,16 +9,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from keras_birds.audio.recorder import RecorderMetadata
-from keras_birds.audio.recorder_text import number_of, place_of, text_of, time_of
+from keras_birds.audio.recorder_text import GAIN_LEVELS, number_of, place_of, text_of, time_of
 
 SOURCE = "GUANO"
 
 _T = TypeVar("_T")
-# In `WA|Song Meter|Audio settings`, of some firmware with typographic quotation marks.
-_GAIN = re.compile(r"""["'“”]?gain["'“”]?\s*:\s*["'“”]?([+-]?\d+(?:\.\d+)?)""", re.IGNORECASE)
-_GAIN_KEYS = ("gain", "pet|gain", "anabat|gain", "batlogger|gain")
-_TEMPERATURES = ("temperature int", "temperature", "anabat|temperature", "temperature ext")
-_BATTERIES = ("battery voltage", "oad|battery voltage", "anabat|battery voltage", "batlogger|battery voltage")
+# In `WA|Song Meter|Audio settings`, of some firmware with typographic quotation marks, or without any.
+_DECIBELS = re.compile(r"\bgain\W*?:\W*?([+-]?\d+(?:\.\d+)?)", re.IGNORECASE)
+# In `OAD|Recording Settings`.
+_LEVEL = re.compile(r"\bGAIN ([0-4])\b")
 
 
 def read(data: bytes) -> RecorderMetadata:
@@ -30,36 +29,37 @@ def read(data: bytes) -> RecorderMetadata:
             values["|".join(x.strip() for x in key.lower().split("|"))] = value.strip()
     problems: list[str] = []
 
-    def told(keys: tuple[str, ...], parse: Callable[[str], _T | None]) -> _T | None:
-        text = next((values[x] for x in keys if x in values), None)
-        found = None if text is None else parse(text)
-        if text is not None and found is None:
-            problems.append(f"GUANO's {keys[0]} can't be read: {text[:40]!r}.")
+    def told(key: str, parse: Callable[[str], _T | None]) -> _T | None:
+        # Makers put their name before.
+        text = values.get(key) or next((x for name, x in values.items() if name.endswith(f"|{key}")), None)
+        found = parse(text) if text else None
+        if text and found is None:
+            problems.append(f"GUANO's {key} can't be read: {text[:40]!r}.")
         return found
 
-    began = told(("timestamp",), time_of)
-    latitude, longitude = told(("loc position",), place_of) or (None, None)
-    temperature, battery = told(_TEMPERATURES, number_of), told(_BATTERIES, number_of)
+    began = told("timestamp", time_of)
+    latitude, longitude = told("loc position", place_of) or (None, None)
+    temperatures = [told(x, number_of) for x in ("temperature int", "temperature", "temperature ext")]
+    voltages = [told(x, number_of) for x in ("battery voltage", "battvoltage")]
     return RecorderMetadata(
         source=SOURCE,
         began=began.isoformat() if began else "",
         latitude=latitude,
         longitude=longitude,
         recorder=_recorder(*(values.get(x, "") for x in ("make", "model", "serial"))),
-        gain=_gain(values),
-        temperature_c=temperature,
-        battery_v=battery,
+        gain=told("gain", str) or _gain(values),
+        temperature_c=next((x for x in temperatures if x is not None), None),
+        battery_v=next((x for x in voltages if x is not None), None),
         problems=" ".join(problems),
     )
 
 
 def _recorder(make: str, model: str, serial: str) -> str:
-    make = "" if model.lower().startswith(make.lower()) else make
-    return " ".join(x for x in (make, model, serial) if x)
+    return " ".join(x for x in ("" if model.startswith(make) else make, model, serial) if x)
 
 
 def _gain(values: dict[str, str]) -> str:
-    found = _GAIN.search(values.get("wa|song meter|audio settings", ""))
-    if found:
+    if found := _DECIBELS.search(values.get("wa|song meter|audio settings", "")):
         return f"{float(found[1]):g} dB"
-    return next((values[x] for x in _GAIN_KEYS if x in values), "")
+    found = _LEVEL.search(values.get("oad|recording settings", ""))
+    return GAIN_LEVELS[int(found[1])] if found else ""

@@ -2,32 +2,28 @@
 
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from keras_birds.audio import audiomoth, guano, wamd
-from keras_birds.audio.metadata_blocks import blocks_of
+from keras_birds.audio import audiomoth, guano, vorbis_tags, wamd
+from keras_birds.audio.metadata_blocks import TAGS, Block, blocks_of
 from keras_birds.audio.recorder import UNTOLD, RecorderMetadata
 from keras_birds.audio.remote import is_url
 
-_READERS: dict[bytes, Callable[[bytes], RecorderMetadata | None]] = {
-    b"guan": guano.read,
-    b"wamd": wamd.read,
-    b"LIST": audiomoth.read,
-}
-_ORDER = (guano.SOURCE, wamd.SOURCE, audiomoth.SOURCE)
+_ORDER = (guano.SOURCE, wamd.SOURCE, audiomoth.SOURCE, vorbis_tags.SOURCE)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _TOLERANCE_S = 60
+_RANGES = (("temperature_c", "temperature", -90, 100), ("battery_v", "battery voltage", 0, 100))
 
 
 def read_recorder_metadata(path: str | Path) -> RecorderMetadata:
-    """What a local file tells of its recording: GUANO, WAMD or AudioMoth's comment in a WAV.
+    """What a local file tells of its recording: GUANO, WAMD or AudioMoth's comment in a WAV, comments in FLAC or Ogg.
 
     A damaged block stops nothing: the others are read, and `problems` tells of it. What several blocks tell is taken
-    from the first of GUANO, WAMD and AudioMoth that tells it. Places at 0, 0 and times before 2000 or more than a day
-    ahead are left out.
+    from the first of GUANO, WAMD, AudioMoth and Frontier Labs that tells it. Places at 0, 0 and times before 2000 or
+    more than a day ahead are left out.
 
     Args:
         path: a recording; a URL tells nothing, nor does what can't be read.
@@ -42,12 +38,23 @@ def read_recorder_metadata(path: str | Path) -> RecorderMetadata:
             blocks = list(blocks_of(file, status.st_size))
     except (OSError, ValueError):
         return UNTOLD
-    found: list[RecorderMetadata] = []
-    for name, data in blocks:
-        told = _READERS[name](data)
-        if told is not None:
-            found.append(_possible(told))
-    return _merged(sorted(found, key=lambda x: _ORDER.index(x.source)))
+    found = [_possible(x) for block in blocks for x in _read(block)]
+    telling = [x for x in found if replace(x, source="") != UNTOLD]
+    return _merged(sorted(telling, key=lambda x: _ORDER.index(x.source)))
+
+
+def _read(block: Block) -> list[RecorderMetadata]:
+    if block.name == TAGS:
+        return vorbis_tags.read(block.data)
+    if block.name == b"LIST":
+        comment = audiomoth.read(block.data)
+        return [] if comment is None else [comment]
+    if block.name == b"wamd":
+        told = wamd.read(block.data)
+    else:  # a line that is cut off may end within a number
+        told = guano.read(block.data if block.is_whole else block.data.rpartition(b"\n")[0])
+    cut_off = "" if block.is_whole else f"{told.source} is cut off."
+    return [replace(told, problems=" ".join(x for x in (cut_off, told.problems) if x))]
 
 
 def _possible(told: RecorderMetadata) -> RecorderMetadata:
@@ -69,6 +76,12 @@ def _possible(told: RecorderMetadata) -> RecorderMetadata:
         if not is_place or not (latitude or longitude):
             problems.append(f"{told.source}'s place, {latitude:g}, {longitude:g}, can't be.")
             told = replace(told, latitude=None, longitude=None)
+    for name, what, low, high in _RANGES:
+        number = getattr(told, name)
+        if number is not None and not low <= number <= high:
+            problems.append(f"{told.source}'s {what}, {number:g}, can't be.")
+            nothing: dict[str, Any] = {name: None}
+            told = replace(told, **nothing)
     return replace(told, problems=" ".join(problems))
 
 

@@ -4,6 +4,9 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
+GAIN_LEVELS = ("low", "low-medium", "medium", "medium-high", "high")
+"""Of AudioMoths, by their numbers."""
+
 # Wildlife Acoustics puts a blank in place of `T`, Elekon seven digits behind the point.
 _TIME = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)[Tt _]+(\d\d?):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(Z|z|UTC|[+-]\d\d?(?::?\d\d)?)?"

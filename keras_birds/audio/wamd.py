@@ -18,18 +18,17 @@ _USED = {_VERSION, _MODEL, _SERIAL, _BEGAN, _PLACE, _LAST_PLACE, _TEMPERATURE, _
 
 def read(data: bytes) -> RecorderMetadata:
     """What a `wamd` chunk tells, as far as it goes where it's cut off."""
-    values, problems, place = {}, [], 0
+    values, place = {}, 0
     while place + 6 <= len(data):
         kind, length = struct.unpack_from("<HI", data, place)
         value = data[place + 6 : place + 6 + length]
-        if kind in _USED and value:
-            values[kind] = value
         place += 6 + length
-        if place > len(data):
-            problems.append("WAMD is cut off.")
+        if kind in _USED and value and place <= len(data):
+            values[kind] = value
     version = int.from_bytes(values.pop(_VERSION, b"\1"), "little")
     if version != 1:
         return RecorderMetadata(source=SOURCE, problems=f"WAMD of version {version} isn't known, only 1.")
+    problems = []
     texts = {kind: text for kind, value in values.items() if (text := text_of(value).strip())}
     began = time_of(texts.get(_BEGAN, ""))
     if _BEGAN in texts and began is None:
