@@ -1,9 +1,9 @@
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from keras_birds.errors import ConfigError
-from keras_birds.results.recording_time import start_time
+from keras_birds.results.recording_time import named_place, start_clock, start_time
 
 MORNING = datetime(2023, 5, 10, 7, 30)
 
@@ -48,10 +48,31 @@ def test_names_tell_the_start_as_recorders_write_it_or_a_pattern_anywhere(name, 
     assert start_time(name, pattern) == MORNING
 
 
+@pytest.mark.parametrize(
+    ("name", "offset_min"),
+    [
+        ("S20230510T073000.4793+1000_E20230510T080031.9803+1000_-12.34567+78.98102.wav", 600),
+        ("20230510T073000-0330_REC.flac", -210),
+        ("20230510T073000Z.flac", 0),
+        # Counters, a trigger, and no zone at all.
+        *((f"20230510_073000{x}.wav", None) for x in ("-0002", "+0015", "T", "Zaun", "+10000", "")),
+    ],
+)
+def test_names_tell_zones_that_there_are_and_no_counters(name, offset_min):
+    zone = None if offset_min is None else timezone(timedelta(minutes=offset_min))
+    assert start_clock(name) == MORNING.replace(tzinfo=zone)
+
+
+def test_frontier_labs_days_with_a_blank_and_places():
+    assert start_time("201905 8T073000+1000_REC.flac") == datetime(2019, 5, 8, 7, 30)
+    assert named_place("20230510T073000Z_rec_[-21.1440+149.6960].flac") == (-21.144, 149.696)
+    assert named_place("S20230510T073000.4793+1000_E20230510T080031.9803+1000_REC.wav") is None
+
+
 def test_audiomoth_hexadecimal_seconds_are_utc_and_a_pattern_may_give_the_hour_only():
     assert start_time("20230510_07.wav", "%Y%m%d_%H") == datetime(2023, 5, 10, 7)
     assert start_time("5AFEA4E0.WAV") == datetime(2018, 5, 18, 10, 3, 12)
-    assert start_time("5E9089F0.flac") == datetime(2020, 4, 10, 15, 0)
+    assert start_clock("5E9089F0.flac") == datetime(2020, 4, 10, 15, 0, tzinfo=UTC)
     # Digits only, and AudioMoth's capitals.
     assert start_time("58123456.WAV") == datetime(2016, 10, 27, 17, 7, 34)
 

@@ -9,7 +9,7 @@ class RecorderMetadata:
     """What a file itself tells of its recording; empty or `None` where it tells nothing.
 
     Args:
-        source: which block tells it: `GUANO`, `WAMD` or `AudioMoth`; of several, the one that counts first.
+        source: what tells it: `GUANO`, `WAMD`, `AudioMoth` or `Frontier Labs`; of several, the one that counts first.
         began: when the recording began, by the recorder's clock, ISO 8601: `2023-05-10T07:30:00`, with an offset
             (`+02:00`) only if the file tells it.
         latitude: degrees north.

@@ -1,8 +1,8 @@
-"""When a recording began, as its file's name tells."""
+"""When a recording began and where, as its file's name tells."""
 
 import re
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 
 from keras_birds.audio.remote import path_of
@@ -12,7 +12,8 @@ _YEAR = r"(?<!\d)((?:19[7-9]|20\d)\d)"
 _STAMPS = (
     # Date and time, each with or without separators, not within longer numbers.
     re.compile(
-        _YEAR + r"(?P<date>[-_.]?)(\d\d)(?P=date)(\d\d)(?:[T_ $.-]?|-birdnet-(?:RTSP_\d+-)?)"
+        # A blank in place of a zero in the day is Frontier Labs' firmware 3.08.
+        _YEAR + r"(?P<date>[-_.]?)(\d\d)(?P=date)(\d\d| [1-9](?=T))(?:[T_ $.-]?|-birdnet-(?:RTSP_\d+-)?)"
         r"(\d\d)(?P<time>[-_.:]?)(\d\d)(?P=time)(\d\d)(?!\d)",
         re.IGNORECASE,
     ),
@@ -21,6 +22,12 @@ _STAMPS = (
 )
 # Capitals, and the years of that firmware (October 2016 to February 2023): other such names are mostly no times.
 _AUDIOMOTH_HEX = re.compile(r"(?:5[89A-F]|6[0-3])[0-9A-F]{6}")
+
+# Behind a time. Only what is an offset somewhere: the end of `20230510_073000-0002` is a counter.
+_ZONE = re.compile(r"(?:\.\d+)?(?:(Z)(?![A-Za-z0-9])|([+-])(\d\d):?(\d\d)(?!\d))")
+_PLACE = re.compile(r"(?<![\d.])([+-]\d{1,2}\.\d{3,6})([+-]\d{1,3}\.\d{3,6})(?![\d.])")
+_EASTERN = [*range(0, 15 * 60, 60), 210, 270, 330, 345, 390, 525, 570, 630, 765, 825]
+_WESTERN = [*range(60, 13 * 60, 60), 150, 210, 270, 570]
 
 _DIRECTIVES = {
     **dict.fromkeys("ymdHIMS", r"\d{2}"),
@@ -38,6 +45,15 @@ _DIRECTIVES = {
 def start_time(name: str, pattern: str | None = None) -> datetime | None:
     """When a recording began, on the clock that named the file; a zone in the name is left aside.
 
+    The rest is that of `start_clock`.
+    """
+    clock = start_clock(name, pattern)
+    return clock and clock.replace(tzinfo=None)
+
+
+def start_clock(name: str, pattern: str | None = None) -> datetime | None:
+    """When a recording began, on the clock that named the file, with a zone only if the name tells it.
+
     Without a pattern these are known:
 
     - `YYYYMMDD_HHMMSS` anywhere in the name, beside `_` also with `T`, `-`, `$` or nothing between: AudioMoth
@@ -47,15 +63,16 @@ def start_time(name: str, pattern: str | None = None) -> datetime | None:
       (BirdNET-Pi);
     - AudioMoth's first firmware: `5AFEA4E0.WAV`, seconds since 1970 in hexadecimal, UTC.
 
-    Years of two digits need a pattern. Sources: Song Meter SM3BAT and Mini 2 user guides, section on file names;
-    seewave's `audiomoth` and `songmeter`.
+    A zone stands behind the time: `+1000`, `-0330`, `Z`. Years of two digits need a pattern. Sources: Song Meter SM3BAT
+    and Mini 2 user guides, section on file names; seewave's `audiomoth` and `songmeter`; Frontier Labs' known problems
+    (https://github.com/ecoacoustics/known-problems).
 
     Args:
         name: a path or a URL, of which the last part counts.
         pattern: a `check_time_pattern`, tried in place of all of the above anywhere in the name without its suffix.
 
     Returns:
-        Date and time without zone; `None` where the name tells none, or one that doesn't exist.
+        Date and time; `None` where the name tells none, or one that doesn't exist.
 
     Raises:
         ConfigError: if `pattern` can't give a date and a time.
@@ -64,17 +81,34 @@ def start_time(name: str, pattern: str | None = None) -> datetime | None:
     if pattern is not None:
         for match in check_time_pattern(pattern).finditer(path.stem):
             with suppress(ValueError):
-                return datetime.strptime(match[0], pattern).replace(tzinfo=None)
+                return datetime.strptime(match[0], pattern)
         return None
     for match in (x for stamp in _STAMPS for x in stamp.finditer(path.stem)):
-        numbers = [int(x) for x in match.groups() if x.isdigit()]
+        numbers = [int(x) for x in match.groups() if x.strip().isdigit()]
         year, month, day, hour, minute, second = (*numbers, 0)[:6]
         with suppress(ValueError):
-            return datetime(year, month, day, hour, minute, second)
+            return datetime(year, month, day, hour, minute, second, tzinfo=_zone(path.stem, match.end()))
     # Without a letter it may be any number, but AudioMoth's suffix is in capitals.
     if _AUDIOMOTH_HEX.fullmatch(path.stem) and (not path.stem.isdigit() or path.suffix == ".WAV"):
-        return datetime.fromtimestamp(int(path.stem, 16), UTC).replace(tzinfo=None)
+        return datetime.fromtimestamp(int(path.stem, 16), UTC)
     return None
+
+
+def named_place(name: str) -> tuple[float, float] | None:
+    """Latitude and longitude in a name as Frontier Labs' recorders write them, `[-21.1440+149.6960]`; else `None`."""
+    match = _PLACE.search(path_of(name).stem)
+    return match and (float(match[1]), float(match[2]))
+
+
+def _zone(text: str, place: int) -> timezone | None:
+    match = _ZONE.match(text, place)
+    if match is None or match[1]:
+        return match and UTC
+    minutes = int(match[3]) * 60 + int(match[4])
+    is_east = match[2] == "+"
+    if minutes not in (_EASTERN if is_east else _WESTERN):
+        return None
+    return timezone(timedelta(minutes=minutes if is_east else -minutes))
 
 
 @lru_cache
