@@ -1,8 +1,8 @@
 """Reads the sentence that AudioMoth and its kin write into a WAV's comment.
 
 Source: https://github.com/OpenAcousticDevices/AudioMoth-Firmware-Basic, versions 1.0 to 1.11. The package `metamoth`
-(1.2.2) wants each sentence word by word as one of its firmwares wrote it, and every chunk in its place: not used. Here
-a part that reads otherwise is passed over, and the others are read.
+(1.2.2) refuses every sentence that it doesn't know word by word (frequency triggers, magnetic switches, errors of the
+card): not used. Here a part that reads otherwise is passed over, and the others are read.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Reads GUANO, the lines of text that bat detectors, Song Meters and AudioMoths write into a chunk of a WAV.
 
-Specification: https://github.com/riggsd/guano-spec. The package `guano` (1.0.16) gives up the whole file for a missing
-pad byte, a chunk that is cut off, a line without a colon, or a format that Python's `wave` doesn't know: not used.
+Specification: https://github.com/riggsd/guano-spec. The package `guano` (1.0.16) loses what stands behind a missing pad
+byte and gives up the whole file for a chunk that is cut off, a line without a colon, RF64 or floats: not used.
 """
 
 import re
