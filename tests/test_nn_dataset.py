@@ -55,6 +55,7 @@ def test_centre_crops_are_what_prediction_computes(paths):
     for path in paths:
         path.unlink()
     np.testing.assert_array_equal(cached.images(np.array([0, 2])), images[[0, 2]])
+    np.testing.assert_array_equal(cached.images(np.array([2]), np.array([0.9])), images[[2]])
     with pytest.raises(AudioError):
         cached.images(np.array([1]))
     assert source.images(np.array([], int)).shape == (0, 48, 40, 1)
@@ -63,7 +64,7 @@ def test_centre_crops_are_what_prediction_computes(paths):
 
 
 def test_joined_sources_count_on(paths):
-    first, second = CachedSource(_source(paths[:1], RANDOM)), _source(paths[1:4], RANDOM)
+    first, second = _source(paths[:1], RANDOM), _source(paths[1:4], RANDOM)
     joined, whole = JoinedSource(first, second), _source(paths[:4], RANDOM)
     assert len(joined) == len(joined.usable) == len(joined.reasons) == 4
     for rows in ([2, 0, 3, 0], [0], [3, 1], []):

@@ -176,6 +176,7 @@ def test_each_round_learns_from_what_the_one_before_hears_and_goes_on_where_it_w
     assert pd.read_csv(out / "rounds.csv")["round"].tolist() == [1]
     stop_at(lambda task, done, lines: "round 2 of 2" in lines and lines[-1].startswith("epoch 1/"), True)
     (out / "round_1" / "cpu_seconds.txt").write_text("6000")  # as of a longer training
+    began, out = out, out.rename(tmp_path / "moved")
     (tmp_path / "student.toml").write_text(config.to_toml())
     command = "train", "--data", data, "--config", tmp_path / "student.toml", "--rounds", 2, "--out", out
     code, said, err = run_command(*command, "--resume")
@@ -184,7 +185,7 @@ def test_each_round_learns_from_what_the_one_before_hears_and_goes_on_where_it_w
     assert [x[:8] for x in steps] == ["round 1 ", "fold 0: ", "round 2 ", "fold 0: ", "epoch 2/"]
     heard = PseudoLabels(out / "round_1" / "pseudo")
     assert (heard.rules, heard.overlap_s) == (RULES, 0.1)
-    assert heard.teacher == Teacher(("round_1/fold0",), (0,), out / "round_1")
+    assert heard.teacher == Teacher(("round_1/fold0",), (0,), began / "round_1")
     assert (heard.folder / "labels.png").is_file()
     soft, table = heard.read(LabelSet(small.LABELS), 0), pd.read_csv(out / "rounds.csv")
     assert len(soft.windows) == 15

@@ -119,10 +119,10 @@ class OnTheFlySource:
 
 
 class CachedSource:
-    """A source whose centre crops are computed once, or at most once a thread: safe to share between threads.
+    """A source whose images are computed once, or at most once a thread: safe to share between threads.
 
     Args:
-        source: computes the images.
+        source: computes the images; of crops only the centre is asked for.
         max_bytes: of images to keep, what doesn't fit is computed each time; `None` for a quarter of the memory that
             is available now.
     """
@@ -139,9 +139,7 @@ class CachedSource:
         return len(self.source)
 
     def images(self, rows: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
-        """Images of some recordings, as `MelSource.images`; random crops are passed on."""
-        if positions is not None:
-            return self.source.images(rows, positions)
+        """Images of some recordings, as `MelSource.images`; there are no other crops than the centre."""
         wanted = [int(row) for row in rows]
         missing = [row for row in dict.fromkeys(wanted) if row not in self._images]
         images = self.source.images(np.array(missing, np.intp)) if missing else ()

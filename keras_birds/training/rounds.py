@@ -86,7 +86,8 @@ def train_rounds(
         data, fold: as for `train`.
         out: a new folder, or with `resume` one to go on with, also for more rounds; `None` for `runs/<time>`.
         rounds: how many.
-        resume: whether rounds that were trained stay, and one that was stopped goes on, training or labelling.
+        resume: whether rounds that were trained stay, and one that was stopped goes on, training or labelling; also
+            where `out` was moved since.
         reporter: gets lines and progress.
 
     Raises:
@@ -103,7 +104,9 @@ def train_rounds(
         reporter.log(f"round {number} of {rounds}")
         folder = out / f"round_{number}"
         clock = _Clock(folder / _CPU)
-        result = train(config, data, fold, folder, (folder / CONFIG).is_file(), reporter, [clock])
+        if is_begun := (folder / CONFIG).is_file():
+            _follow(folder / CONFIG, config)
+        result = train(config, data, fold, folder, is_begun, reporter, [clock])
         found = _round(number, result, config)
         _write([*known, replace(found, cpu_minutes=clock.stop())], out / ROUNDS)
         if number < rounds:
@@ -138,6 +141,21 @@ def _open(out: str | Path | None, resume: bool) -> Path:
             f"--out must be a new or empty folder. Received: {out}; choose another, or pass --resume to go on with it"
         )
     return Path(RUNS_DIR / time.strftime("%Y%m%d-%H%M%S") if out is None else out).absolute()
+
+
+def _follow(path: Path, config: Config) -> None:
+    """Writes into the settings of a round where its labels lie now, if the folder of all rounds was moved since.
+
+    That they are the same is checked by their checksums.
+    """
+    stored, place = Config.load(path), Path(config.data.pseudo)
+    of_round_before = (
+        place.is_relative_to(path.parents[1]) and Path(stored.data.pseudo).parts[-2:] == place.parts[-2:]
+    )
+    if of_round_before and stored.data.pseudo != config.data.pseudo:
+        moved = stored.model_copy(update={"data": stored.data.model_copy(update={"pseudo": str(place)})})
+        with atomic_path(path) as temporary:
+            temporary.write_text(moved.to_toml(), encoding="utf-8")
 
 
 def _teacher(pseudo: PseudoLabels, fold: int | str) -> Round | None:
