@@ -21,7 +21,7 @@ import soundfile
 from contention import processor
 
 from keras_birds.audio.decode import decode
-from keras_birds.config import Config
+from keras_birds.config import AudioConfig, Config
 from keras_birds.data.annotations import read_annotations
 from keras_birds.evaluation.evaluate_annotated import evaluate_scores
 from keras_birds.evaluation.events import EventRules
@@ -30,6 +30,7 @@ from keras_birds.training.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 RATE_HZ, SECONDS, EVENTS, CLIP_S = 32_000, 40, 4, 3.0
+AUDIO = AudioConfig(sample_rate_hz=RATE_HZ)
 
 
 def heard(samples: np.ndarray) -> np.ndarray:
@@ -47,10 +48,10 @@ def make_recordings(
     order, rows, slot_s = rng.permutation(len(clips)), [], SECONDS / EVENTS
     for number, first in enumerate(range(0, len(order), EVENTS)):
         chosen = rng.choice(len(backgrounds), SECONDS // 4, replace=False)  # some are shorter than 5 s
-        sound = np.concatenate([decode(backgrounds[i], RATE_HZ).samples for i in chosen])[: SECONDS * RATE_HZ]
+        sound = np.concatenate([decode(backgrounds[i], AUDIO).samples for i in chosen])[: SECONDS * RATE_HZ]
         sound *= 0.02 / max(float(np.sqrt(np.mean(sound**2))), 1e-4)
         for k, row in enumerate(order[first : first + EVENTS]):
-            event = heard(decode(clips["path"].iloc[row], RATE_HZ).samples)
+            event = heard(decode(clips["path"].iloc[row], AUDIO).samples)
             begin_s = k * slot_s + rng.uniform(0, slot_s - len(event) / RATE_HZ)
             there = slice(round(begin_s * RATE_HZ), round(begin_s * RATE_HZ) + len(event))
             level, own = (float(np.sqrt(np.mean(x**2))) for x in (sound[there], event))
@@ -66,7 +67,7 @@ def cut_clips(recordings: Path, folder: Path) -> None:
     """Writes a clip of each event in a folder a label below `events`, and one from beside it below `between`."""
     table = pd.read_csv(recordings / "annotations.csv")
     for file, rows in table.groupby("file"):
-        sound = decode(recordings / str(file), RATE_HZ).samples
+        sound = decode(recordings / str(file), AUDIO).samples
         ends_s = [0.0, *rows["end_s"]]
         for k, row in enumerate(rows.itertuples()):
             half_s = max(CLIP_S, row.end_s - row.start_s) / 2

@@ -38,7 +38,7 @@ def real_windows(data: Path) -> np.ndarray:
     jobs += [(x, begin_s) for x in spread("soundscapes", 20) for begin_s in (12, 42)]
     clips = np.zeros((len(jobs), AUDIO.clip_samples), np.float32)
     for clip, (file, begin_s) in zip(clips, jobs, strict=True):
-        samples = read_part(file, begin_s, begin_s + AUDIO.clip_s, AUDIO.sample_rate_hz).ravel()
+        samples = read_part(file, begin_s, begin_s + AUDIO.clip_s, AUDIO).ravel()
         clip[: len(samples)] = samples[: len(clip)]
     return clips
 

@@ -89,10 +89,11 @@ def ideal_windows_per_s(classifier, path: Path) -> tuple[float, float, float]:
     """Decoding in core-ms a window, the model in ms a window on all processors, and the ideal of both."""
     from keras_birds.audio.clips import sliding_windows
     from keras_birds.audio.stream import open_stream
+    from keras_birds.config import AudioConfig
     from keras_birds.parallel import map_in_order
 
     began = time.perf_counter()
-    with open_stream(path, RATE_HZ) as stream:
+    with open_stream(path, AudioConfig(sample_rate_hz=RATE_HZ)) as stream:
         clips = [x.clip for x in islice(sliding_windows(stream.blocks, classifier.audio), 300)]
     decode_s = (time.perf_counter() - began) / len(clips)
     n = classifier.batch_size

@@ -29,6 +29,7 @@ from app_browser import Visitor, serve, until  # noqa: E402
 import keras_birds  # noqa: E402
 from keras_birds.audio.decode import decode  # noqa: E402
 from keras_birds.audio.files import find_inputs  # noqa: E402
+from keras_birds.config import AudioConfig  # noqa: E402
 from keras_birds.embeddings.writer import StoreWriter, store_settings  # noqa: E402
 from keras_birds.inference.embedder import Embedder  # noqa: E402
 from keras_birds.inference.scorer import (  # noqa: E402
@@ -62,7 +63,7 @@ def make_store(folder: Path, windows: int) -> Path:
     sound = folder / "all.flac"
     with soundfile.SoundFile(sound, "w", RATE_HZ, 1) as file:
         for clip in find_inputs([str(ANIMALS)], None, lambda *_: None):
-            file.write(decode(clip, RATE_HZ).samples)
+            file.write(decode(clip, AudioConfig(sample_rate_hz=RATE_HZ)).samples)
     ensemble, rng = keras_birds.load("birdnet"), np.random.default_rng(0)
     (real,) = score_recordings(Embedder(ensemble), [str(sound)])
     with StoreWriter(store, store_settings(ensemble, DEFAULT_OPTIONS)) as writer:
@@ -134,7 +135,7 @@ def measure(folder: Path, args: argparse.Namespace) -> None:
     marks.unlink(missing_ok=True)
     clip = folder / "cat.wav"
     first = sorted((ANIMALS / "train_audio" / "cat").iterdir())[0]
-    soundfile.write(clip, decode(first, RATE_HZ).samples[: 3 * RATE_HZ], RATE_HZ)
+    soundfile.write(clip, decode(first, AudioConfig(sample_rate_hz=RATE_HZ)).samples[: 3 * RATE_HZ], RATE_HZ)
     arguments = "--embeddings", str(store), "--reviews", str(marks.parent)
     with serve(folder, *arguments) as address:
         searches = []

@@ -69,7 +69,7 @@ def core_ms(classifier, path: Path) -> dict[str, float]:
 
     audio, clips = classifier.audio, []
     began = time.perf_counter()
-    with open_stream(path, audio.sample_rate_hz) as stream:
+    with open_stream(path, audio) as stream:
         clips = [x.clip for x in islice(sliding_windows(stream.blocks, audio), 240)]
     decode = (time.perf_counter() - began) / len(clips)
     n = classifier.batch_size

@@ -35,10 +35,19 @@ class _Section(BaseModel):
 
 
 class AudioConfig(_Section):
-    """How a recording becomes clips."""
+    """How a recording becomes clips.
 
-    sample_rate_hz: Annotated[int, Field(ge=1000, le=384_000)] = 32_000
+    Every setting counts in the seconds and Hz that the model gets, and every result in the recording's own. Both are
+    the same at `speed` 1. At 0.1 (time expansion) a recording of 384 kHz is taken as one of 38.4 kHz, ten times as
+    long, before it is resampled to `sample_rate_hz`. Frequencies `f_low_hz` and `f_high_hz` bound what is kept of it;
+    0 is no bound.
+    """
+
+    sample_rate_hz: Annotated[int, Field(ge=1000, le=1_000_000)] = 32_000
     clip_s: Positive = 5.0
+    speed: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    f_low_hz: Annotated[float, Field(ge=0)] = 0.0
+    f_high_hz: Annotated[float, Field(ge=0)] = 0.0
     crop: Literal["center", "random"] = "center"
     fill: Literal["repeat", "silence"] = "repeat"
     decoder: Literal["soundfile", "tfio"] = "soundfile"
@@ -47,6 +56,22 @@ class AudioConfig(_Section):
     def clip_samples(self) -> int:
         """Samples in a clip."""
         return round(self.sample_rate_hz * self.clip_s)
+
+    @property
+    def resample_hz(self) -> int:
+        """Rate that recordings are resampled to, in their own seconds: 320 kHz for a model's 32 kHz at a tenth."""
+        return round(self.sample_rate_hz / self.speed)
+
+    @property
+    def window_s(self) -> float:
+        """Length of a clip in the recording's own seconds."""
+        return round(self.clip_s * self.sample_rate_hz / self.resample_hz, 9)
+
+    def band_hz(self, mel: "MelConfig") -> tuple[float, float]:
+        """The lowest and the highest frequency that a model hears, in the recording's own Hz."""
+        low_hz, high_hz = max(mel.f_min_hz, self.f_low_hz), min(mel.f_max_hz, self.f_high_hz or mel.f_max_hz)
+        # Without the last digits, which come of a speed like 0.1.
+        return round(low_hz / self.speed, 6), round(high_hz / self.speed, 6)
 
 
 class MelConfig(_Section):

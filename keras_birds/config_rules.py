@@ -13,6 +13,7 @@ def contradictions(config: "Config") -> list[str]:
     """The rules that settings break together, each a line that names them."""
     rules = [
         *_in_general(config),
+        *_of_bounds(config),
         *_of_averages(config),
         *_without_labels(config),
         *_with_annotations(config),
@@ -57,6 +58,27 @@ def _in_general(config: "Config") -> Rules:
         (
             training.warmup_epochs >= training.epochs,
             f"training.warmup_epochs must be below epochs ({training.epochs})",
+        ),
+    ]
+
+
+def _of_bounds(config: "Config") -> Rules:
+    """What the bounds `audio.f_low_hz` and `f_high_hz` rule out, each with its message."""
+    audio, mel = config.audio, config.mel
+    low_hz, high_hz = audio.f_low_hz, audio.f_high_hz
+    top_hz, least_hz = audio.sample_rate_hz / 2, audio.sample_rate_hz / 2000
+    beyond = f"must be below half of audio.sample_rate_hz ({top_hz:g})"
+    return [
+        (
+            low_hz and low_hz >= (high_hz or top_hz),
+            "audio.f_low_hz must be below f_high_hz and " + beyond[8:],
+        ),
+        (high_hz >= top_hz, f"audio.f_high_hz {beyond}"),
+        (0 < low_hz < least_hz, f"audio.f_low_hz must be 0 or at least {least_hz:g}"),
+        (0 < high_hz < least_hz, f"audio.f_high_hz must be 0 or at least {least_hz:g}"),
+        (
+            (high_hz and high_hz <= mel.f_min_hz) or low_hz >= mel.f_max_hz,
+            f"audio.f_low_hz and f_high_hz must leave something of the mel's {mel.f_min_hz:g} to {mel.f_max_hz:g} Hz",
         ),
     ]
 
@@ -108,8 +130,8 @@ def _with_annotations(config: "Config") -> Rules:
     audio, data, training = config.audio, config.data, config.training
     return [
         (
-            data.window_overlap_s >= audio.clip_s,
-            f"data.window_overlap_s must be below audio.clip_s ({audio.clip_s:g})",
+            data.window_overlap_s >= audio.window_s,
+            f"data.window_overlap_s must be below the {audio.window_s:g} s of a recording that a clip holds",
         ),
         (
             data.unannotated == "background" and not (data.annotations and data.background_fraction),

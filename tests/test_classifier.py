@@ -18,6 +18,7 @@ import keras_birds
 from keras_birds.audio.clips import fill
 from keras_birds.audio.mel import MelTransform
 from keras_birds.audio.stream import open_stream
+from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError, ConfigError, DataError, ModelError
 from keras_birds.inference.aggregate import RankedLabel, aggregate, aggregated, top_labels
 from keras_birds.inference.classifier import Classifier
@@ -261,7 +262,7 @@ def test_a_stream_in_blocks_is_what_resampling_at_once_gives(tmp_path, form):
     rate = 384_000 if container == "FLAC" else 22_050
     samples = np.random.default_rng(0).normal(0, 0.1, (round(11.3 * rate), 3)).astype(np.float32)
     soundfile.write(path, samples, rate, subtype, format=container)
-    with open_stream(path, 32_000) as stream:
+    with open_stream(path, AudioConfig()) as stream:
         blocks = list(stream.blocks)
     assert len(blocks) > 1
     whole = soxr.resample(soundfile.read(path, dtype="float32")[0].mean(axis=1), rate, 32_000, quality="HQ")

@@ -20,7 +20,7 @@ from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
 
-AUDIO = AudioConfig()
+AUDIO, HIGH = AudioConfig(), AudioConfig(sample_rate_hz=44_100)
 FORMATS = ["wav", "flac", "ogg", "mp3"]
 
 
@@ -37,7 +37,7 @@ def made(command, samples, rate_hz=RATE_HZ):
 def failure(path):
     """Status and one-line reason of a file that must not decode."""
     with pytest.raises(AudioError, match=r"\A[^\n]*\Z") as caught:
-        decode(path, RATE_HZ)
+        decode(path, AUDIO)
     error = caught.value
     assert str(error) == f"{path}: {error.reason}"
     return f"{error.status}: {error.reason}"
@@ -45,7 +45,7 @@ def failure(path):
 
 def heard(path):
     """Status, seconds rounded, and reason, streamed as `predict` and `data check` do."""
-    with open_stream(path, RATE_HZ) as stream:
+    with open_stream(path, AUDIO) as stream:
         samples = sum(len(x) for x in stream.blocks)
     assert samples == pytest.approx(stream.seconds_read * RATE_HZ, abs=RATE_HZ / 100)
     return stream.status, round(stream.seconds_read, 1), stream.reason
@@ -61,7 +61,7 @@ def test_the_content_decides_how_a_file_is_read_and_silence_is_told(tmp_path, mo
     name, _, form = name.partition(" of ")
     path, form = tmp_path / name, form or name[2:]
     path.write_bytes(encoded(tone(2), form))
-    decoded = decode(path, RATE_HZ)
+    decoded = decode(path, AUDIO)
     assert (decoded.status, decoded.reason, decoded.samples.dtype) == ("ok", "", np.float32)
     assert len(decoded.samples) == pytest.approx(2 * RATE_HZ, abs=0.1 * RATE_HZ)
     atol = 0.1 if form in ("ogg", "mp3") else 1e-4
@@ -78,14 +78,14 @@ def test_channels_are_averaged_and_parts_are_what_lies_there(tmp_path, channels)
     path.write_bytes(encoded(samples, subtype="FLOAT"))
     mean = samples.mean(axis=1)
     assert header_seconds(path) == 1.0
-    np.testing.assert_allclose(decode(path, RATE_HZ).samples, mean, atol=1e-6)
+    np.testing.assert_allclose(decode(path, AUDIO).samples, mean, atol=1e-6)
     resampled = soxr.resample(mean, RATE_HZ, 44_100, quality="HQ")
-    np.testing.assert_allclose(decode(path, 44_100).samples, resampled, atol=1e-6)
+    np.testing.assert_allclose(decode(path, HIGH).samples, resampled, atol=1e-6)
     for begin_s, end_s in ((0.25, 0.5), (0.75, 1.25), (1.25, 1.5)):
         part = mean[int(begin_s * RATE_HZ) : int(end_s * RATE_HZ)]
-        np.testing.assert_allclose(read_part(path, begin_s, end_s, RATE_HZ), part, atol=1e-7)
+        np.testing.assert_allclose(read_part(path, begin_s, end_s, AUDIO), part, atol=1e-7)
         resampled = soxr.resample(part, RATE_HZ, 44_100, quality="HQ") if len(part) else part
-        np.testing.assert_allclose(read_part(path, begin_s, end_s, 44_100), resampled, atol=1e-6)
+        np.testing.assert_allclose(read_part(path, begin_s, end_s, HIGH), resampled, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [22_050, 32_000, 48_000])
@@ -93,14 +93,14 @@ def test_channels_are_averaged_and_parts_are_what_lies_there(tmp_path, channels)
 def test_decode_clip_is_the_crop_of_the_whole(tmp_path, form, rate):
     path, n = tmp_path / "a", AUDIO.clip_samples
     path.write_bytes(encoded(noise(11.3001, rate), form, rate_hz=rate))
-    whole = decode(path, RATE_HZ).samples
+    whole = decode(path, AUDIO).samples
     np.testing.assert_allclose(decode_clip(path, AUDIO).samples, center(whole, n), atol=2e-4)
     for position in (0.0, 0.31, 1.0):
         clip = decode_clip(path, AUDIO, position, snap_samples=512, context_samples=512)
         start = crop_start(len(whole), n, position, 512)
         np.testing.assert_allclose(clip.samples, np.pad(whole, 512)[start : start + n + 1024], atol=2e-4)
     path.write_bytes(encoded(noise(1.7, rate), form, rate_hz=rate))  # shorter than a clip: repeated
-    filled = fill(decode(path, RATE_HZ).samples, n)
+    filled = fill(decode(path, AUDIO).samples, n)
     np.testing.assert_array_equal(decode_clip(path, AUDIO, 0.4).samples, filled)
     np.testing.assert_array_equal(decode_clip(path, AUDIO, context_samples=100).samples, np.pad(filled, 100))
 
@@ -134,7 +134,7 @@ def test_what_holds_no_sound_is_told(tmp_path, monkeypatch, content, told):
     assert failure(path) == "missing: no such file"
     assert failure(tmp_path) == "unreadable: is a folder"
     path.write_bytes(encoded(noise(MIN_SECONDS)))
-    assert decode(path, RATE_HZ).status == "ok"
+    assert decode(path, AUDIO).status == "ok"
     path.write_bytes(content)
     assert failure(path).startswith(told)
 
@@ -166,9 +166,9 @@ DAMAGED = [*((x, cut) for x in (*FORMATS, "aiff", "au", "w64", "rf64")), ("flac"
 def test_a_damaged_file_is_partial_and_keeps_what_decodes(tmp_path, form, damage):
     path, content = tmp_path / "a", encoded(noise(10), form)
     path.write_bytes(content)
-    whole = decode(path, RATE_HZ).samples
+    whole = decode(path, AUDIO).samples
     path.write_bytes(damage(content))
-    decoded = decode(path, RATE_HZ)
+    decoded = decode(path, AUDIO)
     assert (decoded.status, decoded.reason[:5]) == ("partial", "read ")
     assert decoded.reason == "read 6.0 of 10.0 s" or form in FORMATS
     assert 4.5 < len(decoded.samples) / RATE_HZ < 7
@@ -179,7 +179,7 @@ def test_a_damaged_file_is_partial_and_keeps_what_decodes(tmp_path, form, damage
     if damage is cut:
         np.testing.assert_allclose(clip.samples, center(decoded.samples, 5 * RATE_HZ), atol=2e-4)
         path.write_bytes(content[: int(0.97 * len(content))])
-        assert decode(path, RATE_HZ).reason == "read 9.7 of 10.0 s" or form in FORMATS
+        assert decode(path, AUDIO).reason == "read 9.7 of 10.0 s" or form in FORMATS
 
 
 # What libsndfile calls the whole and isn't. A recording that is `ok` was heard to its end.
@@ -226,7 +226,7 @@ def test_every_stream_of_an_ogg_is_heard(tmp_path, monkeypatch, command):
         monkeypatch.setattr(ogg, "_MAX_WALKED_BYTES", 0)
     fsspec.filesystem("memory").pipe("/all.ogg", path.read_bytes())
     assert heard("memory://all.ogg") == ("ok", 7.0, "")
-    samples = decode(path, RATE_HZ).samples
+    samples = decode(path, AUDIO).samples
     for second, frequency_hz, peak in ((1, 1000, 0.5), (3.5, 3000, 0.25), (6, 5000, 0.5)):
         part = samples[int(second * RATE_HZ) :][: RATE_HZ // 2]
         assert np.argmax(np.abs(np.fft.rfft(part))) * 2 == pytest.approx(frequency_hz, abs=4)
@@ -240,7 +240,7 @@ def test_every_stream_of_an_ogg_is_heard(tmp_path, monkeypatch, command):
     status, seconds, _ = heard(path)
     assert (status, seconds >= 3) == ("partial", True)
     path.write_bytes(parts[1] + parts[0])
-    with open_stream(path, RATE_HZ, channel=2) as stream:
+    with open_stream(path, AUDIO, channel=2) as stream:
         second = np.concatenate(list(stream.blocks))[:, 0]
     assert np.abs(second[: 2 * RATE_HZ]).max() < 0.05
     assert np.abs(second[4 * RATE_HZ :]).max() == pytest.approx(0.5, abs=0.05)
@@ -270,7 +270,7 @@ def test_a_wav_is_read_to_its_end_whatever_its_sizes_say(tmp_path, kind):
     path = tmp_path / "a.wav"
     path.write_bytes(wav(tone(2), *SIZES[kind]))
     assert heard(path)[:2] == ("partial" if kind == "cut off" else "ok", 2.0)
-    np.testing.assert_allclose(decode(path, RATE_HZ).samples, tone(2), atol=1e-4)
+    np.testing.assert_allclose(decode(path, AUDIO).samples, tone(2), atol=1e-4)
     np.testing.assert_allclose(clip_at(path, 1.0), tone(2)[-RATE_HZ:], atol=1e-4)
     path.write_bytes(wav(tone(0), 0, 0, WAMD))
     assert failure(path) == "empty: holds no samples"
@@ -307,7 +307,7 @@ def test_what_is_written_to_a_pipe_is_heard_to_its_end(tmp_path, command):
     path, samples = tmp_path / "a", noise(3)
     path.write_bytes(made(command, samples))
     assert heard(path) == ("ok", 3.0, "")
-    np.testing.assert_allclose(decode(path, RATE_HZ).samples, samples, atol=4e-5)
+    np.testing.assert_allclose(decode(path, AUDIO).samples, samples, atol=4e-5)
     np.testing.assert_allclose(clip_at(path, 1.0), samples[-RATE_HZ:], atol=4e-5)
     if command.startswith("flac"):  # by its last block
         path.write_bytes(cut(path.read_bytes()))
@@ -324,7 +324,7 @@ def test_what_libsndfile_refuses_goes_to_ffmpeg_by_its_content(tmp_path, monkeyp
     path = tmp_path / "any.name"
     path.write_bytes(made(f"ffmpeg -i a.wav {options}", noise(6)))
     assert heard(path)[:2] == ("ok", pytest.approx(6, abs=0.11))
-    whole = decode(path, RATE_HZ).samples
+    whole = decode(path, AUDIO).samples
     np.testing.assert_allclose(decode_clip(path, AUDIO).samples, center(whole, 5 * RATE_HZ), atol=2e-4)
     with Reader(path) as reader:
         rate = reader.rate_hz
@@ -349,7 +349,7 @@ def test_channels_that_cancel_each_other_out_are_told(tmp_path):
     ):
         path.write_bytes(encoded(np.stack(pair, axis=1), subtype="FLOAT"))
         assert heard(path)[::2] == expected
-        with open_stream(path, RATE_HZ, channel=1) as stream:
+        with open_stream(path, AUDIO, channel=1) as stream:
             assert sum(len(x) for x in stream.blocks) == len(sound)
         assert stream.status == ("ok" if pair[0].any() else "silent")
 

@@ -15,8 +15,8 @@ from placeholder import AUDIO, LABELS, TONES_HZ
 from sounds import encoded, tone
 
 import keras_birds
-from keras_birds.audio.chain import resampled
 from keras_birds.audio.live_input import LiveBuffer, hear, pipe_blocks
+from keras_birds.audio.stream import as_taken
 from keras_birds.errors import AudioError, ConfigError
 from keras_birds.inference.classifier import listen
 
@@ -107,7 +107,7 @@ def test_the_scores_are_those_of_the_file_and_times_do_not_drift(placeholder_run
     soundfile.write(tmp_path / "a.wav", samples, 44_100, subtype="FLOAT")
     expected = classifier.scores(tmp_path / "a.wav", overlap_s=1.3)
     blocks = (samples[k : k + 4410, None] for k in range(0, len(samples), 4410))
-    windows = list(listen(classifier, resampled(blocks, 44_100, RATE_HZ, 1), 1.3, np.zeros(len(LABELS))))
+    windows = list(listen(classifier, as_taken(blocks, 44_100, classifier.audio), 1.3, np.zeros(len(LABELS))))
     assert [x.start_s for x in windows] == list(expected["start_s"])
     np.testing.assert_allclose([x.end_s for x in windows], expected["end_s"], atol=1e-3)
     for window, row in zip(windows, expected[list(LABELS)].to_dict("records"), strict=True):

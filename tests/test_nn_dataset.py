@@ -16,7 +16,7 @@ import soundfile
 
 from keras_birds.audio.decode import decode, decode_clip
 from keras_birds.audio.mel import MelTransform
-from keras_birds.config import Config
+from keras_birds.config import AudioConfig, Config
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.source import CachedSource, JoinedSource, OnTheFlySource
 from keras_birds.errors import AudioError, DataError
@@ -80,7 +80,7 @@ def test_joined_sources_count_on(paths):
 def test_a_random_crop_is_a_slice_of_the_whole_spectrogram(paths):
     row, source = np.array([2]), _source(paths, RANDOM)
     transform = source.transform
-    whole = transform.decibels(decode(paths[2], 16_000).samples)
+    whole = transform.decibels(decode(paths[2], AudioConfig(sample_rate_hz=16_000)).samples)
     spare_hops = (round(3.3 * 16_000) - 16_000) // 256
     for position in (0.0, 0.4, 1.0):
         start = min(int(position * (spare_hops + 1)), spare_hops)

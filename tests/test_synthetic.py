@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from keras_birds.config import DataConfig
+from keras_birds.config import AudioConfig, DataConfig
 from keras_birds.data.catalog import data_hash, read_catalog
 from keras_birds.data.check import check_recordings
 from keras_birds.data.synthetic import EXAMPLE, RATE_HZ, SPECIES, make_synthetic
@@ -42,7 +42,9 @@ def test_it_is_a_clean_birdclef_set_of_recordings_that_decode(tmp_path):
     assert num_secondary.mean() == pytest.approx(0.25, abs=0.12)
     assert catalog.targets(DataConfig()).sum() == len(catalog) + num_secondary.sum()
 
-    checked = check_recordings([*table["path"], made / EXAMPLE], RATE_HZ, workers=2)
+    checked = check_recordings(
+        [*table["path"], made / EXAMPLE], AudioConfig(sample_rate_hz=RATE_HZ), workers=2
+    )
     same = checked[["status", "sample_rate_hz", "channels"]].drop_duplicates()
     assert same.to_numpy().tolist() == [["ok", 32_000, 1]]
     *seconds, example_s = checked["seconds"]

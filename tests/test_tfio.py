@@ -15,7 +15,7 @@ from keras_birds.errors import AudioError, ConfigError
 @pytest.mark.parametrize(("rate", "channels"), [(32_000, 1), (44_100, 2), (22_050, 1)])
 def test_whole_recordings_and_clips_as_soundfile(write_tone, rate, channels):
     file = write_tone("a.ogg", seconds=6.3, rate=rate, channels=channels)
-    ours, theirs = decode(file, 32_000, "tfio"), decode(file, 32_000)
+    ours, theirs = decode(file, AudioConfig(decoder="tfio")), decode(file, AudioConfig())
     assert ours.status == theirs.status
     np.testing.assert_allclose(ours.samples, theirs.samples, atol=1e-3)
     for position in (None, 0.0, 0.7):
@@ -24,7 +24,7 @@ def test_whole_recordings_and_clips_as_soundfile(write_tone, rate, channels):
     for content in (b"", b"not audio at all", b"OggS" + bytes(100)):
         file.write_bytes(content)
         with pytest.raises(AudioError, match=f"^{file}: .*$"):
-            decode(file, 32_000, "tfio")
+            decode(file, AudioConfig(decoder="tfio"))
 
 
 class Lazy:
@@ -41,4 +41,4 @@ def test_elsewhere_one_line_says_which_versions_are_needed(write_tone, monkeypat
     needed = "tensorflow 2.16.2, tensorflow-io 0.37.1, numpy 1.26, .*constraints-tfio.txt.*Received: "
     told = "unable to open file: libtensorflow_io.so" if ops else ".+"
     with pytest.raises(ConfigError, match=f"{needed}{told}$"):
-        decode(write_tone("a.ogg", seconds=1.0), 32_000, "tfio")
+        decode(write_tone("a.ogg", seconds=1.0), AudioConfig(decoder="tfio"))

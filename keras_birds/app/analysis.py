@@ -66,7 +66,7 @@ def analyse(
     def work() -> Analysis:
         nonlocal what, done_s, of_s
         try:
-            envelope = read_envelope(path, classifier.audio.decoder, max_s=max_s, on_block=on_seconds)
+            envelope = read_envelope(path, classifier.audio, max_s=max_s, on_block=on_seconds)
             what, done_s, of_s = "Listening", 0.0, envelope.seconds
             (found,) = score_recordings(classifier, [path], ScoreOptions(overlap_s), on_seconds)
         except AudioError as error:
@@ -139,7 +139,7 @@ def warm_up(model: str | None) -> None:
         analysis = analyse(classifier, folder.example(), "example", 0.0, 60, lambda *_: None)
         found = detections_table(classifier, analysis, 0.5, set(classifier.labels), merge=False)
         top = top_table(classifier, analysis.found.scores, 5, "mean", 0.5)
-        samples = read_part(folder.example(), 0, 30, classifier.audio.sample_rate_hz)
+        samples = read_part(folder.example(), 0, 30, classifier.audio)
         charts.part_picture(samples, 0.0, classifier, found, None)
         for chart in (charts.bars(top), charts.timeline(analysis.found.start_s, {}, 0.5, 30)):
             chart.to_dict()

@@ -54,7 +54,7 @@ def _card(row: Mapping[Any, Any], audio: AudioConfig) -> Card:
         f", channel {row['channel']}" if row["channel"] else ""
     )
     try:
-        samples = read_part(file, start_s, end_s, audio.sample_rate_hz)
+        samples = read_part(file, start_s, end_s, audio)
         picture = picture_url(samples, audio)
     except (KerasBirdsError, OSError) as error:
         reason = error.reason if isinstance(error, AudioError) else str(error)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from keras_birds.audio.envelope import Envelope
 from keras_birds.inference.classifier import Classifier
-from keras_birds.plots.figure import COLORS, draw_mel, draw_wave, png
+from keras_birds.plots.figure import COLORS, draw_linear, draw_mel, draw_wave, png
 
 PICK = "pick"
 """Name of the timeline's selection: the point that was clicked."""
@@ -89,22 +89,30 @@ def part_picture(
     classifier: Classifier,
     detections: pd.DataFrame,
     chosen: tuple[float, str] | None,
+    own_rate_hz: int | None = None,
 ) -> bytes:
-    """A part of the recording as a PNG: waveform, and mel spectrogram with the detections over it.
+    """A part of the recording as a PNG: waveform, and spectrogram with the detections over it.
 
-    The part is `[n]` samples at the classifier's rate, at least one, from `begin_s` on; of the detections the one with
-    the chosen start and label stands out.
+    The part is `[n]` samples as the classifier takes them, at least one, from `begin_s` on, and the spectrogram its
+    mel; or they are as recorded, at `own_rate_hz`, and it reaches up to half of that, with lines where what the
+    classifier hears ends. Of the detections the one with the chosen start and label stands out.
     """
+    rate_hz = own_rate_hz or classifier.audio.resample_hz
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     wave, mel = figure.subplots(2, 1, height_ratios=(1, 3.2), sharex=True)
-    draw_wave(wave, samples, classifier.audio.sample_rate_hz, begin_s)
-    draw_mel(mel, samples, classifier.audio, classifier.mel, begin_s)
+    draw_wave(wave, samples, rate_hz, begin_s)
+    if own_rate_hz:
+        draw_linear(mel, samples, own_rate_hz, begin_s)
+        for bound_hz in classifier.audio.band_hz(classifier.mel):
+            mel.axhline(bound_hz / 1000, color="white", linewidth=0.8, linestyle="--", alpha=0.7)
+    else:
+        draw_mel(mel, samples, classifier.audio, classifier.mel, begin_s)
     wave.tick_params(labelbottom=False)
-    end_s = begin_s + len(samples) / classifier.audio.sample_rate_hz
+    end_s = begin_s + len(samples) / rate_hz
     seen = detections[(detections["end_s"] > begin_s) & (detections["start_s"] < end_s)].head(_MAX_BOXES)
     names = sorted({species(x) for x in seen.to_dict("records")})
     colours = dict(zip(names, cycle(COLORS), strict=False))
-    height, lanes = classifier.mel.n_mels, 0.09 * classifier.mel.n_mels
+    height, lanes = mel.get_ylim()[1], 0.09 * mel.get_ylim()[1]
     for row in seen.to_dict("records"):
         name = species(row)
         is_chosen = chosen == (row["start_s"], row["label"])

@@ -49,7 +49,7 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
         classifier = _classifier(model, tuple(x.stat().st_mtime_ns for x in resolve_model(model)))
         licence = classifier.engines[0].metadata.licence
         st.caption(f"{len(classifier.labels)} labels{f', licence {licence}' if licence else ''}")
-        clip_s = classifier.audio.clip_s
+        clip_s = classifier.audio.window_s
         shared = f"Windows are {clip_s:g} s long; each shares so much with the one before."
         bounds = 0.0, 0.9 * clip_s, 0.0, 0.1 * clip_s
         overlap = st.slider("Overlap (s)", *bounds, key="overlap", help=shared, **address)

@@ -18,9 +18,11 @@ from keras_birds.app.controls import Controls, sidebar
 from keras_birds.app.recording import Recording, choose
 from keras_birds.app.session import plain
 from keras_birds.audio.decode import read_part
+from keras_birds.config import AudioConfig
 from keras_birds.data.reviews import reviews_path, write_reviews
 from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.detections import detection_schema
 from keras_birds.results.recording_time import start_time
 from keras_birds.results.report import describe_length
@@ -28,7 +30,8 @@ from keras_birds.results.voices import voice_columns, without_voices
 from keras_birds.results.writers.tables import write_audacity, write_csv, write_raven
 
 PART_S = 30.0
-"""Length of what is drawn closely and played; shorter recordings are shown whole."""
+"""Length of what is drawn closely and played, as the model hears it; shorter recordings are shown whole."""
+_ULTRASOUND_HZ = 24_000
 _KEPT_ANALYSES = 4
 _LINES = 8
 
@@ -120,11 +123,12 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     with left:
         _show_top(top)
     right.altair_chart(charts.bars(top), key="bars")
-    part_s = _part(analysis)
-    if analysis.envelope.seconds > PART_S:
+    length_s = PART_S * classifier.audio.speed
+    part_s = _part(analysis, length_s)
+    if analysis.envelope.seconds > length_s:
         st.altair_chart(charts.outline(analysis.envelope, part_s), key="outline")
     _show_timeline(classifier, controls, analysis, top, only)
-    _show_part(classifier, recording, part_s, detections, heard.left_out_s)
+    _show_part(classifier, recording, part_s, detections, heard)
     _show_detections(detections, reviews)
     if focus := st.session_state.get("focus"):
         review.panel(classifier, recording.path, focus, detections, reviews, controls.reviewer, _look_at)
@@ -175,23 +179,53 @@ def _show_part(
     recording: Recording,
     part_s: tuple[float, float],
     detections: pd.DataFrame,
-    left_out_s: Sequence[tuple[float, float]],
+    heard: RecordingStatus,
 ) -> None:
     """The player and the spectrogram of the part that is looked at, silent where it was left out."""
-    rate_hz = classifier.audio.sample_rate_hz
-    samples = read_part(recording.path, *part_s, rate_hz)
+    audio = classifier.audio
+    samples = _sound(recording, part_s, audio, heard.left_out_s)
     if not len(samples):
         st.warning("Nothing decodes here.")
         return
-    for span_s in left_out_s:
-        first, last = (max(0, round((x - part_s[0]) * rate_hz)) for x in span_s)
-        samples[first:last] = 0
     focus = st.session_state.get("focus")
-    start_s = max(0.0, focus[0] - part_s[0]) if focus else 0.0
+    start_s = max(0.0, focus[0] - part_s[0]) / audio.speed if focus else 0.0
     play = bool(st.session_state.pop("play", False))
-    st.audio(_wav(samples, rate_hz), start_time=start_s, autoplay=play)
-    picture = charts.part_picture(samples, part_s[0], classifier, detections, focus)
-    st.image(picture, width="stretch", alt="Waveform and mel spectrogram with detections")
+    st.audio(_wav(samples, audio.sample_rate_hz), start_time=start_s, autoplay=play)
+    if audio.speed != 1:
+        st.caption(f"Played as the model hears it, at {audio.speed:g} of the speed.")
+    own_rate_hz = _own_rate_hz(classifier, heard.sample_rate_hz)
+    if own_rate_hz:
+        samples = _sound(recording, part_s, AudioConfig(sample_rate_hz=own_rate_hz), heard.left_out_s)
+    picture = charts.part_picture(samples, part_s[0], classifier, detections, focus, own_rate_hz)
+    st.image(picture, width="stretch", alt="Waveform and spectrogram with detections")
+
+
+def _sound(
+    recording: Recording,
+    part_s: tuple[float, float],
+    audio: AudioConfig,
+    left_out_s: Sequence[tuple[float, float]],
+) -> np.ndarray:
+    samples = read_part(recording.path, *part_s, audio)
+    for span_s in left_out_s:
+        first, last = (max(0, round((x - part_s[0]) * audio.resample_hz)) for x in span_s)
+        samples[first:last] = 0
+    return samples
+
+
+def _own_rate_hz(classifier: Classifier, rate_hz: int) -> int | None:
+    """Asks whether all that was recorded is drawn, where that is more than the model hears; the rate if so.
+
+    It is from the beginning where most of it is ultrasound of which the model hears nothing.
+    """
+    _, top_hz = classifier.audio.band_hz(classifier.mel)
+    half_hz = rate_hz / 2
+    if half_hz <= top_hz:
+        return None
+    is_ultrasound = half_hz > max(_ULTRASOUND_HZ, 2 * top_hz)
+    text = f"All frequencies of the recording, up to {half_hz / 1000:g} kHz"
+    said = f"Otherwise what the model hears: its mel spectrogram, up to {top_hz / 1000:g} kHz."
+    return rate_hz if st.toggle(text, is_ultrasound, help=said, key=f"all-{rate_hz}") else None
 
 
 def _show_detections(detections: pd.DataFrame, reviews: review.Reviews) -> None:
@@ -240,7 +274,7 @@ def _show_downloads(
     table = pa.Table.from_pandas(detections, preserve_index=False).select(detection_schema().names)
     table = table.cast(detection_schema())
     found, file = [(analysis.found.recording, table.to_batches())], Path(analysis.found.recording.file)
-    bounds_hz = classifier.mel.f_min_hz, classifier.mel.f_max_hz
+    bounds_hz = classifier.audio.band_hz(classifier.mel)
 
     def text(write: Callable[[TextIO], None]) -> bytes:
         stream = StringIO()
@@ -264,17 +298,17 @@ def _show_downloads(
     last.download_button(f"Reviews ({len(marks)})", table_of_marks, f"{file.name}.reviews.csv", **style)
 
 
-def _part(analysis: Analysis) -> tuple[float, float]:
+def _part(analysis: Analysis, length_s: float) -> tuple[float, float]:
     """The part to look at closely: around the focus, or where the slider is."""
     seconds = analysis.envelope.seconds
-    if seconds <= PART_S:
+    if seconds <= length_s:
         return 0.0, seconds
-    last = seconds - PART_S
+    last = seconds - length_s
     if (focus := st.session_state.get("focus")) and st.session_state.pop("moved", False):
-        st.session_state["part"] = float(min(last, max(0.0, focus[0] - PART_S / 3)))
-    text = f"Look at {PART_S:g} s from (s)"
-    begin_s = st.slider(text, 0.0, float(last), step=1.0, key="part", format="%.0f")
-    return begin_s, begin_s + PART_S
+        st.session_state["part"] = float(min(last, max(0.0, focus[0] - length_s / 3)))
+    style: Any = {"step": length_s / 30, "format": "%.0f" if length_s >= PART_S else "%.2f"}
+    begin_s = st.slider(f"Look at {length_s:g} s from (s)", 0.0, float(last), key="part", **style)
+    return begin_s, begin_s + length_s
 
 
 def _look_at(start_s: float, label: str) -> None:

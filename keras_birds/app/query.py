@@ -16,9 +16,9 @@ from keras_birds.app.recording import Recording
 from keras_birds.audio.decode import header_seconds, read_part
 from keras_birds.audio.envelope import read_envelope
 from keras_birds.embeddings.queries import (
-    LEAST_S,
     MAX_WINDOWS,
     Queries,
+    least_s,
     row_queries,
     sound_queries,
 )
@@ -71,23 +71,23 @@ def _part(recording: Recording, store: EmbeddingStore) -> tuple[float | None, fl
         for name in ("query_from", "query_part"):
             st.session_state.pop(name, None)
         st.session_state["query_of"] = recording.key
-    if seconds > PART_S:
-        last = float(seconds - PART_S)
-        begin_s = st.slider(
-            f"Look at {PART_S:g} s from (s)", 0.0, last, step=1.0, key="query_from", format="%.0f"
-        )
-    end_s = min(seconds, begin_s + PART_S)
+    length_s = PART_S * store.audio.speed
+    if seconds > length_s:
+        last = float(seconds - length_s)
+        style: Any = {"step": length_s / 30, "format": "%.0f" if length_s >= PART_S else "%.2f"}
+        begin_s = st.slider(f"Look at {length_s:g} s from (s)", 0.0, last, key="query_from", **style)
+    end_s = min(seconds, begin_s + length_s)
     url = _picture(*recording.key, begin_s, end_s, store)
     event: Any = st.altair_chart(part_chart(url, begin_s, end_s), key="query_part", on_select="rerun")
     dragged = event["selection"].get(_PART, {}).get("time_s")
     if dragged:
         first_s, last_s = (float(np.clip(x, begin_s, end_s)) for x in sorted(dragged))
-        if last_s - first_s < LEAST_S:
-            st.caption(f"A query is at least {LEAST_S:g} s long: drag over more.")
+        if last_s - first_s < (shortest_s := least_s(store.audio)):
+            st.caption(f"A query is at least {shortest_s:g} s long: drag over more.")
             return None
         st.caption(f"{first_s:.2f} to {last_s:.2f} s")
         return first_s, last_s
-    if seconds > MAX_WINDOWS * store.audio.clip_s:
+    if seconds > MAX_WINDOWS * store.audio.window_s:
         st.caption("Drag over the call in the picture.")
         return None
     st.caption("The whole recording; drag over the call in the picture to search for that alone.")
@@ -126,5 +126,4 @@ def _picture(
     end_s: float,
     _store: EmbeddingStore,
 ) -> str:
-    rate_hz = _store.audio.sample_rate_hz
-    return picture_url(read_part(path, begin_s, end_s, rate_hz), _store.audio)
+    return picture_url(read_part(path, begin_s, end_s, _store.audio), _store.audio)

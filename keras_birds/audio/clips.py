@@ -9,7 +9,7 @@ from keras_birds.config import AudioConfig
 from keras_birds.errors import ConfigError
 
 MIN_TAIL_S = 1.0
-"""A last partial window shorter than this is dropped when the recording holds a full one."""
+"""A last partial window shorter than this, as the model hears it, is dropped when the recording holds a full one."""
 
 
 def fill(samples: np.ndarray, clip_samples: int, how: str = "repeat") -> np.ndarray:
@@ -53,12 +53,19 @@ def crop_start(
 
 
 def window_hop_samples(audio: AudioConfig, overlap_s: float = 0.0) -> int:
-    """Samples from the start of one window to the next, at least 1, or a `ConfigError`."""
-    is_valid = 0 <= overlap_s < audio.clip_s  # NaN is refused as well
-    hop_samples = audio.clip_samples - round(overlap_s * audio.sample_rate_hz) if is_valid else 0
+    """Samples from the start of one window to the next, at least 1, or a `ConfigError`.
+
+    The overlap counts in the recording's own seconds.
+    """
+    is_valid = 0 <= overlap_s < audio.window_s  # NaN is refused as well
+    hop_samples = audio.clip_samples - round(overlap_s * audio.resample_hz) if is_valid else 0
     if hop_samples < 1:
+        of_speed = (
+            "" if audio.speed == 1 else f", which at a speed of {audio.speed:g} holds {audio.clip_s:g} s"
+        )
         raise ConfigError(
-            f"overlap must be at least 0 and less than the clip's {audio.clip_s:g} s. Received: {overlap_s:g}"
+            f"overlap must be at least 0 and less than the clip's {audio.window_s:g} s{of_speed}. Received: "
+            f"{overlap_s:g}"
         )
     return hop_samples
 
@@ -103,7 +110,7 @@ def sliding_windows(
     block are in memory.
 
     Args:
-        blocks: float32 `[n, channels]` at `audio.sample_rate_hz`, in order.
+        blocks: float32 `[n, channels]` as of `as_taken`, in order.
         audio: the clip's length, and how it is filled.
         overlap_s: how much each window shares with the one before; raises as `window_hop_samples`.
         channel_ids: what the columns of the blocks are.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_birds.audio.stream import open_stream
+from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
 
 _RATE_HZ = 8000  # enough for an outline, and half the work of more
@@ -24,7 +25,7 @@ class Envelope(NamedTuple):
 
 def read_envelope(
     name: str | Path,
-    decoder: str = "soundfile",
+    audio: AudioConfig | None = None,
     max_cells: int = 1000,
     max_s: float = float("inf"),
     on_block: Callable[[float], None] = lambda _: None,
@@ -32,7 +33,8 @@ def read_envelope(
     """Decodes a recording and outlines it.
 
     Args:
-        name: as for `open_stream`, and so `decoder`.
+        name: as for `open_stream`.
+        audio: of the model, whose speed makes what lies high part of the outline, and which decoder.
         max_cells: at most so many cells, at least half of it where the recording is as long as its header promises and
             has that many samples.
         max_s: a longer recording is refused, whatever its header says.
@@ -43,9 +45,12 @@ def read_envelope(
         ConfigError: if the decoder or a package that a URL needs can't be loaded.
     """
     size, rest, bounds = _CELL_SAMPLES, np.zeros(0, np.float32), [np.zeros((2, 0), np.float32)]
-    with open_stream(name, _RATE_HZ, decoder) as stream:
+    audio = audio or AudioConfig()
+    rough = AudioConfig(sample_rate_hz=_RATE_HZ, speed=audio.speed, decoder=audio.decoder)
+    rate_hz = rough.resample_hz
+    with open_stream(name, rough) as stream:
         _check_length(name, stream.seconds_expected, max_s)
-        while stream.seconds_expected * _RATE_HZ > size * max_cells:
+        while stream.seconds_expected * rate_hz > size * max_cells:
             size *= 2
         for block in stream.blocks:
             samples = np.concatenate([rest, block[:, 0]])
@@ -60,7 +65,7 @@ def read_envelope(
     while len(low) > max_cells:  # of a length that the header left out
         pairs = np.arange(0, len(low), 2)
         low, high, size = np.minimum.reduceat(low, pairs), np.maximum.reduceat(high, pairs), 2 * size
-    return Envelope(low, high, size / _RATE_HZ, stream.seconds_read)
+    return Envelope(low, high, size / rate_hz, stream.seconds_read)
 
 
 def _check_length(name: str | Path, seconds: float, max_s: float) -> None:

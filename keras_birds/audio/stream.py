@@ -1,16 +1,18 @@
 """Decodes a recording of any length block by block, in flat memory."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from keras_birds.audio.band import band_passed
 from keras_birds.audio.chain import mix, resampled
 from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.tfio import TfioReader
+from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
 
 NAN_REASON, SILENT_REASON = "holds NaN samples", "all samples are zero"
@@ -46,15 +48,13 @@ class RecordingStream:
 
 
 @contextmanager
-def open_stream(
-    name: str | Path, sample_rate_hz: int, decoder: str = "soundfile", channel: Channel = "mix"
-) -> Iterator[RecordingStream]:
-    """Opens a recording; its `blocks` are float32 `[n, len(channel_ids)]` at `sample_rate_hz`.
+def open_stream(name: str | Path, audio: AudioConfig, channel: Channel = "mix") -> Iterator[RecordingStream]:
+    """Opens a recording; its `blocks` are float32 `[n, len(channel_ids)]` as a model takes them.
 
     Args:
         name: a path or a URL.
-        sample_rate_hz: rate of the blocks; other rates are resampled by soxr (HQ).
-        decoder: `"soundfile"`, or `"tfio"`, which holds the whole recording in memory.
+        audio: rate, speed and band of the blocks, as of `as_taken`; the decoder `"tfio"` holds the whole recording in
+            memory.
         channel: which channels.
 
     Raises:
@@ -62,13 +62,25 @@ def open_stream(
             are NaN, or a URL breaks off.
         ConfigError: if the decoder or a package that a URL needs can't be loaded.
     """
-    with nullcontext(TfioReader(name)) if decoder == "tfio" else Reader(name) as reader:
+    with nullcontext(TfioReader(name)) if audio.decoder == "tfio" else Reader(name) as reader:
         channel_ids = _channel_ids(reader.name, channel, reader.channels)
         stream = RecordingStream(
             reader.name, reader.rate_hz, reader.channels, channel_ids, reader.seconds_promised, iter(())
         )
-        stream.blocks = resampled(_blocks(stream, reader), reader.rate_hz, sample_rate_hz, len(channel_ids))
+        stream.blocks = as_taken(_blocks(stream, reader), reader.rate_hz, audio, len(channel_ids))
         yield stream
+
+
+def as_taken(
+    blocks: Iterable[np.ndarray], rate_hz: int, audio: AudioConfig, channels: int = 1
+) -> Iterator[np.ndarray]:
+    """Blocks `[n, channels]` of a sound of `rate_hz` as a model takes them: slowed, resampled, of its band.
+
+    A sound at a tenth of its speed and then at 32 kHz is, sample by sample, one resampled to `audio.resample_hz`, 320
+    kHz: a second of the recording holds so many of the samples that are given. Resampling is soxr's (HQ), the band
+    `band_passed`.
+    """
+    return band_passed(resampled(blocks, rate_hz, audio.resample_hz, channels), audio, channels)
 
 
 def _channel_ids(name: str | Path, channel: Channel, channels: int) -> tuple[int, ...]:

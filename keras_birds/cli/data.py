@@ -87,7 +87,7 @@ def check(
     audio = config.audio
     with make_reporter() as reporter:
         progress = partial(reporter.progress, "Decoding")
-        manifest = check_recordings(paths, audio.sample_rate_hz, workers, progress, audio.decoder)
+        manifest = check_recordings(paths, audio, workers, progress)
     # Missing files are among the tables' problems, with their rows.
     wrong = manifest.loc[~manifest["status"].isin(["ok", "missing"]), ["path", "reason", "status"]].to_numpy()
     problems = list(catalog.problems)

@@ -73,8 +73,9 @@ def listen(
     """
     import numpy as np
 
-    from keras_birds.audio.chain import mix, resampled
+    from keras_birds.audio.chain import mix
     from keras_birds.audio.live_input import LiveBuffer, hear, open_microphone, pipe_blocks
+    from keras_birds.audio.stream import as_taken
     from keras_birds.inference.classifier import listen as heard
     from keras_birds.inference.classifier import load
     from keras_birds.results.voices import QuietWindows
@@ -99,9 +100,9 @@ def listen(
         began = datetime.now().astimezone()
         click.echo(f"Listening at {rate_hz:,} Hz with {classifier.model_id}; Ctrl-C ends", err=True)
         count, audio = 0, classifier.audio
-        sound = resampled(map(mix, buffer), rate_hz, audio.sample_rate_hz, 1)
+        sound = as_taken(map(mix, buffer), rate_hz, audio)
         windows = heard(classifier, sound, overlap_s, thresholds)
-        quiet = QuietWindows(windows, classifier.labels, read.no_voices, audio.clip_s - overlap_s)
+        quiet = QuietWindows(windows, classifier.labels, read.no_voices, audio.window_s - overlap_s)
         with suppress(KeyboardInterrupt):
             for window in quiet:
                 presence = occurrence.of("-", datetime.now()) if occurrence else None

@@ -213,7 +213,7 @@ def _describe_store(folder: Path) -> dict[str, Any]:
         "model": store.model,
         "model_id": store.model_id,
         "model_sha256": store.model_sha256,
-        "window_s": store.audio.clip_s,
+        "window_s": store.audio.window_s,
         **{x: store.settings[x] for x in ("overlap_s", "channel", "decoder")},
         "megabytes": round(sum(x.stat().st_size for x in folder.rglob("*") if x.is_file()) / 1e6, 1),
     }
@@ -261,7 +261,12 @@ def _describe(engines: "Sequence[OnnxEngine]") -> Iterator[str]:
     shared, is_sound = engines[0].metadata, engines[0].input_kind == "waveform"
     audio, mel, outputs = shared.audio, shared.mel, engines[0].outputs
     yield f"licence      {shared.licence or 'not given'}"
-    yield f"audio        {audio.sample_rate_hz:,} Hz, clips of {audio.clip_s:g} s"
+    low_hz, high_hz = audio.band_hz(mel)
+    slowed = (
+        f" at {audio.speed:g} of the speed: {audio.window_s:g} s of a recording" if audio.speed != 1 else ""
+    )
+    yield f"audio        {audio.sample_rate_hz:,} Hz, clips of {audio.clip_s:g} s{slowed}"
+    yield f"hears        {low_hz:,.0f} to {high_hz:,.0f} Hz of a recording"
     rows = f"{mel.n_mels} mel bins" if mel.feature == "mel" else f"{mel.n_mfcc} MFCC"
     image = f"{mel.height} x {mel.width} image of {rows}, {mel.f_min_hz:g} to {mel.f_max_hz:g} Hz"
     yield f"input        {'sound' if is_sound else f'{image}, n_fft {mel.n_fft}, hop {mel.hop_samples}'}"

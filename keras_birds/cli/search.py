@@ -137,12 +137,12 @@ def _queries(
     found = [row_queries(store, rows)] if rows else []
     files = find_files(sounds, argument="QUERY")[0] if sounds else []
     start_s, end_s = how["start_s"], how["end_s"]
-    check_part(start_s, end_s, len(files))
+    check_part(start_s, end_s, len(files), store.audio)
     if files:
         classifier = store_model(store, how["model"])
         found.append(sound_queries(classifier, files, start_s, end_s, on_problem if len(files) > 1 else None))
         if (count := len(found[-1])) > len(files) - len(failed):
-            window_s = classifier.audio.clip_s
+            window_s = classifier.audio.window_s
             choose = "; --start chooses one" * (len(files) == 1)
             click.echo(f"Searching for {count} windows of {window_s:g} s{choose}", err=True)
     return (joined(found) if found else None), len(failed)

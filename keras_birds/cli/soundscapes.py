@@ -136,7 +136,7 @@ def soundscapes(
     when; calls more than 10 dB below the background in their band can't be heard, and are left out as well.
 
     \b
-    soundscape_0001.flac, ...   mono, at audio.sample_rate_hz
+    soundscape_0001.flac, ...   mono, at audio.sample_rate_hz, divided by audio.speed
     annotations.csv             file,start_s,end_s,label,low_hz,high_hz,snr_db,distance_m,source
     taxonomy.csv                the data set's labels
     soundscapes.json            how they were made, and each one's background
@@ -170,7 +170,7 @@ def soundscapes(
     catalog.require_clean()
     chosen = part_of(recordings_in(folder), *background_part)
     maker = SoundscapeMaker(
-        catalog, _rows(catalog, config, part, fold), chosen, Scene(**scene), config.audio.sample_rate_hz
+        catalog, _rows(catalog, config, part, fold), chosen, Scene(**scene), config.audio.resample_hz
     )
     with make_reporter() as reporter:
         for name, reason in catalog.left_out:

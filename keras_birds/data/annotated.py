@@ -78,7 +78,7 @@ def _windows(
     path: str, seconds: float, rows: list[Annotation], labels: LabelSet, config: Config
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """A recording's windows that training may use, and what is known of them `[window, label]`."""
-    rate_hz = config.audio.sample_rate_hz
+    rate_hz = config.audio.resample_hz
     spans = window_spans(round(seconds * rate_hz), config.audio, config.data.window_overlap_s)
     start_s, samples = (np.array(x, float) for x in zip(*spans, strict=True))
     start_s = start_s / rate_hz

@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from keras_birds.audio.decode import decode, header_seconds
+from keras_birds.config import AudioConfig
 from keras_birds.data.annotation_tables import SUFFIXES, Row, read_rows
 from keras_birds.data.names import match_labels
 from keras_birds.data.reviews import SUFFIX as REVIEWS
@@ -21,6 +22,7 @@ ROUNDING_S, OVERHANG_S = 0.05, 3.0
 """What ends later than its recording by as much is rounded, or BirdNET's last window, which is 3 s whatever is left."""
 
 _POINT_S, _ROUNDED = 1e-3, 1e-6
+_ROUGH = AudioConfig(sample_rate_hz=8000)
 # Metadata of a recording may lie in JSON.
 _LABELS_LIE_IN = frozenset({".txt", ".csv", ".tsv"})
 
@@ -313,7 +315,9 @@ def recording_seconds(path: str | Path) -> float:
     """
     try:
         seconds = header_seconds(path)
-        return seconds if math.isfinite(seconds) else len(decode(path, 8000).samples) / 8000
+        return (
+            seconds if math.isfinite(seconds) else len(decode(path, _ROUGH).samples) / _ROUGH.sample_rate_hz
+        )
     except AudioError:
         return math.inf
 

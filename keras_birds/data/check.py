@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from keras_birds.audio.stream import open_stream
+from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
 from keras_birds.parallel import map_in_order
 
@@ -16,19 +17,17 @@ COLUMNS = ("path", "seconds", "sample_rate_hz", "channels", "status", "reason")
 
 def check_recordings(
     paths: Sequence[str | Path],
-    sample_rate_hz: int,
+    audio: AudioConfig,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda *_: None,
-    decoder: str = "soundfile",
 ) -> pd.DataFrame:
     """Decodes recordings in threads, each from its first to its last sample.
 
     Args:
         paths: audio files.
-        sample_rate_hz: rate to decode at.
+        audio: how they are read.
         workers: threads; memory is flat, however long recordings are.
         progress: called with the recordings done and to do, from the calling thread.
-        decoder: `"soundfile"` or `"tfio"`.
 
     Returns:
         A row for each path, in order: `path` (str), `seconds` (float: what decodes, 0 where nothing does),
@@ -40,7 +39,7 @@ def check_recordings(
         ConfigError: if the decoder can't be loaded.
     """
     rows: list[Row] = []
-    check = partial(_check, sample_rate_hz=sample_rate_hz, decoder=decoder)
+    check = partial(_check, audio=audio)
     for _, row in map_in_order(check, [map(str, paths)], workers):
         rows.append(row)
         progress(len(rows), len(paths))
@@ -49,10 +48,10 @@ def check_recordings(
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(kinds)
 
 
-def _check(path: str, sample_rate_hz: int, decoder: str) -> Row:
+def _check(path: str, audio: AudioConfig) -> Row:
     rate_hz = channels = 0
     try:
-        with open_stream(path, sample_rate_hz, decoder) as stream:
+        with open_stream(path, audio) as stream:
             rate_hz, channels = stream.sample_rate_hz, stream.channels
             for _ in stream.blocks:
                 pass

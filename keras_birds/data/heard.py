@@ -172,12 +172,12 @@ def _manifest(found: Found, config: Config, labelled: Labelled | None, reporter:
     wanted, audio = [x for x in found.paths if x not in held_out], config.audio
     progress = partial(reporter.progress, "Checking recordings")
     workers = max(1, config.training.workers)
-    table = check_recordings(wanted, audio.sample_rate_hz, workers, progress, audio.decoder)
+    table = check_recordings(wanted, audio, workers, progress)
     progress(0, 0)
     for name in found.stores:
         index = pd.read_parquet(Path(name, INDEX))
         index = index[~index["path"].isin(table["path"])]
-        table = pd.concat([table, index.assign(seconds=index["samples"] / audio.sample_rate_hz)])
+        table = pd.concat([table, index.assign(seconds=index["samples"] / audio.resample_hz)])
     checked = table.set_index("path")[["seconds", "status", "reason"]].to_dict("index")
     records = []
     for path in found.all_paths:
@@ -195,9 +195,9 @@ def _judge(checked: dict[Any, Any], config: Config) -> tuple[float, str, str, in
     seconds, status, reason = (checked[x] for x in ("seconds", "status", "reason"))
     if status not in USABLE or status == "silent":
         return seconds, status, reason, 0
-    if seconds < config.contrastive.view_s:
+    if seconds < config.contrastive.view_s * config.audio.speed:
         return seconds, "too short", f"is shorter than a view ({seconds:.2f} s)", 0
-    return seconds, status, reason, len(clip_starts_s(seconds, config.audio.clip_s))
+    return seconds, status, reason, len(clip_starts_s(seconds, config.audio.window_s))
 
 
 def _twins(paths: Sequence[str], labelled: Labelled | None) -> dict[str, tuple[int, str]]:
@@ -227,13 +227,13 @@ def _held_out(
 
 def _source(found: Found, manifest: pd.DataFrame, config: Config) -> MelSource:
     """Images of all clips, in the manifest's order."""
-    clip_s = config.audio.clip_s
+    window_s = config.audio.window_s
     seconds, clips = (dict(zip(manifest["path"], manifest[x], strict=True)) for x in ("seconds", "clips"))
     windows = [
-        Window(Path(x), float(start), float(start) + clip_s)
+        Window(Path(x), float(start), float(start) + window_s)
         for x in found.paths
         if clips[x]
-        for start in clip_starts_s(seconds[x], clip_s)
+        for start in clip_starts_s(seconds[x], window_s)
     ]
     sources: list[MelSource] = (
         [CachedSource(WindowSource(windows, config.audio, config.mel))] if windows else []

@@ -24,18 +24,19 @@ import pandas as pd
 from keras_birds.audio.clips import crop_start
 from keras_birds.audio.mel import MIN_DB, MelTransform
 from keras_birds.audio.remote import file_fingerprint
-from keras_birds.config import Config, diff_settings
+from keras_birds.config import AudioConfig, Config, diff_settings
 from keras_birds.data.source import require_usable, usable_of
 from keras_birds.errors import DataError
 
 FORMAT_VERSION = 1
+_LATER = ("speed", "f_low_hz", "f_high_hz")  # older stores lack them, and have the defaults
 SETTINGS, DATA, JOURNAL, INDEX = "settings.json", "data.bin", "journal.jsonl", "index.parquet"
 _REMEDY = "run `keras-birds data precompute` again with the same data and settings"
 
 
 def store_settings(config: Config) -> dict[str, Any]:
     """Settings that a store's contents depend on: not the image size, as resizing happens on reading."""
-    keys = ["audio.crop", "audio.sample_rate_hz", "audio.clip_s", "audio.decoder"]
+    keys = [f"audio.{x}" for x in ("crop", "sample_rate_hz", "clip_s", "decoder", *_LATER)]
     keys += [f"mel.{x}" for x in ("n_fft", "hop_samples", "n_mels", "f_min_hz", "f_max_hz", "top_db")]
     if config.audio.crop == "center":
         keys += ["mel.feature", "mel.n_mfcc"] if config.mel.feature == "mfcc" else ["mel.feature"]
@@ -57,7 +58,7 @@ def read_settings(path: Path) -> dict[str, Any] | None:
         settings = error
     if not isinstance(settings, dict):
         raise DataError(f"{path / SETTINGS}: must be a mel store's settings. Received: {settings}")
-    return settings
+    return {f"audio.{x}": getattr(AudioConfig(), x) for x in _LATER} | settings
 
 
 class Slots:

@@ -231,7 +231,7 @@ def _compute(path: str, audio: AudioConfig, slots: Slots) -> tuple[_Entry, bytes
             decoded = decode_clip(path, audio)
             mel = slots.transform.native(decoded.samples[None])[0]
         else:
-            decoded = decode(path, audio.sample_rate_hz, audio.decoder)
+            decoded = decode(path, audio)
             decoded = replace(decoded, samples=fill(decoded.samples, audio.clip_samples, audio.fill))
             mel = slots.transform.decibels(decoded.samples)
     except AudioError as error:
@@ -248,5 +248,5 @@ def _estimate_frames(path: str, audio: AudioConfig, slots: Slots) -> int:
         seconds = header_seconds(path)
     except AudioError:
         return 0
-    samples = 0 if math.isnan(seconds) else round(seconds * audio.sample_rate_hz)
+    samples = 0 if math.isnan(seconds) else round(seconds * audio.resample_hz)
     return slots.transform.frames_of(max(samples, audio.clip_samples))

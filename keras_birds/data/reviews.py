@@ -37,7 +37,7 @@ Claim = tuple[str, float, float, str]
 """A recording, start and end in seconds, and a label that is there or not."""
 
 # What tables and decoders of lossy files may differ by in a recording's end, and the rate to look for it at.
-_ROUNDING_S, _CHECK_HZ = 0.05, 8000
+_ROUNDING_S, _ROUGH = 0.05, AudioConfig(sample_rate_hz=8000)
 _saving = threading.Lock()
 
 
@@ -170,7 +170,7 @@ def find_reviews(folder: Path, must_exist: bool = True) -> Iterator[Review]:
             if not is_url(recording) and not Path(recording).is_file():
                 rule = f"{path}: row {row}: the recording must lie where file says"
                 raise DataError(f"{rule}. Received: no {recording}")
-            if not len(Window(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s).read(_CHECK_HZ)):
+            if not len(Window(recording, max(0.0, last.end_s - _ROUNDING_S), last.end_s).read(_ROUGH)):
                 rule = f"{path}: row {row}: reviews must lie in the recording"
                 raise DataError(f"{rule}. Received: {last.start_s:g} to {last.end_s:g} s, after its end")
             yield from (review for _, review in found)

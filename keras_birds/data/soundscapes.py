@@ -19,6 +19,7 @@ import numpy as np
 from keras_birds.audio.decode import decode, header_seconds, read_part
 from keras_birds.audio.outdoors import Spectrum, cut_call, find_calls, from_afar, reverberation
 from keras_birds.audio.remote import file_fingerprint
+from keras_birds.config import AudioConfig
 from keras_birds.data.catalog import Catalog
 from keras_birds.errors import AudioError, DataError
 
@@ -108,6 +109,7 @@ class SoundscapeMaker:
         sample_rate_hz: int,
     ):
         self.scene, self.rate_hz = scene, sample_rate_hz
+        self._audio = AudioConfig(sample_rate_hz=sample_rate_hz)
         table = catalog.recordings.iloc[rows]
         pure = np.array(
             [not any(x != y for x in z) for y, z in zip(table["label"], table["secondary"], strict=True)]
@@ -254,9 +256,9 @@ class SoundscapeMaker:
             seconds = header_seconds(path)
             if math.isfinite(seconds) and seconds > _READ_S:
                 begin_s = rng.uniform(0, seconds - _READ_S)
-                samples = read_part(path, begin_s, begin_s + _READ_S, self.rate_hz)
+                samples = read_part(path, begin_s, begin_s + _READ_S, self._audio)
             else:
-                samples = decode(path, self.rate_hz).samples
+                samples = decode(path, self._audio).samples
         except AudioError as error:
             self._tell(path, error.reason)
             return None

@@ -21,10 +21,10 @@ class Window(NamedTuple):
     start_s: float
     end_s: float
 
-    def read(self, sample_rate_hz: int) -> np.ndarray:
+    def read(self, audio: AudioConfig) -> np.ndarray:
         """Its sound, float32 `[n]`; raises `DataError` if it doesn't decode."""
         try:
-            return read_part(self.path, self.start_s, self.end_s, sample_rate_hz)
+            return read_part(self.path, self.start_s, self.end_s, audio)
         except AudioError as error:
             rule = f"{self.path}: a recording to learn from must be readable"
             raise DataError(f"{rule}. Received: {error.reason}") from None
@@ -50,7 +50,7 @@ class WindowSource:
     def samples(self, row: int) -> np.ndarray:
         """A window's sound, float32 `[n]`; raises `DataError` if there is none."""
         window = self.windows[row]
-        samples = window.read(self.audio.sample_rate_hz)
+        samples = window.read(self.audio)
         if not len(samples):
             rule = f"{window.path}: a window must lie in its recording"
             raise DataError(f"{rule}. Received: {window.start_s:g} to {window.end_s:g} s, after its end")

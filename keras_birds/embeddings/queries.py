@@ -20,7 +20,7 @@ from keras_birds.models.ensemble import Ensemble
 from keras_birds.parallel import map_in_order
 from keras_birds.threads import available_cpus
 
-LEAST_S = 0.5
+_LEAST_S = 0.5  # as the model hears it
 MAX_WINDOWS = 20
 """Of one file: a longer one holds more than what is searched for."""
 
@@ -94,10 +94,10 @@ def sound_queries(
 
     Raises:
         ConfigError: if the part's times can't be.
-        AudioError: if a sound can't be read, is silent, shorter than 0.5 s or longer than 20 windows.
+        AudioError: if a sound can't be read, is silent, shorter than `least_s` or longer than 20 windows.
         DataError: if no file is left.
     """
-    check_part(start_s, end_s, len(files))
+    check_part(start_s, end_s, len(files), ensemble.audio)
 
     def embed(file: str) -> Queries | AudioError:
         try:
@@ -135,17 +135,22 @@ def joined(queries: Sequence[Queries]) -> Queries:
     return Queries(vectors, files, tuple(y for x in queries for y in x.spans_s))
 
 
-def check_part(start_s: float | None, end_s: float | None, n_files: int) -> None:
+def least_s(audio: AudioConfig) -> float:
+    """The shortest sound that can be searched for, in the recording's own seconds."""
+    return round(_LEAST_S * audio.speed, 9)
+
+
+def check_part(start_s: float | None, end_s: float | None, n_files: int, audio: AudioConfig) -> None:
     """Raises a `ConfigError` if a query can't be from `start_s` to `end_s`."""
     if start_s is None and end_s is None:
         return
     if n_files != 1:
         raise ConfigError(f"--start and --end are a part of one query. Received: {n_files} of them")
-    begin_s = start_s or 0.0
-    if not begin_s >= 0 or (end_s is not None and not end_s - begin_s >= LEAST_S):
+    begin_s, shortest_s = start_s or 0.0, least_s(audio)
+    if not begin_s >= 0 or (end_s is not None and not end_s - begin_s >= shortest_s):
         end = "" if end_s is None else f" --end {end_s:g}"
         raise ConfigError(
-            f"--start must be at least 0, and --end {LEAST_S:g} s later or more. Received: --start {begin_s:g}{end}"
+            f"--start must be at least 0, and --end {shortest_s:g} s later or more. Received: --start {begin_s:g}{end}"
         )
 
 
@@ -153,11 +158,11 @@ def _windows(
     file: str, audio: AudioConfig, start_s: float | None, end_s: float | None
 ) -> list[tuple[np.ndarray, tuple[float, float]]]:
     """Clips `[clip_samples]` of a file's sound, and where they begin and end in it."""
-    rate_hz, n = audio.sample_rate_hz, audio.clip_samples
+    rate_hz, n = audio.resample_hz, audio.clip_samples
     begin_s = start_s or 0.0
     if start_s is not None and end_s is None:
-        end_s = start_s + audio.clip_s
-    most_s = MAX_WINDOWS * audio.clip_s
+        end_s = start_s + audio.window_s
+    most_s = MAX_WINDOWS * audio.window_s
     samples = _samples(file, audio, begin_s, min(end_s or math.inf, begin_s + most_s + 1))
     length_s = len(samples) / rate_hz
     if length_s > most_s + _ROUNDING_S:
@@ -167,10 +172,12 @@ def _windows(
             "choose a part with --start and --end",
             "unreadable",
         )
-    if length_s < LEAST_S - _ROUNDING_S:
+    if length_s < (shortest_s := least_s(audio)) - _ROUNDING_S * audio.speed:
         what = "it" if start_s is None and end_s is None else f"what it has from {begin_s:g} s on"
         raise AudioError(
-            file, f"a query must be at least {LEAST_S:g} s long, and {what} is {length_s:.2f} s", "too short"
+            file,
+            f"a query must be at least {shortest_s:g} s long, and {what} is {length_s:.2f} s",
+            "too short",
         )
     if not np.isfinite(samples).all():
         raise AudioError(file, NAN_REASON)
@@ -187,7 +194,7 @@ def _windows(
 
 
 def _samples(file: str, audio: AudioConfig, begin_s: float, end_s: float) -> np.ndarray:
-    rate_hz = audio.sample_rate_hz
     if audio.decoder == "soundfile":
-        return read_part(file, begin_s, end_s, rate_hz)
-    return decode(file, rate_hz, audio.decoder).samples[round(begin_s * rate_hz) : round(end_s * rate_hz)]
+        return read_part(file, begin_s, end_s, audio)
+    rate_hz = audio.resample_hz
+    return decode(file, audio).samples[round(begin_s * rate_hz) : round(end_s * rate_hz)]

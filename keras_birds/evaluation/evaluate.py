@@ -215,7 +215,7 @@ def _score_hidden(
             progress(done, len(paths))
         progress(0, 0)
 
-    written = write_submission(tables(), list(classifier.labels), classifier.audio.clip_s, out)
+    written = write_submission(tables(), list(classifier.labels), classifier.audio.window_s, out)
     table = pd.read_csv(written.path, dtype={"row_id": str})
     row_of = {Path(name).stem: row for name, row in zip(names, rows, strict=True)}
     windows = np.array([row_of[x.rpartition("_")[0]] for x in table["row_id"]], int)

@@ -88,7 +88,7 @@ def _clips(evaluation: Evaluation) -> dict[str, str]:
         window, root = window_of(confusion.path), evaluation.catalog.root
         try:
             samples = (
-                read_part(root / window[0], *window[1:], audio.sample_rate_hz)
+                read_part(root / window[0], *window[1:], audio)
                 if window
                 else decode_clip(root / confusion.path, audio).samples
             )

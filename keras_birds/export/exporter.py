@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_birds.audio.band import reach_samples
 from keras_birds.errors import ConfigError, KerasBirdsError, ModelError
 from keras_birds.export import writers
 from keras_birds.export.formats import Format, Input, Precision, check_format
@@ -139,8 +140,15 @@ def _with_faint_noise(clips: np.ndarray) -> np.ndarray:
 
 
 def _check_input(ensemble: Ensemble, input_kind: Input) -> None:
-    """A file that takes mel is of one model, which takes mel itself."""
-    engine = ensemble.engines[0]
+    """A file that takes mel is of one model, which takes mel itself; one that takes sound hears all of it."""
+    engine, audio = ensemble.engines[0], ensemble.audio
+    if input_kind == "waveform" and reach_samples(audio):
+        raise ModelError(
+            f"{engine.path}: a file that takes sound must be of a model that hears every frequency: recordings are "
+            f"filtered before they are cut into clips. Received: audio.f_low_hz {audio.f_low_hz:g}, f_high_hz "
+            f"{audio.f_high_hz:g}. "
+            + ("Pass --input mel" if engine.input_kind == "mel" else "Train without them")
+        )
     if input_kind == "mel" and engine.input_kind != "mel":
         raise ModelError(
             f"{engine.path}: --input mel needs a model that takes mel. Received: one that takes sound. Pass --input "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import soxr
 
+from keras_birds.audio.band import in_band
 from keras_birds.audio.clips import Window, fill, sliding_windows, window_hop_samples
 from keras_birds.audio.reader import MIN_SECONDS
 from keras_birds.audio.stream import Channel, open_stream
@@ -67,7 +68,8 @@ class Classifier(Ensemble):
         Args:
             clips: floating-point samples in [-1, 1]: `[samples]`, a recording of any length, cut into windows as
                 `scores` cuts a file; or `[n, samples]`, clips no longer than a window, filled as the model wants it.
-            sample_rate_hz: of the samples; other rates than the model's are resampled (soxr, HQ).
+            sample_rate_hz: of the samples as they were recorded; they are slowed, resampled (soxr, HQ) and filtered as
+                the model's settings say.
 
         Returns:
             float32 probabilities `[window, label]`, or `[n, label]`.
@@ -112,13 +114,14 @@ class Classifier(Ensemble):
         self, score: Callable[[list[np.ndarray]], np.ndarray], clips: "ArrayLike", sample_rate_hz: int
     ) -> np.ndarray:
         samples, audio = _checked(np.asarray(clips), sample_rate_hz), self.audio
-        if samples.ndim == 2 and samples.shape[1] > round(audio.clip_s * sample_rate_hz):
+        if samples.ndim == 2 and samples.shape[1] > round(audio.window_s * sample_rate_hz):
             raise DataError(
-                f"clips must be at most as long as the model's window, {audio.clip_s:g} s. Received: "
+                f"clips must be at most as long as the model's window, {audio.window_s:g} s. Received: "
                 f"{samples.shape[1] / sample_rate_hz:g} s. Pass one recording as [samples]: it is cut into windows"
             )
-        if sample_rate_hz != audio.sample_rate_hz:
-            samples = soxr.resample(samples.T, sample_rate_hz, audio.sample_rate_hz, quality="HQ").T
+        if sample_rate_hz != audio.resample_hz:
+            samples = soxr.resample(samples.T, sample_rate_hz, audio.resample_hz, quality="HQ").T
+        samples = np.apply_along_axis(in_band, -1, samples, audio)
         n, is_one = audio.clip_samples, samples.ndim == 1
         windows = sliding_windows([samples[:, None]], audio) if is_one else ()
         found = (x.clip for x in windows) if is_one else (fill(x, n, audio.fill)[:n] for x in samples)
@@ -159,7 +162,7 @@ class Classifier(Ensemble):
         Yields:
             `start_s [n]`, `end_s [n]` (seconds, float64) and float32 probabilities `[n, label]`, n at most 16.
         """
-        rate_hz = self.audio.sample_rate_hz
+        rate_hz = self.audio.resample_hz
         for windows, scores in self._map_windows(self.score_clips, path, overlap_s):
             start_s, length_s = np.array([(x.start_samples, x.n_samples) for x in windows]).T / rate_hz
             yield start_s, start_s + length_s, scores
@@ -178,7 +181,7 @@ class Classifier(Ensemble):
             AudioError: if the file can't be read.
             ModelError: if a member has no attention head, or another number of frames.
         """
-        rate_hz, frame_s = self.audio.sample_rate_hz, self.audio.clip_s / self.frame_engines()[0].num_frames
+        rate_hz, frame_s = self.audio.resample_hz, self.audio.window_s / self.frame_engines()[0].num_frames
         spans, scores = [np.zeros((0, 2))], [np.zeros((0, len(self.labels)), np.float32)]
         for windows, found in self._map_windows(self.score_frames, path, 0.0, channel):
             for window, frames in zip(windows, found, strict=True):
@@ -198,7 +201,7 @@ class Classifier(Ensemble):
         channel: Channel = "mix",
     ) -> Iterator[tuple[list[Window], np.ndarray]]:
         window_hop_samples(self.audio, overlap_s)
-        with open_stream(path, self.audio.sample_rate_hz, self.audio.decoder, channel) as stream:
+        with open_stream(path, self.audio, channel) as stream:
             windows = sliding_windows(stream.blocks, self.audio, overlap_s, stream.channel_ids)
             yield from map_in_order(
                 lambda x: score([y.clip for y in x]), [_batched(windows)], available_cpus()
@@ -268,7 +271,7 @@ def listen(
 
     Args:
         ensemble: the model.
-        blocks: float32 `[n, 1]` at the model's rate, as they come.
+        blocks: float32 `[n, 1]` as of `as_taken`, as they come.
         overlap_s: how much each window shares with the one before.
         thresholds: least probability of each label, `[label]`; above 1 for labels that aren't wanted.
 
@@ -276,7 +279,7 @@ def listen(
         AudioError: if samples are no numbers.
         ConfigError: if the overlap is negative or as long as the clip.
     """
-    rate_hz = ensemble.audio.sample_rate_hz
+    rate_hz = ensemble.audio.resample_hz
     for window in sliding_windows(blocks, ensemble.audio, overlap_s):
         if not np.isfinite(window.clip).all():
             raise AudioError("-", "holds NaN samples")

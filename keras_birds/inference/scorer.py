@@ -224,7 +224,7 @@ class _Recording:
         starts, counts, channels = np.array(self.windows[self.given : end], np.int64).reshape(-1, 3).T
         rows = [self.rows.pop(k) for k in range(self.given, end)]
         scores = np.array(rows, np.float32).reshape(-1, len(ensemble.labels))
-        self.given, rate_hz = end, ensemble.audio.sample_rate_hz
+        self.given, rate_hz = end, ensemble.audio.resample_hz
         ends = (starts + counts) / rate_hz
         return RecordingScores(status, starts / rate_hz, ends, channels.astype(np.int16), scores, is_last)
 
@@ -302,11 +302,11 @@ def _cut(recording: _Recording, audio: AudioConfig, options: ScoreOptions) -> It
     )
     end = 0
     try:
-        with open_stream(recording.file, audio.sample_rate_hz, audio.decoder, options.channel) as stream:
+        with open_stream(recording.file, audio, options.channel) as stream:
             for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.channel_ids):
                 index, window_end = len(recording.windows), window.start_samples + window.n_samples
                 recording.windows.append((window.start_samples, window.n_samples, window.channel))
-                new_s = max(0, window_end - end) / audio.sample_rate_hz
+                new_s = max(0, window_end - end) / audio.resample_hz
                 yield _WindowTask(recording, index, window.clip, new_s)
                 end = max(end, window_end)
             status = replace(
@@ -317,7 +317,7 @@ def _cut(recording: _Recording, audio: AudioConfig, options: ScoreOptions) -> It
                 seconds_expected=stream.seconds_expected,
                 sample_rate_hz=stream.sample_rate_hz,
                 channels=stream.channels,
-                unscored_s=max(0.0, stream.seconds_read - end / audio.sample_rate_hz),
+                unscored_s=max(0.0, stream.seconds_read - end / audio.resample_hz),
             )
     except AudioError as error:
         status = replace(status, status=error.status, reason=error.reason)

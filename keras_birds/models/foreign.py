@@ -34,6 +34,7 @@ class ForeignModel:
         labels: file of the labels of its scores, in order; see `read_labels`.
         sample_rate_hz: that it was trained at.
         window_s: length of what it takes.
+        speed: at which recordings are taken before all else, as `audio.speed`.
         output: `"logits"` or `"probabilities"`; `None` for what its scores of sounds look like.
         embedding: its output of embeddings; `None` for one of that name, if there is one.
     """
@@ -42,6 +43,7 @@ class ForeignModel:
     labels: Path
     sample_rate_hz: int
     window_s: float
+    speed: float = 1.0
     output: OutputKind | None = None
     embedding: str | None = None
 
@@ -60,7 +62,7 @@ def add_foreign(model: ForeignModel, name: str, say: Callable[[str], None] = lam
         ConfigError: if the name can't be used or is taken.
         KerasBirdsError: if it can't be written.
     """
-    audio = AudioConfig(sample_rate_hz=model.sample_rate_hz, clip_s=model.window_s)
+    audio = AudioConfig(sample_rate_hz=model.sample_rate_hz, clip_s=model.window_s, speed=model.speed)
     mel = MelConfig(f_min_hz=0, f_max_hz=model.sample_rate_hz / 2)
     with new_model(name) as folder:
         found = _run(model.path, _open_copy(model.path, folder / ONNX), example_clips(audio, mel))

@@ -160,6 +160,7 @@ class ModelMetadata:
             "labels": "\n".join(self.labels),
             "sample_rate_hz": str(self.audio.sample_rate_hz),
             "clip_s": f"{self.audio.clip_s:g}",
+            **({"speed": f"{self.audio.speed:g}"} if self.audio.speed != 1 else {}),
         }
 
     @classmethod

@@ -53,14 +53,14 @@ def augmentation_preview(
     grid = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    extent = (0, config.audio.clip_s, 0, config.mel.height)
+    extent = (0, config.audio.window_s, 0, config.mel.height)
     for axes, (title, panel) in zip(grid.flat, panels, strict=False):
         shown = axes.imshow(panel[..., 0], extent=extent, vmin=0, vmax=1, **IMAGE_STYLE)
         axes.set_title(title, fontsize=10, parse_math=False)
     mel, coefficients = config.mel, range(0, config.mel.n_mfcc, 8)
     for axes in grid[:, 0]:
         if mel.feature == "mel":
-            label_mel_bands(axes, config.audio.sample_rate_hz, mel, mel.height)
+            label_mel_bands(axes, config.audio, mel, mel.height)
         else:
             axes.set_ylabel("Coefficient")
             axes.set_yticks(

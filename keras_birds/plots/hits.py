@@ -53,7 +53,7 @@ def hits_figure(query: Panel, hits: Sequence[Panel], audio: AudioConfig, path: s
             continue
         _draw(axes, panels[k], audio, mel)
         if k % _COLUMNS == 0:
-            label_mel_bands(axes, audio.sample_rate_hz, mel)
+            label_mel_bands(axes, audio, mel)
             axes.tick_params(labelsize=7)
             axes.set_ylabel("Hz", fontsize=7)
         else:
@@ -69,7 +69,7 @@ def _draw(axes: Axes, panel: Panel, audio: AudioConfig, mel: MelConfig) -> None:
     axes.set_title(title, fontsize=7, loc="left", parse_math=False)
     axes.set_xticks([])
     try:
-        samples = read_part(panel.file, panel.start_s, panel.end_s, audio.sample_rate_hz)
+        samples = read_part(panel.file, panel.start_s, panel.end_s, audio)
         if len(samples) < mel.n_fft:
             raise AudioError(panel.file, "nothing decodes there")
     except AudioError as error:
@@ -77,7 +77,7 @@ def _draw(axes: Axes, panel: Panel, audio: AudioConfig, mel: MelConfig) -> None:
         axes.set_ylim(0, mel.n_mels)
         return
     db = loudest_db(samples, MelTransform(audio, mel))
-    extent = (0, len(samples) / audio.sample_rate_hz, 0, mel.n_mels)
+    extent = (0, len(samples) / audio.resample_hz, 0, mel.n_mels)
     axes.imshow(np.maximum(db - db.max(), -mel.top_db), extent=extent, **IMAGE_STYLE)
 
 

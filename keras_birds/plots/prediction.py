@@ -34,7 +34,7 @@ def prediction_figure(
         KerasBirdsError: if the figure can't be written.
     """
     audio = classifier.audio
-    with open_stream(prediction.recording.file, audio.sample_rate_hz, audio.decoder, channel) as stream:
+    with open_stream(prediction.recording.file, audio, channel) as stream:
         samples = np.concatenate(list(stream.blocks))[:, 0]
     bars_in = 0.6 + 0.3 * min(len(prediction.top), _MAX_BARS)
     figure = Figure(figsize=(10, 5 + bars_in), layout="constrained")
@@ -42,7 +42,7 @@ def prediction_figure(
     mel.sharex(wave)
     name = shortened(printable(Path(prediction.recording.file).name), 80)
     figure.suptitle(f"{name}   ({describe_length(prediction.recording)})", parse_math=False)
-    draw_wave(wave, samples, audio.sample_rate_hz)
+    draw_wave(wave, samples, audio.resample_hz)
     wave.tick_params(labelbottom=False)
     draw_mel(mel, samples, audio, classifier.mel)
     _draw_bars(bars, prediction, classifier.model_id)

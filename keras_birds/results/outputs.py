@@ -95,13 +95,13 @@ def write_outputs(
     for fmt in formats:
         if fmt == "birdclef":
             unscored = [x.file for x in results.recordings if x.failed]
-            scores, clip_s = final_windows(results, classifier.labels), classifier.audio.clip_s
+            scores, window_s = final_windows(results, classifier.labels), classifier.audio.window_s
             submission = write_submission(
-                scores, classifier.labels, clip_s, results.folder, sample_submission, unscored
+                scores, classifier.labels, window_s, results.folder, sample_submission, unscored
             )
             files.append(submission.path)
         else:
-            band_hz = (classifier.mel.f_min_hz, classifier.mel.f_max_hz)
+            band_hz = classifier.audio.band_hz(classifier.mel)
             files += write_tables(fmt, results.read("detections"), results.folder, band_hz, per_recording)
     files.append(results.folder / "summary.csv")
     with new_text(files[-1]) as stream:

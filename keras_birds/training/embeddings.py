@@ -122,6 +122,9 @@ class EmbeddingSource(WindowEmbeddings):
         digest = hashlib.sha256(model.read_bytes())
         # One file a data set, so that none grows without end.
         overlap = f" {overlap_s:g}" if overlap_s else ""
+        # What older files don't name is at its default there.
+        changed = audio.model_dump(include={"speed", "f_low_hz", "f_high_hz"}, exclude_defaults=True)
+        digest.update("".join(f"{x} {y:g} " for x, y in changed.items()).encode())
         digest.update(f"{audio.fill} {audio.decoder}{overlap} {Path(self._paths[0]).parent.parent}".encode())
         self._file = platformdirs.user_cache_path("keras-birds") / "embeddings" / f"{digest.hexdigest()}.npz"
         kept, silence = _read(self._file)

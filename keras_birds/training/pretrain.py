@@ -267,7 +267,7 @@ def _finish(
         directory,
         recordings=len(used),
         clips=len(heard.targets),
-        clip_seconds=round(len(heard.targets) * config.audio.clip_s, 3),
+        clip_seconds=round(len(heard.targets) * config.audio.window_s, 3),
         held_out=held_out,
         left_out=len(manifest) - len(used) - held_out,
         epochs=len(history),

@@ -95,10 +95,10 @@ def _member(config: Config, fold: Fold) -> int | None:
 
 
 def _read(pseudo: PseudoLabels, config: Config, labels: LabelSet, fold: Fold) -> SoftLabels:
-    soft, clip_s = pseudo.read(labels, _member(config, fold)), config.audio.clip_s
+    soft, clip_s = pseudo.read(labels, _member(config, fold)), config.audio.window_s
     if longer := next((x for x in soft.windows if x.end_s - x.start_s > clip_s + _TOLERANCE_S), None):
         raise DataError(
-            f"{pseudo.folder}: labelled windows must be no longer than a clip (audio.clip_s {clip_s:g}): their labels "
+            f"{pseudo.folder}: labelled windows must be no longer than a clip ({clip_s:g} s): their labels "
             f"may lie outside of it. Received: {longer.end_s - longer.start_s:g} s; label with a model of such clips"
         )
     return soft

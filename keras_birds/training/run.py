@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_birds.config import Config, DataConfig, ModelConfig, TrainingConfig
+from keras_birds.config import AudioConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from keras_birds.data.catalog import Catalog, data_hash
 from keras_birds.data.dataset import Epochs, MelDataset
 from keras_birds.data.folds import Split, make_split
@@ -311,11 +311,12 @@ def frozen_run(run: TrainingRun, reporter: Reporter) -> TrainingRun:
         {"pretrained": teacher} if teacher else _taken(wanted.model, "pretrained", "hidden_units", "dropout")
     )
     training = _taken(wanted.training, "seed", "workers", "class_weights")
+    heard = _taken(wanted.audio, "speed", "f_low_hz", "f_high_hz")
     if teacher:  # smoothed labels blur what it tells of the others (Müller et al. 2019, arXiv:1906.02629)
         training["label_smoothing"] = 0.0
     config = recipe.model_copy(
         update={
-            "audio": recipe.audio if teacher else wanted.audio,
+            "audio": recipe.audio.model_copy(update=heard) if teacher else wanted.audio,
             "data": wanted.data,
             "folds": wanted.folds,
             "model": recipe.model.model_copy(update=model),
@@ -337,7 +338,7 @@ def _embed(
     return source, EmbeddingSource(backbone, config.audio, paths, reporter) if paths else None
 
 
-def _taken(settings: ModelConfig | TrainingConfig, *names: str) -> dict[str, Any]:
+def _taken(settings: AudioConfig | ModelConfig | TrainingConfig, *names: str) -> dict[str, Any]:
     return {x: getattr(settings, x) for x in names}
 
 

@@ -30,10 +30,10 @@ def soft_labels(run: TrainingRun, fold: Fold, reporter: Reporter) -> SoftLabels:
     keras.utils.set_random_seed(run.config.training.seed)
     frozen = frozen_run(run, reporter)
     head, source = train_head(frozen, fold, reporter), embed_unlabelled(frozen, reporter)
-    rows, clip_s = np.flatnonzero(source.usable), run.config.audio.clip_s
+    rows, clip_s = np.flatnonzero(source.usable), run.config.audio.window_s
     embeddings, counts = source.windows(rows)
     each = [
-        by_clip(x, frozen.config.audio.clip_s, clip_s) for x in np.split(embeddings, np.cumsum(counts)[:-1])
+        by_clip(x, frozen.config.audio.window_s, clip_s) for x in np.split(embeddings, np.cumsum(counts)[:-1])
     ]
     windows = tuple(
         Window(Path(run.unlabelled[row]), k * clip_s, (k + 1) * clip_s)
