@@ -58,9 +58,8 @@ def test_detections_manifest_summary_and_activity_of_a_disk(detect, disk, tmp_pa
     listed = ["manifest.csv", "detections.csv", "summary.csv", "activity.csv", "activity.png"]
     assert [Path(x).name for x in out.splitlines()] == listed
     manifest, table, summary, activity = (read(folder, x) for x in listed[:4])
-    columns = (
-        "file,channel,start_s,end_s,start_time,label,scientific_name,common_name,score,model_id,occurrence"
-    )
+    columns = "file,channel,start_s,end_s,start_time,start_time_utc,label,scientific_name,common_name,score,"
+    columns += "model_id,occurrence"
     assert ",".join(table) == columns
     for k, (_, rows) in enumerate(table.sort_values("start_time").groupby("file", sort=False)):
         best = rows.loc[rows.groupby("start_s")["score"].idxmax()]

@@ -16,6 +16,7 @@ from keras_birds.labels import Label, LabelSet
 from keras_birds.results.context import Context, smooth
 from keras_birds.results.detections import DetectionRules, detection_schema, read_species
 from keras_birds.results.digest import Digest
+from keras_birds.results.origin import Origins
 
 LABELS = LabelSet(
     [Label("1139490", "Lithobates palmipes", "Amazon River Frog"), Label("whtdov"), Label("bkcdon")]
@@ -27,7 +28,8 @@ def recording(scores, hop_s=5.0, channels=(0,), file="A_20230510_235955.ogg"):
     scores = np.repeat(np.float32(scores), len(channels), axis=0)
     window, channel = np.divmod(np.arange(len(scores)), len(channels))
     start_s, channels = window * hop_s, np.int16(channels)[channel]
-    return RecordingScores(RecordingStatus(file, "ok"), start_s, start_s + 5, channels, scores)
+    status = RecordingStatus(file, "ok", origin=Origins().of(file))
+    return RecordingScores(status, start_s, start_s + 5, channels, scores)
 
 
 def rules(**options):
@@ -40,7 +42,7 @@ def detect(found, with_rules):
 
 def digest(found, with_rules, part_windows=999, labels=LABELS):
     """What is kept of the scores, the detections and the summary of a recording that comes in parts."""
-    taken, kept = Digest(found.recording.file, labels, with_rules, "run/fold0"), []
+    taken, kept = Digest(found.recording, labels, with_rules, "run/fold0"), []
     for start in range(0, max(1, len(found.scores)), part_windows):
         columns = (found.start_s, found.end_s, found.channel, found.scores)
         part = (x[start : start + part_windows] for x in columns)
@@ -89,6 +91,7 @@ def test_rows_hold_what_the_schema_promises():
             "common_name": "",
         },
         **{"channel": 1, "start_s": 0.0, "end_s": 5.0, "start_time": datetime(2023, 5, 10, 23, 59, 55)},
+        "start_time_utc": None,
         **{"label": "whtdov", "score": pytest.approx(0.9), "occurrence": None},
     }
     assert table.to_pylist() == [row, row | {"channel": 2}]

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from placeholder import LABELS, make_metadata, write_constant_model
 
+from keras_birds.audio.recorder import Origin
 from keras_birds.birdnet.range_model import RangeModel
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.detections import read_species
 from keras_birds.results.occurrence import Occurrence, week_of
-from keras_birds.results.sites import Site
 
 DOVE, PAURAQUE = "Leptotila verreauxi", "Nyctidromus albicollis"
 PLACE = ("--lat", 0, "--lon", 0)
@@ -38,8 +38,8 @@ def run(tmp_path, monkeypatch, run_command):
 
 def found_at(latitude, day=None, week=None, labels=LABELS, longitude=0.0, **made):
     """What may occur, and all probabilities."""
-    site = Site("*", latitude, longitude)
-    presence = Occurrence(labels, made_up(**made), [site], week).of("a.wav", day)
+    origin = Origin(day.isoformat() if day else "", None, latitude, longitude)
+    presence = Occurrence(labels, made_up(**made), week).of(origin)
     return {
         x for x, is_there in zip(labels, presence.allowed, strict=True) if is_there
     }, presence.probabilities
@@ -74,9 +74,9 @@ def test_detect_leaves_out_what_does_not_occur_and_counts_it(run, write_tone, tm
         "; 1 of the recordings match",
     ):
         assert said in err
-    manifest = pd.read_csv(out / "manifest.csv", keep_default_na=False).sort_values("file")
-    rows = [["no site", 0, 0], ["90, 0", 1, 4], ["0, 1", 25, 0], ["0, 1", -1, 0]]
-    assert manifest[["place", "week", "unlikely"]].to_numpy().tolist() == rows
+    manifest = pd.read_csv(out / "manifest.csv", keep_default_na=False, dtype=str).sort_values("file")
+    rows = [["", "0", "0"], ["90", "1", "4"], ["0", "25", "0"], ["0", "-1", "0"]]
+    assert manifest[["latitude", "week", "unlikely"]].to_numpy().tolist() == rows
     table = pd.read_csv(out / "detections.csv", dtype={"label": str})
     is_north, likely = table["file"].str.contains("north"), table["occurrence"]
     assert table.groupby(is_north)["label"].nunique().to_dict() == {False: 3, True: 1}

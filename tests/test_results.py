@@ -89,7 +89,7 @@ def test_what_was_written_is_read_back_and_the_manifest_has_a_row_for_every_reco
     with manifest.open(newline="", errors="surrogateescape") as file:
         header, *rows = csv.reader(file)
     assert header == list(MANIFEST_COLUMNS)
-    none = ("", *"000", "")  # place, week, unlikely, voices, not_seen
+    none = (*[""] * 11, *"000", "")  # where and when, week, unlikely, voices, not_seen
     assert rows.pop() == ["bad.wav", "corrupt", "is not audio", "0.000", "", *"000", "0.000", "0", *none]
     for row, (name, n) in zip(rows, names.items(), strict=True):
         assert row == [name, "ok", "", f"{5 * n}.000", "", *"00", str(n), "0.000", str(n), *none]

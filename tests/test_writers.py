@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 
 import numpy as np
@@ -28,6 +28,7 @@ NAMES = ODD_NAMES | {
     "upwards": b"../../../etc/passwd",
     "absolute": b"/etc/passwd",
 }
+MORNING = datetime(2025, 6, 1, 5, 30, 2, 500_000)
 FROG = {"label": "1139490", "scientific_name": "Lithobates palmipes", "common_name": "Amazon River Frog"}
 CRICKET = {"label": "47067", "scientific_name": "Gryllus assimilis"}
 PLAIN = {
@@ -52,7 +53,7 @@ def write(form, recordings, out, **options):
 TWO = (
     recording(
         "/disk/site/a.wav",
-        FROG | {"start_time": datetime(2025, 6, 1, 5, 30, 2, 500_000)},
+        FROG | {"start_time": MORNING, "start_time_utc": MORNING.replace(tzinfo=UTC) - timedelta(hours=2)},
         CRICKET | {"channel": 2, "start_s": 1 / 3, "end_s": 5 + 1 / 3, "score": 1.25e-7, "occurrence": 0.25},
         seconds=60.25,
     ),
@@ -63,19 +64,23 @@ TWO = (
 """A recording in a folder with two detections, a failed one, one without detections and one at a low rate."""
 BYTES = {
     "detections.csv": (
-        "file,channel,start_s,end_s,start_time,label,scientific_name,common_name,score,model_id,occurrence\n"
-        "/disk/site/a.wav,0,2.5,7.5,2025-06-01T05:30:02.500,1139490,Lithobates palmipes,Amazon River Frog,0.9,demo-1,\n"
-        "/disk/site/a.wav,2,0.333333,5.333333,,47067,Gryllus assimilis,,1.25e-07,demo-1,0.25\n"
-        '"b,c.wav",1,0.0,5.0,,noise,,,0.9,demo-1,\n'
+        "file,channel,start_s,end_s,start_time,start_time_utc,label,scientific_name,common_name,score,model_id,occurrence\n"
+        "/disk/site/a.wav,0,2.5,7.5,2025-06-01T05:30:02.500,2025-06-01T03:30:02.500Z,1139490,"
+        "Lithobates palmipes,Amazon River Frog,0.9,demo-1,\n"
+        "/disk/site/a.wav,2,0.333333,5.333333,,,47067,Gryllus assimilis,,1.25e-07,demo-1,0.25\n"
+        '"b,c.wav",1,0.0,5.0,,,noise,,,0.9,demo-1,\n'
     ),
     "detections.json": (
         '[\n{"file": "/disk/site/a.wav", "channel": 0, "start_s": 2.5, "end_s": 7.5, "start_time": '
-        '"2025-06-01T05:30:02.500", "label": "1139490", "scientific_name": "Lithobates palmipes", '
+        '"2025-06-01T05:30:02.500", "start_time_utc": "2025-06-01T03:30:02.500Z", "label": "1139490", '
+        '"scientific_name": "Lithobates palmipes", '
         '"common_name": "Amazon River Frog", "score": 0.9, "model_id": "demo-1", "occurrence": null},\n'
         '{"file": "/disk/site/a.wav", "channel": 2, "start_s": 0.333333, "end_s": 5.333333, "start_time": null, '
+        '"start_time_utc": null, '
         '"label": "47067", "scientific_name": "Gryllus assimilis", "common_name": "", "score": 1.25e-07, '
         '"model_id": "demo-1", "occurrence": 0.25},\n'
-        '{"file": "b,c.wav", "channel": 1, "start_s": 0.0, "end_s": 5.0, "start_time": null, "label": "noise", '
+        '{"file": "b,c.wav", "channel": 1, "start_s": 0.0, "end_s": 5.0, "start_time": null, '
+        '"start_time_utc": null, "label": "noise", '
         '"scientific_name": "", "common_name": "", "score": 0.9, "model_id": "demo-1", "occurrence": null}\n]\n'
     ),
     # Begin and end run on over the files with scores, 60.25 s and 10.5 s; 16 kHz ends at 8 kHz.

@@ -123,7 +123,7 @@ def detections_table(
 
     chosen = tuple(x in labels for x in classifier.labels)
     rules = DetectionRules((threshold,) * len(chosen), chosen, merge=merge, occurrence=occurrence)
-    digest = Digest(analysis.found.recording.file, classifier.labels, rules, classifier.model_id)
+    digest = Digest(analysis.found.recording, classifier.labels, rules, classifier.model_id)
     tables = [table for _, table in digest.add(analysis.found)]
     # Plain texts: a dictionary may hold the name that several labels lack more than once.
     frame: pd.DataFrame = pa.concat_tables(tables).cast(detection_schema()).to_pandas()

@@ -14,7 +14,7 @@ from keras_birds.inference.classifier import Classifier
 from keras_birds.models.find import DEFAULTS, finished_models, named_models, resolve_model
 from keras_birds.results.detections import THRESHOLD
 from keras_birds.results.occurrence import Occurrence, find_range_model
-from keras_birds.results.sites import Site
+from keras_birds.results.origin import Origins
 from keras_birds.results.voices import has_voices
 from keras_birds.run_layout import RUNS_DIR
 
@@ -29,6 +29,7 @@ class Controls:
     method: str
     merge: bool
     only: tuple[str, ...]
+    origins: Origins
     occurrence: Occurrence | None
     no_voices: float | None
     reviewer: str
@@ -76,9 +77,10 @@ def sidebar(first: str | None) -> tuple[Classifier, Controls]:
             placeholder="All",
             **address,
         )
-        occurrence, no_voices = _where_and_when(classifier, address), _no_voices(classifier, address)
+        origins, occurrence = _where_and_when(classifier, address)
+        no_voices = _no_voices(classifier, address)
         reviewer = ask_reviewer()
-    chosen = overlap, threshold, top_k, method, merge, tuple(only), occurrence, no_voices, reviewer
+    chosen = overlap, threshold, top_k, method, merge, tuple(only), origins, occurrence, no_voices, reviewer
     return classifier, Controls(*chosen)
 
 
@@ -89,20 +91,20 @@ def ask_reviewer() -> str:
     return st.text_input("Your name", key="reviewer", **style).strip()
 
 
-def _where_and_when(classifier: Classifier, address: dict[str, Any]) -> Occurrence | None:
+def _where_and_when(classifier: Classifier, address: dict[str, Any]) -> tuple[Origins, Occurrence | None]:
     """Asks for place and week, where BirdNET's range model is at hand."""
     model = _range_model(classifier.engines[0].path)
     if model is None:
-        return None
+        return Origins(), None
     north, east, when = st.columns(3)
     blank: Any = {"value": None, "placeholder": "any", **address}
-    latitude = north.number_input("Latitude", -90.0, 90.0, key="lat", **blank)
+    of = "Of the recording, whatever it tells itself; else where the recording tells that it was made."
+    latitude = north.number_input("Latitude", -90.0, 90.0, key="lat", help=of, **blank)
     longitude = east.number_input("Longitude", -180.0, 180.0, key="lon", **blank)
-    of = "1 to 48, four a month; by the date in the recording's name where it isn't given."
+    of = "1 to 48, four a month; by the date that the recording or its name tells where it isn't given."
     week = when.number_input("Week", 1, 48, key="week", help=of, **blank)
-    if latitude is None or longitude is None:
-        return None
-    return Occurrence(classifier.labels, model, [Site("*", latitude, longitude)], week)
+    place = None if latitude is None or longitude is None else (latitude, longitude)
+    return Origins(place=place), Occurrence(classifier.labels, model, week)
 
 
 def _no_voices(classifier: Classifier, address: dict[str, Any]) -> float | None:

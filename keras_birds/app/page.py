@@ -24,8 +24,7 @@ from keras_birds.errors import KerasBirdsError
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.detections import detection_schema
-from keras_birds.results.recording_time import start_time
-from keras_birds.results.report import describe_length
+from keras_birds.results.report import describe_length, describe_origin
 from keras_birds.results.voices import voice_columns, without_voices
 from keras_birds.results.writers.tables import write_audacity, write_csv, write_raven
 
@@ -92,9 +91,13 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
         columns = voice_columns(classifier.labels)
         analysis = replace(analysis, found=without_voices(analysis.found, columns, controls.no_voices))
     heard = analysis.found.recording
+    heard = replace(heard, origin=controls.origins.of(recording.name, heard.recorder))
+    analysis = replace(analysis, found=replace(analysis.found, recording=heard))
     st.subheader(plain(Path(recording.name).name), anchor=False)
     channels = f"{heard.channels} channel{'s' * (heard.channels != 1)}"
     st.caption(f"{describe_length(heard)}, {heard.sample_rate_hz:,} Hz, {channels}")
+    if said := describe_origin(heard):
+        st.caption(plain(said))
     if heard.reason:
         status = "" if heard.status == "ok" else f"{heard.status}: "
         st.warning(plain(status + heard.reason), icon="⚠️")
@@ -105,7 +108,7 @@ def _show(classifier: Classifier, controls: Controls, recording: Recording, anal
     if not len(scores):
         st.info("No window is left.")
         return
-    found = controls.occurrence and controls.occurrence.of(recording.name, start_time(recording.name))
+    found = controls.occurrence and controls.occurrence.of(heard.origin)
     if found:
         only &= {x for x, is_likely in zip(classifier.labels, found.allowed, strict=True) if is_likely}
         scores = np.where(found.allowed, scores, 0)

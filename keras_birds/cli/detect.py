@@ -20,10 +20,13 @@ from keras_birds.cli.options import (
     score_options,
     strict_option,
 )
+from keras_birds.cli.origin_options import OriginChoice, OriginCounter, origin_options
 from keras_birds.cli.rules_options import PlaceChoice, RulesChoice, place_options, rules_options
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from keras_birds.embeddings.scoring import StoredRecordings
     from keras_birds.embeddings.store import EmbeddingStore
     from keras_birds.inference.classifier import Classifier
@@ -44,7 +47,7 @@ _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "bird
 @score_options
 @rules_options
 @place_options
-@click.option("--sites", type=EXISTING_FILE, help="Many places: a CSV with pattern, latitude and longitude.")
+@origin_options
 @click.option("--top-k", type=COUNT, help="Keep at most so many labels of each window. [default: all]")
 @context_options
 @click.option("--merge", is_flag=True, help="Make one event of a label's windows that touch.")
@@ -58,7 +61,6 @@ _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "bird
 )
 @click.option("--per-recording", is_flag=True, help="Write a table for each recording, not one for all.")
 @click.option("--keep-scores", is_flag=True, help="Keep every window's scores too, in scores/.")
-@click.option("--time-pattern", help="How names tell the time: REC_%Y%m%d_%H%M%S. [default: the common ways]")
 @click.option(
     "--sample-submission", type=EXISTING_FILE, help="For birdclef: the competition's sample submission."
 )
@@ -71,7 +73,7 @@ def detect(
     score: "ScoreOptions",
     rules: RulesChoice,
     place: PlaceChoice,
-    sites: Path | None,
+    origin: OriginChoice,
     in_context: ContextChoice,
     formats: tuple[str, ...],
     per_recording: bool,
@@ -91,6 +93,8 @@ def detect(
     keras-birds detect s3://bucket/season1/ --out results
     keras-birds detect /mnt/disk --out results --lat 37.0 --lon -6.4    # what occurs there
     keras-birds detect /mnt/disk --out results --sites sites.csv
+    keras-birds detect /mnt/disk --out results --occurrence 0.03   # at the places that recorders tell
+    keras-birds detect /mnt/disk --out results --deployments deployments.csv --timezone Europe/Berlin
     keras-birds detect /shared/season1 --out results --ray auto   # on a cluster
     keras-birds detect season1.emb --model runs/my-call --out results   # from embeddings: minutes for a season
 
@@ -108,15 +112,26 @@ def detect(
     From BirdNET-Analyzer: --min_conf is --threshold, --sf_thresh is --occurrence, --slist is --species, --rtype csv is
     --format birdnet; --overlap and --sensitivity are the same (the latter as of version 2).
 
-    \b
-    sites.csv      pattern,latitude,longitude: a folder, folders in a row or a file's name,
-                   with * and ?; of several that fit a recording the first counts
+    When a recording was made, and where, tells first the file itself (GUANO, WAMD, AudioMoth's comment), then the table
+    of sites or deployments, then its name; --lat and --lon come before all. Times are local times of the place: with a
+    timezone a clock that tells its offset is converted to it, and one that tells none is taken to run on it; without
+    any, clocks count as they are, and UTC stays empty unless the clock tells its offset. What contradicts itself or
+    can't be so (1970, 0 N 0 E) stands in the manifest's notes, and is counted in the end.
 
     \b
-    manifest.csv   a row for every recording: status, reason, seconds read, ...
-    detections.*   file,channel,start_s,end_s,start_time,label,scientific_name,
-                   common_name,score,model_id,occurrence; or as Raven, Audacity, Kaleidoscope,
-                   BirdNET and BirdCLEF write them
+    sites.csv      pattern,latitude,longitude: a folder, folders in a row or a file's name,
+                   with * and ?; of several that fit a recording the first counts;
+                   site (a name) and timezone may stand beside them
+    deployments.csv  deployment,site,latitude,longitude,start,end, and pattern, recorder
+                   (its serial number) or both; start and end in local time
+
+    \b
+    manifest.csv   a row for every recording: status, reason, seconds read; start_time,
+                   utc_offset, latitude, longitude, site, deployment, recorder, gain,
+                   temperature_c, battery_v, notes; ...
+    detections.*   file,channel,start_s,end_s,start_time,start_time_utc,label,
+                   scientific_name,common_name,score,model_id,occurrence; or as Raven,
+                   Audacity, Kaleidoscope, BirdNET and BirdCLEF write them
     summary.csv    each recording's labels: max, mean of the top 2, windows
     activity.csv   detections by label and hour of day, and activity.png
     detections/    the same rows as Parquet shards; scores/ with --keep-scores
@@ -143,7 +158,11 @@ def detect(
     if stored:
         files, score = stored.files, stored.options(score)
     other_rules |= {"smooth_windows": in_context.smooth_windows, "file_level": in_context.file_level}
-    read = rules.read(classifier.labels, occurrence=place.read(classifier, sites=sites), **other_rules)
+    other_rules |= {
+        "origins": origin.read(place),
+        "occurrence": place.read(classifier, origin.sites is not None),
+    }
+    read = rules.read(classifier.labels, **other_rules)
     keep_scores = keep_scores or "birdclef" in formats
     members = _members(in_context, model, classifier, formats, rules, stored)
     settings = result_settings(classifier, score, read, keep_scores, members)
@@ -153,7 +172,9 @@ def detect(
     ):
         scorer = MemberScorer if members else None
         with scoring(classifier, model, score, ray_address, scorer) as run, progress_bar() as bar:
-            counter = _Counter(results, len(files), bar)
+            counter = _Counter(
+                results, len(files), bar, OriginCounter(read.occurrence is not None, origin.table)
+            )
             if stored:
                 counter.take(stored.score, classifier, results.to_do(files, stored.fingerprint), score)
             else:
@@ -209,19 +230,18 @@ def _stored(store: "EmbeddingStore", classifier: "Classifier") -> "StoredRecordi
 class _Counter(Counter):
     """Counts detections, and what is left out of them, as well."""
 
-    detections = unlikely = no_site = whole_year = voices = 0
+    detections = unlikely = voices = 0
+
+    def __init__(self, results: "Results", total: int, bar: "Progress", origins: OriginCounter):
+        super().__init__(results, total, bar)
+        self._origins = origins
 
     def count(self, recording: "RecordingStatus") -> None:
         """Takes a scored recording."""
-        from keras_birds.results.occurrence import WHOLE_YEAR
-        from keras_birds.results.results import NO_SITE
-
         self.detections += recording.detections
         self.voices += recording.voices
-        if recording.place:
-            self.unlikely += recording.unlikely
-            self.no_site += recording.place == NO_SITE
-            self.whole_year += recording.week == WHOLE_YEAR
+        self.unlikely += recording.unlikely
+        self._origins.add(recording)
 
     def new(self) -> str:
         """Detections, and why there aren't more."""
@@ -230,11 +250,7 @@ class _Counter(Counter):
             parts.append(f"{self.unlikely} left out as unlikely where and when they were recorded")
         if self.voices:
             parts.append(f"{self.voices} windows left out because of voices")
-        if self.whole_year:
-            parts.append(f"{self.whole_year} of the recordings tell no date: the whole year counts there")
-        if self.no_site:
-            parts.append(f"{self.no_site} of the recordings match no site: every label counts there")
-        return "; ".join(parts)
+        return "; ".join([*parts, *self._origins.told()])
 
 
 def _report(results: "Results", manifest: Path, outputs: "Outputs", counter: _Counter) -> None:

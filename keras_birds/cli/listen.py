@@ -21,6 +21,7 @@ from keras_birds.cli.options import (
 from keras_birds.cli.rules_options import PlaceChoice, RulesChoice, place_options, rules_options
 
 if TYPE_CHECKING:
+    from keras_birds.audio.recorder import Origin
     from keras_birds.inference.aggregate import RankedLabel
     from keras_birds.inference.classifier import LiveWindow
 
@@ -84,7 +85,7 @@ def listen(
         raise click.UsageError("--rate is for samples on stdin: pass - as well")
     classifier = load(model, calibrated=calibrated, sensitivity=sensitivity)
     read = rules.read(classifier.labels)
-    occurrence = place.read(classifier)
+    occurrence = place.read(classifier, elsewhere="")
     thresholds = np.where(read.species, np.asarray(read.thresholds, np.float32), np.inf)
     with ExitStack() as stack:
         if source is None:
@@ -105,7 +106,7 @@ def listen(
         quiet = QuietWindows(windows, classifier.labels, read.no_voices, audio.window_s - overlap_s)
         with suppress(KeyboardInterrupt):
             for window in quiet:
-                presence = occurrence.of("-", datetime.now()) if occurrence else None
+                presence = occurrence.of(_here_and_now(place)) if occurrence else None
                 for x in window.detections:
                     if presence is None or presence.allowed[classifier.labels.index(x.label.name)]:
                         count += 1
@@ -114,6 +115,13 @@ def listen(
     lost = f", {buffer.lost_s:.1f} s lost" if buffer.lost_s else ""
     voices = f", {quiet.left_out} windows left out because of voices" if quiet.left_out else ""
     click.echo(f"Heard {quiet.heard_s:.1f} s: {count} detection{'s' * (count != 1)}{voices}{lost}", err=True)
+
+
+def _here_and_now(place: PlaceChoice) -> "Origin":
+    from keras_birds.audio.recorder import Origin
+
+    latitude, longitude = place.degrees or (None, None)
+    return Origin(datetime.now().isoformat(), latitude=latitude, longitude=longitude)
 
 
 def _line(window: "LiveWindow", found: "RankedLabel", began: datetime, fmt: str) -> str:

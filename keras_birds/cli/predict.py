@@ -23,14 +23,15 @@ from keras_birds.cli.options import (
     score_options,
     strict_option,
 )
+from keras_birds.cli.origin_options import OriginCounter
 from keras_birds.cli.rules_options import PlaceChoice, place_options
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_birds.inference.scorer import ScoreOptions
-    from keras_birds.results.occurrence import Occurrence
+    from keras_birds.inference.classifier import Classifier
+    from keras_birds.inference.scorer import RecordingStatus, ScoreOptions
 
 _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
 
@@ -85,6 +86,7 @@ def predict(
     keras-birds predict recordings/ --aggregate max --out answers.csv
     keras-birds predict 'plots/*/2025*.wav' --format json
     keras-birds predict clip.ogg --lat 37.0 --lon -6.4 --week 19   # what occurs there in May
+    keras-birds predict clip.wav --occurrence 0.03     # where and when its recorder says
     keras-birds predict stereo.wav --channel 2 --frames where.csv
 
     All detections, with their times, of a disk of recordings: keras-birds detect.
@@ -107,7 +109,7 @@ def predict(
         rule = f"draws one recording. Received: {len(files)} recordings"
         raise click.BadParameter(rule, param_hint="--figure")
     classifier = model.load()
-    occurrence = place.read(classifier, files)
+    where = _Where(place, classifier)
     if frames is not None:
         classifier.frame_engines()
     from keras_birds.cli.reporting import progress_bar
@@ -128,8 +130,7 @@ def predict(
         for recording, scores in bar.track(aggregated(parts, method), len(files), description="Scoring"):
             if problem := describe_problem(recording):
                 bar.console.print(problem, soft_wrap=True)
-            allowed = _allowed(occurrence, recording.file)
-            prediction = answer(recording, scores, classifier.labels, top_k, allowed)
+            prediction = answer(recording, scores, classifier.labels, top_k, where.allowed(recording))
             for sink in sinks:
                 sink.add(prediction)
             failed += recording.failed
@@ -144,16 +145,28 @@ def predict(
     for what, path in {said: out, "Frames": frames, "Figure": None if failed else figure}.items():
         if path is not None:
             click.echo(f"{what}: {printable(path)}", err=True)
-    if failed:
-        click.echo(f"{failed} of {len(files)} files failed.", err=True)
+    failures = [f"{failed} of {len(files)} files failed."] if failed else []
+    for line in (*where.counter.told(), *failures):
+        click.echo(line, err=True)
     return int(bool(failed) and strict)
 
 
-def _allowed(occurrence: "Occurrence | None", file: str) -> "np.ndarray | None":
-    from keras_birds.results.recording_time import start_time
+class _Where:
+    """Tells which labels may occur where and when a recording was made, and counts what isn't known of that."""
 
-    presence = occurrence.of(file, start_time(file)) if occurrence else None
-    return presence.allowed if presence else None
+    def __init__(self, place: PlaceChoice, classifier: "Classifier"):
+        from keras_birds.results.origin import Origins
+
+        self._occurrence, self._origins = place.read(classifier), Origins(place=place.degrees)
+        self.counter = OriginCounter(self._occurrence is not None)
+
+    def allowed(self, recording: "RecordingStatus") -> "np.ndarray | None":
+        if self._occurrence is None or recording.failed:
+            return None
+        recording = replace(recording, origin=self._origins.of(recording.file, recording.recorder))
+        presence = self._occurrence.of(recording.origin)
+        self.counter.add(replace(recording, week=presence.week if presence else 0))
+        return presence and presence.allowed
 
 
 def _check(

@@ -1,6 +1,5 @@
 """Options of what a detection is: how probable, of which labels, and what occurs at a place."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,46 +83,36 @@ class PlaceChoice:
         return self.lat, self.lon
 
     def read(
-        self, ensemble: "Ensemble", files: Sequence[str] = (), sites: Path | None = None
+        self, ensemble: "Ensemble", has_sites: bool = False, elsewhere: str = ", or --occurrence"
     ) -> "Occurrence | None":
-        """Loads the range model for one place or many; `None` if no place is given.
+        """Loads the range model; `None` where nobody asks what occurs. Told are labels that it doesn't know.
 
-        Told are labels that it doesn't know, and how many of some recordings tell no date.
+        Args:
+            ensemble: the model that scores.
+            has_sites: whether a table of sites says where recordings were made.
+            elsewhere: what else may, in words; empty where nothing but `--lat` and `--lon` does.
         """
         from keras_birds.results.occurrence import THRESHOLD, Occurrence, find_range_model
-        from keras_birds.results.recording_time import start_time
-        from keras_birds.results.sites import Site, read_sites
 
-        degrees = self.degrees
-        if degrees and sites:
-            raise click.UsageError("--sites says where recordings were made: leave out --lat and --lon")
-        if degrees:
-            places: Sequence[Site] = [Site("*", *degrees)]
-        elif sites:
-            places = read_sites(sites)
-        else:
+        if self.degrees is None and not has_sites and (self.least is None or not elsewhere):
             for option, value in (("--week", self.week), ("--occurrence", self.least)):
                 if value is not None:
-                    raise click.UsageError(f"{option} needs a place: pass --lat and --lon as well")
+                    raise click.UsageError(f"{option} needs a place: pass --lat and --lon{elsewhere} as well")
             return None
         path = ensemble.engines[0].path
         least = THRESHOLD if self.least is None else self.least
-        found = Occurrence(ensemble.labels, find_range_model(path), places, self.week, least)
+        found = Occurrence(ensemble.labels, find_range_model(path), self.week, least)
         if found.unknown:
             rule = f"the range model knows nothing of {len(found.unknown)} of {len(ensemble.labels)} labels"
             warn(str(path), f"{rule}, which are never left out: {_some(found.unknown, 3)}")
-        undated = sum(start_time(x) is None for x in files) if self.week is None else 0
-        if undated:
-            said = f"{undated} of {len(files)} names tell no date: what occurs at any time of the year counts there"
-            click.echo(said, err=True)
         return found
 
 
 def place_options(command: Command) -> Command:
     """Adds `--lat`, `--lon`, `--week` and `--occurrence`; the command gets a `PlaceChoice` as `place`."""
     north = "Where it was recorded, degrees north: leave out labels that don't occur there (BirdNET's range model)."
-    week = "When: 1 to 48, four a month. [default: by the date in the names of files, else the whole year]"
-    least = "The least probability of occurrence that a label needs. [default: 0.03]"
+    week = "When: 1 to 48, four a month. [default: by the date that a file or its name tells, else the whole year]"
+    least = "The least probability of occurrence that a label needs; alone: where files tell places. [default: 0.03]"
     return bundled(
         command,
         "place",

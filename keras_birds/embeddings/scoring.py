@@ -87,7 +87,8 @@ class StoredRecordings:
             status, rows = self._status[file], self._store.rows_of(file)
             for at in range(0, max(1, len(rows)), step):
                 is_last = at + step >= len(rows)
-                yield status if is_last else RecordingStatus(file, "ok"), rows[at : at + step], is_last
+                part = status if is_last else RecordingStatus(file, "ok", recorder=status.recorder)
+                yield part, rows[at : at + step], is_last
 
     def _scores(self, part: tuple[RecordingStatus, range, bool]) -> RecordingScores:
         status, rows, is_last = part

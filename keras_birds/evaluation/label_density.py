@@ -16,7 +16,6 @@ from keras_birds.evaluation import density
 from keras_birds.evaluation.bootstrap import Interval
 from keras_birds.evaluation.checked import Answers, Checked, answers
 from keras_birds.evaluation.density import Bins, Method, Rates, ThresholdRow
-from keras_birds.results.recording_time import start_time
 from keras_birds.results.strata import BINS, WindowScores, bin_of, halving_edges
 from keras_birds.results.writers.files import new_text
 from keras_birds.text import csv_writer
@@ -110,7 +109,7 @@ def _groups(
 
 
 def _days(found: WindowScores) -> list[str]:
-    times = [start_time(x.file) for x in found.recordings]
+    times = [x.origin.local for x in found.recordings]
     return ["" if x is None else x.date().isoformat() for x in times]
 
 

@@ -40,7 +40,7 @@ def range_filter(catalog: Catalog, labels: LabelSet, model: Path) -> Allowed:
         )
     dates = recordings[DATE] if DATE in recordings else [""] * len(recordings)
     weeks = [_week(text) for text in dates]
-    occurrence = Occurrence(labels, find_range_model(model), ())
+    occurrence = Occurrence(labels, find_range_model(model))
 
     def allowed(row: int) -> np.ndarray:
         if not has_place[row]:

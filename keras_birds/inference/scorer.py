@@ -45,8 +45,7 @@ class RecordingStatus:
         windows: how many were scored, over all channels.
         unscored_s: length of a last partial window under 1 s that was dropped.
         detections: rows that it has in the tables.
-        place: where it was made, latitude and longitude; empty where nobody asked.
-        week: of the 48 in which it was made; -1 for the whole year, 0 where nobody asked.
+        week: of the 48 in which it was made; -1 for the whole year, 0 where nobody asked or no place is known.
         unlikely: scores that are no detections since the label is unlikely where and when it was made.
         voices: windows that were left out of the results because of a voice in or beside them.
         left_out_s: begin and end of what these hold; seconds.
@@ -67,7 +66,6 @@ class RecordingStatus:
     windows: int = 0
     unscored_s: float = 0.0
     detections: int = 0
-    place: str = ""
     week: int = 0
     unlikely: int = 0
     voices: int = 0

@@ -1,18 +1,20 @@
 """From a recording's scores to detections: choose, merge, and sum up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_birds.audio.recorder import Origin
 from keras_birds.csv_table import read_records
 from keras_birds.errors import ConfigError, DataError
+from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.labels import LabelSet
 from keras_birds.results.context import Context
 from keras_birds.results.occurrence import Occurrence, Presence
-from keras_birds.results.recording_time import check_time_pattern, start_time
+from keras_birds.results.origin import Origins
 from keras_birds.results.voices import TOUCHING_S, check_voices
 from keras_birds.text import storable
 
@@ -38,7 +40,7 @@ class DetectionRules:
         species: whether a label may be detected, `[label]`.
         smooth_windows, file_level: what becomes of scores before, as of `Context`.
         merge: whether windows of the same label that touch or overlap become one event with the highest score.
-        time_pattern: how names tell when a recording began, as `recording_time.start_time` has it.
+        origins: where and when recordings were made.
         occurrence: which labels may occur where and when a recording was made; `None` for all everywhere.
         no_voices: probability from which windows with a voice, and their neighbours, are left out; `None` for none.
     """
@@ -49,7 +51,7 @@ class DetectionRules:
     smooth_windows: int = 1
     file_level: int | None = None
     merge: bool = False
-    time_pattern: str | None = None
+    origins: Origins = field(default_factory=Origins)
     occurrence: Occurrence | None = None
     no_voices: float | None = None
 
@@ -70,8 +72,8 @@ class DetectionRules:
             others: as in the class.
 
         Raises:
-            ConfigError: if a number is out of range, or the time pattern can't be used.
-        ModelError: if voices are to be left out, and no label is one.
+            ConfigError: if a number is out of range.
+            ModelError: if voices are to be left out, and no label is one.
             DataError: if the file can't be read, a label is unknown, lacking or there twice, or it holds no numbers.
         """
         if isinstance(threshold, Path):
@@ -81,8 +83,6 @@ class DetectionRules:
             thresholds = (float(threshold),) * len(labels)
         rules = cls(thresholds, (True,) * len(labels) if species is None else species, **others)
         _ = rules.context
-        if rules.time_pattern is not None:
-            check_time_pattern(rules.time_pattern)
         if rules.no_voices is not None:
             check_voices(labels, rules.no_voices)
         return rules
@@ -92,11 +92,9 @@ class DetectionRules:
         """What becomes of scores by those of other windows."""
         return Context(self.smooth_windows, self.file_level)
 
-    def presence(self, file: str) -> Presence | None:
-        """What may occur where and when a recording was made; `None` where that isn't asked for or no site has it."""
-        if self.occurrence is None:
-            return None
-        return self.occurrence.of(file, start_time(file, self.time_pattern))
+    def presence(self, origin: Origin) -> Presence | None:
+        """What may occur where and when a recording was made; `None` if nobody asks for that or no place is known."""
+        return None if self.occurrence is None else self.occurrence.of(origin)
 
 
 @cache
@@ -106,7 +104,8 @@ def detection_schema() -> "pa.Schema":
     file            the path or URL as in `manifest.csv`; bytes that aren't UTF-8 as `\\udcXX`
     channel         from 1; 0 for the mean over channels
     start_s, end_s  in the recording; seconds
-    start_time      date and time of day of `start_s`, where the file's name tells when it began
+    start_time      local date and time of day of `start_s`, where it is known when the recording began
+    start_time_utc  the same in UTC, where the offset of local time is known too
     label           as the model names it
     scientific_name, common_name   empty where the model doesn't know
     score           probability
@@ -117,11 +116,11 @@ def detection_schema() -> "pa.Schema":
 
     types = {
         **{"file": pa.string(), "channel": pa.int16(), "start_s": pa.float64(), "end_s": pa.float64()},
-        **{"start_time": pa.timestamp("ms"), "label": pa.string(), "scientific_name": pa.string()},
-        **{"common_name": pa.string(), "score": pa.float32(), "model_id": pa.string()},
-        "occurrence": pa.float32(),
+        **{"start_time": pa.timestamp("ms"), "start_time_utc": pa.timestamp("ms", "UTC")},
+        **{"label": pa.string(), "scientific_name": pa.string(), "common_name": pa.string()},
+        **{"score": pa.float32(), "model_id": pa.string(), "occurrence": pa.float32()},
     }
-    nullable = ("start_time", "occurrence")
+    nullable = ("start_time", "start_time_utc", "occurrence")
     return pa.schema([pa.field(name, x, nullable=name in nullable) for name, x in types.items()])
 
 
@@ -221,28 +220,29 @@ def merge(columns: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def detection_table(
-    file: str,
+    recording: RecordingStatus,
     columns: list[np.ndarray],
     likely: np.ndarray | None,
     labels: LabelSet,
-    rules: DetectionRules,
     model_id: str,
 ) -> "pa.Table":
     """A table of `detection_schema`, its texts as dictionaries.
 
     Args:
-        file: the recording.
+        recording: whose file and origin count.
         columns: `start_s`, `end_s`, `channel`, `label` (its position) and `score`, each `[n]`.
         likely: probability that the label occurs where and when it was recorded, `[n]`, if that is known.
-        labels, rules, model_id: as for `Digest`.
+        labels, model_id: as for `Digest`.
     """
     import pyarrow as pa
 
     start_s, end_s, channel, label, score = columns
-    began = start_time(file, rules.time_pattern)
+    origin = recording.origin
     milliseconds = np.round(start_s * 1000).astype("timedelta64[ms]")
-    nothing = np.full(len(label), np.datetime64("NaT", "ms"))
-    times = nothing if began is None else np.datetime64(began, "ms") + milliseconds
+    times = np.datetime64(origin.local, "ms") + milliseconds
+    utc_offset = (
+        np.timedelta64("NaT") if origin.utc_offset_min is None else np.timedelta64(origin.utc_offset_min, "m")
+    )
     same = np.zeros(len(label), np.int32)
 
     def texts(indices: np.ndarray, values: list[str]) -> pa.Array:
@@ -255,8 +255,9 @@ def detection_table(
         for field in ("name", "scientific_name", "common_name")
     )
     values = [
-        *(texts(same, [storable(file)]), channel.astype(np.int16)),
-        *(start_s.astype(np.float64), end_s.astype(np.float64), times),
+        *(texts(same, [storable(recording.file)]), channel.astype(np.int16)),
+        *(start_s.astype(np.float64), end_s.astype(np.float64)),
+        *(times, pa.array(times - utc_offset, pa.timestamp("ms", "UTC"))),
         *(*names, score.astype(np.float32), texts(same, [model_id])),
         pa.nulls(len(label), pa.float32()) if likely is None else pa.array(likely, from_pandas=True),
     ]

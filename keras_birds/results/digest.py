@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_birds.inference.scorer import RecordingScores
+from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import (
     DetectionRules,
@@ -30,21 +30,22 @@ class Digest:
     those at the end of a part wait for the next. The result is that of the whole recording, wherever it is parted.
 
     Args:
-        file: the recording.
+        recording: whose file and origin count.
         labels: of the model.
         rules: what of the scores becomes a detection.
         model_id: of the model.
 
     Attributes:
+        presence: what may occur where and when it was made; `None` where that isn't asked for or no place is known.
         unlikely: scores, a label of a window each, that are no detections only because of where and when they are from.
         voices: windows that were left out because of voices.
         left_out_s: begin and end of the parts that these cover.
     """
 
-    def __init__(self, file: str, labels: LabelSet, rules: DetectionRules, model_id: str):
-        self._file, self._labels, self._rules, self._model_id = file, labels, rules, model_id
-        self._presence = rules.presence(file)
-        allowed = True if self._presence is None else self._presence.allowed
+    def __init__(self, recording: RecordingStatus, labels: LabelSet, rules: DetectionRules, model_id: str):
+        self._recording, self._labels, self._rules, self._model_id = recording, labels, rules, model_id
+        self.presence = rules.presence(recording.origin)
+        allowed = True if self.presence is None else self.presence.allowed
         self._wanted = np.asarray(rules.species) & allowed
         self._unwanted = np.flatnonzero(np.asarray(rules.species) & ~self._wanted)
         self._held: RecordingScores | None = None
@@ -120,9 +121,9 @@ class Digest:
                 columns = merge([np.concatenate(x) for x in zip(*self._events, strict=True)])
         start_s, _, channel, label, score = columns
         order = np.lexsort((label, -score, channel, start_s))
-        likely = None if self._presence is None else self._presence.probabilities[label[order]]
+        likely = None if self.presence is None else self.presence.probabilities[label[order]]
         columns = [x[order] for x in columns]
-        return detection_table(self._file, columns, likely, self._labels, self._rules, self._model_id)
+        return detection_table(self._recording, columns, likely, self._labels, self._model_id)
 
     def summary(self) -> "pa.Table":
         """Rows of `SUMMARY_COLUMNS`, the most probable label first.
@@ -130,9 +131,8 @@ class Digest:
         `mean_top2` is the mean of the two best windows, `windows` how many reached the threshold, after smoothing, over
         all channels.
         """
-        return summary_table(
-            self._file, self._labels, self._best[: max(1, min(2, self._windows))], self._counts
-        )
+        best = self._best[: max(1, min(2, self._windows))]
+        return summary_table(self._recording.file, self._labels, best, self._counts)
 
 
 def _joined(first: RecordingScores, second: RecordingScores) -> RecordingScores:

@@ -1,24 +1,24 @@
-"""Where and when recordings were made, and how probable it is that each label occurs there then."""
+"""How probable it is that each label occurs where and when a recording was made."""
 
-from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_birds.audio.recorder import Origin
 from keras_birds.birdnet.range_model import FILE, NO_SPECIES, THRESHOLD, WEEKS, RangeModel
 from keras_birds.data.names import match_labels
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.labels import LabelSet
 from keras_birds.models.library import added_models
 from keras_birds.models.metadata import ModelMetadata
-from keras_birds.results.sites import Site
+from keras_birds.results.sites import check_place
 from keras_birds.run_layout import METADATA
 
 WHOLE_YEAR = -1
-"""In place of a week: of recordings whose names tell no date."""
+"""In place of a week: of recordings of which it isn't known when they were made."""
 
 _KEPT = 1024  # places and weeks, 33 KB each of 6,522 labels
 
@@ -55,7 +55,6 @@ class Occurrence:
     Args:
         labels: of the model that scores.
         model: of ranges.
-        sites: where recordings were made.
         week: 1 to 48, of all recordings, or -1 for the whole year; `None` for the week in which each began.
         least: probability of occurrence that a label needs.
 
@@ -67,7 +66,6 @@ class Occurrence:
         self,
         labels: LabelSet,
         model: RangeModel,
-        sites: Sequence[Site],
         week: int | None = None,
         least: float = THRESHOLD,
     ):
@@ -75,29 +73,25 @@ class Occurrence:
             raise ConfigError(f"--week must be from 1 to {WEEKS}. Received: {week}")
         if not 0 <= least <= 1:
             raise ConfigError(f"--occurrence must be from 0 to 1. Received: {least:g}")
-        self._model, self._sites, self._week, self._least = model, tuple(sites), week, least
+        self._model, self._week, self._least = model, week, least
         self._columns = _columns(labels, model)
         self.unknown = [
             x.name for x, column in zip(labels.items, self._columns, strict=True) if column == _UNKNOWN
         ]
         """Labels that the range model doesn't know."""
         self._at = lru_cache(_KEPT)(self._compute)
-        self._site_of = lru_cache(1)(lambda file: next((x for x in self._sites if x.has(file)), None))
 
-    def of(self, file: str, began: datetime | None) -> Presence | None:
-        """What may occur where and when a recording was made; `None` if no site has it.
+    def of(self, origin: Origin) -> Presence | None:
+        """What may occur where and when a recording was made, in the whole year where its time isn't known.
 
-        Args:
-            file: the recording, as sites have it.
-            began: when it began; the whole year counts where that isn't known.
+        `None` where its place isn't known.
         """
-        site = self._site_of(file)
-        if site is None:
+        if origin.latitude is None or origin.longitude is None:
             return None
-        week = self._week
+        week, local = self._week, origin.local
         if week is None:
-            week = WHOLE_YEAR if began is None else week_of(began)
-        return self.at(site.latitude, site.longitude, week)
+            week = WHOLE_YEAR if local is None else week_of(local)
+        return self.at(origin.latitude, origin.longitude, week)
 
     def at(self, latitude: float, longitude: float, week: int) -> Presence:
         """What may occur at a place in a week, 1 to 48, or -1 for the whole year."""
@@ -115,7 +109,6 @@ class Occurrence:
     def settings(self) -> dict[str, Any]:
         """All that it depends on, as plain data."""
         return {
-            "places": [[x.pattern, x.latitude, x.longitude] for x in self._sites],
             "week": self._week,
             "occurrence": self._least,
             "range_model": self._model.digest,
@@ -165,11 +158,11 @@ def species_at(
     """
     folder = _range_folder()
     labels = ModelMetadata.read_json(folder / METADATA).labels
-    site = Site("*", latitude, longitude)
+    check_place(latitude, longitude)
     model = RangeModel.load(folder)
-    found = Occurrence(labels, model, [site], week, THRESHOLD if least is None else least).of("", None)
-    if found is None:
-        return []
+    found = Occurrence(labels, model, week, THRESHOLD if least is None else least).at(
+        latitude, longitude, week
+    )
     likely = np.where(np.isnan(found.probabilities), -1, found.probabilities)
     order = np.argsort(-likely, kind="stable")[: int((found.allowed & (likely >= 0)).sum())]
     items = [(labels.items[k], float(likely[k])) for k in order]

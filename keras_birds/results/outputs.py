@@ -12,7 +12,6 @@ from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import SUMMARY_COLUMNS
-from keras_birds.results.recording_time import start_time
 from keras_birds.results.results import Results
 from keras_birds.results.windows import final_windows
 from keras_birds.results.writers.files import new_text
@@ -29,19 +28,18 @@ ACTIVITY_COLUMNS = ("label", "scientific_name", "common_name", "hour", "detectio
 
 
 class Activity:
-    """Counts detections by label and hour of day, beside how long was recorded in that hour, as names tell the time."""
+    """Counts detections by label and hour of day, beside how long was recorded in that hour, in local time."""
 
-    def __init__(self, labels: LabelSet, time_pattern: str | None = None):
+    def __init__(self, labels: LabelSet):
         self.labels = labels
         self.detections = np.zeros((len(labels), 24), np.int64)
         """`[label, hour]`."""
         self.recorded_s = np.zeros(24)
-        """`[hour]`, of recordings whose names tell the time."""
-        self._time_pattern = time_pattern
+        """`[hour]`, of recordings of which it is known when they began."""
 
     def add(self, recording: RecordingStatus, batches: "Iterable[pa.RecordBatch]") -> None:
-        """Counts one recording; nothing where its name doesn't tell when it began."""
-        began = start_time(recording.file, self._time_pattern)
+        """Counts one recording; nothing where it isn't known when it began."""
+        began = recording.origin.local
         if began is None:
             return
         at, end = began, began + timedelta(seconds=recording.seconds)
@@ -111,7 +109,7 @@ def write_outputs(
             for row in (x for batch in summary for x in batch.to_pylist()):
                 digits = {x: six_digits(row[x]) for x in ("max", "mean_top2")}
                 table.writerow((row | digits | {"file": recording.file}).values())
-    activity = Activity(classifier.labels, results.rules.time_pattern)
+    activity = Activity(classifier.labels)
     for recording, batches in results.read("detections"):
         activity.add(recording, batches)
     if activity.detections.any():

@@ -8,6 +8,7 @@ from keras_birds.audio.stream import Channel
 from keras_birds.inference.aggregate import Prediction, RankedLabel
 from keras_birds.inference.classifier import Classifier
 from keras_birds.inference.scorer import RecordingStatus
+from keras_birds.results.origin import origin_cells
 from keras_birds.results.writers.rows import decimal, one_line, six_digits
 from keras_birds.text import csv_writer, printable
 
@@ -137,6 +138,23 @@ def describe_length(recording: RecordingStatus) -> str:
     """For instance `5.0 s, 1 window` or `5.4 s, 1 window, the last 0.4 s not scored`."""
     dropped = f", the last {recording.unscored_s:.1f} s not scored" if recording.unscored_s >= 0.05 else ""
     return f"{recording.seconds:.1f} s, {recording.windows} window{'s' * (recording.windows != 1)}{dropped}"
+
+
+def describe_origin(recording: RecordingStatus) -> str:
+    """For instance `Recorded 2023-05-10 07:30:00 (UTC+02:00), at 48.1, 11.5, by AudioMoth 24F319055FDF2902`, and notes.
+
+    Empty where nothing is known.
+    """
+    cells = origin_cells(recording)
+    time, zone = cells["start_time"].partition(".")[0].replace("T", " "), cells["utc_offset"]
+    parts = {
+        "": f"{time} (UTC{zone})" if zone else time,
+        "at ": f"{cells['latitude']}, {cells['longitude']}" if cells["latitude"] else "",
+        "by ": cells["recorder"],
+        "gain ": cells["gain"],
+    }
+    said = ", ".join(x + y for x, y in parts.items() if y)
+    return " ".join(x for x in (f"Recorded {said}." if said else "", cells["notes"]) if x)
 
 
 def _as_dict(ranked: RankedLabel) -> dict[str, Any]:

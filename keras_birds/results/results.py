@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_birds.audio.clips import window_hop_samples
+from keras_birds.audio.recorder import Origin
 from keras_birds.checksum import sha256_of
 from keras_birds.errors import DataError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus, ScoreOptions
@@ -26,6 +27,7 @@ from keras_birds.models.ensemble import Ensemble
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.digest import Digest
 from keras_birds.results.journal import RESULTS, Entry, Journal
+from keras_birds.results.origin import ORIGIN_COLUMNS, origin_cells
 from keras_birds.results.shards import ShardReader, place_columns, readable, shard_path
 from keras_birds.results.sink import RecordingSink
 
@@ -34,10 +36,8 @@ if TYPE_CHECKING:
 
 MANIFEST_COLUMNS = (
     *("file", "status", "reason", "seconds", "seconds_expected", "sample_rate_hz", "channels"),
-    *("windows", "unscored_s", "detections", "place", "week", "unlikely", "voices", "not_seen"),
+    *("windows", "unscored_s", "detections", *ORIGIN_COLUMNS, "week", "unlikely", "voices", "not_seen"),
 )
-NO_SITE = "no site"
-"""In place of where a recording was made."""
 _KINDS = ("detections", "summary", "scores", "members")
 _PLACE_COLUMNS = 4  # of a table of scores, before the labels: file, channel, start_s, end_s
 
@@ -74,20 +74,25 @@ class Results(RecordingSink):
     ):
         self.rules, self.members = rules, members
         self._labels, self._model_id, self._keep_scores = labels, model_id, keep_scores
-        self._open: Digest | None = None  # of a recording that comes in parts
+        # Of a recording that comes in parts.
+        self._open: Digest | None = None
+        self._origin: Origin | None = None
         super().__init__(folder, settings)
 
     def add(self, scored: RecordingScores) -> RecordingStatus | None:
-        """As `RecordingSink.add`, detections counted."""
+        """As `RecordingSink.add`, detections counted, and where and when it was made found out."""
+        recording = scored.recording
+        if self._origin is None:
+            self._origin = self.rules.origins.of(recording.file, recording.recorder)
         try:
-            return super().add(scored)
+            return super().add(replace(scored, recording=replace(recording, origin=self._origin)))
         finally:
             if scored.is_last:
-                self._open = None
+                self._open = self._origin = None
 
-    def _digest(self, file: str) -> Digest:
+    def _digest(self, recording: RecordingStatus) -> Digest:
         if self._open is None:
-            self._open = Digest(file, self._labels, self.rules, self._model_id)
+            self._open = Digest(recording, self._labels, self.rules, self._model_id)
         return self._open
 
     def _write_part(self, part: RecordingScores) -> None:
@@ -95,34 +100,26 @@ class Results(RecordingSink):
             self._write("members", _score_table(part, _member_labels(self._labels, self.members)))
             each = part.scores.reshape(len(part.scores), self.members, -1)
             part = replace(part, scores=each.mean(axis=1))
-        for kept, detections in self._digest(part.recording.file).add(part):
+        for kept, detections in self._digest(part.recording).add(part):
             self._write("detections", detections)
             if self._keep_scores and len(kept.scores):
                 self._write("scores", _score_table(kept, self._labels))
 
     def _end(self, recording: RecordingStatus) -> RecordingStatus:
-        digest = self._digest(recording.file)
+        digest = self._digest(recording)
         self._write("summary", digest.summary())
-        return replace(
-            recording,
-            voices=digest.voices,
-            left_out_s=digest.left_out_s,
-            **self._where_and_when(recording, digest),
-        )
+        recording = replace(recording, voices=digest.voices, left_out_s=digest.left_out_s)
+        presence = digest.presence
+        if presence is None:
+            return recording
+        return replace(recording, week=presence.week, unlikely=digest.unlikely)
 
     def _entry(self, recording: RecordingStatus, rows: Mapping[str, int]) -> Entry:
         recording = replace(recording, detections=rows["detections"])
         return Entry(recording, summary_rows=rows["summary"], score_rows=rows["scores"])
 
-    def _where_and_when(self, recording: RecordingStatus, digest: Digest) -> dict[str, Any]:
-        """What the rules know of where and when a recording was made, as fields of its status."""
-        if self.rules.occurrence is None:
-            return {}
-        found = self.rules.presence(recording.file)
-        if found is None:
-            return {"place": NO_SITE}
-        place = f"{found.latitude:g}, {found.longitude:g}"
-        return {"place": place, "week": found.week, "unlikely": digest.unlikely}
+    def _manifest_cells(self, recording: RecordingStatus) -> dict[str, Any]:
+        return super()._manifest_cells(recording) | origin_cells(recording)
 
     def read(self, kind: str) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
         """Every scored recording's rows of a `kind`: `"detections"`, `"summary"`, `"scores"` or `"members"`.
@@ -231,9 +228,10 @@ def result_settings(
         "channel": options.channel,
         "keep_scores": keep_scores,
         **({"average": "rank"} if members else {}),
-        **{x.name: getattr(rules, x.name) for x in fields(rules) if x.name != "occurrence"},
+        **{x.name: getattr(rules, x.name) for x in fields(rules) if x.name not in ("occurrence", "origins")},
         "thresholds": rules.thresholds if len(set(rules.thresholds)) > 1 else rules.thresholds[0],
         "species": "all" if all(rules.species) else chosen,
+        **rules.origins.settings,
         **({} if rules.occurrence is None else rules.occurrence.settings),
     }
 

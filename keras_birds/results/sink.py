@@ -86,6 +86,11 @@ class RecordingSink(ABC):
         """Writes what is known only at a recording's end; what became of it."""
         return recording
 
+    def _manifest_cells(self, recording: RecordingStatus) -> dict[str, Any]:
+        """What the manifest has in its columns, by name."""
+        cells = {x: getattr(recording, x) for x in self.manifest_columns if hasattr(recording, x)}
+        return {x: _milliseconds(y) if isinstance(y, float) else y for x, y in cells.items()}
+
     def _writer(self, kind: str, path: Path) -> Writer:
         return ShardWriter(path)
 
@@ -208,8 +213,8 @@ class RecordingSink(ABC):
             rows = csv_writer(file)
             rows.writerow(self.manifest_columns)
             for x in self.recordings:
-                cells = (getattr(x, name) for name in self.manifest_columns)
-                rows.writerow(_milliseconds(c) if isinstance(c, float) else c for c in cells)
+                cells = self._manifest_cells(x)
+                rows.writerow(cells[name] for name in self.manifest_columns)
         return path
 
 

@@ -52,9 +52,7 @@ class Site:
     site: str = ""
 
     def __post_init__(self) -> None:
-        for name, value, most in (("latitude", self.latitude, 90), ("longitude", self.longitude, 180)):
-            if not (math.isfinite(value) and abs(value) <= most):
-                raise ConfigError(f"A {name} must be from -{most} to {most} degrees. Received: {value:g}")
+        check_place(self.latitude, self.longitude)
         if self.timezone:
             zone_of(self.timezone)
 
@@ -296,6 +294,13 @@ def _local(cells: dict[str, str], column: str, zone: str) -> datetime:
         raise ConfigError(f"{column} must be in {FIRST_YEAR} or later. Received: {text}")
     is_day = column == "end" and re.fullmatch(r"\d{4}-?\d\d-?\d\d", text)
     return found + timedelta(days=1) if is_day else found
+
+
+def check_place(latitude: float, longitude: float) -> None:
+    """Raises `ConfigError` if there is no such place."""
+    for name, value, most in (("latitude", latitude, 90), ("longitude", longitude, 180)):
+        if not (math.isfinite(value) and abs(value) <= most):
+            raise ConfigError(f"A {name} must be from -{most} to {most} degrees. Received: {value:g}")
 
 
 @lru_cache

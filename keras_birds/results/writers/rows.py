@@ -19,6 +19,7 @@ class Detection(NamedTuple):
     start_s: float
     end_s: float
     start_time: datetime | None
+    start_time_utc: datetime | None
     label: str
     scientific_name: str
     common_name: str

@@ -44,25 +44,24 @@ def write_csv(recordings: "Recordings", stream: TextIO) -> None:
     """Comma-separated, with a header; quoted where a name needs it.
 
     Seconds have at most 6 decimals, scores 6 significant digits; `start_time` is like `2025-06-01T05:30:00.000`,
-    or empty, and so is `occurrence`.
+    `start_time_utc` like `2025-06-01T03:30:00.000Z`, or empty, and so is `occurrence`.
     """
     writer = csv_writer(stream)
     writer.writerow(Detection._fields)
     for recording, batches in recordings:
         for x in detections(recording, batches):
-            times = {"start_s": decimal(x.start_s), "end_s": decimal(x.end_s), "start_time": _iso(x)}
+            times = {"start_s": decimal(x.start_s), "end_s": decimal(x.end_s), **_times(x)}
             likely = "" if x.occurrence is None else six_digits(x.occurrence)
             digits = {"score": six_digits(x.score), "occurrence": likely}
             writer.writerow((x._asdict() | times | digits).values())
 
 
 def write_json(recordings: "Recordings", stream: TextIO) -> None:
-    """One list, an object a line; values as in CSV, but `start_time` and `occurrence` are null where they
-    aren't known."""
+    """One list, an object a line; values as in CSV, but times and `occurrence` are null where they aren't known."""
     before = "[\n"
     for recording, batches in recordings:
         for x in detections(recording, batches):
-            times = {"start_s": round(x.start_s, 6), "end_s": round(x.end_s, 6), "start_time": _iso(x)}
+            times = {"start_s": round(x.start_s, 6), "end_s": round(x.end_s, 6), **_times(x)}
             likely = None if x.occurrence is None else float(six_digits(x.occurrence))
             row = x._asdict() | times | {"score": float(six_digits(x.score)), "occurrence": likely}
             stream.write(before + json.dumps(row, ensure_ascii=False))
@@ -212,5 +211,9 @@ def write_tables(
     return paths
 
 
-def _iso(x: Detection) -> str | None:
-    return x.start_time.isoformat(timespec="milliseconds") if x.start_time else None
+def _times(x: Detection) -> dict[str, str | None]:
+    local, utc = x.start_time, x.start_time_utc
+    return {
+        "start_time": local.isoformat(timespec="milliseconds") if local else None,
+        "start_time_utc": utc.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z" if utc else None,
+    }

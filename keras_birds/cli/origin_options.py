@@ -1,0 +1,105 @@
+"""Options of where and when recordings were made, and what is told of that in the end."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from keras_birds.cli.options import EXISTING_FILE, Command, bundled
+from keras_birds.cli.rules_options import PlaceChoice
+from keras_birds.text import printable
+
+if TYPE_CHECKING:
+    from keras_birds.inference.scorer import RecordingStatus
+    from keras_birds.results.origin import Origins
+    from keras_birds.results.sites import Site
+
+
+@dataclass(frozen=True)
+class OriginChoice:
+    """What `origin_options` say."""
+
+    sites: Path | None
+    deployments: Path | None
+    timezone: str | None
+    time_pattern: str | None
+
+    @property
+    def table(self) -> str:
+        """What the rows of the table are; empty without one."""
+        return "site" if self.sites else "deployment" if self.deployments else ""
+
+    def read(self, place: PlaceChoice) -> "Origins":
+        """Reads the table."""
+        from keras_birds.results.origin import Origins
+        from keras_birds.results.sites import read_deployments, read_sites
+
+        given = {"--sites": self.sites, "--deployments": self.deployments, "--lat and --lon": place.degrees}
+        names = [x for x, value in given.items() if value is not None]
+        if len(names) > 1:
+            raise click.UsageError(f"{names[0]} says where recordings were made: leave out {names[1]}")
+        rows: Sequence[Site] = ()
+        if self.sites is not None:
+            rows = read_sites(self.sites)
+        elif self.deployments is not None:
+            rows = read_deployments(self.deployments)
+        return Origins(rows, place.degrees, self.timezone or "", self.time_pattern)
+
+
+def origin_options(command: Command) -> Command:
+    """Adds `--sites`, `--deployments`, `--timezone` and `--time-pattern`; the command gets an `OriginChoice`."""
+    sites = "Many places: a CSV with pattern, latitude, longitude, and perhaps site and timezone."
+    deployments = (
+        "Recorders in the field: a CSV with deployment, site, latitude, longitude, start, end, pattern."
+    )
+    timezone = "Timezone of the places, and of clocks that tell none: Europe/Berlin, UTC, +02:00."
+    pattern = "How names tell the time: REC_%Y%m%d_%H%M%S. [default: the common ways]"
+    return bundled(
+        command,
+        "origin",
+        OriginChoice,
+        click.option("--sites", type=EXISTING_FILE, help=sites),
+        click.option("--deployments", type=EXISTING_FILE, help=deployments),
+        click.option("--timezone", metavar="ZONE", help=timezone),
+        click.option("--time-pattern", help=pattern),
+    )
+
+
+class OriginCounter:
+    """Counts of which recordings it isn't known where or when they were made, or is told in two ways.
+
+    Args:
+        asks_what_occurs: whether labels are left out by place and week.
+        table: what rows of the table are, `site` or `deployment`; empty without a table.
+    """
+
+    def __init__(self, asks_what_occurs: bool, table: str = ""):
+        self._asks, self._table = asks_what_occurs, table
+        self._whole_year = self._placeless = self._unmatched = self._noted = 0
+        self._first = ""
+
+    def add(self, recording: "RecordingStatus") -> None:
+        """Takes a scored recording."""
+        from keras_birds.results.occurrence import WHOLE_YEAR
+        from keras_birds.results.origin import notes_on
+
+        self._whole_year += recording.week == WHOLE_YEAR
+        self._placeless += self._asks and recording.origin.latitude is None
+        self._unmatched += bool(self._table) and not recording.origin.site
+        if notes := notes_on(recording):
+            self._noted += 1
+            self._first = self._first or f"{printable(recording.file)}: {notes}"
+
+    def told(self) -> Iterator[str]:
+        """What to tell, a clause each."""
+        of = "of the recordings"
+        if self._whole_year:
+            yield f"{self._whole_year} {of} tell no date: the whole year counts there"
+        if self._unmatched:
+            yield f"{self._unmatched} {of} match no {self._table}"
+        if self._placeless:
+            yield f"{self._placeless} {of} tell no place: every label counts there"
+        if self._noted:
+            yield f"{self._noted} {of} have notes on where and when they were made, the first {self._first}"
