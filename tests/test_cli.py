@@ -67,6 +67,21 @@ def test_a_wrong_option_or_command_is_a_wrong_call(run):
         assert (code, out, said in err) == (2, "", True), words
 
 
+def test_an_option_of_one_value_is_taken_once(run):
+    for words, twice in {
+        "train --fold 0 --fold 1": "--fold",
+        "data soundscapes --calls 1 2 --count=3 --calls 2 3": "--calls",
+        "models --format csv --format json": "--format",
+        "models add a.onnx --name a --name b": "--name",
+        "search s.emb --clips --no-clips": "--clips",
+        "train --set a=1 --set b=2 --resume --resume --fold 0 --help": "",
+        "app --folder a --help -- --server.port 1 --server.port 2": "",
+    }.items():
+        code, _, err = run(*words.split())
+        said = f"Error: {twice} must be given once. Received: it 2 times; keep one\n"
+        assert (code, err.endswith(said)) == ((2, True) if twice else (0, False)), (words, err)
+
+
 def test_a_wrong_setting_ends_with_2_and_failed_work_with_1_in_one_line(run, write_tone, tmp_path):
     clip, model = write_tone("a.wav", seconds=2), write_constant_model(tmp_path / "model.onnx", [0.0] * 4)
     place = tmp_path / ("a" * 300 + ".csv")

@@ -22,10 +22,11 @@ LOUDEST, BAR = (252, 253, 191), (42, 111, 151)
 
 @pytest.fixture
 def predict(run_command, placeholder_run):
-    """Stdout and stderr of the command, if its exit code is as told."""
+    """Stdout and stderr of the command, with one model unless another is named, if its exit code is as told."""
 
     def call(*arguments, code=0):
-        exit_code, out, err = run_command("predict", "--model", placeholder_run, *arguments)
+        model = () if "--model" in arguments else ("--model", placeholder_run)
+        exit_code, out, err = run_command("predict", *model, *arguments)
         assert exit_code == code, err
         return out, err
 

@@ -105,12 +105,12 @@ def test_other_options_make_other_labels_of_the_same_scores(tmp_path, run, disk,
     # Another run's scores, or those of other windows, aren't mixed with these.
     (tmp_path / "unplugged").rename(disk)
     shutil.copytree(run / "fold1", run / "fold2")
-    for more, said in (
-        ((), "models is ["),
-        (("--model", run / "fold0"), "models is ["),
-        (("--overlap", 1), "overlap_s is 1.0"),
+    for model, more, said in (
+        (run, (), "models is ["),
+        (run / "fold0", (), "models is ["),
+        (run, ("--overlap", 1), "overlap_s is 1.0"),
     ):
-        code, _, err = run_command(*arguments, *more)
+        code, _, err = run_command(*arguments[:2], model, *arguments[3:], *more)
         assert (code, "holds pseudo labels of other settings" in err, said in err) == (2, True, True), err
 
 

@@ -98,8 +98,9 @@ def places(tmp_path, monkeypatch):
 @pytest.fixture
 def make(run_command, places):
     def call(*arguments):
-        source = ("--data", "clips", "--background", "noise")
-        return run_command("data", "soundscapes", *source, "--count=8", "--seconds=20", *arguments)
+        usual = {"--data": "clips", "--background": "noise", "--count": 8, "--seconds": 20}
+        options = [y for x in usual.items() if x[0] not in arguments for y in x]
+        return run_command("data", "soundscapes", *options, *arguments)
 
     return call
 

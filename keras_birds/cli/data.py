@@ -12,6 +12,7 @@ import click
 from keras_birds.cli.options import config_options, data_option, resolve_data_dir, workers_option
 from keras_birds.cli.reporting import make_reporter
 from keras_birds.cli.soundscapes import soundscapes
+from keras_birds.cli.strict import StrictGroup
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ _LISTED = 20
 MANIFEST, FIGURE, PROBLEMS = "manifest.csv", "class-distribution.png", "problems.txt"
 
 
-@click.group()
+@click.group(cls=StrictGroup)
 def data() -> None:
     """Check, precompute and preview a data set.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import keras_birds
+from keras_birds.cli.strict import StrictGroup
 from keras_birds.errors import ConfigError, KerasBirdsError
 
 # Name -> (module:attribute, line in `--help`). Modules are imported when their command is asked for.
@@ -35,7 +36,7 @@ _COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(StrictGroup):
     """Commands that are imported when asked for, from their `MODULE:ATTRIBUTE`."""
 
     def __init__(self, *args, lazy: dict[str, tuple[str, str]], **kwargs):  # type: ignore[no-untyped-def]

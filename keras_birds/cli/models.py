@@ -12,6 +12,7 @@ import click
 
 from keras_birds.cli.options import COUNT, EXISTING_FILE, LENGTH, format_option, model_path
 from keras_birds.cli.reporting import text_table
+from keras_birds.cli.strict import StrictGroup
 from keras_birds.errors import KerasBirdsError
 from keras_birds.text import printable
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _SHOWN_LABELS = 20
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=StrictGroup, invoke_without_command=True)
 @click.pass_context
 @format_option
 def models(context: click.Context, form: str) -> None:
