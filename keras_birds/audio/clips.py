@@ -11,6 +11,9 @@ from keras_birds.errors import ConfigError
 MIN_TAIL_S = 1.0
 """A last partial window shorter than this, as the model hears it, is dropped when the recording holds a full one."""
 
+TOUCHING_S = 1e-6
+"""How far apart windows that touch may be: times are rounded."""
+
 
 def fill(samples: np.ndarray, clip_samples: int, how: str = "repeat") -> np.ndarray:
     """Repeats `[n]` samples, n >= 1, until they fill a clip, or with `"silence"` adds zeros (`audio.fill`).
@@ -95,6 +98,17 @@ def window_spans(n_samples: int, audio: AudioConfig, overlap_s: float = 0.0) -> 
     if left > 0 and (not spans or (end < n_samples and left >= MIN_TAIL_S * audio.sample_rate_hz)):
         spans.append((start, left))
     return spans
+
+
+def united(start_s: np.ndarray, end_s: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Begin and end of the parts that windows cover, of windows by start; seconds."""
+    spans: list[tuple[float, float]] = []
+    for begin, end in zip(start_s.tolist(), end_s.tolist(), strict=True):
+        if spans and begin <= spans[-1][1] + TOUCHING_S:
+            spans[-1] = spans[-1][0], max(spans[-1][1], end)
+        else:
+            spans.append((begin, end))
+    return tuple(spans)
 
 
 def sliding_windows(

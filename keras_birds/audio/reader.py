@@ -30,6 +30,8 @@ MIN_RATE_HZ = 1000
 SHORTFALL_S = 0.1
 _BLOCK_SAMPLES = 1 << 18
 _SALVAGE_FRAMES = 1024
+# Formats of libsndfile's whose frames it finds at once.
+_SEEKABLE = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "FLAC"})
 _UNKNOWN_FRAMES = 1 << 36
 _UNKNOWN_BYTES = 0x7F00_0000
 # What libsndfile tells of a data chunk that is longer than the file, in AIFF, AU, SVX, W64 and others.
@@ -164,6 +166,16 @@ class Reader:
     def problem(self) -> str:
         """Why not all of the sound is there; of what ffmpeg reads it is known at the end."""
         return self._problem or getattr(self._file, "problem", "")
+
+    @property
+    def knows_length(self) -> bool:
+        """Whether `frames` is what decodes, as far as can be told without decoding."""
+        return self.frames is not None and not self._problem
+
+    @property
+    def seeks(self) -> bool:
+        """Whether any part is read as quickly as the first one, and is the same as of the whole."""
+        return self.knows_length and getattr(self._file, "format", "") in _SEEKABLE
 
     def reaches_end(self) -> bool:
         """Whether the last frame that the header promises decodes; otherwise the middle lies elsewhere."""

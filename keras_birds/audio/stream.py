@@ -1,15 +1,16 @@
 """Decodes a recording of any length block by block, in flat memory."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from keras_birds.audio.band import band_passed
-from keras_birds.audio.chain import mix, resampled
+from keras_birds.audio.band import band_passed, reach_samples
+from keras_birds.audio.chain import mix, resampled, resampled_length
 from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.tfio import TfioReader
 from keras_birds.config import AudioConfig
@@ -26,12 +27,15 @@ Channel = str | int
 
 @dataclass
 class RecordingStream:
-    """A recording that is being decoded. What became of it is known when `blocks` has ended.
+    """A recording that is being decoded. What became of it is known when `blocks` has ended, or `parts` in its place.
 
     Args:
         sample_rate_hz: as recorded, as are the `channels`.
         channel_ids: what the columns of the blocks are: channels from 1, or 0 for the mean.
         seconds_expected: what the header promises; NaN where it doesn't say.
+        n_samples: how many the blocks will have; `None` where that isn't known before.
+        parts: gives the blocks of some spans alone, of each in turn, begin and end in samples, in order; `None` where
+            the file can't be entered in its middle.
         status: `"ok"`; `"partial"` where sound is missing or the channels cancel each other out; or `"silent"`.
         reason: why the status isn't ok.
     """
@@ -42,6 +46,8 @@ class RecordingStream:
     channel_ids: tuple[int, ...]
     seconds_expected: float
     blocks: Iterator[np.ndarray]
+    n_samples: int | None = None
+    parts: Callable[[Iterable[tuple[int, int]]], Iterator[Iterator[np.ndarray]]] | None = None
     seconds_read: float = 0.0
     status: str = "ok"
     reason: str = ""
@@ -67,7 +73,12 @@ def open_stream(name: str | Path, audio: AudioConfig, channel: Channel = "mix") 
         stream = RecordingStream(
             reader.name, reader.rate_hz, reader.channels, channel_ids, reader.seconds_promised, iter(())
         )
-        stream.blocks = as_taken(_blocks(stream, reader), reader.rate_hz, audio, len(channel_ids))
+        listener = _Listener(stream, reader)
+        stream.blocks = as_taken(listener.whole(), reader.rate_hz, audio, len(channel_ids))
+        if isinstance(reader, Reader) and reader.knows_length:
+            stream.n_samples = resampled_length(reader.frames or 0, reader.rate_hz, audio.resample_hz)
+            if reader.seeks:
+                stream.parts = partial(listener.parts, reader, audio)
         yield stream
 
 
@@ -93,29 +104,74 @@ def _channel_ids(name: str | Path, channel: Channel, channels: int) -> tuple[int
     return (int(channel),)
 
 
-def _blocks(stream: RecordingStream, reader: Reader | TfioReader) -> Iterator[np.ndarray]:
-    """Blocks at the recording's rate; fills in what became of it."""
-    rate_hz, channel_ids = stream.sample_rate_hz, stream.channel_ids
-    frames, is_silent, channels_power, mean_power = 0, True, 0.0, 0.0
-    for block in reader.blocks():
-        frames += len(block)
-        picked = mix(block) if channel_ids == (0,) else block[:, channel_ids[0] - 1 : channel_ids[-1]]
-        # One NaN or infinity makes the sum one; finite float32 samples overflow only far beyond any audio.
-        if not np.isfinite(picked.sum()) and not np.isfinite(picked).all():
-            raise AudioError(stream.name, NAN_REASON, "corrupt")
-        is_silent = is_silent and not picked.any()
-        if channel_ids == (0,) and stream.channels > 1:
-            channels_power += float(np.vdot(block, block)) / stream.channels
-            mean_power += float(np.vdot(picked, picked))
-        stream.seconds_read = frames / rate_hz
-        yield picked
-    if frames / rate_hz < MIN_SECONDS:
-        expected = "" if math.isnan(stream.seconds_expected) else f" of {stream.seconds_expected:.1f}"
-        raise AudioError(stream.name, f"nothing decodes: read {frames / rate_hz:.2f}{expected} s", "corrupt")
-    missing = partial_reason(stream.seconds_expected, stream.seconds_read, reader.problem, reader.shortfall_s)
-    reasons = [x for x in (missing, _cancelling(channels_power, mean_power)) if x]
-    stream.reason = "; ".join(reasons) or (SILENT_REASON if is_silent else "")
-    stream.status = "silent" if is_silent and not missing else "partial" if reasons else "ok"
+class _Listener:
+    """Reads blocks at the recording's rate, and finds out what became of the recording."""
+
+    def __init__(self, stream: RecordingStream, reader: Reader | TfioReader):
+        self._stream, self._reader = stream, reader
+        self._is_silent, self._channels_power, self._mean_power = True, 0.0, 0.0
+
+    def whole(self) -> Iterator[np.ndarray]:
+        """All of it."""
+        yield from self._read(self._reader.blocks(), 0)
+        self._end()
+
+    def parts(
+        self, reader: Reader, audio: AudioConfig, spans: Iterable[tuple[int, int]]
+    ) -> Iterator[Iterator[np.ndarray]]:
+        """Of each span, begin and end in samples, its blocks, as of `as_taken`; take them all in turn."""
+        rate_hz, target_hz, channels = reader.rate_hz, audio.resample_hz, len(self._stream.channel_ids)
+        margin_s = 1 + math.ceil(reach_samples(audio) / target_hz)
+        frames = reader.frames or 0
+        for begin, end in spans:
+            # Both rates have a sample at whole seconds; what lies around the span is for the filters.
+            first_s, last_s = max(0, begin // target_hz - margin_s), -(-end // target_hz) + margin_s
+            first, last = first_s * rate_hz, min(last_s * rate_hz, frames)
+            read = self._read(reader.blocks(first, last - first), first)
+            found = as_taken(read, rate_hz, audio, channels)
+            yield _between(found, begin - first_s * target_hz, end - first_s * target_hz)
+            if round(self._stream.seconds_read * rate_hz) < last:
+                break  # the rest doesn't decode
+        else:
+            self._stream.seconds_read = frames / rate_hz
+        self._end()
+
+    def _read(self, blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+        stream = self._stream
+        rate_hz, channel_ids = stream.sample_rate_hz, stream.channel_ids
+        for block in blocks:
+            frames += len(block)
+            picked = mix(block) if channel_ids == (0,) else block[:, channel_ids[0] - 1 : channel_ids[-1]]
+            # One NaN or infinity makes the sum one; finite float32 samples overflow only far beyond any audio.
+            if not np.isfinite(picked.sum()) and not np.isfinite(picked).all():
+                raise AudioError(stream.name, NAN_REASON, "corrupt")
+            self._is_silent = self._is_silent and not picked.any()
+            if channel_ids == (0,) and stream.channels > 1:
+                self._channels_power += float(np.vdot(block, block)) / stream.channels
+                self._mean_power += float(np.vdot(picked, picked))
+            stream.seconds_read = frames / rate_hz
+            yield picked
+
+    def _end(self) -> None:
+        stream, reader = self._stream, self._reader
+        read_s, expected_s = stream.seconds_read, stream.seconds_expected
+        if read_s < MIN_SECONDS:
+            expected = "" if math.isnan(expected_s) else f" of {expected_s:.1f}"
+            raise AudioError(stream.name, f"nothing decodes: read {read_s:.2f}{expected} s", "corrupt")
+        missing = partial_reason(expected_s, read_s, reader.problem, reader.shortfall_s)
+        reasons = [x for x in (missing, _cancelling(self._channels_power, self._mean_power)) if x]
+        stream.reason = "; ".join(reasons) or (SILENT_REASON if self._is_silent else "")
+        stream.status = "silent" if self._is_silent and not missing else "partial" if reasons else "ok"
+
+
+def _between(blocks: Iterable[np.ndarray], begin: int, end: int) -> Iterator[np.ndarray]:
+    """Samples from `begin` to before `end` of blocks `[n, channels]`, all of which are taken."""
+    at = 0
+    for block in blocks:
+        found = block[max(0, begin - at) : max(0, end - at)]
+        at += len(block)
+        if len(found):
+            yield found
 
 
 def _cancelling(channels_power: float, mean_power: float) -> str:

@@ -63,7 +63,7 @@ class Counter:
     """What becomes of a recording."""
 
     def __init__(self, sink: "RecordingSink", total: int, bar: "Progress"):
-        self.scored = self.failed = self.gone = 0
+        self.scored = self.skipped = self.failed = self.gone = 0
         self._sink, self._total, self._bar, self._scored_s = sink, total, bar, 0.0
         self._began = self._told_at = time.monotonic()
         self._task = bar.add_task("", total=total)
@@ -88,9 +88,10 @@ class Counter:
         """Takes what became of a recording."""
         from keras_birds.results.report import describe_problem
 
-        is_scored = not (recording.not_seen or recording.failed)
+        is_scored = recording.has_scores and not recording.not_seen
         self.gone += bool(recording.not_seen)
         self.failed += recording.failed and not recording.not_seen
+        self.skipped += not (is_scored or recording.failed or recording.not_seen)
         self.scored += is_scored
         if is_scored:
             self.count(recording)
@@ -109,7 +110,8 @@ class Counter:
         """For instance `6 recordings: 5 scored, 1 failed; 12 new detections; 2.31 h of audio, 210 × realtime; ...`."""
         from keras_birds.results.sink import NOT_NAMED
 
-        counts = {f"{self.done} before": self._sink.done_before, "failed": self.failed}
+        counts = {f"{self.done} before": self._sink.done_before}
+        counts |= {"skipped, as nothing of them is wanted": self.skipped, "failed": self.failed}
         counts["not seen this time, of which what was found before stays"] = self.gone
         parts = [f"{self.scored} {self.done}", *(f"{n} {what}" for what, n in counts.items() if n)]
         text = f"{self._total} recordings: {', '.join(parts)}"
@@ -129,7 +131,7 @@ class Counter:
         if now - self._told_at < (_LINE_EVERY_S if self._bar.disable else _BAR_EVERY_S):
             return
         self._told_at = now
-        done = self.scored + self.failed + self.gone + self._sink.done_before
+        done = self.scored + self.skipped + self.failed + self.gone + self._sink.done_before
         if not self._bar.disable:
             self._bar.update(self._task, description=self._speed(), completed=done)
         else:

@@ -151,7 +151,7 @@ class ClusterScorer:
                     group = running.pop(task)
                     if found := self._take(task, group):
                         size = _next_size(size, found)
-                        on_scored(sum(x.recording.seconds - x.recording.unscored_s for x in found.recordings))
+                        on_scored(sum(x.recording.scored_s for x in found.recordings))
                         continue
                     parts = self._split(group)
                     at = ahead.index(group)
@@ -166,7 +166,9 @@ class ClusterScorer:
     def _submit(self, group: _Group, options: ScoreOptions) -> Any:
         cpus, gpus = self._resources
         task = self._task.options(num_cpus=cpus, num_gpus=gpus)
-        return task.remote(self._model, group.places, replace(options, workers=cpus, part_windows=None))
+        plan = options.plan and replace(options.plan, names=dict(zip(group.places, group.names, strict=True)))
+        options = replace(options, workers=cpus, part_windows=None, plan=plan)
+        return task.remote(self._model, group.places, options)
 
     def _take(self, task: Any, group: _Group) -> GroupScores | None:
         """Takes what came of a group; `None` if its worker died."""

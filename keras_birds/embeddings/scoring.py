@@ -8,7 +8,8 @@ import numpy as np
 
 from keras_birds.checksum import sha256_of
 from keras_birds.embeddings.store import EmbeddingStore
-from keras_birds.errors import ConfigError, ModelError
+from keras_birds.errors import AudioError, ConfigError, ModelError
+from keras_birds.inference.plan import Plan
 from keras_birds.inference.scorer import (
     DEFAULT_OPTIONS,
     PART_WINDOWS,
@@ -73,26 +74,43 @@ class StoredRecordings:
         on_scored: Callable[[float], None] = lambda _: None,
     ) -> Iterator[RecordingScores]:
         """As `score_recordings`, without any sound."""
-        step = options.part_windows or PART_WINDOWS
         threads = options.workers or available_cpus()
-        with closing(map_in_order(self._scores, [self._parts(files, step)], threads)) as scored:
+        with closing(map_in_order(self._scores, [self._parts(files, options)], threads)) as scored:
             for _part, found in scored:
                 if len(found.scores):
                     on_scored(float(found.end_s.max() - found.start_s.min()))
                 yield found
 
-    def _parts(self, files: Iterable[str], step: int) -> Iterator[tuple[RecordingStatus, range, bool]]:
+    def _parts(
+        self, files: Iterable[str], options: ScoreOptions
+    ) -> Iterator[tuple[RecordingStatus, np.ndarray, bool]]:
         """Recordings with rows of theirs, and whether these are the last."""
+        step = options.part_windows or PART_WINDOWS
         for file in files:
-            status, rows = self._status[file], self._store.rows_of(file)
+            status, rows = self._status[file], np.array(self._store.rows_of(file), np.int64)
+            if options.plan is not None and not status.failed:
+                status, rows = self._planned(status, rows, options.plan)
             for at in range(0, max(1, len(rows)), step):
                 is_last = at + step >= len(rows)
                 part = status if is_last else RecordingStatus(file, "ok", recorder=status.recorder)
                 yield part, rows[at : at + step], is_last
 
-    def _scores(self, part: tuple[RecordingStatus, range, bool]) -> RecordingScores:
-        status, rows, is_last = part
-        numbers = np.arange(rows.start, rows.stop)
+    def _planned(
+        self, status: RecordingStatus, rows: np.ndarray, plan: Plan
+    ) -> tuple[RecordingStatus, np.ndarray]:
+        """What becomes of a recording by a plan, and which of its rows are scored."""
+        try:
+            choice = plan.choice(status.file, status.recorder)
+        except AudioError as error:
+            return replace(status, status=error.status, reason=error.reason, windows=0), rows[:0]
+        windows = self._store.windows(rows)
+        start_s, end_s = (windows[x].to_numpy() for x in ("start_s", "end_s"))
+        wanted = choice.wants(start_s, end_s)
+        found = choice.outcome(start_s[wanted], end_s[wanted])
+        return replace(status, **found, windows=int(wanted.sum())), rows[wanted]
+
+    def _scores(self, part: tuple[RecordingStatus, np.ndarray, bool]) -> RecordingScores:
+        status, numbers, is_last = part
         windows = self._store.windows(numbers)
         scores = np.zeros((0, len(self._ensemble.labels)), np.float32)
         if len(numbers):

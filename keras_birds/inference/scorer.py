@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from keras_birds.audio.clips import sliding_windows, window_hop_samples
+from keras_birds.audio.clips import window_hop_samples
 from keras_birds.audio.metadata import read_recorder_metadata
 from keras_birds.audio.recorder import UNKNOWN, UNTOLD, Origin, RecorderMetadata
 from keras_birds.audio.remote import file_fingerprint
 from keras_birds.audio.stream import Channel, open_stream
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
+from keras_birds.inference.plan import SKIPPED, Plan, chosen_windows
 from keras_birds.parallel import map_in_order
 from keras_birds.threads import available_cpus
 
@@ -35,15 +36,17 @@ class RecordingStatus:
 
     Args:
         file: the path or URL as it was given or found.
-        status: `ok`, `partial` or `silent` where there are scores; `corrupt`, `empty`, `too short`, `missing` or
-            `unreadable` where there are none.
+        status: `ok`, `partial` or `silent` where there are scores; `skipped` where a schedule wants nothing of it;
+            `corrupt`, `empty`, `too short`, `missing`, `unreadable` or, with a schedule, `no time or place` where
+            there are none.
         reason: why the status isn't ok.
-        seconds: how much decoded; 0 where nothing did.
+        seconds: how much decoded, 0 where nothing did; with a schedule, which decodes less, how long it is.
         seconds_expected: what the header promises; NaN where it doesn't say.
         sample_rate_hz: as recorded; 0 where unknown.
         channels: as recorded; 0 where unknown.
         windows: how many were scored, over all channels.
-        unscored_s: length of a last partial window under 1 s that was dropped.
+        unscored_s: length of a last partial window under 1 s that was dropped; 0 with a schedule.
+        chosen_s: begin and end of the parts that a schedule chose, as windows lie; `None` without a schedule.
         detections: rows that it has in the tables.
         week: of the 48 in which it was made; -1 for the whole year, 0 where nobody asked or no place is known.
         unlikely: scores that are no detections since the label is unlikely where and when it was made.
@@ -65,6 +68,7 @@ class RecordingStatus:
     channels: int = 0
     windows: int = 0
     unscored_s: float = 0.0
+    chosen_s: Sequence[tuple[float, float]] | None = None
     detections: int = 0
     week: int = 0
     unlikely: int = 0
@@ -78,8 +82,25 @@ class RecordingStatus:
 
     @property
     def failed(self) -> bool:
-        """Whether there are no scores."""
-        return self.status not in ("ok", "partial", "silent")
+        """Whether it couldn't be scored."""
+        return not self.has_scores and self.status != SKIPPED
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether it was scored, if only in parts."""
+        return self.status in ("ok", "partial", "silent")
+
+    @property
+    def scored_parts_s(self) -> Sequence[tuple[float, float]]:
+        """Begin and end of what was scored, in seconds from its beginning: what counts as effort."""
+        if not self.has_scores:
+            return ()
+        return [(0.0, self.seconds - self.unscored_s)] if self.chosen_s is None else self.chosen_s
+
+    @property
+    def scored_s(self) -> float:
+        """How much was scored."""
+        return sum(end - begin for begin, end in self.scored_parts_s)
 
     @property
     def fingerprint(self) -> tuple[int, int]:
@@ -97,6 +118,7 @@ class ScoreOptions:
         workers: threads that compute; `None` for the processors that this process may use.
         batch_size: windows at a time; `None` for what the model is fastest with.
         part_windows: a longer recording is given in parts of as many windows, as they are scored; `None` for in one.
+        plan: which windows of which recordings are scored; `None` for all.
     """
 
     overlap_s: float = 0.0
@@ -104,6 +126,7 @@ class ScoreOptions:
     workers: int | None = None
     batch_size: int | None = None
     part_windows: int | None = None
+    plan: Plan | None = None
 
 
 DEFAULT_OPTIONS = ScoreOptions()
@@ -295,16 +318,16 @@ def _batches(
 def _cut(recording: _Recording, audio: AudioConfig, options: ScoreOptions) -> Iterator[_WindowTask]:
     size, mtime_ns = file_fingerprint(recording.file)
     recording.recorder = recorder = read_recorder_metadata(recording.file)
-    status = RecordingStatus(
-        str(recording.file), "corrupt", size_bytes=size, mtime_ns=mtime_ns, recorder=recorder
-    )
+    file, rate_hz = str(recording.file), audio.resample_hz
+    status = RecordingStatus(file, "corrupt", size_bytes=size, mtime_ns=mtime_ns, recorder=recorder)
     end = 0
     try:
+        choice = options.plan.choice(file, recorder) if options.plan else None
         with open_stream(recording.file, audio, options.channel) as stream:
-            for window in sliding_windows(stream.blocks, audio, options.overlap_s, stream.channel_ids):
+            for window in chosen_windows(stream, audio, options.overlap_s, choice):
                 index, window_end = len(recording.windows), window.start_samples + window.n_samples
                 recording.windows.append((window.start_samples, window.n_samples, window.channel))
-                new_s = max(0, window_end - end) / audio.resample_hz
+                new_s = max(0, window_end - max(end, window.start_samples)) / rate_hz
                 yield _WindowTask(recording, index, window.clip, new_s)
                 end = max(end, window_end)
             status = replace(
@@ -315,8 +338,11 @@ def _cut(recording: _Recording, audio: AudioConfig, options: ScoreOptions) -> It
                 seconds_expected=stream.seconds_expected,
                 sample_rate_hz=stream.sample_rate_hz,
                 channels=stream.channels,
-                unscored_s=max(0.0, stream.seconds_read - end / audio.resample_hz),
+                unscored_s=max(0.0, stream.seconds_read - end / rate_hz),
             )
+        if choice:
+            starts, counts, _ = np.array(recording.windows, np.int64).reshape(-1, 3).T
+            status = replace(status, **choice.outcome(starts / rate_hz, (starts + counts) / rate_hz))
     except AudioError as error:
         status = replace(status, status=error.status, reason=error.reason)
     except KerasBirdsError:

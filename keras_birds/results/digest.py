@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_birds.audio.clips import united
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import LabelSet
 from keras_birds.results.detections import (
@@ -15,7 +16,7 @@ from keras_birds.results.detections import (
     merge,
     summary_table,
 )
-from keras_birds.results.voices import is_left_out, united, voice_columns
+from keras_birds.results.voices import is_left_out, voice_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa

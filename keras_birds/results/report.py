@@ -129,7 +129,7 @@ def describe_problem(recording: RecordingStatus) -> str:
     name = printable(recording.file)
     if recording.not_seen:
         return f"Not seen: {name}: {recording.not_seen}; what was found in it before stays"
-    if not recording.reason and not recording.failed:
+    if not recording.failed and not (recording.reason and recording.has_scores):
         return ""
     return f"{'Failed' if recording.failed else 'Warning'}: {name}: {recording.reason} ({recording.status})"
 

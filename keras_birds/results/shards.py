@@ -15,6 +15,7 @@ from keras_birds.text import storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 1 << 25
 _TABLES_AT_ONCE = 1024  # one of a few rows takes kilobytes of its own
@@ -102,16 +103,20 @@ class ShardWriter:
             self._temporary.unlink(missing_ok=True)
 
 
+def open_shard(path: Path) -> "pq.ParquetFile":
+    """A shard to be read, its texts as dictionaries, which take a tenth of their memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [x.name for x in pq.read_schema(path) if pa.types.is_string(x.type)]
+    return pq.ParquetFile(path, read_dictionary=texts)
+
+
 class ShardReader:
     """Reads a shard from its beginning, a recording at a time, all columns or some; an `OSError` where it can't."""
 
     def __init__(self, path: Path, columns: Sequence[str] | None = None):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        texts = [x.name for x in pq.read_schema(path) if pa.types.is_string(x.type)]
-        # Dictionaries take a tenth of the memory of texts.
-        file = pq.ParquetFile(path, read_dictionary=texts)
+        file = open_shard(path)
         self._batches = file.iter_batches(_BATCH_ROWS, columns=None if columns is None else list(columns))
         self._held: pa.RecordBatch | None = None
 

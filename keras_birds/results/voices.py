@@ -6,16 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from keras_birds.audio.clips import TOUCHING_S, united
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.inference.classifier import LiveWindow
 from keras_birds.inference.scorer import RecordingScores
 from keras_birds.labels import LabelSet
-
-Spans = tuple[tuple[float, float], ...]
-"""Begin and end of parts of a recording, in order and apart; seconds."""
-
-TOUCHING_S = 1e-6
-"""How far apart windows that touch may be: times are rounded."""
 
 # As BirdNET-Pi's `filter_humans` (scripts/utils/analysis.py): BirdNET's Human vocal, Human non-vocal and Human whistle,
 # and what Perch 2 calls voices.
@@ -83,17 +78,6 @@ def without_voices(found: RecordingScores, columns: np.ndarray, least: float) ->
     recording = replace(found.recording, voices=int(left_out.sum()), left_out_s=spans)
     kept = (x[~left_out] for x in (found.start_s, found.end_s, found.channel, found.scores))
     return RecordingScores(recording, *kept)
-
-
-def united(start_s: np.ndarray, end_s: np.ndarray) -> Spans:
-    """Parts that windows cover, of windows by start."""
-    spans: list[tuple[float, float]] = []
-    for begin, end in zip(start_s.tolist(), end_s.tolist(), strict=True):
-        if spans and begin <= spans[-1][1] + TOUCHING_S:
-            spans[-1] = spans[-1][0], max(spans[-1][1], end)
-        else:
-            spans.append((begin, end))
-    return tuple(spans)
 
 
 def outside(

@@ -194,7 +194,7 @@ def write_tables(
     if fmt not in _WRITERS:
         raise KerasBirdsError(f"fmt must be one of {', '.join(FORMATS)}. Received: fmt={fmt!r}")
     suffix, write = _WRITERS[fmt]
-    scored = ((recording, batches) for recording, batches in recordings if not recording.failed)
+    scored = ((recording, batches) for recording, batches in recordings if recording.has_scores)
     tables: Iterable[tuple[Path, Recordings]] = [(out / f"detections{suffix}", scored)]
     if per_recording:
         tables = ((out / fmt / recording_path(x[0].file, suffix), [x]) for x in scored)
