@@ -32,6 +32,8 @@ _COMMANDS = {
     "species": ("species:species", "Tell which species may occur at a place in a week of the year."),
     "search": ("search:search", "Find the windows that sound most like a call."),
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
+    "activity": ("activity:activity", "Tell when labels were detected, and how long was recorded."),
+    "occupancy": ("occupancy:occupancy", "Write detection histories for occupancy models."),
     "density": ("density:density", "Tell how many calls there are, from reviews of some windows."),
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_birds.plots.figure import save_png
-from keras_birds.results.outputs import Activity
+from keras_birds.results.hours import Activity
 
 _MAX_LABELS = 60
 
@@ -30,7 +30,7 @@ def activity_figure(activity: Activity, path: str | Path) -> None:
     grid.set_facecolor("white")
     grid.patch.set(hatch="////", edgecolor="#cccccc")
     image = grid.imshow(rate, aspect="auto", cmap="magma", vmin=0, interpolation="nearest")
-    names = [activity.labels.items[k].display_name for k in rows]
+    names = [activity.labels[k].display_name for k in rows]
     grid.set_yticks(range(len(rows)), names, parse_math=False)
     grid.set_xticks(range(0, 24, 2), [f"{x:02d}" for x in range(0, 24, 2)])
     grid.set_xlabel("Hour of day")

@@ -77,7 +77,7 @@ class DetectionRules:
             DataError: if the file can't be read, a label is unknown, lacking or there twice, or it holds no numbers.
         """
         if isinstance(threshold, Path):
-            thresholds = _read_thresholds(threshold, labels)
+            thresholds = _thresholds_of(threshold, labels)
         else:
             _check_threshold(threshold, "--threshold")
             thresholds = (float(threshold),) * len(labels)
@@ -124,7 +124,13 @@ def detection_schema() -> "pa.Schema":
     return pa.schema([pa.field(name, x, nullable=name in nullable) for name, x in types.items()])
 
 
-def _read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
+def read_thresholds(path: Path) -> dict[str, float]:
+    """Reads a CSV with the columns label and threshold, for instance `density/thresholds.csv`.
+
+    Raises:
+        DataError: if it can't be read, a label is there twice, or a threshold is no number.
+        ConfigError: if one isn't from 0 to 1.
+    """
     found: dict[str, tuple[float, int]] = {}
     for row, cells in read_records(path, ("label", "threshold"), "thresholds"):
         label, text = cells["label"], cells["threshold"]
@@ -138,9 +144,14 @@ def _read_thresholds(path: Path, labels: LabelSet) -> tuple[float, ...]:
         except ValueError:
             raise DataError(f"{path}: row {row}: a threshold must be a number. Received: {text!r}") from None
         _check_threshold(found[label][0], f"{path}: row {row}: the threshold")
+    return {x: value for x, (value, _) in found.items()}
+
+
+def _thresholds_of(path: Path, labels: LabelSet) -> tuple[float, ...]:
+    found = read_thresholds(path)
     _refuse_names(path, [x for x in found if x not in labels], "labels that the model knows")
     _refuse_names(path, [x for x in labels if x not in found], "a threshold for every label", "none for ")
-    return tuple(found[x][0] for x in labels)
+    return tuple(found[x] for x in labels)
 
 
 def read_species(path: Path, labels: LabelSet, strict: bool = False) -> tuple[tuple[bool, ...], list[str]]:
@@ -155,19 +166,14 @@ def read_species(path: Path, labels: LabelSet, strict: bool = False) -> tuple[tu
     Raises:
         DataError: if it can't be read, holds no name that the model knows, or, with `strict`, one that it doesn't know.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: a species list must be readable UTF-8 text. Received: {error}") from None
-    wanted = dict.fromkeys(x.strip() for x in lines if x.strip() and not x.lstrip().startswith("#"))
+    wanted = read_names(path)
     places: dict[str, set[int]] = {}
     for place, item in enumerate(labels.items):
         for name in (item.name, item.scientific_name, item.common_name):
             places.setdefault(name.casefold(), set()).add(place)
     found: dict[str, set[int]] = {}
     for line in wanted:
-        names = (line, *line.split("_", 1)) if "_" in line else (line,)
-        found[line] = set().union(*(places.get(x.casefold(), ()) for x in names if x))
+        found[line] = set().union(*(places.get(x, ()) for x in name_parts(line)))
     unknown = [x for x, known in found.items() if not known]
     if any(";" in x for x in unknown):
         raise DataError(
@@ -176,10 +182,26 @@ def read_species(path: Path, labels: LabelSet, strict: bool = False) -> tuple[tu
         )
     if strict or len(unknown) == len(found):
         _refuse_names(path, unknown, "names that the model knows")
-    if not found:
-        raise DataError(f"{path}: a species list must hold at least one name. Received: none")
     chosen = set().union(*found.values())
     return tuple(x in chosen for x in range(len(labels))), unknown
+
+
+def read_names(path: Path) -> list[str]:
+    """Reads a list of names, one a line, without empty lines and `#` comments; a `DataError` if there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: a species list must be readable UTF-8 text. Received: {error}") from None
+    names = list(dict.fromkeys(x.strip() for x in lines if x.strip() and not x.lstrip().startswith("#")))
+    if not names:
+        raise DataError(f"{path}: a species list must hold at least one name. Received: none")
+    return names
+
+
+def name_parts(line: str) -> set[str]:
+    """What a label may be called by a line of a species list, in small letters: all of it, or what `_` parts."""
+    names = (line, *line.split("_", 1)) if "_" in line else (line,)
+    return {x.casefold() for x in names if x}
 
 
 def _check_threshold(value: float, what: str) -> None:

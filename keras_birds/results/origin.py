@@ -8,7 +8,7 @@ from typing import Any
 from keras_birds.audio.recorder import UNTOLD, Origin, RecorderMetadata
 from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.results.recording_time import check_time_pattern, named_place, start_clock
-from keras_birds.results.sites import FIRST_YEAR, Site, Sites, check_place, zone_of
+from keras_birds.results.sites import FIRST_YEAR, Site, Sites, check_place, name_of, zone_of
 
 ORIGIN_COLUMNS = (
     *("start_time", "utc_offset", "latitude", "longitude", "site", "deployment"),
@@ -87,7 +87,7 @@ class Origins:
             utc_offset_min,
             latitude,
             longitude,
-            site=(site.site or site.pattern) if site else "",
+            site=name_of(site) if site else "",
             deployment=getattr(site, "deployment", ""),
             notes=" ".join(x[0].upper() + x[1:] for x in notes if x),
         )

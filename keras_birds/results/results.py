@@ -12,6 +12,7 @@ import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from keras_birds.labels import LabelSet
 from keras_birds.models.ensemble import Ensemble
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.digest import Digest
+from keras_birds.results.hours import HourlyCounts, count_by_hour
 from keras_birds.results.journal import RESULTS, Entry, Journal
 from keras_birds.results.origin import ORIGIN_COLUMNS, origin_cells
 from keras_birds.results.shards import ShardReader, place_columns, readable, shard_path
@@ -129,6 +131,15 @@ class Results(RecordingSink):
         """
         for entry, rows in _read(self.folder, self._journal, (kind,)):
             yield entry.recording, rows[kind]
+
+    def by_hour(self) -> HourlyCounts:
+        """What was recorded and detected in each hour, of recordings of which it is known when they began."""
+
+        def where(recording: RecordingStatus) -> tuple[int, datetime] | None:
+            local = recording.origin.local
+            return None if local is None else (0, local)
+
+        return count_by_hour(self.folder, self._journal, where)
 
     def _copy(self, number: int) -> Iterator[Entry]:
         import pyarrow as pa

@@ -190,6 +190,21 @@ def _choose(
     return ours[0], f"Its recorder is {recorder!r}, the deployment's {ours[0].recorder!r}." if other else ""
 
 
+def name_of(site: Site) -> str:
+    """What a site is called: by its name, or its pattern where it has none."""
+    return site.site or site.pattern
+
+
+def rows_of(settings: Sequence[Sequence[Any]]) -> tuple[Site, ...]:
+    """What `Sites.settings` were made of."""
+    return tuple(
+        Deployment(*x[:6], *map(datetime.fromisoformat, x[6:8]), *x[8:])
+        if len(x) > len(fields(Site))
+        else Site(*x)
+        for x in settings
+    )
+
+
 def overlaps(deployments: Sequence[Deployment]) -> list[str]:
     """A sentence on each two deployments that have the same recordings by pattern and recorder, at the same time."""
     told = []
