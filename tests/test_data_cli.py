@@ -99,7 +99,10 @@ def test_twenty_problems_are_printed_all_are_in_the_file_and_mended_ones_go(chec
     for path in bad[1:]:
         path.unlink()
     assert check()[1].splitlines()[1:3] == ["1 problem:", f"  {problems[0]}"]
-    write_tone("birds/wren/empty00.wav", seconds=36, rate=8000)
+    mended = write_tone("birds/wren/empty00.wav", seconds=36, rate=8000)
+    guano = b"Timestamp:2023-05-10 07:30:00+02:00\nLoc Position:0 0\nModel:M\nGain:9\nTemperature Int:-1.5"
+    with mended.open("ab") as file:
+        file.write(b"guan" + len(guano).to_bytes(4, "little") + guano)
     code, text, problems, manifest = check("--workers", 2)
     assert (code, problems) == (0, None)
     assert text.splitlines() == [
@@ -109,10 +112,12 @@ def test_twenty_problems_are_printed_all_are_in_the_file_and_mended_ones_go(chec
         f"Figure:   {Path('birds-check/class-distribution.png')}",
     ]
     assert manifest.to_csv(index=False, lineterminator="\n") == (
-        "path,seconds,sample_rate_hz,channels,status,reason\n"
-        "birds/1139490/b.flac,0.5,16000,1,ok,\n"
-        "birds/wren/a.ogg,2.0,32000,2,ok,\n"
-        "birds/wren/empty00.wav,36.0,8000,1,ok,\n"
+        "path,seconds,sample_rate_hz,channels,status,reason,"
+        "start_time,utc_offset,latitude,longitude,recorder,gain,temperature_c,battery_v,notes\n"
+        "birds/1139490/b.flac,0.5,16000,1,ok,,,,,,,,,,\n"
+        "birds/wren/a.ogg,2.0,32000,2,ok,,,,,,,,,,\n"
+        "birds/wren/empty00.wav,36.0,8000,1,ok,,"
+        "2023-05-10T07:30:00,+02:00,,,M,9,-1.5,,\"GUANO's place, 0, 0, can't be.\"\n"
     )
     assert sorted(x.name for x in Path("birds-check").iterdir()) == ["class-distribution.png", "manifest.csv"]
 

@@ -39,8 +39,7 @@ def read_recorder_metadata(path: str | Path) -> RecorderMetadata:
     except (OSError, ValueError):
         return UNTOLD
     found = [_possible(x) for block in blocks for x in _read(block)]
-    telling = [x for x in found if replace(x, source="") != UNTOLD]
-    return _merged(sorted(telling, key=lambda x: _ORDER.index(x.source)))
+    return _merged(sorted(found, key=lambda x: _ORDER.index(x.source)))
 
 
 def _read(block: Block) -> list[RecorderMetadata]:
@@ -96,8 +95,6 @@ def _merged(found: list[RecorderMetadata]) -> RecorderMetadata:
             times = f"{first.began} and {other.began}".replace("T", " ")
             problems.append(f"{first.source} and {other.source} tell different times: {times}.")
         lacking = {x.name for x in fields(first) if getattr(first, x.name) in ("", None)}
-        if "latitude" not in lacking or "longitude" not in lacking:
-            lacking -= {"latitude", "longitude"}
         first = replace(first, **{x: getattr(other, x) for x in lacking})
     return replace(first, problems=" ".join(problems))
 

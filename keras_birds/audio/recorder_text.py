@@ -17,11 +17,7 @@ _DEGREES = re.compile(r"([+-]?\d+(?:\.\d*)?)\s*,?\s*([NSEWnsew])?(?![A-Za-z0-9])
 
 
 def text_of(data: bytes) -> str:
-    """Text in UTF-8, UTF-16 (known by its mark or its zeros) or, where it's neither, Latin-1; ends at no zero byte."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace").replace("\0", "")
-    if len(data) >= 4 and data[1] == data[3] == 0 and data[0] and data[2]:
-        return data[: len(data) // 2 * 2].decode("utf-16-le", "replace").replace("\0", "")
+    """Text in UTF-8 or, where it isn't, Latin-1, without zeros: so that of UTF-16 keeps its ASCII letters."""
     data = data.replace(b"\0", b"")
     with suppress(UnicodeDecodeError):
         return data.decode("utf-8-sig")

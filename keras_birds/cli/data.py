@@ -61,7 +61,9 @@ def check(
     folder per label. Nothing is written into it.
 
     \b
-    manifest.csv            path, seconds, sample_rate_hz, channels, status, reason
+    manifest.csv            path, seconds, sample_rate_hz, channels, status, reason; by the recorder's own metadata
+                            and the name: start_time (local), utc_offset, latitude, longitude, recorder, gain,
+                            temperature_c, battery_v, notes (contradictions)
     class-distribution.png  recordings of each taxonomic class and each label
     problems.txt            all problems of the tables and files, where there are any
 
@@ -94,7 +96,7 @@ def check(
     problems = list(catalog.problems)
     problems += [f"{os.path.relpath(path, root)}: {reason} ({status})" for path, reason, status in wrong]
     problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
-    write_table(manifest, out / MANIFEST)
+    write_table(_with_origins(manifest), out / MANIFEST)
     if catalog.labels:
         save_png(class_distribution(catalog), out / FIGURE, 120)
     if problems:
@@ -105,6 +107,22 @@ def check(
         (out / PROBLEMS).unlink(missing_ok=True)
     click.echo(_summary(manifest, len(catalog.labels), problems, out))
     return int(bool(problems))
+
+
+def _with_origins(manifest: "pd.DataFrame") -> "pd.DataFrame":
+    """With what the files themselves and their names tell of where, when and with what they were made."""
+    import pandas as pd
+
+    from keras_birds.inference.scorer import RecordingStatus
+    from keras_birds.results.origin import ORIGIN_COLUMNS, Origins, origin_cells
+
+    origins = Origins()
+    rows = []
+    for path, recorder in manifest[["path", "recorder"]].itertuples(index=False):
+        origin = origins.of(path, recorder)
+        rows.append(origin_cells(RecordingStatus(path, "ok", recorder=recorder, origin=origin)))
+    told = pd.DataFrame(rows, manifest.index, ORIGIN_COLUMNS, object)
+    return manifest.drop(columns="recorder").join(told.drop(columns=["site", "deployment"]))
 
 
 def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: Path) -> str:

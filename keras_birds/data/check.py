@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from keras_birds.audio.metadata import read_recorder_metadata
+from keras_birds.audio.recorder import RecorderMetadata
 from keras_birds.audio.stream import open_stream
 from keras_birds.config import AudioConfig
 from keras_birds.errors import AudioError
 from keras_birds.parallel import map_in_order
 
-Row = tuple[str, float, int, int, str, str]
-COLUMNS = ("path", "seconds", "sample_rate_hz", "channels", "status", "reason")
+Row = tuple[str, float, int, int, str, str, RecorderMetadata]
+COLUMNS = ("path", "seconds", "sample_rate_hz", "channels", "status", "reason", "recorder")
 
 
 def check_recordings(
@@ -32,8 +34,8 @@ def check_recordings(
     Returns:
         A row for each path, in order: `path` (str), `seconds` (float: what decodes, 0 where nothing does),
         `sample_rate_hz` and `channels` (int: as recorded, 0 where the header can't be read), `status` (`ok`,
-        `partial`, `silent`, or why it isn't usable: `corrupt`, `empty`, `too short`, `unreadable`, `missing`)
-        and `reason` (empty where it is ok).
+        `partial`, `silent`, or why it isn't usable: `corrupt`, `empty`, `too short`, `unreadable`, `missing`),
+        `reason` (empty where it is ok) and `recorder` (`RecorderMetadata`: what the file itself tells).
 
     Raises:
         ConfigError: if the decoder can't be loaded.
@@ -50,11 +52,12 @@ def check_recordings(
 
 def _check(path: str, audio: AudioConfig) -> Row:
     rate_hz = channels = 0
+    recorder = read_recorder_metadata(path)
     try:
         with open_stream(path, audio) as stream:
             rate_hz, channels = stream.sample_rate_hz, stream.channels
             for _ in stream.blocks:
                 pass
     except AudioError as error:
-        return path, 0.0, rate_hz, channels, error.status, error.reason
-    return path, stream.seconds_read, rate_hz, channels, stream.status, stream.reason
+        return path, 0.0, rate_hz, channels, error.status, error.reason, recorder
+    return path, stream.seconds_read, rate_hz, channels, stream.status, stream.reason, recorder

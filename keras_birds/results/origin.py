@@ -32,7 +32,7 @@ class Origins:
         rows: of a table of sites or of deployments, with the timezones of the places, where these are known.
         place: latitude and longitude of all recordings, whatever else tells; `None` where they aren't given.
         timezone: of places without one of their own, as of `zone_of`; empty where it isn't given.
-        time_pattern: how names tell the time, as of `start_time`.
+        time_pattern: how names tell the time, as of `start_clock`.
 
     Raises:
         ConfigError: if there is no such timezone or place, or the time pattern can't be used.

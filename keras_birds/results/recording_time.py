@@ -42,15 +42,6 @@ _DIRECTIVES = {
 }
 
 
-def start_time(name: str, pattern: str | None = None) -> datetime | None:
-    """When a recording began, on the clock that named the file; a zone in the name is left aside.
-
-    The rest is that of `start_clock`.
-    """
-    clock = start_clock(name, pattern)
-    return clock and clock.replace(tzinfo=None)
-
-
 def start_clock(name: str, pattern: str | None = None) -> datetime | None:
     """When a recording began, on the clock that named the file, with a zone only if the name tells it.
 
