@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from keras_birds.cli.options import EXISTING_FILE, Command, bundled
+from keras_birds.cli.options import EXISTING_FILE, Command, bundled, warn
 from keras_birds.cli.rules_options import PlaceChoice
 from keras_birds.text import printable
 
@@ -34,7 +34,7 @@ class OriginChoice:
     def read(self, place: PlaceChoice) -> "Origins":
         """Reads the table."""
         from keras_birds.results.origin import Origins
-        from keras_birds.results.sites import read_deployments, read_sites
+        from keras_birds.results.sites import overlaps, read_deployments, read_sites
 
         given = {"--sites": self.sites, "--deployments": self.deployments, "--lat and --lon": place.degrees}
         names = [x for x, value in given.items() if value is not None]
@@ -44,7 +44,10 @@ class OriginChoice:
         if self.sites is not None:
             rows = read_sites(self.sites)
         elif self.deployments is not None:
-            rows = read_deployments(self.deployments)
+            deployments = read_deployments(self.deployments)
+            for said in overlaps(deployments):
+                warn(str(self.deployments), said)
+            rows = deployments
         return Origins(rows, place.degrees, self.timezone or "", self.time_pattern)
 
 

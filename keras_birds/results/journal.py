@@ -7,8 +7,8 @@ lines, or half a line, and both are dropped when the folder is opened again.
 """
 
 import json
+import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -21,6 +21,9 @@ from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingStatus
 
 JOURNAL = "journal.jsonl"
+
+_MAX_VALUES = 1 << 14
+_values: dict[tuple[type, Any], Any] = {}
 
 
 @dataclass(frozen=True)
@@ -136,12 +139,13 @@ class Journal:
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Adds entries, on the disk when this returns; a `KerasBirdsError` if it is full."""
+        lines = [_as_dict(x) for x in entries]
         with resumable(self._path):
-            data = memoryview("".join(json.dumps(asdict(x)) + "\n" for x in entries).encode())
+            data = memoryview("".join(json.dumps(x) + "\n" for x in lines).encode())
             while data:
                 data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
-        self._add(entries)
+        self._add(map(_entry, lines))
 
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -173,7 +177,7 @@ class Journal:
                         _check_header(self._path, data, settings, self._contents)
                         self.settings = data["settings"]
                     else:
-                        self._add([Entry(_status(data.pop("recording")), **data)])
+                        self._add([_entry(data)])
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
                     raise KerasBirdsError(
                         f"{self._path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose "
@@ -187,22 +191,35 @@ class Journal:
         return whole
 
 
-def _status(data: dict[str, Any]) -> RecordingStatus:
-    # Texts that many recordings share are kept once: a season's are hundreds of thousands.
-    shared = _interned({key: x for key, x in data.items() if key != "file"})
+def _as_dict(entry: Entry) -> dict[str, Any]:
+    data = asdict(entry)
+    of = data["recording"]
+    for name in ("recorder", "origin"):
+        told = {key: x for key, x in of.pop(name).items() if x not in ("", None)}
+        of |= {name: told} if told else {}
+    return data
+
+
+def _entry(data: dict[str, Any]) -> Entry:
+    of = data["recording"]
     # Embeddings that were stored before recordings had an origin stay readable.
-    recorder = RecorderMetadata(**_interned(data.get("recorder", {})))
-    origin = Origin(**_interned(data.get("origin", {})))
-    nested = {
-        "recorder": UNTOLD if recorder == UNTOLD else recorder,
-        "origin": UNKNOWN if origin == UNKNOWN else origin,
-        "left_out_s": data.get("left_out_s") or (),
-    }
-    return RecordingStatus(**data | shared | nested)
+    recorder, origin = of.pop("recorder", None), of.pop("origin", None)
+    left_out_s = of.pop("left_out_s", None)
+    status = RecordingStatus(
+        **_shared(of),
+        left_out_s=left_out_s or (),
+        recorder=RecorderMetadata(**_shared(recorder)) if recorder else UNTOLD,
+        origin=Origin(**_shared(origin)) if origin else UNKNOWN,
+    )
+    return Entry(**data | {"recording": status})
 
 
-def _interned(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: sys.intern(x) if isinstance(x, str) else x for key, x in data.items()}
+def _shared(data: dict[str, Any]) -> dict[str, Any]:
+    """With values that many recordings share kept once: a season's are hundreds of thousands."""
+    if len(_values) > _MAX_VALUES:
+        _values.clear()
+    # NaN isn't equal to itself.
+    return {key: _values.setdefault((type(x), x), x) if x == x else math.nan for key, x in data.items()}
 
 
 def _check_header(
