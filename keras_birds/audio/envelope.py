@@ -34,7 +34,7 @@ def read_envelope(
 
     Args:
         name: as for `open_stream`.
-        audio: of the model, whose speed makes what lies high part of the outline, and which decoder.
+        audio: of the model, for its decoder; the outline holds what one of another speed hears.
         max_cells: at most so many cells, at least half of it where the recording is as long as its header promises and
             has that many samples.
         max_s: a longer recording is refused, whatever its header says.
@@ -46,7 +46,9 @@ def read_envelope(
     """
     size, rest, bounds = _CELL_SAMPLES, np.zeros(0, np.float32), [np.zeros((2, 0), np.float32)]
     audio = audio or AudioConfig()
-    rough = AudioConfig(sample_rate_hz=_RATE_HZ, speed=audio.speed, decoder=audio.decoder)
+    rough = AudioConfig(sample_rate_hz=_RATE_HZ, decoder=audio.decoder)
+    if audio.speed != 1:
+        rough = rough.model_copy(update={"sample_rate_hz": audio.sample_rate_hz, "speed": audio.speed})
     rate_hz = rough.resample_hz
     with open_stream(name, rough) as stream:
         _check_length(name, stream.seconds_expected, max_s)

@@ -37,6 +37,10 @@ def read(data: bytes) -> RecorderMetadata:
             problems.append(f"GUANO's {key} can't be read: {text[:40]!r}.")
         return found
 
+    if (slower := told("te", number_of)) and slower != 1:
+        problems.append(
+            f"The file is {slower:g} times slower than the sound was (GUANO's TE), and so are all times told of it."
+        )
     began = told("timestamp", time_of)
     latitude, longitude = told("loc position", place_of) or (None, None)
     temperatures = [told(x, number_of) for x in ("temperature int", "temperature", "temperature ext")]

