@@ -34,6 +34,7 @@ _COMMANDS = {
     "segments": ("segments:segments", "Cut detections to clips for people to listen to."),
     "activity": ("activity:activity", "Tell when labels were detected, and how long was recorded."),
     "occupancy": ("occupancy:occupancy", "Write detection histories for occupancy models."),
+    "publish": ("publish:publish", "Write detections as GBIF, Agouti and eBird read them."),
     "density": ("density:density", "Tell how many calls there are, from reviews of some windows."),
 }
 

@@ -43,7 +43,7 @@ class Contents:
     may_differ: frozenset[str] = frozenset()
 
 
-RESULTS = Contents("results", "detect", 3)
+RESULTS = Contents("results", "detect", 3, may_differ=frozenset({"licence", "band_hz"}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,13 +152,19 @@ class Results(RecordingSink):
             yield entry
 
 
-def read_detections(folder: Path) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
+def read_detections(
+    folder: Path, journal: Journal | None = None
+) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
     """As `Results.read`, the detections of a folder of any settings; changes nothing in it.
+
+    Args:
+        folder: of results.
+        journal: of the folder, where it is read already: a season's takes hundreds of megabytes.
 
     Raises:
         DataError: if it is no such folder, or its tables are damaged or vanish, as when another process goes on.
     """
-    return _rows_of(folder, "detections")
+    return _rows_of(folder, "detections", journal=journal)
 
 
 def score_labels(folder: Path) -> list[str]:
@@ -187,9 +193,9 @@ def read_scores(
 
 
 def _rows_of(
-    folder: Path, kind: str, columns: Sequence[str] | None = None
+    folder: Path, kind: str, columns: Sequence[str] | None = None, journal: Journal | None = None
 ) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
-    journal = Journal(folder, None)
+    journal = journal or Journal(folder, None)
     with readable(folder, "detect"):
         for entry, rows in _read(folder, journal, (kind,), columns=columns):
             yield entry.recording, rows[kind]
@@ -232,6 +238,10 @@ def result_settings(
     return {
         "model_id": ensemble.model_id,
         "model_sha256": digest.hexdigest(),
+        "licence": ", ".join(
+            dict.fromkeys(x.metadata.licence for x in ensemble.engines if x.metadata.licence)
+        ),
+        "band_hz": list(ensemble.audio.band_hz(ensemble.mel)),
         "calibrated": ensemble.calibration is not None,
         "sensitivity": ensemble.sensitivity,
         "decoder": ensemble.audio.decoder,

@@ -38,7 +38,12 @@ def has_voices(labels: LabelSet) -> bool:
 
 
 def _voices(labels: LabelSet) -> list[int]:
-    return [k for k, x in enumerate(labels.items) if _VOICE.match(x.name) or _VOICE.match(x.scientific_name)]
+    return [k for k, x in enumerate(labels.items) if is_voice(x.name, x.scientific_name)]
+
+
+def is_voice(label: str, scientific_name: str) -> bool:
+    """Whether a label is a sound that people make, by its names."""
+    return bool(_VOICE.match(label) or _VOICE.match(scientific_name))
 
 
 def check_voices(labels: LabelSet, least: float) -> None:
