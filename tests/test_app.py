@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from placeholder import make_metadata, write_constant_model
+from sounds import encoded, tone
 from streamlit.testing.v1 import AppTest
+from test_recorder import chunk, wav
 
 import keras_birds
 from keras_birds.app import charts
@@ -234,5 +236,12 @@ def test_voices_and_what_does_not_occur_are_left_out_of_the_page(open_page, tmp_
     for parameters, found in (({}, 3), ({"lat": "1", "lon": "2"}, 2), ({"voices": "0.6"}, 3)):
         answer, detections = (x.value for x in open_page("--model", "made", **parameters).dataframe)
         assert (answer["label"][0] == "Turdus merula", detections["label"].nunique()) == (found == 2, found)
+    guano = b"GUANO|Version: 1.0\nTimestamp: 2025-07-01 12:00:00+01:00\nLoc Position: 54.7 -1.6"
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.wav").write_bytes(wav(encoded(tone(5))[12:], chunk(b"guan", guano)))
+    page = open_page("--model", "made", "--folder", tmp_path / "disk")
+    said = [x.value for x in page.caption if "Recorded" in x.value]
+    assert [x.replace("\\", "") for x in said] == ["Recorded 2025-07-01 12:00:00 (UTC+01:00), at 54.7, -1.6."]
+    assert page.dataframe[1].value["label"].nunique() == 2
     page = open_page("--model", "made", voices="0.5")
     assert ([x.value for x in page.info], len(page.dataframe)) == (["No window is left."], 0)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from placeholder import LABELS, make_metadata, write_constant_model
+from test_recorder import chunk, wav
 
 from keras_birds.audio.recorder import Origin
 from keras_birds.birdnet.range_model import RangeModel
@@ -114,6 +115,16 @@ def test_species_are_a_list_that_detect_takes_and_predict_answers_with_them(run,
     assert [(x["scientific_name"], round(x["occurrence"], 2)) for x in rows] == [(DOVE, 1.0), (PAURAQUE, 0.5)]
     answer = run("predict", recording, "--model", "made", "--format", "csv", *PLACE, "--week", 1)[1]
     assert [x.split(",")[2] for x in answer.splitlines()[1:]] == ["1139490", "whtdov", "amakin1"]
+    guano = chunk(b"guan", b"GUANO|Version: 1.0\nTimestamp: 2025-07-01 12:00:00\nLoc Position: 89.9 10.0")
+    recording.write_bytes(wav(recording.read_bytes()[12:], guano))
+    for options, found, said in (
+        (("--occurrence", 0.03), "bkcdon", ""),
+        (PLACE, "whtdov", "1 of the recordings have notes on where and when they were made, the first "),
+    ):
+        answer, err = run("predict", recording, "--model", "made", "--format", "csv", *options, "--top-k", 2)[
+            1:
+        ]
+        assert (answer.splitlines()[2].split(",")[2], said in err) == (found, True), err
     (tmp_path / "models" / "made" / "range.npz").unlink()
     code, _, err = run("predict", recording, "--model", "made", *PLACE)
     assert (code, "models add birdnet" in err) == (1, True)

@@ -102,7 +102,7 @@ def test_detect_tells_where_and_when_in_its_tables_from_sound_and_from_embedding
     for name in ("A/20201017_130500", "B/20201017_150500", "B/20201101_000000", "C/20201017_130500"):
         write_tone(f"disk/{name}.wav", seconds=3)
     song_meter, model = tmp_path / "disk/A/20201017_130500.wav", tmp_path / "model.onnx"
-    song_meter.write_bytes(wav(*[song_meter.read_bytes()[12:], chunk(b"guan", GUANO)]))
+    song_meter.write_bytes(wav(song_meter.read_bytes()[12:], chunk(b"guan", GUANO)))
     (tmp_path / "disk" / "bad_20201017_180000.wav").write_text("no audio")
     write_embedding_model(model)
     table = tmp_path / "d.csv"

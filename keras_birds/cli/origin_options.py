@@ -55,7 +55,7 @@ def origin_options(command: Command) -> Command:
     """Adds `--sites`, `--deployments`, `--timezone` and `--time-pattern`; the command gets an `OriginChoice`."""
     sites = "Many places: a CSV with pattern, latitude, longitude, and perhaps site and timezone."
     deployments = (
-        "Recorders in the field: a CSV with deployment, site, latitude, longitude, start, end, pattern."
+        "Recorders in the field: a CSV with deployment, site, place, start, end, and pattern or recorder."
     )
     timezone = "Timezone of the places, and of clocks that tell none: Europe/Berlin, UTC, +02:00."
     pattern = "How names tell the time: REC_%Y%m%d_%H%M%S. [default: the common ways]"
