@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from placeholder import AUDIO, LABELS, make_metadata, write_constant_model
+from scipy.special import expit
 
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.agreement import CommonLabels, Spans, agreeing, join_detections
 from keras_birds.results.detections import detection_schema
+from keras_birds.results.journal import read_entries
 
 OURS = LabelSet(
     [Label("whtdov", "Leptotila verreauxi"), Label("bkcdon", "Nyctidromus albicollis"), Label("mouse")]
@@ -97,3 +100,54 @@ def test_a_species_that_was_split_since_agrees_with_each_of_its_parts(is_split_f
     tables = [pa.Table.from_pylist([columns | {"label": y} for y in x], detection_schema()) for x in models]
     joined = join_detections(tables, common, least=2)
     assert sorted(joined["label"].to_pylist()) == sorted(models[0])
+
+
+def test_two_models_score_side_by_side_and_the_same_command_goes_on(run_command, tmp_path, write_tone):
+    ours = write_constant_model(tmp_path / "a.onnx", [1.0, 2.0, -9.0, -9.0])
+    longer = {"audio": AUDIO.model_copy(update={"clip_s": 3.0}), "model_id": "theirs"}
+    known = LabelSet([Label("x", "Nobody else"), *LABELS.items[1:3], Label("y", "Lithobates palmipes")])
+    theirs = write_constant_model(
+        tmp_path / "b.onnx", [3.0, 0.5, -9.0, -9.0], make_metadata(**longer, labels=known)
+    )
+    models = ("--model", ours, "--model", theirs)
+
+    def detect(out, *more, code=0):
+        found, _, err = run_command("detect", tmp_path / "disk", "--out", tmp_path / out, *models, *more)
+        assert found == code, err
+        return err
+
+    def table(out):
+        found = pd.read_csv(tmp_path / out / "detections.csv")
+        return found.sort_values(["file", "start_s", "label"], ignore_index=True)
+
+    write_tone("disk/0.wav", seconds=6)
+    said = detect("out")
+    assert "2 of 4 labels of placeholder/fold0 are of no other model" not in said
+    assert "1 of 4 labels of theirs are of no other model, for instance x" in said
+    assert "8 new detections, 5 said by 1, 3 said by 2 of 2 models" in said
+    write_tone("disk/1.flac", seconds=6)
+    (tmp_path / "disk" / "bad.wav").write_text("no sound")
+    assert "3 recordings: 1 scored, 1 scored before, 1 failed" in detect("out", code=1)
+    found = table("out")
+    one = found[found["file"].str.endswith("1.flac")]
+    dove = one[one["label"] == "whtdov"]
+    assert dove[["start_s", "end_s", "model_id"]].to_numpy().tolist() == [
+        [2 * k, 2 * k + 2, "placeholder/fold0"] for k in range(3)
+    ]
+    np.testing.assert_allclose(dove[["score_1", "score_2"]], [[expit(2), expit(0.5)]] * 3, rtol=1e-4)
+    alone = one[one["label"] == "x"]
+    assert alone["start_s"].tolist() == [0, 3]
+    assert alone["score_1"].isna().all()
+    detect("whole", code=1)
+    pd.testing.assert_frame_equal(found, table("whole"))
+    manifest = pd.read_csv(tmp_path / "out" / "manifest.csv")
+    assert sorted(zip(manifest["status"], manifest["detections"], strict=True)) == [
+        *(("corrupt", 0), ("ok", 8), ("ok", 8))
+    ]
+    assert {x.recording.detections for x in read_entries(tmp_path / "out" / "models" / "1")} == {0, 4}
+    detect("both", "--agree", "2", "--format", "parquet", "--format", "json", code=1)
+    assert set(pd.read_parquet(tmp_path / "both" / "detections.parquet")["label"]) == {"whtdov"}
+    for wrong in (("--agree", "3"), ("--format", "birdclef"), ("--average", "rank")):
+        assert "Received: " in detect("new", *wrong, code=2)
+    assert "agree is 2, was 1" in detect("out", "--agree", "2", code=2)
+    assert not (tmp_path / "new").exists()

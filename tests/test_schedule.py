@@ -1,7 +1,9 @@
 """Which parts of recordings are heard: by the sun, by the clock, by minutes of the hour."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from test_embed_cli import write_embedding_model
 
 from keras_birds.audio.recorder import Origin
 from keras_birds.audio.schedule import Schedule
@@ -103,3 +105,57 @@ def test_what_is_no_time_of_day_is_refused(when, sample):
     for wrong in ("0/10", "10/10", "1/10000", "1:10"):
         with pytest.raises(ConfigError, match="--sample must be"):
             Schedule(sample=wrong)
+
+
+@pytest.fixture
+def night(tmp_path, write_tone):
+    """Of 130 s each: from half past, so that a minute of the clock lies within; at noon; and who knows when."""
+    for name in ("A_20250601_215830.flac", "B_20250601_215830.mp3", "C_20250601_120000.wav", "D.wav"):
+        write_tone(f"disk/{name}", 1200, 130, rate=44_100)
+    return tmp_path / "disk"
+
+
+def test_only_the_wanted_windows_are_scored_as_if_all_were_from_sound_and_from_a_store(
+    night, tmp_path, run_command
+):
+    model = write_embedding_model(tmp_path / "model.onnx")
+
+    def detect(out, source, *more, code=0):
+        cut = () if source.suffix == ".emb" else ("--overlap", "1")
+        arguments = ("detect", source, "--out", tmp_path / out, "--model", model, "--threshold", "0", *cut)
+        found, _, err = run_command(*arguments, *more)
+        assert found == code, err
+        frames = []
+        for name in ("detections.csv", "manifest.csv") if code < 2 else ():
+            frame = pd.read_csv(tmp_path / out / name)
+            frames.append(frame.assign(file=frame["file"].str.rpartition("/")[2]))
+        return *frames, err
+
+    whole, _, _ = detect("whole", night)
+    found, manifest, said = detect("out", night, "--when", "22:00-22:01", code=1)
+    assert "4 recordings: 2 scored, 1 skipped, as nothing of them is wanted, 1 failed" in said
+    assert manifest.set_index("file")["status"].to_dict() == {
+        **{"A_20250601_215830.flac": "ok", "B_20250601_215830.mp3": "ok"},
+        **{"C_20250601_120000.wav": "skipped", "D.wav": "no time or place"},
+    }
+    middle = (whole["start_s"] + whole["end_s"]) / 2
+    wanted = whole[whole["file"].str.contains("2158") & (middle >= 90)]
+    columns = ["file", "start_s", "label", "score"]
+    key = {"by": columns[:3], "ignore_index": True}
+    pd.testing.assert_frame_equal(
+        found[columns].sort_values(**key), wanted[columns].sort_values(**key), atol=1e-4
+    )
+    np.testing.assert_allclose(manifest["scored_s"], [41, 41, 0, 0], atol=0.1)
+    assert 'when is "night", was "22:00-22:01"' in detect("out", night, "--when", "night", code=2)[-1]
+    _, sampled, _ = detect("sampled", night, "--sample", "1/10")
+    np.testing.assert_allclose(sampled["scored_s"], [41, 41, 60, 60], atol=0.1)  # of D its own first minute
+    assert (
+        run_command("embed", night, "--model", model, "--overlap", "1", "--out", tmp_path / "s.emb")[0] == 0
+    )
+    stored, kept, _ = detect("stored", tmp_path / "s.emb", "--when", "22:00-22:01", code=1)
+    same = ["file", "status", "windows", "scored_s"]
+    pd.testing.assert_frame_equal(
+        kept[same].sort_values("file", ignore_index=True),
+        manifest[same].sort_values("file", ignore_index=True),
+    )
+    assert len(stored) == len(found)

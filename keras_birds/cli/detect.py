@@ -1,13 +1,22 @@
 """`keras-birds detect`: all detections of many recordings in a folder, resumable."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_birds.cli.batch import Counter, connection_to, scoring
+from keras_birds.cli.batch import connection_to
 from keras_birds.cli.context_options import ContextChoice, context_options
+from keras_birds.cli.detecting import (
+    DetectionCounter,
+    LoadedModel,
+    Task,
+    Where,
+    schedule_options,
+    score_each,
+)
 from keras_birds.cli.options import (
     COUNT,
     EXISTING_FILE,
@@ -15,22 +24,21 @@ from keras_birds.cli.options import (
     ModelChoice,
     find_files,
     inputs_argument,
-    model_options,
+    models_options,
     ray_option,
     score_options,
     strict_option,
 )
-from keras_birds.cli.origin_options import OriginChoice, OriginCounter, origin_options
+from keras_birds.cli.origin_options import OriginChoice, origin_options
 from keras_birds.cli.rules_options import PlaceChoice, RulesChoice, place_options, rules_options
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
+    from keras_birds.audio.schedule import Schedule
     from keras_birds.embeddings.scoring import StoredRecordings
     from keras_birds.embeddings.store import EmbeddingStore
     from keras_birds.inference.classifier import Classifier
-    from keras_birds.inference.scorer import RecordingStatus, ScoreOptions
+    from keras_birds.inference.scorer import ScoreOptions
     from keras_birds.results.outputs import Outputs
     from keras_birds.results.results import Results
     from keras_birds.results.writers.submission import Submission
@@ -43,11 +51,18 @@ _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "bird
 @click.option(
     "--out", required=True, type=NEW_FOLDER, help="Folder of results: a new one, or one to go on with."
 )
-@model_options
+@models_options
+@click.option(
+    "--agree",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Keep only what N of several models say.",
+)
 @score_options
 @rules_options
 @place_options
 @origin_options
+@schedule_options
 @click.option("--top-k", type=COUNT, help="Keep at most so many labels of each window. [default: all]")
 @context_options
 @click.option("--merge", is_flag=True, help="Make one event of a label's windows that touch.")
@@ -69,11 +84,13 @@ _FORMATS = ("csv", "json", "parquet", "raven", "audacity", "kaleidoscope", "bird
 def detect(
     inputs: tuple[str, ...],
     out: Path,
-    model: ModelChoice,
+    models: list[ModelChoice],
+    agree: int | None,
     score: "ScoreOptions",
     rules: RulesChoice,
     place: PlaceChoice,
     origin: OriginChoice,
+    schedule: "Schedule | None",
     in_context: ContextChoice,
     formats: tuple[str, ...],
     per_recording: bool,
@@ -96,6 +113,8 @@ def detect(
     keras-birds detect /mnt/disk --out results --occurrence 0.03   # at the places that recorders tell
     keras-birds detect /mnt/disk --out results --deployments deployments.csv --timezone Europe/Berlin
     keras-birds detect /shared/season1 --out results --ray auto   # on a cluster
+    keras-birds detect /mnt/disk --out nights --timezone UTC --sites sites.csv --when dusk-dawn --sample 1/10
+    keras-birds detect /mnt/disk --out both --model birdnet --model runs/mine --agree 2
     keras-birds detect season1.emb --model runs/my-call --out results   # from embeddings: minutes for a season
 
     One answer for each recording: keras-birds predict.
@@ -118,6 +137,20 @@ def detect(
     any, clocks count as they are, and UTC stays empty unless the clock tells its offset. What contradicts itself or
     can't be so (1970, 0 N 0 E) stands in the manifest's notes, and is counted in the end.
 
+    --when scores only what was recorded at that time: windows whose middle lies in it. By the sun at the recording's
+    place: dusk-dawn (6 degrees and more below the horizon: from the end of civil twilight to its beginning), night
+    (sunset to sunrise), day, dawn (rising from 12 degrees below the horizon to 6 above), dusk (falling from there); or
+    by the local clock, 22:00-04:00. --sample 1/10 scores the first minute of every ten since midnight, so that
+    recorders agree; of a recording whose time isn't known, of its own. A recording of which nothing is wanted isn't
+    decoded, and its status is skipped. One whose time, place or (for the sun) timezone isn't known fails: nothing is
+    guessed. Of WAV and FLAC only what is wanted is read. The manifest's scored_s is what counts as effort.
+
+    Several --model score one after the other, each into OUT/models/0, 1, ..., a folder of results of its own. Labels
+    are matched by scientific name and synonyms. Detections of one species agree where at least half of the shorter one
+    lies in the other. A detection of the first model takes up what agrees with it: one row with both scores, score_1
+    and score_2. What no model before says has a row of its own; an empty score is below that model's threshold.
+    --agree 2 keeps what two say.
+
     \b
     sites.csv      pattern,latitude,longitude: a folder, folders in a row or a file's name,
                    with * and ?; of several that fit a recording the first counts;
@@ -131,7 +164,8 @@ def detect(
                    temperature_c, battery_v, notes; ...
     detections.*   file,channel,start_s,end_s,start_time,start_time_utc,label,
                    scientific_name,common_name,score,model_id,occurrence; or as Raven,
-                   Audacity, Kaleidoscope, BirdNET and BirdCLEF write them
+                   Audacity, Kaleidoscope, BirdNET and BirdCLEF write them; of several
+                   models score_1,score_2,... as well
     summary.csv    each recording's labels: max, mean of the top 2, windows
     activity.csv   detections by label and hour of day, and activity.png
     detections/    the same rows as Parquet shards; scores/ with --keep-scores
@@ -145,57 +179,94 @@ def detect(
     Exit code: 0 all scored, 1 some failed or are out of reach (0 with --no-strict), 2 a wrong call.
     """
     connection = connection_to(ray_address)
-    from keras_birds.cli.reporting import progress_bar
-    from keras_birds.inference.members import MemberScorer
+    from keras_birds.inference.plan import Plan
+    from keras_birds.results.joined import JoinedResults
     from keras_birds.results.journal import JOURNAL
     from keras_birds.results.outputs import write_outputs
-    from keras_birds.results.results import Results, result_settings
+    from keras_birds.results.results import result_settings
 
+    _check_several(models, agree, formats, in_context, inputs)
     store = _store_of(inputs, ray_address)
     files, gone = ([], []) if store is not None else find_files(inputs, may_be_gone=(out / JOURNAL).is_file())
-    classifier = model.load()
-    stored = None if store is None else _stored(store, classifier)
+    other_rules |= {"smooth_windows": in_context.smooth_windows, "file_level": in_context.file_level}
+    where = Where(place, origin, schedule)
+    loaded = [LoadedModel.load(x, rules, where, **other_rules) for x in models]
+    first = loaded[0]
+    stored = None if store is None else _stored(store, first.classifier)
     if stored:
         files, score = stored.files, stored.options(score)
-    other_rules |= {"smooth_windows": in_context.smooth_windows, "file_level": in_context.file_level}
-    other_rules |= {
-        "origins": origin.read(place),
-        "occurrence": place.read(classifier, origin.sites is not None),
-    }
-    read = rules.read(classifier.labels, **other_rules)
+    if schedule:
+        score = replace(score, plan=Plan(schedule, first.rules.origins.of))
+    members = _members(in_context, first, formats, rules, stored)
+    task = Task(files, score, ray_address, origin.table, stored, members)
     keep_scores = keep_scores or "birdclef" in formats
-    members = _members(in_context, model, classifier, formats, rules, stored)
-    settings = result_settings(classifier, score, read, keep_scores, members)
-    with (
-        connection,  # first of all, so that a cluster out of reach leaves no folder behind
-        Results(out, classifier.labels, classifier.model_id, read, settings, keep_scores, members) as results,
-    ):
-        scorer = MemberScorer if members else None
-        with scoring(classifier, model, score, ray_address, scorer) as run, progress_bar() as bar:
-            counter = _Counter(
-                results, len(files), bar, OriginCounter(read.occurrence is not None, origin.table)
-            )
-            if stored:
-                counter.take(stored.score, classifier, results.to_do(files, stored.fingerprint), score)
-            else:
-                scored_by = scorer(classifier) if scorer else classifier
-                counter.take(run, scored_by, results.to_do(files), score)
+    settings = [result_settings(x.classifier, score, x.rules, keep_scores, members) for x in loaded]
+    # The connection first of all, so that a cluster out of reach leaves no folder behind.
+    with connection, _open_results(out, loaded, settings, agree, members) as results:
+        if isinstance(results, JoinedResults):
+            counters = score_each(results, loaded, settings, task)
+        else:
+            counters = [first.score_into(results, task)]
         manifest = results.finish()
-        outputs = write_outputs(results, classifier, formats, per_recording, sample_submission)
-    _report(results, manifest, outputs, counter)
-    return int(strict and bool(counter.failed or counter.gone or gone))
+        outputs = write_outputs(results, first.classifier, formats, per_recording, sample_submission)
+    _report(results, manifest, outputs, counters if len(loaded) == 1 else ())
+    return int(strict and bool(gone or any(x.failed or x.gone for x in counters)))
+
+
+def _open_results(
+    out: Path,
+    models: Sequence[LoadedModel],
+    settings: Sequence[dict[str, Any]],
+    agree: int | None,
+    members: int,
+) -> "Results":
+    """The folder of results: of the model, or of several models' joined results."""
+    from keras_birds.results.agreement import CommonLabels
+    from keras_birds.results.joined import JoinedResults
+    from keras_birds.results.results import Results
+
+    first = models[0]
+    if len(models) > 1:
+        common = CommonLabels([x.classifier.labels for x in models])
+        return JoinedResults(out, common, first.rules, settings, agree or 1)
+    labels, keep_scores = first.classifier.labels, settings[0]["keep_scores"]
+    return Results(out, labels, first.classifier.model_id, first.rules, settings[0], keep_scores, members)
+
+
+def _check_several(
+    models: Sequence[ModelChoice],
+    agree: int | None,
+    formats: tuple[str, ...],
+    in_context: ContextChoice,
+    inputs: tuple[str, ...],
+) -> None:
+    """Refuses what several models can't do together, and what one can't."""
+    from keras_birds.embeddings.store import is_store
+
+    if agree is not None and agree > len(models):
+        raise click.UsageError(f"--agree must be at most the number of --model. Received: --agree {agree}")
+    if len(models) == 1:
+        return
+    wrong = {
+        "--format birdclef": "birdclef" in formats,
+        "--average rank": in_context.average != "mean",
+        "a store of embeddings, which is of one model": any(is_store(Path(x)) for x in inputs),
+    }
+    if received := [x for x, is_wrong in wrong.items() if is_wrong]:
+        raise click.UsageError(
+            f"--model must be given once. Received: {len(models)} of them and {received[0]}"
+        )
 
 
 def _members(
     in_context: ContextChoice,
-    model: ModelChoice,
-    classifier: "Classifier",
+    model: LoadedModel,
     formats: tuple[str, ...],
     rules: RulesChoice,
     stored: "StoredRecordings | None",
 ) -> int:
     """How many models' scores are kept, to be averaged by rank in the end; 0 where their mean will do."""
-    if not in_context.by_rank(model, classifier):
+    if not in_context.by_rank(model.choice, model.classifier):
         return 0
     if formats != ("birdclef",):
         raise click.UsageError(
@@ -205,7 +276,7 @@ def _members(
     if stored or rules.no_voices is not None:
         received = "a store of embeddings" if stored else "--no-voices"
         raise click.UsageError(f"--average rank is for recordings, all windows of them. Received: {received}")
-    return len(classifier.engines)
+    return len(model.classifier.engines)
 
 
 def _store_of(inputs: tuple[str, ...], ray_address: str | None) -> "EmbeddingStore | None":
@@ -227,33 +298,9 @@ def _stored(store: "EmbeddingStore", classifier: "Classifier") -> "StoredRecordi
     return StoredRecordings(store, classifier)
 
 
-class _Counter(Counter):
-    """Counts detections, and what is left out of them, as well."""
-
-    detections = unlikely = voices = 0
-
-    def __init__(self, results: "Results", total: int, bar: "Progress", origins: OriginCounter):
-        super().__init__(results, total, bar)
-        self._origins = origins
-
-    def count(self, recording: "RecordingStatus") -> None:
-        """Takes a scored recording."""
-        self.detections += recording.detections
-        self.voices += recording.voices
-        self.unlikely += recording.unlikely
-        self._origins.add(recording)
-
-    def new(self) -> str:
-        """Detections, and why there aren't more."""
-        parts = [f"{self.detections} new detections"]
-        if self.unlikely:
-            parts.append(f"{self.unlikely} left out as unlikely where and when they were recorded")
-        if self.voices:
-            parts.append(f"{self.voices} windows left out because of voices")
-        return "; ".join([*parts, *self._origins.told()])
-
-
-def _report(results: "Results", manifest: Path, outputs: "Outputs", counter: _Counter) -> None:
+def _report(
+    results: "Results", manifest: Path, outputs: "Outputs", counters: Sequence[DetectionCounter]
+) -> None:
     """Draws the activity, and tells what was done and where it is."""
     files = [manifest, *outputs.files]
     if outputs.activity.detections.any():
@@ -262,7 +309,7 @@ def _report(results: "Results", manifest: Path, outputs: "Outputs", counter: _Co
         files.append(results.folder / "activity.png")
         activity_figure(outputs.activity, files[-1])
     gaps = _describe_gaps(outputs.submission) if outputs.submission else ()
-    for line in (counter.summary(), *gaps):
+    for line in (*(x.summary() for x in counters), *gaps):
         click.echo(line, err=True)
     more = [f"... and {len(files) - 20} more"] if len(files) > 20 else []
     click.echo("\n".join([*map(printable, files[:20]), *more]))

@@ -192,12 +192,22 @@ def model_options(command: Command) -> Command:
     )
 
 
+def models_options(command: Command) -> Command:
+    """As `model_options`, for one model or several; the command gets a `ModelChoice` of each as `models`."""
+
+    def make(model: tuple[Path, ...], **others: Any) -> list[ModelChoice]:
+        return [ModelChoice(x, **others) for x in model or (None,)]
+
+    model, engine, *others = _network_options(multiple=True)
+    return bundled(command, "models", make, model, engine, calibrated_option, sensitivity_option, *others)
+
+
 def network_options(command: Command) -> Command:
     """As `model_options`, without what is said of scores."""
     return bundled(command, "model", ModelChoice, *_network_options())
 
 
-def _network_options() -> tuple[Command, ...]:
+def _network_options(multiple: bool = False) -> tuple[Command, ...]:
     trained = (
         "A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or the name of a model that "
         "was added (`keras-birds models add`) or is shipped. "
@@ -208,8 +218,12 @@ def _network_options() -> tuple[Command, ...]:
     engine = "What computes: ONNX Runtime or Keras. [default: onnx, unless --model is a .keras file]"
     provider = "Where ONNX Runtime computes: cpu, cuda, ... [default: cuda where there is a GPU for it]"
     decoder = "What decodes audio files. [default: as in the model's training]"
+    if multiple:
+        trained += "May be repeated: what several models say is told side by side. "
     return (
-        click.option("--model", type=model_path, metavar="PATH|NAME", help=trained + default),
+        click.option(
+            "--model", type=model_path, multiple=multiple, metavar="PATH|NAME", help=trained + default
+        ),
         click.option("--engine", type=click.Choice(("onnx", "keras")), help=engine),
         click.option("--provider", metavar="NAME", help=provider),
         click.option("--decoder", type=click.Choice(("soundfile", "tfio")), help=decoder),

@@ -100,7 +100,7 @@ class RecordingStatus:
     @property
     def scored_s(self) -> float:
         """How much was scored."""
-        return sum(end - begin for begin, end in self.scored_parts_s)
+        return sum((end - begin for begin, end in self.scored_parts_s), 0.0)
 
     @property
     def fingerprint(self) -> tuple[int, int]:

@@ -48,7 +48,7 @@ class HourlyCounts:
 
     Args:
         labels: that count and have a detection of any score, by name.
-        recorded: by place and hour, without what was left out because of voices.
+        recorded: by place and hour, what was scored, without what was left out because of voices.
         begun: recordings by place and hour in which they began; `seconds` counts them.
         detected: by label, its number in `labels`, place and hour.
     """
@@ -127,7 +127,7 @@ def _places(
     """Of each entry the number of its place, -1 where it doesn't count, and when it began; ms since 1970."""
     place, begin_ms = np.full(len(entries), -1), np.zeros(len(entries), np.int64)
     for k, (entry, counts) in enumerate(zip(entries, is_current, strict=True)):
-        found = where(entry.recording) if counts and not entry.recording.failed else None
+        found = where(entry.recording) if counts and entry.recording.has_scores else None
         if found is not None:
             place[k], begin_ms[k] = found[0], np.datetime64(found[1], "ms").astype(np.int64)
     return place, begin_ms
@@ -139,7 +139,7 @@ def _add_recorded(
     parts: list[tuple[int, float, float, int]] = []
     for k in np.flatnonzero(place >= 0).tolist():
         recording = entries[k][0].recording
-        parts.append((k, 0.0, recording.seconds - recording.unscored_s, 1))
+        parts += [(k, begin_s, end_s, 1) for begin_s, end_s in recording.scored_parts_s]
         parts += [(k, begin_s, end_s, -1) for begin_s, end_s in recording.left_out_s]
     of, first_s, last_s, sign = np.array(parts).reshape(-1, 4).T
     of = of.astype(np.int64)

@@ -167,28 +167,44 @@ class Journal:
     def _read(self, settings: dict[str, Any] | None) -> int:
         """Takes the entries, of any settings if `settings` is None; how many bytes are whole lines."""
         whole = 0
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    data = json.loads(line)
-                    if number == 0:
-                        _check_header(self._path, data, settings, self._contents)
-                        self.settings = data["settings"]
-                    else:
-                        self._add([_entry(data)])
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    raise KerasBirdsError(
-                        f"{self._path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose "
-                        "another --out"
-                    ) from None
-                whole += len(line)
+        for item, size in _lines(self._path, settings, self._contents):
+            if isinstance(item, Entry):
+                self._add([item])
+            else:
+                self.settings = item
+            whole += size
         if not whole:
             raise KerasBirdsError(
                 f"{self._path} must begin with its settings. Received: none. Choose another --out"
             )
         return whole
+
+
+def read_entries(folder: Path) -> Iterator[Entry]:
+    """Every line of the journal of a folder of results, one at a time; raises as `Journal`."""
+    return (x for x, _ in _lines(folder / JOURNAL, None, RESULTS) if isinstance(x, Entry))
+
+
+def _lines(
+    path: Path, settings: dict[str, Any] | None, contents: Contents
+) -> Iterator[tuple[dict[str, Any] | Entry, int]]:
+    """The settings, then the entries, each with its bytes, as far as lines are whole."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                data = json.loads(line)
+                if number == 0:
+                    _check_header(path, data, settings, contents)
+                    yield data["settings"], len(line)
+                else:
+                    yield _entry(data), len(line)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise KerasBirdsError(
+                    f"{path}: line {number + 1} must be an entry of the journal. Received: {error}. Choose another "
+                    "--out"
+                ) from None
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:
@@ -204,10 +220,11 @@ def _entry(data: dict[str, Any]) -> Entry:
     of = data["recording"]
     # Embeddings that were stored before recordings had an origin stay readable.
     recorder, origin = of.pop("recorder", None), of.pop("origin", None)
-    left_out_s = of.pop("left_out_s", None)
+    left_out_s, chosen_s = of.pop("left_out_s", None), of.pop("chosen_s", None)
     status = RecordingStatus(
         **_shared(of),
         left_out_s=left_out_s or (),
+        chosen_s=chosen_s,
         recorder=RecorderMetadata(**_shared(recorder)) if recorder else UNTOLD,
         origin=Origin(**_shared(origin)) if origin else UNKNOWN,
     )

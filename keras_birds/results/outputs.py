@@ -68,7 +68,8 @@ def write_outputs(
             files.append(submission.path)
         else:
             band_hz = classifier.audio.band_hz(classifier.mel)
-            files += write_tables(fmt, results.read("detections"), results.folder, band_hz, per_recording)
+            rows, more = results.read("detections"), results.more_columns
+            files += write_tables(fmt, rows, results.folder, band_hz, per_recording, more)
     files.append(results.folder / "summary.csv")
     with new_text(files[-1]) as stream:
         table = csv_writer(stream)

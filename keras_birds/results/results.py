@@ -38,7 +38,17 @@ if TYPE_CHECKING:
 
 MANIFEST_COLUMNS = (
     *("file", "status", "reason", "seconds", "seconds_expected", "sample_rate_hz", "channels"),
-    *("windows", "unscored_s", "detections", *ORIGIN_COLUMNS, "week", "unlikely", "voices", "not_seen"),
+    *(
+        "windows",
+        "scored_s",
+        "unscored_s",
+        "detections",
+        *ORIGIN_COLUMNS,
+        "week",
+        "unlikely",
+        "voices",
+        "not_seen",
+    ),
 )
 _KINDS = ("detections", "summary", "scores", "members")
 _PLACE_COLUMNS = 4  # of a table of scores, before the labels: file, channel, start_s, end_s
@@ -63,6 +73,8 @@ class Results(RecordingSink):
     """
 
     contents, kinds, manifest_columns = RESULTS, dict.fromkeys(_KINDS, ".parquet"), MANIFEST_COLUMNS
+    more_columns: Sequence[str] = ()
+    """Of the table of detections, behind those of `detection_schema`."""
 
     def __init__(
         self,
@@ -75,7 +87,7 @@ class Results(RecordingSink):
         members: int = 0,
     ):
         self.rules, self.members = rules, members
-        self._labels, self._model_id, self._keep_scores = labels, model_id, keep_scores
+        self.labels, self._model_id, self._keep_scores = labels, model_id, keep_scores
         # Of a recording that comes in parts.
         self._open: Digest | None = None
         self._origin: Origin | None = None
@@ -94,18 +106,18 @@ class Results(RecordingSink):
 
     def _digest(self, recording: RecordingStatus) -> Digest:
         if self._open is None:
-            self._open = Digest(recording, self._labels, self.rules, self._model_id)
+            self._open = Digest(recording, self.labels, self.rules, self._model_id)
         return self._open
 
     def _write_part(self, part: RecordingScores) -> None:
         if self.members:
-            self._write("members", _score_table(part, _member_labels(self._labels, self.members)))
+            self._write("members", _score_table(part, _member_labels(self.labels, self.members)))
             each = part.scores.reshape(len(part.scores), self.members, -1)
             part = replace(part, scores=each.mean(axis=1))
         for kept, detections in self._digest(part.recording).add(part):
             self._write("detections", detections)
             if self._keep_scores and len(kept.scores):
-                self._write("scores", _score_table(kept, self._labels))
+                self._write("scores", _score_table(kept, self.labels))
 
     def _end(self, recording: RecordingStatus) -> RecordingStatus:
         digest = self._digest(recording)
@@ -247,6 +259,7 @@ def result_settings(
         "decoder": ensemble.audio.decoder,
         "overlap_s": options.overlap_s,
         "channel": options.channel,
+        **({} if options.plan is None else options.plan.schedule.settings),
         "keep_scores": keep_scores,
         **({"average": "rank"} if members else {}),
         **{x.name: getattr(rules, x.name) for x in fields(rules) if x.name not in ("occurrence", "origins")},

@@ -1,7 +1,7 @@
 """Detections one by one, and how their numbers and names are written."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,6 +46,16 @@ def detections(recording: RecordingStatus, batches: "Iterable[pa.RecordBatch]") 
             yield Detection(recording.file, *row)
 
 
+def wide_detections(
+    recording: RecordingStatus, batches: "Iterable[pa.RecordBatch]", more: Sequence[str]
+) -> Iterator[tuple[Detection, dict[str, float | None]]]:
+    """As `detections`, each with the numbers in some more columns."""
+    for batch in batches:
+        numbers = {name: batch.column(name).to_pylist() for name in more}
+        for k, x in enumerate(detections(recording, [batch])):
+            yield x, {name: column[k] for name, column in numbers.items()}
+
+
 def on_one_time_line(
     recordings: "Iterable[tuple[RecordingStatus, Iterable[pa.RecordBatch]]]",
 ) -> Iterator[tuple[float, RecordingStatus, Detection]]:
@@ -63,9 +73,9 @@ def decimal(value: float) -> str:
     return text + "0" if text.endswith(".") else text
 
 
-def six_digits(value: float) -> str:
-    """A score to 6 significant digits."""
-    return f"{value:.6g}"
+def six_digits(value: float | None) -> str:
+    """A score to 6 significant digits; empty where there is none."""
+    return "" if value is None else f"{value:.6g}"
 
 
 def one_line(text: str) -> str:

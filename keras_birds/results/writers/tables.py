@@ -6,7 +6,7 @@ memory, and is there whole or not at all.
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -22,6 +22,7 @@ from keras_birds.results.writers.rows import (
     on_one_time_line,
     one_line,
     six_digits,
+    wide_detections,
 )
 from keras_birds.text import csv_writer
 
@@ -40,40 +41,41 @@ KALEIDOSCOPE_COLUMNS = (
 BIRDNET_COLUMNS = ("Start (s)", "End (s)", "Scientific name", "Common name", "Confidence", "File")
 
 
-def write_csv(recordings: "Recordings", stream: TextIO) -> None:
+def write_csv(recordings: "Recordings", stream: TextIO, more: Sequence[str] = ()) -> None:
     """Comma-separated, with a header; quoted where a name needs it.
 
     Seconds have at most 6 decimals, scores 6 significant digits; `start_time` is like `2025-06-01T05:30:00.000`,
-    `start_time_utc` like `2025-06-01T03:30:00.000Z`, or empty, and so is `occurrence`.
+    `start_time_utc` like `2025-06-01T03:30:00.000Z`, or empty, and so are `occurrence` and the columns named in `more`.
     """
     writer = csv_writer(stream)
-    writer.writerow(Detection._fields)
+    writer.writerow((*Detection._fields, *more))
     for recording, batches in recordings:
-        for x in detections(recording, batches):
+        for x, numbers in wide_detections(recording, batches, more):
             times = {"start_s": decimal(x.start_s), "end_s": decimal(x.end_s), **_times(x)}
-            likely = "" if x.occurrence is None else six_digits(x.occurrence)
-            digits = {"score": six_digits(x.score), "occurrence": likely}
+            digits = {k: six_digits(y) for k, y in (_scores(x) | numbers).items()}
             writer.writerow((x._asdict() | times | digits).values())
 
 
-def write_json(recordings: "Recordings", stream: TextIO) -> None:
-    """One list, an object a line; values as in CSV, but times and `occurrence` are null where they aren't known."""
+def write_json(recordings: "Recordings", stream: TextIO, more: Sequence[str] = ()) -> None:
+    """One list, an object a line; values as in CSV, but what isn't known is null."""
     before = "[\n"
     for recording, batches in recordings:
-        for x in detections(recording, batches):
+        for x, numbers in wide_detections(recording, batches, more):
             times = {"start_s": round(x.start_s, 6), "end_s": round(x.end_s, 6), **_times(x)}
-            likely = None if x.occurrence is None else float(six_digits(x.occurrence))
-            row = x._asdict() | times | {"score": float(six_digits(x.score)), "occurrence": likely}
-            stream.write(before + json.dumps(row, ensure_ascii=False))
+            given = (_scores(x) | numbers).items()
+            digits = {k: None if y is None else float(six_digits(y)) for k, y in given}
+            stream.write(before + json.dumps(x._asdict() | times | digits, ensure_ascii=False))
             before = ",\n"
     stream.write("[]\n" if before == "[\n" else "\n]\n")
 
 
-def write_parquet(recordings: "Recordings", path: Path) -> None:
+def write_parquet(recordings: "Recordings", path: Path, more: Sequence[str] = ()) -> None:
     """The tables as they are, in row groups of about 65,536 rows."""
     import pyarrow as pa
 
     schema = detection_schema()
+    for name in more:
+        schema = schema.append(pa.field(name, pa.float32()))
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = ShardWriter(path)
     try:
@@ -173,7 +175,12 @@ FORMATS = tuple(_WRITERS)
 
 
 def write_tables(
-    fmt: str, recordings: "Recordings", out: Path, band_hz: tuple[float, float], per_recording: bool = False
+    fmt: str,
+    recordings: "Recordings",
+    out: Path,
+    band_hz: tuple[float, float],
+    per_recording: bool = False,
+    more: Sequence[str] = (),
 ) -> list[Path]:
     """Writes detections in one of `FORMATS`, as `write_csv`, `write_raven` and so on describe them; returns the files.
 
@@ -187,6 +194,7 @@ def write_tables(
         band_hz: lower and upper edge of Raven's boxes.
         per_recording: write `out/<fmt>/<path of the recording><ending>` for each (see `recording_path`) instead of
             `out/detections<ending>` for all.
+        more: names of columns with numbers that our own formats have behind those of `detection_schema`.
 
     Raises:
         KerasBirdsError: if `fmt` is none of these or a file can't be written.
@@ -198,16 +206,17 @@ def write_tables(
     tables: Iterable[tuple[Path, Recordings]] = [(out / f"detections{suffix}", scored)]
     if per_recording:
         tables = ((out / fmt / recording_path(x[0].file, suffix), [x]) for x in scored)
+    arguments = {"raven": band_hz, "csv": (more,), "json": (more,)}.get(fmt, ())
     paths = []
     for path, rows in tables:
         paths.append(path)
         if fmt == "parquet":
-            write_parquet(rows, path)
+            write_parquet(rows, path, more)
             continue
         # In JSON, bytes that aren't UTF-8 become \\udcXX escapes, which its readers know.
         errors = "backslashreplace" if fmt == "json" else "surrogateescape"
         with new_text(path, errors) as file:
-            write(rows, file, *(band_hz if fmt == "raven" else ()))
+            write(rows, file, *arguments)
     return paths
 
 
@@ -217,3 +226,7 @@ def _times(x: Detection) -> dict[str, str | None]:
         "start_time": local.isoformat(timespec="milliseconds") if local else None,
         "start_time_utc": utc.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z" if utc else None,
     }
+
+
+def _scores(x: Detection) -> dict[str, float | None]:
+    return {"score": x.score, "occurrence": x.occurrence}
