@@ -107,7 +107,9 @@ NOWHERE = {"latitude": None, "longitude": None}
         ("Timestamp:2021-13-01T04:00:00", {"began": ""}, "can't be read: '2021-13-01T04:00:00'"),
         ("Loc Position:0.0 0.0", NOWHERE, "0, 0, can't be"),
         ("Loc Position:54.7 190", NOWHERE, "54.7, 190, can't be"),
-        ("Loc Position:unknown", NOWHERE, "can't be read: 'unknown'"),
+        ("Loc Position:N 40 26.767 W 79 58.933", NOWHERE, "can't be read: 'N 40 26.767 W 79 58.933'"),
+        ("Loc Position:N51.5 W0.25", {"latitude": 51.5, "longitude": -0.25}, ""),
+        ("Loc Position:51,5 -0,25", {"latitude": 51.5, "longitude": -0.25}, ""),
         ("Temperature Int:-273", {"temperature_c": None}, "-273, can't be"),
         ("no colon", {}, ""),
         ("OAD|Battery Voltage:4.1", {"battery_v": 4.1}, ""),
@@ -127,7 +129,7 @@ def test_wamd_with_what_is_unknown_cut_off_or_of_another_version(told):
     expected = RecorderMetadata(
         *("WAMD", "2025-02-20T17:00:00-05:00", -12.5, -70.25, "Wildlife Acoustics SM4 S4A02641", "", 12.3)
     )
-    assert told(wav(FORMAT, wamd({0x0D: bytes(1 << 20), 0x77: b"?", **SM4, 0xFFFF: b"\0"}), DATA)) == expected
+    assert told(wav(FORMAT, wamd({0x0D: bytes(5 << 20), 0x77: b"?", **SM4, 0xFFFF: b"\0"}), DATA)) == expected
     # Echo Meter Touch: signs in place of letters; the temperature is cut off.
     found = told(wav(FORMAT, DATA, wamd({**SM4, 6: b"WGS84,-12.5,-70.25,55.6"}))[:-2])
     assert found == replace(expected, temperature_c=None, problems="WAMD is cut off.")

@@ -22,7 +22,7 @@ _GAIN = re.compile(r" at (?:gain setting (\d)|([a-z]+(?:-[a-z]+)?) gain)\b")
 _BATTERY = re.compile(r"battery (?:state )?was (?:less than |greater than |[<>] ?)?(\d+(?:\.\d+)?) ?V")
 _TEMPERATURE = re.compile(r"temperature was (-?\d+(?:\.\d+)?) ?C")
 # Each file that is full ends so; the next goes on.
-_STOPPED = re.compile(r"Recording (?:cancelled|stopped)(?![^.]*file size)[^.]*\.")
+_STOPPED = re.compile(r"Recording (?:cancelled|stopped)(?![^.]{0,40}file size)[^.]{0,80}\.")
 
 
 def read(data: bytes) -> RecorderMetadata | None:

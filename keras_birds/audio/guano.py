@@ -15,7 +15,7 @@ SOURCE = "GUANO"
 
 _T = TypeVar("_T")
 # In `WA|Song Meter|Audio settings`, of some firmware with typographic quotation marks, or without any.
-_DECIBELS = re.compile(r"\bgain\W*?:\W*?([+-]?\d+(?:\.\d+)?)", re.IGNORECASE)
+_DECIBELS = re.compile(r"\bgain\W{0,3}?:\W{0,3}?([+-]?\d+(?:\.\d+)?)", re.IGNORECASE)
 # In `OAD|Recording Settings`.
 _LEVEL = re.compile(r"\bGAIN ([0-4])\b")
 

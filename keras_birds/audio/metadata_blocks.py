@@ -10,7 +10,7 @@ from keras_birds.audio import wav
 TAGS = b"tags"
 """Of a block of Vorbis comments, which FLAC and Ogg hold; all other blocks have the names of a WAV's chunks."""
 
-_MAX_BLOCK_BYTES = 1 << 22  # as much is read of a larger one
+_MAX_BLOCK_BYTES = 1 << 25  # as much is read of a larger one
 _MAX_BLOCKS = 1 << 10
 _WANTED = frozenset({b"guan", b"wamd", b"LIST"})
 _KNOWN = _WANTED | set(

@@ -13,7 +13,14 @@ _TIME = re.compile(
 )
 _OFFSET = re.compile(r"([+-]?)(\d\d?)(?::?(\d\d))?")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)")
-_DEGREES = re.compile(r"([+-]?\d+(?:\.\d*)?)\s*,?\s*([NSEWnsew])?(?![A-Za-z0-9])")
+_SEPARATORS = re.compile(r"[\s,;°\[\]()]+")
+_DECIMAL_COMMAS = re.compile(r"\s*([+-]?\d+),(\d+)[\s;]+([+-]?\d+),(\d+)\s*")
+_DEGREES = r"([+-]?\d+(?:\.\d*)?)"
+# Letters before or behind, a gap or a sign between the numbers, and perhaps the elevation.
+_PLACE = re.compile(
+    rf" ?([NS])? ?{_DEGREES} ?([NS])? ?([EW])? ?(?:(?<![\d.])|(?=[+-])){_DEGREES} ?([EW])?(?: {_DEGREES} ?m?)? ?",
+    re.IGNORECASE,
+)
 
 
 def text_of(data: bytes) -> str:
@@ -59,12 +66,21 @@ def number_of(text: str) -> float | None:
 
 
 def place_of(text: str) -> tuple[float, float] | None:
-    """Latitude and longitude of `48.1 -11.5`, `48.1,N,11.5,W` and the like; what follows doesn't count.
+    """Latitude and longitude of `48.1 -11.5`, `48.1,N,11.5,W`, `N48.1 W11.5`, `48,1 -11,5`, with an elevation.
 
-    `None` where there aren't two numbers.
+    `None` where it is no such text.
     """
-    found = _DEGREES.findall(text)
-    if len(found) < 2:
+    if commas := _DECIMAL_COMMAS.fullmatch(text):
+        text = "{}.{} {}.{}".format(*commas.groups())
+    match = _PLACE.fullmatch(_SEPARATORS.sub(" ", text))
+    if match is None:
         return None
-    latitude, longitude = (-abs(float(x)) if letter in tuple("SWsw") else float(x) for x, letter in found[:2])
-    return latitude, longitude
+    north, latitude, north_behind, east, longitude, east_behind, _ = match.groups()
+    is_south, is_west = (
+        (north or north_behind or "").upper() == "S",
+        (east or east_behind or "").upper() == "W",
+    )
+    return (
+        -abs(float(latitude)) if is_south else float(latitude),
+        -abs(float(longitude)) if is_west else float(longitude),
+    )

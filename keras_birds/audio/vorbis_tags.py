@@ -9,7 +9,7 @@ from keras_birds.audio.recorder_text import number_of, place_of, text_of, time_o
 SOURCE = "Frontier Labs"
 
 # Frontier Labs' recorders tell the charge too: `95% 12.81V`.
-_VOLTS = re.compile(r"(\d+(?:\.\d+)?) ?V\b", re.IGNORECASE)
+_VOLTS = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?V\b", re.IGNORECASE)
 
 
 def read(data: bytes) -> list[RecorderMetadata]:
