@@ -34,18 +34,18 @@ class ForeignModel:
         labels: file of the labels of its scores, in order; see `read_labels`.
         sample_rate_hz: that it was trained at.
         window_s: length of what it takes.
-        speed: at which recordings are taken before all else, as `audio.speed`.
         output: `"logits"` or `"probabilities"`; `None` for what its scores of sounds look like.
         embedding: its output of embeddings; `None` for one of that name, if there is one.
+        speed: at which recordings are taken before all else, as `audio.speed`.
     """
 
     path: Path
     labels: Path
     sample_rate_hz: int
     window_s: float
-    speed: float = 1.0
     output: OutputKind | None = None
     embedding: str | None = None
+    speed: float = 1.0
 
 
 def add_foreign(model: ForeignModel, name: str, say: Callable[[str], None] = lambda _: None) -> Path:
