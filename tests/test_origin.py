@@ -2,14 +2,19 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from test_embed_cli import write_embedding_model
 from test_recorder import GUANO, chunk, wav
 
+import keras_birds
 from keras_birds.audio.recorder import Origin, RecorderMetadata
+from keras_birds.embeddings.scoring import StoredRecordings
+from keras_birds.embeddings.store import EmbeddingStore
 from keras_birds.errors import ConfigError
+from keras_birds.inference.scorer import ScoreOptions
 from keras_birds.results.origin import Origins
 from keras_birds.results.sites import Site, read_deployments
 
@@ -111,6 +116,10 @@ def test_detect_tells_where_and_when_in_its_tables_from_sound_and_from_embedding
         "B1,Oak,54.9,-1.6,2020-10-01,2020-10-31,B,Europe/Berlin\nB2,Oak,54.9,-1.6,2020-10-20,2020-10-25,B,UTC\n"
     )
     assert run_command("embed", tmp_path / "disk", "--model", model, "--out", tmp_path / "s.emb")[0] == 1
+    stored = StoredRecordings(EmbeddingStore(tmp_path / "s.emb"), keras_birds.load(model))
+    parts = stored.score(stored, stored.files, ScoreOptions(part_windows=1))
+    recorders = {(Path(x.recording.file).parent.name, x.recording.recorder.gain) for x in parts}
+    assert recorders == {("A", "18 dB"), ("B", ""), ("C", ""), ("disk", "")}
     found = {}
     for source in ("disk", "s.emb"):
         command = ("detect", tmp_path / source, "--model", model, "--out", tmp_path / f"of {source}")

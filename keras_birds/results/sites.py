@@ -152,11 +152,12 @@ class Sites:
     def _fitting(self, file: str) -> list[int]:
         # Patterns mostly name folders, and a folder holds many recordings.
         folder, _, name = _slashed(file).rpartition("/")
-        if folder not in self._folders:
+        kept = self._folders.get(folder)
+        if kept is None:  # threads may look up at the same time
             if len(self._folders) >= _FOLDERS_KEPT:
                 self._folders.clear()
-            self._folders[folder] = self._of_folder(folder)
-        whole, by_name = self._folders[folder]
+            kept = self._folders[folder] = self._of_folder(folder)
+        whole, by_name = kept
         if not by_name:
             return sorted(whole)
         return sorted(whole | {k for k, regex in by_name if regex.fullmatch(name)})
