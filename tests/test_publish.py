@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from placeholder import LABELS
+from placeholder import LABELS, make_metadata, write_constant_model
 
 from keras_birds.audio.recorder import UNTOLD, RecorderMetadata
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
@@ -169,10 +169,17 @@ def test_the_package_tells_what_was_found_and_how(publish, tmp_path):
     assert re.fullmatch(citation, files["citation.txt"])
     for said in (
         "Published: 5 detections in 3 recordings, of 6 in the results",
-        *("1 recordings without scores", "1 recordings that are from no deployment"),
-        *("1 recordings of which nothing tells when they began", "Labels that name no species: rain"),
+        *("recordings without scores: 1", "recordings that are from no deployment: 1"),
+        *("recordings of which nothing tells when they began: 1", "Labels that name no species: rain"),
     ):
         assert said in files["stderr"]
+
+
+def test_results_tell_the_models_licence_and_band(run_command, write_tone, tmp_path):
+    write_constant_model(tmp_path / "m.onnx", [0.0] * len(LABELS), make_metadata("m"))
+    run_command("detect", write_tone("a.wav"), "--model", tmp_path / "m.onnx", "--out", tmp_path / "results")
+    settings = json.loads((tmp_path / "results" / "journal.jsonl").read_text().splitlines()[0])["settings"]
+    assert (settings["licence"], settings["band_hz"]) == ("Apache-2.0", [50, 8000])
 
 
 def test_ids_stay_and_recordings_on_the_web_have_their_address(publish):
@@ -218,7 +225,7 @@ def test_ebird_checklists_are_of_a_site_and_a_day(publish, monkeypatch):
     # A night's recording is on two days; frogs and people are no birds, and the Hill had none.
     first, second = (files.pop(f"ebird-00{x}.csv") for x in (1, 2))
     assert sorted(files) == ["citation.txt", "stderr"]
-    assert "2 detections of what is no bird" in files["stderr"]
+    assert "detections of what is no bird: 2" in files["stderr"]
     assert [x.count(y) for x in (first, second) for y in '\n,"'] == [1, 18, 0] * 2
     assert first.startswith(
         "White-tipped Dove,Leptotila,verreauxi,X,2 detections; best score 0.90,Old 'Pond'; north,51.200000,13.100000,"

@@ -138,7 +138,7 @@ def _tell(publication: "Publication") -> None:
     click.echo(f"Published: {counts}, of {len(publication)} in the results", err=True)
     for what, count in publication.left_out.items():
         if count:
-            click.echo(f"Left out: {count} {what}", err=True)
+            click.echo(f"Left out, {what}: {count}", err=True)
     if publication.unnamed:
         names = sorted(publication.unnamed)
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""

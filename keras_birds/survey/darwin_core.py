@@ -67,7 +67,7 @@ def _of_recording(recorded: Recorded, about: About) -> dict[str, str]:
         **{"type": "Sound", "license": LICENCES[about.licence], "datasetName": about.title},
         **{"basisOfRecord": "MachineObservation", "occurrenceStatus": "present", "kingdom": "Animalia"},
         **{"parentEventID": place.deployment, "samplingProtocol": "passive acoustic monitoring"},
-        **{"sampleSizeValue": decimal(recorded.recording.seconds), "sampleSizeUnit": "second"},
+        **{"sampleSizeValue": decimal(recorded.recording.scored_s), "sampleSizeUnit": "second"},
         **{"locationID": place.site, "locality": place.site, "geodeticDatum": "EPSG:4326"},
         **{"decimalLatitude": str(place.latitude), "decimalLongitude": str(place.longitude)},
         **{"eventID": recorded.id, "identificationVerificationStatus": "unverified"},

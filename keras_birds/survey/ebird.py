@@ -17,7 +17,7 @@ from keras_birds.errors import DataError
 from keras_birds.results.sites import Deployment
 from keras_birds.results.writers.files import new_text
 from keras_birds.survey.citation import Method
-from keras_birds.survey.published import Publication, Recorded, Sound
+from keras_birds.survey.published import Publication, Sound
 
 COLUMNS = (
     *(
@@ -92,29 +92,29 @@ _Day = tuple[str, float, float, date]
 def _checklists(publication: Publication) -> dict[_Day, _Checklist]:
     found: dict[_Day, _Checklist] = {}
     for recorded, sounds in publication.recordings():
-        place = recorded.deployment
-        where = place.site, place.latitude, place.longitude
-        for began, seconds in _days(recorded):
-            day = found.setdefault((*where, began.date()), _Checklist(place, began))
-            day.began = min(day.began, began)
-            day.recorded_s += seconds
+        place, local = recorded.deployment, recorded.began.replace(tzinfo=None)
+
+        def day_of(at: datetime, place: Deployment = place) -> _Checklist:
+            key = place.site, place.latitude, place.longitude, at.date()
+            if key not in found:
+                found[key] = _Checklist(place, at)
+            return found[key]
+
+        for begin_s, end_s in recorded.recording.scored_parts_s:
+            for at, seconds in _days(local + timedelta(seconds=begin_s), local + timedelta(seconds=end_s)):
+                day = day_of(at)
+                day.began = min(day.began, at)
+                day.recorded_s += seconds
         for sound in sounds:
             if sound.kind != "animal" or class_of(sound.scientific_name) != "Aves":
                 publication.leave_out("what is no bird")
                 continue
-            at = _local(recorded) + timedelta(seconds=sound.start_s)
-            _add(found[*where, at.date()], sound)
+            _add(day_of(local + timedelta(seconds=sound.start_s)), sound)
     return found
 
 
-def _local(recorded: Recorded) -> datetime:
-    return recorded.began.replace(tzinfo=None)
-
-
-def _days(recorded: Recorded) -> Iterator[tuple[datetime, float]]:
-    """When the parts of a recording on each day began, and how long they are in seconds."""
-    at = _local(recorded)
-    end = at + timedelta(seconds=recorded.recording.seconds)
+def _days(at: datetime, end: datetime) -> Iterator[tuple[datetime, float]]:
+    """When the parts of a time on each day begin, and how long they are in seconds."""
     while at < end:
         until = min(end, datetime.combine(at.date() + timedelta(days=1), datetime.min.time()))
         yield at, (until - at).total_seconds()

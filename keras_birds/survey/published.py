@@ -139,7 +139,7 @@ class Publication:
             DataError: if the tables are damaged or vanish.
         """
         self.left_out["recordings without scores"] += sum(
-            x.recording.failed for x in self._journal.by_file.values()
+            not x.recording.has_scores for x in self._journal.by_file.values()
         )
         for recording, batches in read_detections(self.folder, self._journal):
             recorded = self._recorded(recording)
