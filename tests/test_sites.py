@@ -1,11 +1,12 @@
 """Tables of sites and deployments: which recordings are from where."""
 
+import json
 from datetime import datetime, timedelta
 
 import pytest
 
 from keras_birds.errors import ConfigError, DataError
-from keras_birds.results.sites import Site, Sites, overlaps, read_deployments, read_sites, zone_of
+from keras_birds.results.sites import Sites, overlaps, read_deployments, read_sites, rows_of, zone_of
 
 HEAD = "deployment,site,latitude,longitude,start,end,recorder,pattern,timezone\n"
 
@@ -76,34 +77,25 @@ def test_a_deployment_is_found_by_path_time_and_recorder(tmp_path, recorder):
     alone = Sites(table[3:])
     note = f"Its recorder is {recorder!r}, the deployment's '77'." if recorder else ""
     assert alone.find("s2/a.wav", datetime(2023, 5, 12), recorder) == (table[3], note)
-    assert overlaps(table) == [
-        f"the deployments {x} have the same pattern s2 from 2023-05-10 1{y}"
-        for x, y in (
-            ("D2 and D4", "1:00 to 2023-05-10 12:00"),
-            ("D4 and D3", "2:00 to 2023-06-02 00:00"),
-        )
-    ]
+    same = "the deployments {} have the same pattern s2 from 2023-05-10 1{}"
+    first, second = ("D2 and D4", "1:00 to 2023-05-10 12:00"), ("D4 and D3", "2:00 to 2023-06-02 00:00")
+    assert overlaps(table) == [same.format(*first), same.format(*second)]
+    assert rows_of(json.loads(json.dumps(sites.settings))) == table
 
 
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ("D,S,0,0,2023-05-01,2023-05-02,r,,", "Received: 0, 0, in the Atlantic"),
-        ("D,S,1,0,1970-01-01,2023-05-02,r,,", "start must be in 2000 or later. Received: 1970-01-01"),
-        ("D,S,1,0,01/05/2023,2023-05-02,r,,", "start must be a time such as .* Received: 01/05/2023"),
-        (
-            "D,S,1,0,2023-05-02 08:00,2023-05-01,r,,",
-            "must end after its start. Received: 2023-05-02 08:00 to",
-        ),
-        ("D,S,1,0,2023-05-01,2023-05-02,,*,", "must have a pattern or a recorder"),
-        ("A,S,1,0,2023-05-01,2023-05-02,,x,", "must have a name of its own. Received: A"),
-    ],
-)
-def test_a_row_that_can_not_be_a_deployment_is_told(tmp_path, row, said):
-    path = tmp_path / "deployments.csv"
-    path.write_text(f"{HEAD}A,S,1,0,2023-05-01,2023-05-02,,x,\n{row}\n")
-    with pytest.raises(DataError, match=f"{path}: row 3: .*{said}"):
-        read_deployments(path)
+def test_a_row_that_can_not_be_a_deployment_is_told(tmp_path):
+    path, ever = tmp_path / "deployments.csv", "2023-05-01,2023-05-02"
+    for row, said in {
+        f"D,S,0,0,{ever},r,,": "Received: 0, 0, in the Atlantic",
+        "D,S,1,0,1970-01-01,2023-05-02,r,,": "start must be in 2000 or later. Received: 1970-01-01",
+        "D,S,1,0,01/05/2023,2023-05-02,r,,": "start must be a time such as .* Received: 01/05/2023",
+        "D,S,1,0,2023-05-02 08:00,2023-05-01,r,,": "must end after its start. Received: 2023-05-02 08:00",
+        f"D,S,1,0,{ever},,*,": "must have a pattern or a recorder",
+        f"A,S,1,0,{ever},,x,": "must have a name of its own. Received: A",
+    }.items():
+        path.write_text(f"{HEAD}A,S,1,0,{ever},,x,\n{row}\n")
+        with pytest.raises(DataError, match=f"{path}: row 3: .*{said}"):
+            read_deployments(path)
 
 
 def test_timezones_are_names_or_offsets():
@@ -113,4 +105,3 @@ def test_timezones_are_names_or_offsets():
     for name in ("Europe", "../x", "+15", "", "CET+CEST"):
         with pytest.raises(ConfigError, match="A timezone must be"):
             zone_of(name)
-    assert Site("*", 1, 2, "UTC", "S").row == ["*", 1, 2, "UTC", "S"]

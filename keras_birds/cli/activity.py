@@ -40,8 +40,8 @@ def activity(results: Path, out: Path, choice: SeasonChoice, by: tuple[str, ...]
                       start and end are local times, 2023-05-10 18:30, or days
 
     Hours and days are local time, on which a recording that crosses a full hour or midnight is split. Hours are of
-    what was scored: not of files that failed, what was cut off, or windows left out because of voices. Two recorders at
-    a site at once make two hours an hour.
+    what was scored: not of files that failed, what was cut off, what a schedule skipped, or windows left out because of
+    voices. Two recorders at a site at once make two hours an hour.
 
     \b
     activity/effort_<by>.csv    site,deployment,<by>,recordings,recorded_h: also each day of a

@@ -1,6 +1,6 @@
 """Counts recorded time and detections by place and hour: of millions of rows, in memory for those that differ."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,13 +10,15 @@ import numpy as np
 
 from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.labels import Label
-from keras_birds.results.journal import Entry, Journal
+from keras_birds.results.journal import Entry
 from keras_birds.results.shards import readable, shard_path
 
 HOUR_MS = 3_600_000
 
 Where = Callable[[RecordingStatus], tuple[int, datetime] | None]
 """Tells of a recording the number of its place and when it began, local time; `None` where it doesn't count."""
+Shards = Iterable[tuple[int, list[tuple[Entry, bool]]]]
+"""Numbers of shards, each with its entries and whether they count, as of `Journal.shards`."""
 Least = Callable[[Label], float | None]
 """Tells the score from which a label counts; `None` where it never does."""
 
@@ -76,12 +78,12 @@ class Activity:
         return cls(counts.labels, detections, recorded_s)
 
 
-def count_by_hour(folder: Path, journal: Journal, where: Where, least: Least | None = None) -> HourlyCounts:
+def count_by_hour(folder: Path, shards: Shards, where: Where, least: Least | None = None) -> HourlyCounts:
     """Counts a folder of results, one shard after the other.
 
     Args:
         folder: of the results.
-        journal: of the folder.
+        shards: of its `Journal`, which is needed no longer once they are read.
         where: asked once of each scored recording.
         least: asked once of each detected label; `None` counts every detection there is.
 
@@ -91,11 +93,11 @@ def count_by_hour(folder: Path, journal: Journal, where: Where, least: Least | N
     recorded, begun, detected = Tally(2), Tally(2), Tally(3)
     labels = _Labels(least)
     with readable(folder, "detect"):
-        for number, entries in journal.shards():
+        for number, entries in shards:
             place, begin_ms = _places([x for x, _ in entries], [x for _, x in entries], where)
             _add_recorded(recorded, entries, place, begin_ms)
             counts = place >= 0
-            begun.add((place[counts], begin_ms[counts] // HOUR_MS), np.ones(counts.sum()))
+            begun.add((place[counts], begin_ms[counts] // HOUR_MS), np.ones(counts.sum(), np.int32))
             num_rows = [x.recording.detections for x, _ in entries]
             _add_detected(
                 detected, labels, shard_path(folder, "detections", number), num_rows, place, begin_ms
@@ -106,19 +108,22 @@ def count_by_hour(folder: Path, journal: Journal, where: Where, least: Least | N
     )
 
 
-def _detected(tally: "Tally", order: Sequence[int]) -> Detected:
-    """Rows by label in a new order."""
-    numbers, sums = tally.sums()
-    first, end = (np.searchsorted(numbers[0], order, side) for side in ("left", "right"))
-    rows = np.concatenate([np.zeros(0, np.int64), *map(np.arange, first, end)])
-    label = np.repeat(np.arange(len(order), dtype=np.int32), end - first)
-    return Detected(label, numbers[1][rows], numbers[2][rows], sums[rows].astype(np.int32))
-
-
 def _recorded(tally: "Tally") -> Recorded:
     (place, hour), seconds = tally.sums()
     is_some = seconds > 1e-6  # of an hour that was left out, rounding may remain
     return Recorded(place[is_some], hour[is_some], seconds[is_some])
+
+
+def _detected(tally: "Tally", order: Sequence[int]) -> Detected:
+    """Rows by label in a new order."""
+    numbers, sums = tally.sums()
+    first, end = (np.searchsorted(numbers[0], order, side) for side in ("left", "right"))
+    label = np.repeat(np.arange(len(order), dtype=np.int32), end - first)
+    moved = [
+        np.concatenate([x[:0], *(x[y:z] for y, z in zip(first, end, strict=True))])
+        for x in (*numbers[1:], sums)
+    ]
+    return Detected(label, *moved)
 
 
 def _places(
@@ -191,7 +196,9 @@ def _add_detected(
         counts = (place[of] >= 0) & (batch["score"].to_numpy() >= least)
         of = of[counts]
         start_ms = np.round(batch["start_s"].to_numpy()[counts] * 1000).astype(np.int64)
-        tally.add((number[counts], place[of], (begin_ms[of] + start_ms) // HOUR_MS), np.ones(len(of)))
+        tally.add(
+            (number[counts], place[of], (begin_ms[of] + start_ms) // HOUR_MS), np.ones(len(of), np.int32)
+        )
 
 
 class _Labels:
@@ -239,14 +246,21 @@ class Tally:
         self._keys.append(key)
         self._weights.append(weights)
         self._waiting += len(key)
-        if self._waiting > _WAITING_ROWS:
+        if self._waiting > max(_WAITING_ROWS, len(self._keys[0]) // 4):
             self._merge()
 
     def _merge(self) -> None:
-        if self._keys:
-            keys, place = np.unique(np.concatenate(self._keys), return_inverse=True)
-            self._weights = [np.bincount(place, np.concatenate(self._weights), len(keys))]
-            self._keys, self._waiting = [keys], 0
+        if not self._keys:
+            return
+        keys, weights = np.concatenate(self._keys), np.concatenate(self._weights)
+        self._keys, self._weights = [], []
+        order = np.argsort(keys, kind="stable")
+        keys, weights = keys[order], weights[order]
+        del order  # of millions
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        self._keys = [keys[first]]
+        self._weights = [np.add.reduceat(weights, first) if len(first) else weights]
+        self._waiting = 0
 
     def sums(self) -> tuple[list[np.ndarray], np.ndarray]:
         """The numbers of each combination, by these in order, and its sum."""

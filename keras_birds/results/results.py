@@ -151,7 +151,7 @@ class Results(RecordingSink):
             local = recording.origin.local
             return None if local is None else (0, local)
 
-        return count_by_hour(self.folder, self._journal, where)
+        return count_by_hour(self.folder, self._journal.shards(), where)
 
     def _copy(self, number: int) -> Iterator[Entry]:
         import pyarrow as pa

@@ -159,18 +159,19 @@ def read_season(
         zone = settings["timezone"] if timezone is None else timezone
         origins = Origins(table, settings["place"], zone, settings["time_pattern"])
         places = Places(lambda x: origins.of(x.file, x.recorder), bool(table))
-    counts = count_by_hour(folder, journal, places, wanted)
-    failed = [x.recording for x in journal.by_file.values() if x.recording.failed]
-    left_out = sorted(
-        [*places.left_out, *(LeftOut(x.file, "failed", f"{x.status}: {x.reason}") for x in failed)]
-    )
+    recordings = (x.recording for x in journal.by_file.values())
+    failed = [LeftOut(x.file, "failed", f"{x.status}: {x.reason}") for x in recordings if x.failed]
+    num_recordings, shards = len(journal.by_file), journal.shards()
+    del journal, recordings  # of hundreds of MB
+    counts = count_by_hour(folder, shards, places, wanted)
+    left_out = sorted([*places.left_out, *failed])
     if not len(counts.recorded.hour):
         first = (
             f". The first, {left_out[0].file}: {left_out[0].why}. {left_out[0].detail}" if left_out else ""
         )
         raise DataError(
             "there must be recordings whose time is known, and whose site is if there is a table. Received: none of "
-            f"the {len(journal.by_file)} in {folder}{first}"
+            f"the {num_recordings} in {folder}{first}"
         )
     problems = [*overlaps([x for x in table if isinstance(x, Deployment)]), *places.problems()]
     if wanted.unknown:
