@@ -119,11 +119,11 @@ def _detected(tally: "Tally", order: Sequence[int]) -> Detected:
     numbers, sums = tally.sums()
     first, end = (np.searchsorted(numbers[0], order, side) for side in ("left", "right"))
     label = np.repeat(np.arange(len(order), dtype=np.int32), end - first)
-    moved = [
+    place, hour, number = (
         np.concatenate([x[:0], *(x[y:z] for y, z in zip(first, end, strict=True))])
-        for x in (*numbers[1:], sums)
-    ]
-    return Detected(label, *moved)
+        for x in (*numbers[1:], sums.astype(np.int32))
+    )
+    return Detected(label, place, hour, number)
 
 
 def _places(
@@ -233,9 +233,9 @@ class Tally:
 
     def __init__(self, columns: int):
         self._columns = columns
-        self._keys: list[np.ndarray] = []
-        self._weights: list[np.ndarray] = []
-        self._waiting = 0
+        self._keys, self._sums = np.zeros(0, np.int64), np.zeros(0)
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._num_waiting = 0
 
     def add(self, numbers: Sequence[np.ndarray], weights: np.ndarray) -> None:
         """Adds weights, `[row]`, to the sums of the numbers of each row."""
@@ -243,29 +243,28 @@ class Tally:
         for column in numbers:
             key <<= _BITS
             key |= column
-        self._keys.append(key)
-        self._weights.append(weights)
-        self._waiting += len(key)
-        if self._waiting > max(_WAITING_ROWS, len(self._keys[0]) // 4):
+        self._waiting.append((key, weights))
+        self._num_waiting += len(key)
+        if self._num_waiting > max(_WAITING_ROWS, len(self._keys) // 8):
             self._merge()
 
     def _merge(self) -> None:
-        if not self._keys:
+        """Puts what waits into its places, without sorting the rest again."""
+        if not self._num_waiting:
             return
-        keys, weights = np.concatenate(self._keys), np.concatenate(self._weights)
-        self._keys, self._weights = [], []
-        order = np.argsort(keys, kind="stable")
-        keys, weights = keys[order], weights[order]
-        del order  # of millions
-        first = np.flatnonzero(np.diff(keys, prepend=-1))
-        self._keys = [keys[first]]
-        self._weights = [np.add.reduceat(weights, first) if len(first) else weights]
-        self._waiting = 0
+        keys, weights = map(np.concatenate, zip(*self._waiting, strict=True))
+        self._waiting, self._num_waiting = [], 0
+        keys, place = np.unique(keys, return_inverse=True)
+        sums = np.bincount(place, weights)
+        at = np.searchsorted(self._keys, keys)
+        is_new = np.searchsorted(self._keys, keys, side="right") == at
+        self._sums[at[~is_new]] += sums[~is_new]
+        self._keys = np.insert(self._keys, at[is_new], keys[is_new])
+        self._sums = np.insert(self._sums, at[is_new], sums[is_new])
 
     def sums(self) -> tuple[list[np.ndarray], np.ndarray]:
         """The numbers of each combination, by these in order, and its sum."""
         self._merge()
-        keys = self._keys[0] if self._keys else np.zeros(0, np.int64)
         shifts = range(_BITS * (self._columns - 1), -1, -_BITS)
-        numbers = [(keys >> x & (1 << _BITS) - 1).astype(np.int32) for x in shifts]
-        return numbers, self._weights[0] if self._weights else np.zeros(0)
+        numbers = [(self._keys >> x & (1 << _BITS) - 1).astype(np.int32) for x in shifts]
+        return numbers, self._sums
