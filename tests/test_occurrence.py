@@ -119,7 +119,7 @@ def test_species_are_a_list_that_detect_takes_and_predict_answers_with_them(run,
     recording.write_bytes(wav(recording.read_bytes()[12:], guano))
     for options, found, said in (
         (("--occurrence", 0.03), "bkcdon", ""),
-        (PLACE, "whtdov", "1 of the recordings have notes on where and when they were made, the first "),
+        (PLACE, "whtdov", "1 of the recordings have notes on time, place or recorder, the first "),
     ):
         answer, err = run("predict", recording, "--model", "made", "--format", "csv", *options, "--top-k", 2)[
             1:

@@ -105,4 +105,4 @@ class OriginCounter:
         if self._placeless:
             yield f"{self._placeless} {of} tell no place: every label counts there"
         if self._noted:
-            yield f"{self._noted} {of} have notes on where and when they were made, the first {self._first}"
+            yield f"{self._noted} {of} have notes on time, place or recorder, the first {self._first}"
