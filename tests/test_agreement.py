@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from placeholder import AUDIO, LABELS, make_metadata, write_constant_model
+from placeholder import AUDIO, LABELS, MEL, make_metadata, write_constant_model
 from scipy.special import expit
 
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.agreement import CommonLabels, Spans, agreeing, join_detections
 from keras_birds.results.detections import detection_schema
-from keras_birds.results.journal import read_entries
+from keras_birds.results.journal import Journal, read_entries
 
 OURS = LabelSet(
     [Label("whtdov", "Leptotila verreauxi"), Label("bkcdon", "Nyctidromus albicollis"), Label("mouse")]
@@ -145,6 +145,9 @@ def test_two_models_score_side_by_side_and_the_same_command_goes_on(run_command,
         *(("corrupt", 0), ("ok", 8), ("ok", 8))
     ]
     assert {x.recording.detections for x in read_entries(tmp_path / "out" / "models" / "1")} == {0, 4}
+    settings = Journal(tmp_path / "out", None).settings
+    assert settings["model_id"] == "placeholder/fold0+theirs"
+    assert (settings["licence"], settings["band_hz"]) == ("Apache-2.0", [MEL.f_min_hz, MEL.f_max_hz])
     detect("both", "--agree", "2", "--format", "parquet", "--format", "json", code=1)
     assert set(pd.read_parquet(tmp_path / "both" / "detections.parquet")["label"]) == {"whtdov"}
     for wrong in (("--agree", "3"), ("--format", "birdclef"), ("--average", "rank")):

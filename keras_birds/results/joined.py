@@ -155,12 +155,17 @@ def _summary(file: str, joined: "pa.Table", labels: LabelSet) -> "pa.Table":
 
 
 def _joined_settings(settings: Sequence[dict[str, Any]], least: int) -> dict[str, Any]:
-    """What is the same for all models as it is, else a list."""
+    """What is the same for all models as it is, else a list; of what others read of one model, what holds for all."""
     values = {name: [x.get(name) for x in settings] for name in settings[0]}
-    same = {name: x[0] if all(y == x[0] for y in x) else x for name, x in values.items()}
-    return {
-        **same,
-        "model_id": joined_id([str(x) for x in values["model_id"]]),
-        "models": values["model_id"],
-        "agree": least,
-    }
+    joined = {name: x[0] if all(y == x[0] for y in x) else x for name, x in values.items()}
+    ids = [str(x["model_id"]) for x in settings]
+    joined |= {"model_id": joined_id(ids), "models": ids, "agree": least}
+    if "thresholds" in joined:
+        joined["thresholds"] = float(min(np.min(x["thresholds"]) for x in settings))
+        joined["each_thresholds"] = [x["thresholds"] for x in settings]
+    if "licence" in joined:
+        joined["licence"] = ", ".join(dict.fromkeys(x["licence"] for x in settings if x["licence"]))
+    if "band_hz" in joined:
+        lows, highs = zip(*(x["band_hz"] for x in settings), strict=True)
+        joined["band_hz"] = [min(lows), max(highs)]
+    return joined
