@@ -138,6 +138,7 @@ def test_only_the_wanted_windows_are_scored_as_if_all_were_from_sound_and_from_a
         **{"A_20250601_215830.flac": "ok", "B_20250601_215830.mp3": "ok"},
         **{"C_20250601_120000.wav": "skipped", "D.wav": "no time or place"},
     }
+    np.testing.assert_allclose(manifest["seconds"], [130, 130, 130, 0], atol=0.1)
     middle = (whole["start_s"] + whole["end_s"]) / 2
     wanted = whole[whole["file"].str.contains("2158") & (middle >= 90)]
     columns = ["file", "start_s", "label", "score"]

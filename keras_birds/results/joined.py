@@ -58,6 +58,7 @@ class JoinedResults(Results):
         self.common, self.least = common, least
         self.more_columns = score_columns(len(settings))
         self.said_by = np.zeros(len(settings) + 1, np.int64)
+        self._nothing: tuple[pa.Table, pa.Table] | None = None  # the tables of a recording without detections
         joined = _joined_settings(settings, least)
         super().__init__(folder, common.labels, joined["model_id"], rules, joined)
 
@@ -89,9 +90,14 @@ class JoinedResults(Results):
                 yield self._close(status)
 
     def _write_joined(self, file: str, tables: "Sequence[pa.Table]") -> None:
-        joined = join_detections(tables, self.common, self.least)
+        if self._nothing is not None and not any(map(len, tables)):
+            joined, summary = self._nothing  # of most recordings, in a thousandth of the time
+        else:
+            joined = join_detections(tables, self.common, self.least)
+            summary = _summary(file, joined, self.common.labels)
+            self._nothing = joined.slice(0, 0), summary.slice(0, 0)
         self._write("detections", joined)
-        self._write("summary", _summary(file, joined, self.common.labels))
+        self._write("summary", summary)
         said = sum(joined[x].is_valid().to_numpy().astype(int) for x in self.more_columns)
         self.said_by += np.bincount(said, minlength=len(self.said_by))
 
