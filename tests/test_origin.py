@@ -65,6 +65,10 @@ def test_files_come_first_then_tables_then_names_and_without_a_timezone_nothing_
         (of(file="20230510_003000-0500.wav", told=MOTH), ""),
         (of(told=GPS, place=(52.5, 13.5)), "It tells the place 52.5001, 13.4 itself, not 52.5, 13.5: 7 km"),
         (of(BERLIN, told=replace(GPS, longitude=13.41)), ""),
+        (
+            of(file="20230510T073000Z_[+00.0000+000.0000].flac"),
+            "Its name tells the place 0, 0, which can't be",
+        ),
         (of(BERLIN, file="B/20230510_073000.wav"), "No site has such a path."),
         (of(BERLIN, file="A/20231029_023000.wav"), "2023-10-29 02:30:00, when Europe/Berlin changes"),
         (of(BERLIN, file="A/20240331_023000.wav"), "2024-03-31 02:30:00, when Europe/Berlin changes"),
@@ -78,6 +82,8 @@ def test_unlikely_times_are_none_other_places_count_as_said_and_hours_that_clock
     assert of(file="19700101_000312.wav").began == of(file="20990101_000312.wav").began == ""
     assert of(told=GPS, place=(52.5, 13.5)).longitude == 13.5
     assert of(Site("A", 1, 1), told=GPS).longitude == 13.4
+    assert of(file="[-21.1440+149.6960].flac").longitude == 149.696
+    assert of(file="[-21.1440+189.6960].flac").longitude is None
     offsets = [of(BERLIN, file=f"A/{x}.wav").utc_offset_min for x in ("20231029_023000", "20231029_033000")]
     assert offsets == [120, 60]
 

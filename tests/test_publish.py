@@ -244,5 +244,7 @@ def test_what_cannot_be_published_is_refused_in_a_line(publish, tmp_path):
     assert "--contact must be a name and an address" in publish(*wrong, code=2)["stderr"]
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".media.csv.4711.tmp").write_text("of a run that was killed")
+    assert publish("ebird")["ebird-001.csv"]
     (tmp_path / "out" / "mine").write_text("kept")
     assert "--out must be a new or an empty folder" in publish("ebird", code=2)["stderr"]

@@ -97,7 +97,9 @@ def test_what_a_schedule_needs_and_nothing_tells_is_said_and_never_guessed():
         assert not Schedule(sample="1/10").lacks(origin)
 
 
-@pytest.mark.parametrize("when", ["moonrise", "22-4", "22:00", "25:00-04:00", "22:60-23:00", "04:00-04:00"])
+@pytest.mark.parametrize(
+    "when", ["moonrise", "22-4", "22:00", "25:00-04:00", "22:60-23:00", "04:00-04:00", "00:00-24:00"]
+)
 @pytest.mark.parametrize("sample", ["", "10/1"])
 def test_what_is_no_time_of_day_is_refused(when, sample):
     with pytest.raises(ConfigError, match=f"Received: {when}"):

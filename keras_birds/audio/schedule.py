@@ -59,7 +59,7 @@ class Schedule:
         match = _CLOCK.fullmatch(self.when)
         hours = [int(x) for x in match.groups()] if match else []
         begin, end = (60 * hours[0] + hours[1], 60 * hours[2] + hours[3]) if hours else (0, 0)
-        if begin == end or max(begin, end) > _DAY_MIN or max(hours[1::2]) > 59:
+        if (end - begin) % _DAY_MIN == 0 or max(begin, end) > _DAY_MIN or max(hours[1::2]) > 59:
             raise ConfigError(
                 f"--when must be {', '.join(SUN_WORDS)}, or two times of day such as 22:00-04:00. Received: {self.when}"
             )

@@ -30,6 +30,7 @@ from keras_birds.cli.options import (
     strict_option,
 )
 from keras_birds.cli.origin_options import OriginChoice, origin_options
+from keras_birds.cli.reporting import report
 from keras_birds.cli.rules_options import PlaceChoice, RulesChoice, place_options, rules_options
 from keras_birds.text import printable
 
@@ -309,10 +310,7 @@ def _report(
         files.append(results.folder / "activity.png")
         activity_figure(outputs.activity, files[-1])
     gaps = _describe_gaps(outputs.submission) if outputs.submission else ()
-    for line in (*(x.summary() for x in counters), *gaps):
-        click.echo(line, err=True)
-    more = [f"... and {len(files) - 20} more"] if len(files) > 20 else []
-    click.echo("\n".join([*map(printable, files[:20]), *more]))
+    report([*(x.summary() for x in counters), *gaps], files)
 
 
 def _describe_gaps(submission: "Submission") -> Iterator[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from keras_birds.cli.options import ANY_PATH, COUNT, EXISTING_FOLDER
-from keras_birds.cli.season_options import SeasonChoice, report, season_options
+from keras_birds.cli.reporting import report
+from keras_birds.cli.season_options import SeasonChoice, season_options
 
 _DAY = click.DateTime(("%Y-%m-%d",))
 

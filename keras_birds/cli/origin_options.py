@@ -1,6 +1,6 @@
 """Options of where and when recordings were made, and what is told of that in the end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,38 +34,58 @@ class OriginChoice:
     def read(self, place: PlaceChoice) -> "Origins":
         """Reads the table."""
         from keras_birds.results.origin import Origins
-        from keras_birds.results.sites import overlaps, read_deployments, read_sites
+        from keras_birds.results.sites import overlaps
 
-        given = {"--sites": self.sites, "--deployments": self.deployments, "--lat and --lon": place.degrees}
-        names = [x for x, value in given.items() if value is not None]
-        if len(names) > 1:
-            raise click.UsageError(f"{names[0]} says where recordings were made: leave out {names[1]}")
-        rows: Sequence[Site] = ()
-        if self.sites is not None:
-            rows = read_sites(self.sites)
-        elif self.deployments is not None:
-            deployments = read_deployments(self.deployments)
-            for said in overlaps(deployments):
-                warn(str(self.deployments), said)
-            rows = deployments
+        rows = read_table(self.sites, self.deployments, place.degrees) or ()
+        for said in overlaps(rows):
+            warn(str(self.deployments), said)
         return Origins(rows, place.degrees, self.timezone or "", self.time_pattern)
+
+
+def read_table(
+    sites: Path | None, deployments: Path | None, degrees: tuple[float, float] | None = None
+) -> "tuple[Site, ...] | None":
+    """Reads the table that was given, `None` without one; a `UsageError` if places are given twice."""
+    from keras_birds.results.sites import read_deployments, read_sites
+
+    given = {"--sites": sites, "--deployments": deployments, "--lat and --lon": degrees}
+    names = [x for x, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise click.UsageError(f"{names[0]} says where recordings were made: leave out {names[1]}")
+    if deployments is not None:
+        return read_deployments(deployments)
+    return None if sites is None else read_sites(sites)
+
+
+table_options = (
+    click.option(
+        "--sites",
+        type=EXISTING_FILE,
+        help="Many places: a CSV with pattern, latitude, longitude, and perhaps site and timezone.",
+    ),
+    click.option(
+        "--deployments",
+        type=EXISTING_FILE,
+        help="Recorders in the field: a CSV with deployment, site, latitude, longitude, start, end, and pattern or "
+        "recorder.",
+    ),
+    click.option(
+        "--timezone",
+        metavar="ZONE",
+        help="Timezone of the places, and of clocks that tell none: Europe/Berlin, UTC, +02:00.",
+    ),
+)
+"""Of where recordings were made."""
 
 
 def origin_options(command: Command) -> Command:
     """Adds `--sites`, `--deployments`, `--timezone` and `--time-pattern`; the command gets an `OriginChoice`."""
-    sites = "Many places: a CSV with pattern, latitude, longitude, and perhaps site and timezone."
-    deployments = (
-        "Recorders in the field: a CSV with deployment, site, place, start, end, and pattern or recorder."
-    )
-    timezone = "Timezone of the places, and of clocks that tell none: Europe/Berlin, UTC, +02:00."
     pattern = "How names tell the time: REC_%Y%m%d_%H%M%S. [default: the common ways]"
     return bundled(
         command,
         "origin",
         OriginChoice,
-        click.option("--sites", type=EXISTING_FILE, help=sites),
-        click.option("--deployments", type=EXISTING_FILE, help=deployments),
-        click.option("--timezone", metavar="ZONE", help=timezone),
+        *table_options,
         click.option("--time-pattern", help=pattern),
     )
 

@@ -4,7 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from keras_birds.progress import Reporter
 from keras_birds.text import printable
@@ -51,6 +54,14 @@ def make_reporter() -> Iterator[Reporter]:
     """A reporter on stderr."""
     with progress_bar() as bar:
         yield _BarReporter(bar)
+
+
+def report(lines: Sequence[str], files: Sequence[Path]) -> None:
+    """Tells what was found on stderr, and which files were written on stdout, the first 20."""
+    for line in lines:
+        click.echo(printable(line), err=True)
+    more = [f"... and {len(files) - 20} more"] if len(files) > 20 else []
+    click.echo("\n".join([*map(printable, files[:20]), *more]))
 
 
 def text_table(*rows: Sequence[object]) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+from keras_birds.atomic import is_leftover
 from keras_birds.audio.reader import MIN_SECONDS, Reader
 from keras_birds.audio.remote import file_fingerprint, is_url, path_of
 from keras_birds.errors import AudioError, ConfigError, KerasBirdsError
@@ -29,8 +30,8 @@ class Clip(NamedTuple):
 
 
 def check_new_folder(out: Path) -> None:
-    """Raises a `ConfigError` if clips can't go there: it is a file, or a folder that holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Raises a `ConfigError` if it is a file, or a folder that holds more than a killed run leaves hidden."""
+    if out.exists() and not (out.is_dir() and all(map(is_leftover, out.iterdir()))):
         raise ConfigError(f"--out must be a new or an empty folder. Received: {out}, which holds something")
 
 

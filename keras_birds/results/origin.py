@@ -78,7 +78,7 @@ class Origins:
         local, utc_offset_min = _local(clock, zone), _utc_offset_min(clock, zone, notes)
         if own and named:
             notes.append(_compare_times(own, named, local))
-        own_place, told = _place(recorder) or named_place(file), self._place or _place(site)
+        own_place, told = _place(recorder) or _named_place(file, notes), self._place or _place(site)
         if own_place and told:
             notes.append(_compare_places(own_place, told))
         latitude, longitude = self._place or _place(recorder) or told or own_place or (None, None)
@@ -160,6 +160,14 @@ def _local(clock: datetime | None, zone: tzinfo | None) -> datetime | None:
 
 def _place(x: RecorderMetadata | Site | None) -> tuple[float, float] | None:
     return None if x is None or x.latitude is None or x.longitude is None else (x.latitude, x.longitude)
+
+
+def _named_place(file: str, notes: list[str]) -> tuple[float, float] | None:
+    found = named_place(file)
+    if found is None or (any(found) and abs(found[0]) <= 90 and abs(found[1]) <= 180):
+        return found
+    notes.append(f"its name tells the place {found[0]:g}, {found[1]:g}, which can't be.")
+    return None
 
 
 def _utc_offset_min(clock: datetime | None, zone: tzinfo | None, notes: list[str]) -> int | None:

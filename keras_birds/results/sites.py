@@ -206,16 +206,16 @@ def rows_of(settings: Sequence[Sequence[Any]]) -> tuple[Site, ...]:
     )
 
 
-def overlaps(deployments: Sequence[Deployment]) -> list[str]:
+def overlaps(rows: Sequence[Site]) -> list[str]:
     """A sentence on each two deployments that have the same recordings by pattern and recorder, at the same time."""
     told = []
     alike: dict[tuple[str, str], list[Deployment]] = {}
-    for x in sorted(deployments, key=lambda x: x.start):
+    for x in sorted((x for x in rows if isinstance(x, Deployment)), key=lambda x: x.start):
         keys = {("pattern", x.pattern)} if x.is_by_path else set()
         for key in keys | ({("recorder", x.recorder.casefold())} if x.recorder else set()):
             alike.setdefault(key, []).append(x)
-    for (what, value), rows in alike.items():
-        for first, second in combinations(rows, 2):
+    for (what, value), same in alike.items():
+        for first, second in combinations(same, 2):
             differ = what == "pattern" and first.recorder and second.recorder
             if second.start < first.end and not differ:
                 until = min(first.end, second.end)

@@ -64,14 +64,6 @@ OBSERVATION_FIELDS = (
 )
 """Columns of the three tables, in the standard's order; a reader misses those that aren't there."""
 
-DESIGNS = (
-    *("simpleRandom", "systematicRandom", "clusteredRandom", "experimental", "targeted", "opportunistic"),
-)
-"""How places were chosen."""
-
-CAPTURES = ("timeLapse", "activityDetection")
-"""How recordings were started: by a schedule, which is all that continuous recording can be called, or by sound."""
-
 _SCHEMAS = f"https://raw.githubusercontent.com/tdwg/camtrap-dp/{VERSION}"
 _PATH = re.compile(r"(?=[^./~])(?:(?!\.\.).)*")
 # Names that IANA or browsers know; what isn't here is `audio/` and its suffix.

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parseaddr
-from typing import Any
+
+import numpy as np
 
 import keras_birds
 from keras_birds.errors import ConfigError
@@ -91,8 +92,7 @@ class Method:
     def of(cls, publication: Publication) -> "Method":
         """As the settings of the results tell."""
         settings = publication.settings
-        thresholds: Any = settings["thresholds"]
-        least = min(thresholds) if isinstance(thresholds, list) else thresholds
+        least = float(np.min(settings["thresholds"]))
         band = settings.get("band_hz")
         return cls(
             settings["model_id"],

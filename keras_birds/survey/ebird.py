@@ -35,8 +35,6 @@ COLUMNS = (
 )
 """In order; state and country follow from the place."""
 
-PROTOCOLS = ("incidental", "stationary")
-
 FILE_BYTES = 1_000_000
 """The most that eBird takes in one file."""
 
@@ -64,7 +62,7 @@ def write_ebird(publication: Publication, method: Method, protocol: str, out: Pa
     Args:
         publication: what is published.
         method: how the sounds were found.
-        protocol: one of `PROTOCOLS`; a stationary checklist tells how many minutes were recorded.
+        protocol: `incidental` or `stationary`; a stationary checklist tells how many minutes were recorded.
         out: a folder, made if missing.
 
     Raises:

@@ -13,9 +13,6 @@ from keras_birds.survey.places import Place
 from keras_birds.survey.season import Season
 from keras_birds.text import csv_writer
 
-BINS = ("hour", "day", "month")
-"""By which effort and activity are told: hour of day, 0 to 23; day; month of a year."""
-
 EFFORT_COLUMNS = ("site", "deployment", "", "recordings", "recorded_h")
 """Of `effort_<bin>.csv`, with the bin's name in the gap: a row for each site, deployment and bin with a recording, and
 for each day of a deployment in the table."""

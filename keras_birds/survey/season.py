@@ -15,7 +15,7 @@ from keras_birds.results.detections import name_parts, read_thresholds
 from keras_birds.results.hours import HourlyCounts, count_by_hour
 from keras_birds.results.journal import Journal
 from keras_birds.results.origin import Origins
-from keras_birds.results.sites import Deployment, Site, name_of, overlaps, rows_of
+from keras_birds.results.sites import Site, name_of, overlaps, rows_of
 from keras_birds.results.writers.files import new_text
 from keras_birds.survey.places import ALL, LeftOut, Place, Places
 from keras_birds.text import csv_writer
@@ -173,7 +173,7 @@ def read_season(
             "there must be recordings whose time is known, and whose site is if there is a table. Received: none of "
             f"the {num_recordings} in {folder}{first}"
         )
-    problems = [*overlaps([x for x in table if isinstance(x, Deployment)]), *places.problems()]
+    problems = [*overlaps(table), *places.problems()]
     if wanted.unknown:
         problems.append(f"no detections of {', '.join(wanted.unknown)}")
     degrees = places.degrees | {name_of(x): (x.latitude, x.longitude) for x in table}
@@ -185,8 +185,7 @@ def _thresholds(
 ) -> float | dict[str, float]:
     if threshold is None:
         return 0.0
-    own = settings["thresholds"]
-    least = min(own) if isinstance(own, list) else own
+    least = float(np.min(settings["thresholds"]))
     thresholds = threshold if isinstance(threshold, float) else read_thresholds(threshold)
     lowest = thresholds if isinstance(thresholds, float) else min(thresholds.values(), default=1.0)
     if not least <= lowest <= 1:
