@@ -5,7 +5,7 @@
 So many files a day and site, of a second each, every ten minutes with 144: real sounds of DATA under the names that
 recorders give, hard links to a few dozen files, so that a season takes up no room. A network of four blocks, untrained,
 scores them: what is measured is all around the network. Its threshold is drawn so that there is about one detection in
-each recording. Printed are, of each command, wall time, recordings a second and the most memory that it held.
+each recording. Printed are, of each command, wall time, recordings a second, CPU time of each, and the most memory.
 """
 
 import argparse
@@ -89,10 +89,9 @@ def run(count: int, *words: object) -> None:
     wall_s = time.perf_counter() - began
     if status:
         raise SystemExit(f"{' '.join(map(str, words))}: {said[-2000:]}")
-    print(
-        f"{words[0]:<12} {wall_s:7.1f} s, {count / wall_s:8,.0f} recordings/s, {usage.ru_maxrss / 1024:5.0f} MB",
-        flush=True,
-    )
+    cpu_ms = (usage.ru_utime + usage.ru_stime) / count * 1000
+    rate = f"{count / wall_s:8,.0f} recordings/s, {cpu_ms:6.2f} CPU ms each"
+    print(f"{words[0]:<12} {wall_s:7.1f} s, {rate}, {usage.ru_maxrss / 1024:5.0f} MB", flush=True)
 
 
 def main() -> None:
