@@ -40,7 +40,7 @@ d2,Hill,51.25,13.2,2025-06-01 12:00,2025-06-03,B,
 
 @pytest.fixture
 def publish(tmp_path, run_command):
-    """Runs `publish` on results of `RECORDINGS` and one that failed; the text of each file, by name, and stderr."""
+    """Runs `publish` on results of `RECORDINGS`, one that failed and one skipped: texts by file's name, and stderr."""
     settings = {"model_id": "demo-1", "thresholds": 0.5, "licence": "CC0", "band_hz": [50.0, 14_000.0]}
     with Results(tmp_path / "results", NAMES, "demo-1", DetectionRules.of(NAMES, 0.5), settings) as found:
         for file, recorder, rows in RECORDINGS:
@@ -49,8 +49,9 @@ def publish(tmp_path, run_command):
             scores = np.zeros((len(rows), len(NAMES)), np.float32)
             scores[np.arange(len(rows)), label.astype(int)] = score
             found.add(RecordingScores(status, start_s, end_s, np.zeros(len(rows), np.int16), scores))
-        failed = RecordingStatus("/rec/A/x.wav", "corrupt")
-        found.add(RecordingScores(failed, *[np.zeros(0)] * 3, np.zeros((0, 6))))
+        for file, status in (("x.wav", "corrupt"), ("20250601_120000.wav", "skipped")):
+            unscored = RecordingStatus(f"/rec/A/{file}", status, seconds=10.0)
+            found.add(RecordingScores(unscored, *[np.zeros(0)] * 3, np.zeros((0, 6))))
         found.finish()
     (tmp_path / "deployments.csv").write_text(DEPLOYMENTS)
 
@@ -168,8 +169,8 @@ def test_the_package_tells_what_was_found_and_how(publish, tmp_path):
     citation = rf"Jane Doe \(\d{{4}}\)\. Spree, 2025\. {how}\. \d{{4}}-\d\d-\d\d\.\n"
     assert re.fullmatch(citation, files["citation.txt"])
     for said in (
-        "Published: 5 detections in 3 recordings, of 6 in the results",
-        *("recordings without scores: 1", "recordings that are from no deployment: 1"),
+        "Published: 5 detections in 3 recordings, of 7 in the results",
+        *("recordings without scores: 2", "recordings that are from no deployment: 1"),
         *("recordings of which nothing tells when they began: 1", "Labels that name no species: rain"),
     ):
         assert said in files["stderr"]

@@ -63,7 +63,7 @@ def test_a_deployment_is_found_by_path_time_and_recorder(tmp_path, recorder):
         deployment, note = sites.find(file, datetime(2023, *time) if time else None, recorder)
         return getattr(deployment, "deployment", None), note
 
-    nobody = "It tells no recorder."
+    nobody = "No pattern fits it, and it tells no recorder."
     assert found("x/a.wav", 5, 10, 23) == (("D1", "") if recorder else (None, nobody))
     outside = "Its time is outside the deployment's, D1: 2023-05-01 00:00 to 2023-05-11 00:00."
     assert found("x/a.wav", 5, 11) == ((None, outside) if recorder else (None, nobody))

@@ -178,7 +178,8 @@ def _choose(
     """Of deployments whose patterns fit, the one that begin and recorder leave."""
     known = [x for x in fitting if x.is_by_path or x.is_recorder(recorder)]
     if not known:
-        return None, f"No deployment has the recorder {recorder!r}." if recorder else "It tells no recorder."
+        why = f"no deployment has the recorder {recorder!r}" if recorder else "it tells no recorder"
+        return None, f"No pattern fits it, and {why}."
     then = known if local is None else [x for x in known if x.start <= local < x.end]
     if not then:
         near = min(known, key=lambda x: min(abs(x.start - local), abs(x.end - local)))  # type: ignore[operator]

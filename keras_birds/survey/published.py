@@ -142,7 +142,8 @@ class Publication:
             not x.recording.has_scores for x in self._journal.by_file.values()
         )
         for recording, batches in read_detections(self.folder, self._journal):
-            recorded = self._recorded(recording)
+            # Those that a schedule skipped have no rows, but are there.
+            recorded = self._recorded(recording) if recording.has_scores else None
             self.on_read()
             if recorded is not None:
                 self.num_recordings += 1
