@@ -38,7 +38,8 @@ def activity(results: Path, out: Path, choice: SeasonChoice, by: tuple[str, ...]
     deployments.csv   deployment,site,latitude,longitude,start,end,pattern,recorder,timezone
                       pattern is a folder, folders in a row or a file's name, with * and ?;
                       recorder its serial number as files tell it; one of both is enough;
-                      start and end are local times, 2023-05-10 18:30, or days
+                      start and end are local times, 2023-05-10 18:30, or days, an end
+                      without a time being the end of that day
 
     Hours and days are local time, on which a recording that crosses a full hour or midnight is split. Hours are of
     what was scored: not of files that failed, what was cut off, what a schedule skipped, or windows left out because of

@@ -96,7 +96,8 @@ def check(
     problems = list(catalog.problems)
     problems += [f"{os.path.relpath(path, root)}: {reason} ({status})" for path, reason, status in wrong]
     problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
-    write_table(_with_origins(manifest), out / MANIFEST)
+    manifest = _with_origins(manifest)
+    write_table(manifest, out / MANIFEST)
     if catalog.labels:
         save_png(class_distribution(catalog), out / FIGURE, 120)
     if problems:
@@ -132,6 +133,10 @@ def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: 
     wrong = [f"{len(problems):,} problem{'s' * (len(problems) > 1)}:" if problems else "No problems."]
     wrong += _first(problems, f" in {out / PROBLEMS}")
     lines = [f"{len(manifest):,} recordings, {labels}, {hours:.2f} hours: {of_each}", *wrong]
+    noted = manifest.loc[manifest["notes"] != "", ["path", "notes"]].to_numpy()
+    if len(noted):
+        (path, note), have = noted[0], "recording has" if len(noted) == 1 else "recordings have"
+        lines.append(f"{len(noted):,} {have} notes on time, place or recorder, the first {path}: {note}")
     lines += [f"Manifest: {out / MANIFEST}", f"Figure:   {out / FIGURE}"]
     return "\n".join(lines).encode("utf-8", "replace").decode()
 

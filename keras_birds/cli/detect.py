@@ -155,9 +155,11 @@ def detect(
     \b
     sites.csv      pattern,latitude,longitude: a folder, folders in a row or a file's name,
                    with * and ?; of several that fit a recording the first counts;
-                   site (a name) and timezone may stand beside them
+                   site (a name) and timezone may stand beside them; leaves out what
+                   doesn't occur there, as --lat and --lon do
     deployments.csv  deployment,site,latitude,longitude,start,end, and pattern, recorder
-                   (its serial number) or both; start and end in local time
+                   (its serial number) or both; start and end in local time;
+                   leaves out what doesn't occur there only with --occurrence
 
     \b
     manifest.csv   a row for every recording: status, reason, seconds read; start_time,
