@@ -11,7 +11,7 @@ from keras_birds.audio.recorder import RecorderMetadata
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.detections import DetectionRules
-from keras_birds.results.hours import split_hours
+from keras_birds.results.hours import Tally, split_hours
 from keras_birds.results.origin import Origins
 from keras_birds.results.results import Results
 from keras_birds.results.sites import read_deployments
@@ -59,12 +59,13 @@ def results(tmp_path):
     return make_results(tmp_path / "results", RECORDINGS)
 
 
-def make_results(folder, recordings):
+def make_results(folder, recordings, ends=True):
     rules = DetectionRules.of(LABELS, 0.3, origins=Origins(), no_voices=0.9)
     with Results(folder, LABELS, "m", rules, {"thresholds": 0.3, **Origins().settings}) as found:
         for x in recordings:
             found.add(x)
-        found.finish()
+        if ends:
+            found.finish()
     return folder
 
 
@@ -88,6 +89,28 @@ def test_spans_are_split_at_whole_hours_whatever_they_are():
         "2024-03-31",
         "2024-03",
     ]
+
+
+def test_a_tally_sums_what_comes_in_pieces():
+    rng = np.random.default_rng(0)
+    columns, weights = (
+        rng.integers(0, [[40], [1 << 20]], (2, 600_000)) // [[1], [1 << 16]],
+        rng.random(600_000),
+    )
+    tally = Tally(2)
+    for k in range(6):
+        tally.add(columns[:, k::6], weights[k::6])
+    (first, second), sums = tally.sums()
+    expected = np.zeros((40, 16))
+    np.add.at(expected, tuple(columns), weights)
+    np.testing.assert_array_equal(np.flatnonzero(expected), first * 16 + second)
+    np.testing.assert_allclose(sums, expected.ravel())
+
+
+def test_what_was_scored_again_counts_once_also_in_a_folder_that_a_killed_run_left(results):
+    make_results(results, [recording(RECORDINGS[1].recording.file, OWL)], ends=False)
+    season = read_season(results)
+    assert season.summary().startswith("2.2 h of 7 recordings at 1 of 1 sites; 6 detections of 2 labels")
 
 
 def test_effort_and_activity_of_a_season(results, run_command, tmp_path):
@@ -124,6 +147,7 @@ def test_effort_and_activity_of_a_season(results, run_command, tmp_path):
     ("options", "owl", "dove", "effort"),
     [
         ((), "1,1,0 NA,NA,1 NA,NA,NA", "0,1,0 NA,NA,0 NA,NA,NA", "0.5,1,0.0833333"),
+        (("--threshold", 0.4), "1,1,0 NA,NA,1 NA,NA,NA", "0,1,0 NA,NA,0 NA,NA,NA", "0.5,1,0.0833333"),
         (("--threshold", 0.5), "1,0,0 NA,NA,1 NA,NA,NA", "0,1,0 NA,NA,0 NA,NA,NA", "0.5,1,0.0833333"),
         # The night from the 1st to the 2nd is whole.
         (("--begin-hour", 12), "1,0 NA,1 NA,NA", "0,1 NA,0 NA,NA", "1,0.583333"),
@@ -181,14 +205,15 @@ def test_overlaps_and_clocks_that_go_back_are_told(results, tmp_path):
         return replace(x, recording=replace(x.recording, recorder=told))
 
     recordings = [
-        *(recording(f"a/x20230501_10{x}.wav", NOTHING) for x in ("0000", "0500", "1500")),
+        recording("a/x20230501_100000.wav", NOTHING, NOTHING),
+        *(recording(f"a/x20230501_10{x}.wav", NOTHING) for x in ("0500", "1600", "2600")),
         *(counted("REC1.wav", 7), counted("REC2.wav", 6), counted("REC3.wav", 7)),
         counted("other1.wav", 5),  # not of the same series
     ]
     folder = make_results(tmp_path / "other", recordings)
     season = read_season(folder, read_deployments(tmp_path / "deployments.csv"))
     assert season.told() == [
-        "2 recordings begin while another one of the same deployment lasts, and what is in both counts twice. "
+        "3 recordings begin while another one of the same deployment lasts, and what is in both counts twice. "
         "The first: a/x20230501_100500.wav of A1",
         "1 recording begins earlier than those before them by name: a clock was set back, or tells a wrong time. "
         "The first: a/REC2.wav",
