@@ -3,19 +3,25 @@
 import csv
 import json
 import re
+from datetime import datetime
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from placeholder import LABELS, make_metadata, write_constant_model
 
-from keras_birds.audio.recorder import UNTOLD, RecorderMetadata
+from keras_birds.audio.recorder import UNKNOWN, UNTOLD, RecorderMetadata
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import Label, LabelSet
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.results import Results
+from keras_birds.results.sites import Deployment
 from keras_birds.survey import ebird
 from keras_birds.survey.camtrap_dp import DEPLOYMENT_FIELDS, MEDIA_FIELDS, OBSERVATION_FIELDS
+from keras_birds.survey.citation import Method
+from keras_birds.survey.ebird import write_ebird
+from keras_birds.survey.published import Recorded, Sound
 
 NAMES = LabelSet(
     [*LABELS.items, Label("Human vocal_Human vocal", "Human vocal", "Human vocal"), Label("rain")]
@@ -234,6 +240,20 @@ def test_ebird_checklists_are_of_a_site_and_a_day(publish, monkeypatch):
     )
     assert second.startswith("Common Pauraque,Nyctidromus,albicollis,X,1 detection; best score 0.75,")
     assert ",06/02/2025,00:00,,,Stationary,1,1,N,,," in second
+
+
+def test_a_checklist_lasts_no_longer_than_its_recordings_of_several_recorders(tmp_path):
+    place = Deployment("A", 51.2, 13.1, site="Pond")
+
+    def recorded(hour, minutes):
+        began = datetime(2025, 6, 1, hour)
+        return Recorded("1", RecordingStatus("a", "ok", seconds=60 * minutes), UNKNOWN, place, began)
+
+    dove = Sound("animal", "1", "Leptotila verreauxi", "Dove", 0, 0.0, 3.0, 0.9, "m")
+    recordings = [(recorded(6, 60), [dove]), (recorded(5, 90), []), (recorded(6, 60), [])]
+    publication = SimpleNamespace(recordings=lambda: recordings)
+    (path,) = write_ebird(publication, Method("m", "", 0.5), "stationary", tmp_path)
+    assert ",06/01/2025,05:00,,,Stationary,1,120,N,,,Unattended recorder; 2 h" in path.read_text()
 
 
 def test_what_cannot_be_published_is_refused_in_a_line(publish, tmp_path):

@@ -199,9 +199,9 @@ def test_what_an_occupancy_model_can_not_be_made_of_is_told(results, run_command
 
 
 def test_overlaps_and_clocks_that_go_back_are_told(results, tmp_path):
-    def counted(name, hour):
+    def counted(name, hour, zone=""):
         x = recording(f"a/{name}", NOTHING)
-        told = RecorderMetadata("GUANO", f"2023-05-02T{hour:02d}:00:00")
+        told = RecorderMetadata("GUANO", f"2023-05-02T{hour:02d}:00:00{zone}")
         return replace(x, recording=replace(x.recording, recorder=told))
 
     recordings = [
@@ -209,6 +209,7 @@ def test_overlaps_and_clocks_that_go_back_are_told(results, tmp_path):
         *(recording(f"a/x20230501_10{x}.wav", NOTHING) for x in ("0500", "1600", "2600")),
         *(counted("REC1.wav", 7), counted("REC2.wav", 6), counted("REC3.wav", 7)),
         counted("other1.wav", 5),  # not of the same series
+        *(counted("S1.wav", 9, "+02:00"), counted("S2.wav", 9, "+01:00")),  # an hour later
     ]
     folder = make_results(tmp_path / "other", recordings)
     season = read_season(folder, read_deployments(tmp_path / "deployments.csv"))

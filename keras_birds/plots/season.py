@@ -53,9 +53,9 @@ def history_figure(histories: Histories, path: Path) -> None:
     written.
     """
     season = histories.season
-    cells = {k: np.sign(histories.counts_of(k)).astype(np.int8) for k in season.labels}
-    found = {k: ((x > 0).any(axis=1).sum(), (x > 0).sum()) for k, x in cells.items()}
-    drawn = sorted(cells, key=found.__getitem__, reverse=True)[:_MOST_PANELS]
+    is_found = ((k, histories.counts_of(k) > 0) for k in season.labels)
+    found = {k: (x.any(axis=1).sum(), x.sum()) for k, x in is_found}
+    drawn = sorted(found, key=found.__getitem__, reverse=True)[:_MOST_PANELS]
     names = season.sites[:_MOST_ROWS]
     columns = min(len(drawn), 2 if len(histories.names) > 40 else 3)
     rows = -(-len(drawn) // columns)
@@ -66,7 +66,7 @@ def history_figure(histories: Histories, path: Path) -> None:
     colors = ("white", "#cfd8dc", COLORS[0])
     for axes, k in zip(grid.flat, drawn, strict=False):
         axes.imshow(
-            cells[k][:_MOST_ROWS],
+            np.sign(histories.counts_of(k))[:_MOST_ROWS],
             aspect="auto",
             cmap=ListedColormap(colors),
             vmin=-1,

@@ -52,6 +52,7 @@ class _Checklist:
 
     deployment: Deployment
     began: datetime
+    ended: datetime
     recorded_s: float = 0.0
     species: dict[str, _Species] = field(default_factory=dict)
 
@@ -95,13 +96,14 @@ def _checklists(publication: Publication) -> dict[_Day, _Checklist]:
         def day_of(at: datetime, place: Deployment = place) -> _Checklist:
             key = place.site, place.latitude, place.longitude, at.date()
             if key not in found:
-                found[key] = _Checklist(place, at)
+                found[key] = _Checklist(place, at, at)
             return found[key]
 
         for begin_s, end_s in recorded.recording.scored_parts_s:
             for at, seconds in _days(local + timedelta(seconds=begin_s), local + timedelta(seconds=end_s)):
                 day = day_of(at)
                 day.began = min(day.began, at)
+                day.ended = max(day.ended, at + timedelta(seconds=seconds))
                 day.recorded_s += seconds
         for sound in sounds:
             if sound.kind != "animal" or class_of(sound.scientific_name) != "Aves":
@@ -128,7 +130,9 @@ def _add(day: _Checklist, sound: Sound) -> None:
 def _rows(day: _Checklist, method: Method, protocol: str) -> str:
     """A checklist's rows."""
     place, is_stationary = day.deployment, protocol == "stationary"
-    minutes = min(24 * 60, max(1, round(day.recorded_s / 60)))
+    # Recorders at work at once are heard at once.
+    recorded_s = min(day.recorded_s, (day.ended - day.began).total_seconds())
+    minutes = max(1, round(recorded_s / 60))
     comments = f"Unattended recorder, {minutes / 60:.3g} h of sound. {method.sentence}"
     after = (
         *(place.site, f"{place.latitude:.6f}", f"{place.longitude:.6f}"),
