@@ -209,7 +209,7 @@ def test_overlaps_and_clocks_that_go_back_are_told(results, tmp_path):
         *(recording(f"a/x20230501_10{x}.wav", NOTHING) for x in ("0500", "1600", "2600")),
         *(counted("REC1.wav", 7), counted("REC2.wav", 6), counted("REC3.wav", 7)),
         counted("other1.wav", 5),  # not of the same series
-        *(counted("S1.wav", 9, "+02:00"), counted("S2.wav", 9, "+01:00")),  # an hour later
+        *(counted("S1.wav", 12, "+02:00"), counted("S2.wav", 12, "+01:00")),  # an hour later
     ]
     folder = make_results(tmp_path / "other", recordings)
     season = read_season(folder, read_deployments(tmp_path / "deployments.csv"))
