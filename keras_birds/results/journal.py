@@ -9,6 +9,7 @@ lines, or half a line, and both are dropped when the folder is opened again.
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -90,11 +91,7 @@ class Journal:
             try:
                 self._read(None)
             except OSError as error:
-                raise DataError(
-                    f"{contents.name} must be a folder that `keras-birds {contents.command} --out FOLDER` left. "
-                    f"Received: {folder} "
-                    f"({JOURNAL}: {error.strerror or error})"
-                ) from None
+                raise _no_folder(folder, contents, error) from None
             return
         if not self._path.exists() and _holds_something(folder):
             raise ConfigError(
@@ -174,15 +171,74 @@ class Journal:
                 self.settings = item
             whole += size
         if not whole:
-            raise KerasBirdsError(
-                f"{self._path} must begin with its settings. Received: none. Choose another --out"
-            )
+            raise _no_settings(self._path)
         return whole
+
+
+class StreamedJournal:
+    """What a folder of results says of its recordings, read a shard at a time: a season's `Journal` takes 400 MB.
+
+    Args:
+        folder: of the results.
+
+    Attributes:
+        settings: of the folder.
+        lines: of each recording the number of the entry that counts, from 0, in the order of their first ones.
+        unscored: recordings without scores.
+
+    Raises:
+        DataError: if there is nothing to be read.
+        KerasBirdsError: if a line is damaged.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self.settings: dict[str, Any] = {}
+        self.lines: dict[str, int] = {}
+        self.unscored: dict[str, RecordingStatus] = {}
+        line = None
+        try:
+            for line, (item, _) in enumerate(_lines(folder / JOURNAL, None, RESULTS), -1):
+                if isinstance(item, Entry):
+                    self._take(line, item)
+                else:
+                    self.settings = item
+        except OSError as error:
+            raise _no_folder(folder, RESULTS, error) from None
+        if line is None:
+            raise _no_settings(folder / JOURNAL)
+
+    def _take(self, line: int, entry: Entry) -> None:
+        if not entry.is_void:
+            file = sys.intern(entry.recording.file)
+            self.lines[file] = line
+            self.unscored.pop(file, None)
+            if not entry.recording.has_scores:
+                self.unscored[file] = entry.recording
+
+    def shards(self) -> Iterator[tuple[int, list[tuple[Entry, bool]]]]:
+        """As `Journal.shards`."""
+        entries = ((line, x) for line, x in enumerate(read_entries(self._folder)) if x.shard >= 0)
+        for number, group in groupby(entries, key=lambda x: x[1].shard):
+            found = [(x, self.lines.get(x.recording.file) == line) for line, x in group]
+            if any(is_current for _, is_current in found):
+                yield number, found
 
 
 def read_entries(folder: Path) -> Iterator[Entry]:
     """Every line of the journal of a folder of results, one at a time; raises as `Journal`."""
     return (x for x, _ in _lines(folder / JOURNAL, None, RESULTS) if isinstance(x, Entry))
+
+
+def _no_folder(folder: Path, contents: Contents, error: OSError) -> DataError:
+    return DataError(
+        f"{contents.name} must be a folder that `keras-birds {contents.command} --out FOLDER` left. "
+        f"Received: {folder} ({JOURNAL}: {error.strerror or error})"
+    )
+
+
+def _no_settings(path: Path) -> KerasBirdsError:
+    return KerasBirdsError(f"{path} must begin with its settings. Received: none. Choose another --out")
 
 
 def _lines(

@@ -28,7 +28,7 @@ from keras_birds.models.ensemble import Ensemble
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.digest import Digest
 from keras_birds.results.hours import HourlyCounts, count_by_hour
-from keras_birds.results.journal import RESULTS, Entry, Journal
+from keras_birds.results.journal import RESULTS, Entry, Journal, StreamedJournal
 from keras_birds.results.origin import ORIGIN_COLUMNS, origin_cells
 from keras_birds.results.shards import ShardReader, place_columns, readable, shard_path
 from keras_birds.results.sink import RecordingSink
@@ -165,13 +165,13 @@ class Results(RecordingSink):
 
 
 def read_detections(
-    folder: Path, journal: Journal | None = None
+    folder: Path, journal: StreamedJournal | None = None
 ) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
     """As `Results.read`, the detections of a folder of any settings; changes nothing in it.
 
     Args:
         folder: of results.
-        journal: of the folder, where it is read already: a season's takes hundreds of megabytes.
+        journal: of the folder, where it is read already.
 
     Raises:
         DataError: if it is no such folder, or its tables are damaged or vanish, as when another process goes on.
@@ -205,9 +205,9 @@ def read_scores(
 
 
 def _rows_of(
-    folder: Path, kind: str, columns: Sequence[str] | None = None, journal: Journal | None = None
+    folder: Path, kind: str, columns: Sequence[str] | None = None, journal: StreamedJournal | None = None
 ) -> "Iterator[tuple[RecordingStatus, Iterator[pa.RecordBatch]]]":
-    journal = journal or Journal(folder, None)
+    journal = journal or StreamedJournal(folder)
     with readable(folder, "detect"):
         for entry, rows in _read(folder, journal, (kind,), columns=columns):
             yield entry.recording, rows[kind]
@@ -215,7 +215,7 @@ def _rows_of(
 
 def _read(
     folder: Path,
-    journal: Journal,
+    journal: Journal | StreamedJournal,
     kinds: Sequence[str],
     shards: Collection[int] | None = None,
     columns: Sequence[str] | None = None,

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class Places:
             self._recordings.append(_Recordings())
         number = self._number[place]
         kept = self._recordings[number]
-        kept.files.append(recording.file)
+        kept.files.append(sys.intern(recording.file))
         minutes = np.timedelta64(origin.utc_offset_min or 0, "m")
         kept.begin_ms.append(int((np.datetime64(local, "ms") - minutes).astype(np.int64)))
         kept.length_ms.append(round(recording.seconds * 1000))

@@ -16,7 +16,7 @@ from keras_birds.audio.remote import path_of
 from keras_birds.birdnet.range_model import NO_SPECIES
 from keras_birds.inference.scorer import RecordingStatus
 from keras_birds.models.label_file import LATIN
-from keras_birds.results.journal import Journal
+from keras_birds.results.journal import StreamedJournal
 from keras_birds.results.origin import Origins
 from keras_birds.results.results import read_detections
 from keras_birds.results.sites import Deployment
@@ -110,7 +110,7 @@ class Publication:
     ):
         self.folder, self.deployments = folder, deployments
         self.min_score = float(np.float32(min_score))
-        self._journal = Journal(folder, None)
+        self._journal = StreamedJournal(folder)
         self.settings = self._journal.settings
         self.timezone = timezone or self.settings.get("timezone") or ""
         self._origins = Origins(
@@ -125,12 +125,12 @@ class Publication:
 
     def __len__(self) -> int:
         """How many recordings are in the results."""
-        return len(self._journal.by_file)
+        return len(self._journal.lines)
 
     @property
     def files(self) -> Iterable[str]:
         """Names of all recordings in the results, published or not."""
-        return self._journal.by_file
+        return self._journal.lines
 
     def recordings(self) -> Iterator[tuple[Recorded, Iterator[Sound]]]:
         """Every recording that is published, with its sounds, to be taken before the next one's.
@@ -138,9 +138,7 @@ class Publication:
         Raises:
             DataError: if the tables are damaged or vanish.
         """
-        self.left_out["recordings without scores"] += sum(
-            not x.recording.has_scores for x in self._journal.by_file.values()
-        )
+        self.left_out["recordings without scores"] += len(self._journal.unscored)
         for recording, batches in read_detections(self.folder, self._journal):
             # Those that a schedule skipped have no rows, but are there.
             recorded = self._recorded(recording) if recording.has_scores else None

@@ -13,7 +13,7 @@ from keras_birds.errors import ConfigError, DataError
 from keras_birds.labels import Label
 from keras_birds.results.detections import name_parts, read_thresholds
 from keras_birds.results.hours import HourlyCounts, count_by_hour
-from keras_birds.results.journal import Journal
+from keras_birds.results.journal import StreamedJournal
 from keras_birds.results.origin import Origins
 from keras_birds.results.sites import Site, name_of, overlaps, rows_of
 from keras_birds.results.writers.files import new_text
@@ -150,7 +150,7 @@ def read_season(
             threshold.
         ConfigError: if there is no such timezone, or the folder doesn't hold all detections from such a score on.
     """
-    journal = Journal(folder, None)
+    journal = StreamedJournal(folder)
     settings = journal.settings
     wanted = _Wanted(_thresholds(folder, settings, threshold), names)
     table = rows_of(settings["sites"] or ()) if rows is None else tuple(rows)
@@ -159,11 +159,10 @@ def read_season(
         zone = settings["timezone"] if timezone is None else timezone
         origins = Origins(table, settings["place"], zone, settings["time_pattern"])
         places = Places(lambda x: origins.of(x.file, x.recorder), bool(table))
-    recordings = (x.recording for x in journal.by_file.values())
-    failed = [LeftOut(x.file, "failed", f"{x.status}: {x.reason}") for x in recordings if x.failed]
-    num_recordings, shards = len(journal.by_file), journal.shards()
-    del journal, recordings  # of hundreds of MB
-    counts = count_by_hour(folder, shards, places, wanted)
+    failed = [
+        LeftOut(x.file, "failed", f"{x.status}: {x.reason}") for x in journal.unscored.values() if x.failed
+    ]
+    counts = count_by_hour(folder, journal.shards(), places, wanted)
     left_out = sorted([*places.left_out, *failed])
     if not len(counts.recorded.hour):
         first = (
@@ -171,7 +170,7 @@ def read_season(
         )
         raise DataError(
             "there must be recordings whose time is known, and whose site is if there is a table. Received: none of "
-            f"the {num_recordings} in {folder}{first}"
+            f"the {len(journal.lines)} in {folder}{first}"
         )
     problems = [*overlaps(table), *places.problems()]
     if wanted.unknown:
