@@ -86,6 +86,12 @@ def test_a_row_has_the_scores_of_all_that_agree_and_what_one_alone_says_a_row_of
     assert found.loc[4, ["scientific_name", "common_name"]].tolist() == ["Nyctidromus albicollis", ""]
     assert join_detections([ours, theirs], common, least=2)["start_s"].to_pylist() == [0.0]
     assert len(join_detections([ours.slice(0, 0), theirs.slice(0, 0)], common)) == 0
+    # What the first takes up takes up nothing itself, which would be in no row.
+    chain = [
+        table(name, [(*span, "whtdov", 0.5)])
+        for name, span in (("a", (0, 3)), ("b", (1.5, 6.5)), ("c", (5, 8)))
+    ]
+    assert join_detections(chain, CommonLabels([OURS] * 3))["start_s"].to_pylist() == [0.0, 5.0]
 
 
 @pytest.mark.parametrize("is_split_first", [True, False])
@@ -154,3 +160,6 @@ def test_two_models_score_side_by_side_and_the_same_command_goes_on(run_command,
         assert "Received: " in detect("new", *wrong, code=2)
     assert "agree is 2, was 1" in detect("out", "--agree", "2", code=2)
     assert not (tmp_path / "new").exists()
+    write_tone("disk/bad.wav", seconds=6)
+    detect("out")
+    assert set(pd.read_csv(tmp_path / "out" / "manifest.csv")["status"]) == {"ok"}

@@ -23,6 +23,7 @@ WINDOW_S = 600.0
 DEPLOYMENTS = (
     "deployment,site,latitude,longitude,start,end,pattern\n"
     "A1,A,37,-6,2023-05-01,2023-05-03,a\n"
+    "C0,C,39,-6.5,2023-05-01,2023-05-01,c\n"
     "B1,B,38,-6,2023-05-01,2023-05-03,b\n"
     "C1,C,39,-6.5,2023-05-02 08:00,2023-05-10,c\n"
 )
@@ -123,7 +124,7 @@ def test_effort_and_activity_of_a_season(results, run_command, tmp_path):
     assert rows(out / "effort_day.csv") == [
         *("A,A1,2023-05-01,1,0.5", "A,A1,2023-05-02,1,1", "A,A1,2023-05-03,1,0.0833333"),
         *("B,B1,2023-05-01,0,0", "B,B1,2023-05-02,0,0", "B,B1,2023-05-03,2,0.583333"),
-        *("C,C1,2023-05-02,0,0", "C,C1,2023-05-03,0,0"),
+        *("C,C0,2023-05-01,0,0", "C,C1,2023-05-02,0,0", "C,C1,2023-05-03,0,0"),
     ]
     owl, dove = "owl,Strix aluco,Tawny Owl", "dove,,"
     assert rows(out / "activity_hour.csv") == [
@@ -165,7 +166,7 @@ def test_histories_are_1_0_or_na(results, run_command, tmp_path, options, owl, d
         expected = [f"{x},{y}" for x, y in zip("ABC", cells.split(), strict=True)]
         assert rows(out / "history" / f"{label}.csv") == expected
     assert rows(out / "effort.csv")[0] == f"A,{effort}"
-    assert rows(out / "sites.csv")[2] == "C,39,-6.5,1,0,0"
+    assert rows(out / "sites.csv")[2] == "C,39,-6.5,2,0,0"
     assert run_command("occupancy", results, *table, "--out", out)[0] == 2
 
 
