@@ -21,7 +21,7 @@ from keras_birds.survey import ebird
 from keras_birds.survey.camtrap_dp import DEPLOYMENT_FIELDS, MEDIA_FIELDS, OBSERVATION_FIELDS
 from keras_birds.survey.citation import Method
 from keras_birds.survey.ebird import write_ebird
-from keras_birds.survey.published import Recorded, Sound
+from keras_birds.survey.published import Publication, Recorded, Sound
 
 NAMES = LabelSet(
     [*LABELS.items, Label("Human vocal_Human vocal", "Human vocal", "Human vocal"), Label("rain")]
@@ -44,12 +44,11 @@ d2,Hill,51.25,13.2,2025-06-01 12:00,2025-06-03,B,
 """
 
 
-@pytest.fixture
-def publish(tmp_path, run_command):
-    """Runs `publish` on results of `RECORDINGS`, one that failed and one skipped: texts by file's name, and stderr."""
+def write_results(folder, recordings):
+    """What `detect` leaves of recordings, one that failed and one skipped."""
     settings = {"model_id": "demo-1", "thresholds": 0.5, "licence": "CC0", "band_hz": [50.0, 14_000.0]}
-    with Results(tmp_path / "results", NAMES, "demo-1", DetectionRules.of(NAMES, 0.5), settings) as found:
-        for file, recorder, rows in RECORDINGS:
+    with Results(folder, NAMES, "demo-1", DetectionRules.of(NAMES, 0.5), settings) as found:
+        for file, recorder, rows in recordings:
             status = RecordingStatus(file, "ok", seconds=10.0, sample_rate_hz=24_000, recorder=recorder)
             start_s, end_s, label, score = np.array(rows, float).reshape(-1, 4).T
             scores = np.zeros((len(rows), len(NAMES)), np.float32)
@@ -59,6 +58,13 @@ def publish(tmp_path, run_command):
             unscored = RecordingStatus(f"/rec/A/{file}", status, seconds=10.0)
             found.add(RecordingScores(unscored, *[np.zeros(0)] * 3, np.zeros((0, 6))))
         found.finish()
+    return folder
+
+
+@pytest.fixture
+def publish(tmp_path, run_command):
+    """Runs `publish` on results of `RECORDINGS`: texts by file's name, and stderr."""
+    write_results(tmp_path / "results", RECORDINGS)
     (tmp_path / "deployments.csv").write_text(DEPLOYMENTS)
 
     def call(form, *more, code=0, out="out"):
@@ -198,6 +204,14 @@ def test_ids_stay_and_recordings_on_the_web_have_their_address(publish):
     assert (len(known), len(ids), ids < known) == (5, 2, True)
     addresses = lines(table(again["media.csv"]), "filePath filePublic")
     assert addresses[2] == "https://a.org/b/B/%2E%2Ex/20250602_053000.flac / true"
+
+
+def test_a_copy_of_a_recording_is_told_and_has_an_id_of_its_own(tmp_path):
+    copies = [(f"/{x}/A/20250601_235955.wav", UNTOLD, []) for x in ("rec", "again", "rec/more")]
+    place = Deployment("A", 51.2, 13.1, deployment="d1")
+    publication = Publication(write_results(tmp_path / "copies", copies), [place])
+    ids = {x.id for x, _ in publication.recordings()}
+    assert (len(ids), publication.twice) == (3, 2)
 
 
 def test_a_darwin_core_archive_names_its_columns_and_what_gbif_needs(publish):
