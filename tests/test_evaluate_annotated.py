@@ -153,6 +153,8 @@ def test_calls_that_make_no_sense_are_told(season, placeholder_run, run_command,
     marks = ("--annotations", tmp_path / "marks.csv")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "journal.jsonl").touch()
+    parts, sample = tmp_path / "parts", ("--sample", "1/10")
+    run_command("detect", season, "--model", placeholder_run, "--out", parts, *sample)
     for call, said in (
         ((tmp_path / "results", "--data", season, *marks), "lists its own recordings: leave out --data"),
         ((tmp_path / "marks.csv", *marks), "tables of detections go with --data, their recordings"),
@@ -162,6 +164,7 @@ def test_calls_that_make_no_sense_are_told(season, placeholder_run, run_command,
             "--tolerance goes with --annotations",
         ),
         ((season, "--data", tmp_path, *marks), "must be a table of annotations"),
+        ((parts, *marks), "of --when or --sample. Run `keras-birds detect` without them"),
     ):
         code, _, error = run_command("evaluate", *call)
         assert code > 0

@@ -272,8 +272,11 @@ def _read_results(folder: Path) -> tuple[LabelSet, dict[str, pd.DataFrame], dict
     labels: dict[str, Label] = {}
     by_file, seconds = {}, {}
     for recording, batches in read_detections(folder):
-        if recording.failed:
-            continue
+        if recording.chosen_s is not None:
+            raise DataError(
+                "detections must be of whole recordings, as what is passed over would count as missed. Received: "
+                f"{folder}, of --when or --sample. Run `keras-birds detect` without them"
+            )
         rows = [x for batch in batches for x in batch.to_pylist()]
         for x in rows:
             labels.setdefault(x["label"], Label(x["label"], x["scientific_name"], x["common_name"]))
