@@ -156,6 +156,18 @@ def test_two_models_score_side_by_side_and_the_same_command_goes_on(run_command,
     assert (settings["licence"], settings["band_hz"]) == ("Apache-2.0", [MEL.f_min_hz, MEL.f_max_hz])
     detect("both", "--agree", "2", "--format", "parquet", "--format", "json", code=1)
     assert set(pd.read_parquet(tmp_path / "both" / "detections.parquet")["label"]) == {"whtdov"}
+    detect("scored", "--keep-scores", code=1)
+    from_all = (
+        "segments",
+        tmp_path / "scored",
+        "--pick",
+        "stratified",
+        "--label",
+        "whtdov",
+        "--out",
+        tmp_path / "clips",
+    )
+    assert f"take {tmp_path / 'scored' / 'models' / '0'}, 1" in run_command(*from_all)[2]
     for wrong in (("--agree", "3"), ("--format", "birdclef"), ("--average", "rank")):
         assert "Received: " in detect("new", *wrong, code=2)
     assert "agree is 2, was 1" in detect("out", "--agree", "2", code=2)

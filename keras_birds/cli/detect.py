@@ -193,6 +193,7 @@ def detect(
     files, gone = ([], []) if store is not None else find_files(inputs, may_be_gone=(out / JOURNAL).is_file())
     other_rules |= {"smooth_windows": in_context.smooth_windows, "file_level": in_context.file_level}
     where = Where(place, origin, schedule)
+    other_rules |= {"origins": origin.read(place)}  # once for all models, as it warns
     loaded = [LoadedModel.load(x, rules, where, **other_rules) for x in models]
     first = loaded[0]
     stored = None if store is None else _stored(store, first.classifier)

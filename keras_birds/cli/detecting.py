@@ -102,7 +102,7 @@ class LoadedModel:
     def load(cls, choice: ModelChoice, rules: RulesChoice, where: Where, **others: Any) -> "LoadedModel":
         """Loads the model, and reads the rules for its labels."""
         classifier = choice.load()
-        others |= {"origins": where.origin.read(where.place), "occurrence": where.occurrence(classifier)}
+        others |= {"occurrence": where.occurrence(classifier)}
         return cls(choice, classifier, rules.read(classifier.labels, **others))
 
     def score_into(self, results: "Results", task: Task) -> "DetectionCounter":

@@ -187,12 +187,17 @@ def score_labels(folder: Path) -> list[str]:
     """
     import pyarrow.parquet as pq
 
-    Journal(folder, None)
+    settings = Journal(folder, None).settings
     shard = next(iter(sorted(folder.glob("scores/*.parquet"))), None)
     if shard is None:
+        mend = "Run the same `keras-birds detect` with --keep-scores into another folder"
+        if "models" in settings and settings.get(
+            "keep_scores"
+        ):  # what they say is joined, their scores aren't
+            mend = f"Each model's are in a folder of its own: take {folder / 'models' / '0'}, 1, ..."
         raise DataError(
             f"results must hold the scores of every window, also of those below the threshold. Received: {folder}, "
-            "without scores/. Run the same `keras-birds detect` with --keep-scores into another folder"
+            f"without scores/. {mend}"
         )
     return list(pq.read_schema(shard).names[_PLACE_COLUMNS:])
 
