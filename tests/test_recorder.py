@@ -168,6 +168,8 @@ def test_sentences_of_audiomoths_of_all_firmware(told, sentence, expected):
 
 
 def test_blocks_complete_each_other_and_contradictions_are_told(told):
+    fraction = info(COMMENT.replace("30:00 ", "30:00.25 "))
+    assert told(wav(FORMAT, fraction, DATA)).began == "2025-08-09T19:30:00.250000-05:00"
     found = told(wav(FORMAT, info(COMMENT), DATA, wamd(SM4), chunk(b"guan", GUANO.partition(b"Loc")[0])))
     times = "2020-10-17 13:05:00+01:00 and 2025-{}."
     assert found == replace(

@@ -109,9 +109,11 @@ def test_a_tally_sums_what_comes_in_pieces():
 
 
 def test_what_was_scored_again_counts_once_also_in_a_folder_that_a_killed_run_left(results):
-    make_results(results, [recording(RECORDINGS[1].recording.file, OWL)], ends=False)
+    again = [recording(RECORDINGS[k].recording.file, OWL) for k in (1, 3)]  # one that had failed
+    make_results(results, again, ends=False)
     season = read_season(results)
-    assert season.summary().startswith("2.2 h of 7 recordings at 1 of 1 sites; 6 detections of 2 labels")
+    assert season.summary().startswith("2.3 h of 8 recordings at 1 of 1 sites; 7 detections of 2 labels")
+    assert [x.why for x in season.left_out] == ["no time"]
 
 
 def test_effort_and_activity_of_a_season(results, run_command, tmp_path):
