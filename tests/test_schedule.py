@@ -150,6 +150,8 @@ def test_only_the_wanted_windows_are_scored_as_if_all_were_from_sound_and_from_a
     )
     np.testing.assert_allclose(manifest["scored_s"], [41, 41, 0, 0], atol=0.1)
     assert 'when is "night", was "22:00-22:01"' in detect("out", night, "--when", "night", code=2)[-1]
+    refused = detect("season", night, "--when", "night", "--format", "birdclef", code=2)[-1]
+    assert "a row for every window: leave out --when" in refused
     _, sampled, _ = detect("sampled", night, "--sample", "1/10")
     np.testing.assert_allclose(sampled["scored_s"], [41, 41, 60, 60], atol=0.1)  # of D its own first minute
     assert (

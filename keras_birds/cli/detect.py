@@ -189,6 +189,8 @@ def detect(
     from keras_birds.results.results import result_settings
 
     _check_several(models, agree, formats, in_context, inputs)
+    if schedule and "birdclef" in formats:
+        raise click.UsageError("--format birdclef has a row for every window: leave out --when and --sample")
     store = _store_of(inputs, ray_address)
     files, gone = ([], []) if store is not None else find_files(inputs, may_be_gone=(out / JOURNAL).is_file())
     other_rules |= {"smooth_windows": in_context.smooth_windows, "file_level": in_context.file_level}
