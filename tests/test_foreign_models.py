@@ -113,6 +113,20 @@ def test_label_files_give_names_where_they_hold_them(tmp_path):
             assert ["|".join(vars(x).values()) for x in items] == expected
 
 
+def test_a_model_that_hears_slowed_recordings_finds_the_same_in_their_own_seconds(
+    run_command, tmp_path, recording
+):
+    model = write_model(tmp_path / "tones.onnx")
+    options = ("--sample-rate", RATE, "--window-s", WINDOW_S, "--labels", tmp_path / "labels.txt")
+    for more in ((), ("--name", "slow", "--speed", "0.5")):
+        assert run_command("models", "add", model, *options, *more)[0] == 0
+    soundfile.write(tmp_path / "fast.wav", soundfile.read(recording)[0], 44_100, "FLOAT")
+    slowed = keras_birds.load("slow").scores(tmp_path / "fast.wav")
+    own = keras_birds.load("tones").scores(recording)
+    np.testing.assert_allclose(slowed["start_s"], own["start_s"] / 2)
+    np.testing.assert_allclose(slowed.iloc[:, 2:], own.iloc[:, 2:], atol=1e-5)
+
+
 def test_the_commands_find_it_by_name(run_command, tmp_path, recording):
     model = write_model(tmp_path / "foreign.onnx", activation="Sigmoid")
     options = ("--sample-rate", RATE, "--window-s", WINDOW_S, "--labels", tmp_path / "labels.txt")
