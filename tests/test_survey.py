@@ -144,6 +144,8 @@ def test_effort_and_activity_of_a_season(results, run_command, tmp_path):
     ]
     for line in ("1 of the recordings can't be read", "2 of the recordings match no site", "at 2 of 3 sites"):
         assert line in err
+    again = run_command("activity", results, "--out", out)
+    assert (again[0], "must be a new or an empty folder" in again[2]) == (2, True)
 
 
 @pytest.mark.parametrize(

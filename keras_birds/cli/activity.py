@@ -13,7 +13,7 @@ _BINS = ("hour", "day", "month")
 
 @click.command()
 @click.argument("results", type=EXISTING_FOLDER)
-@click.option("--out", required=True, type=NEW_FOLDER, help="Folder of the tables and figures.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="Folder of the tables and figures: new or empty.")
 @season_options
 @click.option(
     "--by",
@@ -60,10 +60,12 @@ def activity(results: Path, out: Path, choice: SeasonChoice, by: tuple[str, ...]
     """
     from keras_birds.plots.activity import activity_figure
     from keras_birds.plots.season import effort_figure
+    from keras_birds.results.clips import check_new_folder
     from keras_birds.results.hours import Activity
     from keras_birds.survey.activity import write_activity
     from keras_birds.survey.effort import write_effort
 
+    check_new_folder(out)
     season = choice.read(results)
     files = []
     for name in dict.fromkeys(by):
