@@ -1,5 +1,6 @@
 # make demo    environment, install and the main job, from nothing but Python 3.11+ and make
 # make test    environment, install and the tests, on torch, jax and tensorflow
+# make docs    environment, install and the documentation, in site/
 # Another Python: make demo PYTHON=python3.12. Another environment: make test VENV=/tmp/venv
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 # TensorFlow writes notes on its own build to stderr.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-slow test-tfio browser lint format bench clean
+.PHONY: help demo test test-slow test-tfio browser lint format docs bench clean
 
 help:
 	@sed -n 's/^# make /make /p' Makefile; echo "also: test-slow test-tfio browser lint format bench clean"
@@ -32,6 +33,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-tfio
 	.venv-tfio/bin/pip --disable-pip-version-check install --quiet -c constraints-tfio.txt -e '.[tfio]' pytest pytest-timeout
 	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing keras-birds and what its documentation needs into $(VENV), a few minutes"
+	$(PIP) -c constraints.txt -e '.[docs]'
+	@touch $@ $(VENV)/.core
 
 demo: $(VENV)/.core
 	$(BIN)/keras-birds demo
@@ -63,6 +70,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Material tells of its successors at every build.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html"
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/start_time.py
 	$(BIN)/python benchmarks/mel_speed.py
@@ -77,4 +89,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/contention.py
 
 clean:
-	rm -rf $(VENV) .venv-tfio build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-tfio build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -37,7 +37,8 @@ class Classifier(Ensemble):
     Args:
         engines: as for `Ensemble`.
         decoder: reads the files instead of the decoder in the model's settings.
-        calibrated, sensitivity: as for `Ensemble`.
+        calibrated: as for `Ensemble`.
+        sensitivity: as for `Ensemble`.
 
     Raises:
         ModelError: naming the member that differs and in what, or that has no calibration.

@@ -119,7 +119,8 @@ class MixedLoss(keras.losses.Loss):
     """`(1 - share) * first + share * second`.
 
     Args:
-        first, second: losses of one value a clip, as those of this module.
+        first: a loss of one value a clip, as those of this module.
+        second: another one.
         share: of the second, 0 to 1.
         kwargs: as for `keras.losses.Loss`.
 
