@@ -1,59 +1,147 @@
-"""Every Python block of README and docs/embeddings.md runs, on small files; test_edge_docs.py runs docs/edge.md."""
+"""What README and docs/ say is so: commands, options, settings, links and blocks; test_docs_pages.py runs them."""
 
+import json
 import re
-from pathlib import Path
+import tomllib
 
-import numpy as np
+import click
 import pytest
-from small_run import write_csv
+from docs_pages import PAGES, ROOT, anchors, read_page
 
-import keras_birds
+from keras_birds.cli.data import data
+from keras_birds.cli.main import cli
+from keras_birds.config import Config
+from keras_birds.errors import ConfigError
 
-ROOT = Path(keras_birds.__file__).parents[1]
+LANGUAGES = {"bash", "python", "text", "toml", "json", "r", "cpp", "js", "html", "dockerfile", "yaml", "csv"}
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+SETTING = re.compile(
+    rf"`({'|'.join(Config.model_fields)})\.(?!(?:keras|onnx|json|toml|weights)\b)([a-z_.]+)\b"
+)
+NOT_YET = "annotations", "birdnet", "density", "edge", "embeddings", "field", "kaggle", "scale", "unlabelled"
+TO_CONVERT = {"README.md", "CONTRIBUTING.md", *(f"docs/{x}.md" for x in NOT_YET)}
+"""Pages with blocks that have no language yet."""
 
-
-def python_blocks(document):
-    return re.findall(r"^```python.*?\n(.*?)^```", document.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+NAMED = {read.name: read for read in map(read_page, PAGES)}
+every_page = pytest.mark.parametrize("page", NAMED.values(), ids=list(NAMED))
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch, write_tone):
-    """What the README's programs find in their folder: a data set, a clip and a long recording."""
-    rows = [[f"{label}/{i}.ogg", label] for label in ("wren", "bat") for i in range(25)]
-    for name, label in rows:
-        write_tone(f"birdclef/train_audio/{name}", {"wren": 2000.0, "bat": 5000.0}[label], seconds=1)
-    write_csv(tmp_path / "birdclef" / "train.csv", ["filename", "primary_label"], rows)
-    write_tone("clip.ogg", seconds=6)
-    write_tone("day.flac", seconds=20)
-    monkeypatch.chdir(tmp_path)
+def any_path(monkeypatch):
+    """What a page names needn't be there."""
+    for kind in (click.Path, click.types.FuncParamType):
+        monkeypatch.setattr(kind, "convert", lambda self, value, param, ctx: value)
 
 
-@pytest.mark.usefixtures("shallow_network", "folder")
-def test_readme():
-    blocks, names = python_blocks(ROOT / "README.md"), {"__name__": "readme"}
-    assert len(blocks) >= 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert list(names["windows"].columns) == ["start_s", "end_s", "bat", "wren"]
-    assert list(names["windows"]["start_s"]) == [0.0, 2.5]
-    assert names["end_s"].max() == pytest.approx(20.0)
-    assert (names["scores"].shape[1], names["probabilities"].shape) == (2, (8, 2))
-    assert len(names["run"].folds[0].history["loss"]) == 2
-    images, targets = np.random.default_rng(0).random((2, 256, 256, 1), np.float32), np.eye(2, 206)
-    assert set(names["model"].evaluate(images, targets, verbose=0, return_dict=True)) == {"loss", "macro_auc"}
+def parse(arguments, complete):
+    """The last command's context; a `click.ClickException` where its options and choices don't allow the arguments."""
+    context, left = click.Context(cli, info_name="keras-birds"), arguments
+    while isinstance(context.command, click.Group):
+        if not left or left[0].startswith("-"):
+            context.command.parse_args(context, list(left)) if complete else None
+            return context
+        name, command, left = context.command.resolve_command(context, list(left))
+        context = click.Context(command, context, name, **command.context_settings)
+    try:
+        context.command.parse_args(context, list(left))
+    except (click.MissingParameter, click.BadOptionUsage):
+        if complete:
+            raise
+    return context
 
 
-@pytest.mark.usefixtures("folder")
-def test_embeddings(run_command, write_tone, tmp_path):
-    write_tone("call.wav", seconds=8)
-    run_command(
-        "embed", tmp_path / "call.wav", tmp_path / "day.flac", "--model", "animals", "--out", "season1.emb"
-    )
-    (block,), names = python_blocks(ROOT / "docs" / "embeddings.md"), {"__name__": "embeddings"}
-    exec(compile(block, "embeddings.md", "exec"), names)
-    assert len(names["hits"]) == len(names["store"]) == 6
+def check_call(arguments, complete):
+    try:
+        values = parse(arguments, complete).params
+        if "overrides" in values:
+            given = values["config_name"]
+            is_own = "/" in given or given.endswith(".toml")
+            Config.load(
+                "baseline" if is_own else given, [x for x in values["overrides"] if complete or "=" in x]
+            )
+    except click.exceptions.Exit:
+        pass  # --help, --version
 
 
-def test_no_other_document_has_python_that_nothing_runs():
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    assert sorted(x.name for x in documents if python_blocks(x)) == ["README.md", "edge.md", "embeddings.md"]
+@every_page
+@pytest.mark.usefixtures("any_path")
+def test_every_call_is_one_that_the_command_line_takes(page):
+    wrong = []
+    for line, arguments, is_block in page.calls:
+        try:
+            check_call(arguments, is_block)
+        except (click.ClickException, ConfigError) as error:
+            said = error.format_message() if isinstance(error, click.ClickException) else error
+            wrong.append(f"{page.name}:{line}: keras-birds {' '.join(arguments)}: {said}")
+    assert not wrong or page.name in TO_CONVERT, "\n".join(wrong)
+
+
+@every_page
+def test_every_setting_extra_and_file_that_is_named_exists(page):
+    text, wrong = page.path.read_text("utf-8"), []
+    for section, keys in SETTING.findall(text):
+        at = Config.model_fields[section].annotation
+        for key in keys.rstrip(".").split("."):
+            fields = getattr(at, "model_fields", {})
+            wrong += [] if key in fields else [f"{section}.{keys}"]
+            at = fields[key].annotation if key in fields else at
+    named = re.findall(r"keras-birds\[([\w,]+)\]|['\"]\.\[([\w,]+)\]['\"]", text)
+    wrong += [x for pair in named for x in ",".join(filter(None, pair)).split(",") if x not in EXTRAS]
+    files = re.findall(r"\b(?:benchmarks|configs|keras_birds|tests)/[a-z\d_/-]+\.(?:py|toml|csv|cpp)\b", text)
+    wrong += [x for x in files if not (ROOT / x).is_file()]
+    assert not wrong, f"{page.name}: no such {', '.join(wrong)}"
+
+
+@every_page
+def test_every_block_has_a_language_and_is_well_formed(page):
+    for block in page.blocks:
+        where = f"{page.name}:{block.line - 1}"
+        if not block.language and page.name in TO_CONVERT:
+            continue
+        assert block.language in LANGUAGES, f"{where}: a block must be of {', '.join(sorted(LANGUAGES))}"
+        try:
+            if block.language == "python":
+                compile(block.text, where, "exec")
+            elif block.language == "json":
+                json.loads(block.text)
+            elif block.language == "toml":
+                settings = tomllib.loads(block.text)
+                if set(settings) <= set(Config.model_fields):
+                    Config.parse(settings)
+        except (SyntaxError, ValueError, ConfigError) as error:
+            pytest.fail(f"{where}: {error}")
+        assert not re.search(r"^\$ ", block.text, re.MULTILINE) or block.language == "text", (
+            f"{where}: no prompts"
+        )
+
+
+@every_page
+def test_every_link_leads_somewhere(page):
+    navigation = ROOT / "mkdocs.yml"
+    generated = re.findall(r"[\w/-]+\.md", navigation.read_text("utf-8")) if navigation.is_file() else []
+    for number, line in page.prose:
+        for link in re.findall(r"\]\(<?([^)\s>]+)", re.sub(r"`[^`]*`", "", line)):
+            if re.match(r"[a-z]+:", link):
+                continue
+            file, _, anchor = link.partition("#")
+            target = (page.path.parent / file).resolve() if file else page.path
+            is_page = target.relative_to(ROOT).as_posix() in NAMED
+            inside = page.path.parent in target.parents or file.startswith("assets/")
+            there = target.exists() or file in generated or (ROOT / file).exists()
+            assert inside or page.name in TO_CONVERT, f"{page.name}:{number}: {link} leads out of docs/"
+            assert there, f"{page.name}:{number}: no such {link}"
+            if anchor and is_page:
+                other = NAMED[target.relative_to(ROOT).as_posix()]
+                assert anchor in anchors(other), f"{page.name}:{number}: no heading for {link}"
+
+
+def test_every_command_has_an_example_that_runs_or_says_why_not():
+    commands = [*(x for x in cli.lazy if x != "data"), *(f"data {x}" for x in data.commands)]
+    shown = {
+        " ".join(call[:2])
+        for page in NAMED.values()
+        for _, call, in_block in page.calls
+        if in_block or call == ["demo"]
+    }
+    shown |= {x.partition(" ")[0] for x in shown}
+    assert [x for x in commands if x not in shown] == []
