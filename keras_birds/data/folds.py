@@ -18,8 +18,10 @@ HIDDEN = -1
 MIN_FOR_HIDDEN = 3
 """Labels with fewer recordings have none in the hidden set: the folds need what there is."""
 
-_COLUMNS = ["path", "label", "fold"]
-_DETAILS = ["author", "latitude", "longitude", "collection"]
+SPLIT_COLUMNS = ("path", "label", "fold", "author", "latitude", "longitude", "collection")
+"""Of a saved split."""
+
+_REQUIRED = SPLIT_COLUMNS[:3]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +58,16 @@ class Split:
         The columns are `path` (from the data set's folder), `label`, `fold` (-1 for hidden), and as in the
         catalog `author`, `latitude`, `longitude` (degrees) and `collection`, empty where absent.
         """
-        table = catalog.recordings[["path", "label", *_DETAILS]].assign(fold=self.fold)
+        table = catalog.recordings.assign(fold=self.fold)[list(SPLIT_COLUMNS)]
         # As objects: pandas' own strings can't hold the bytes of a file name that isn't UTF-8.
         table["path"] = pd.Series(catalog.relative_paths, dtype=object)
-        write_table(table[_COLUMNS + _DETAILS], Path(path))
+        write_table(table, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, catalog: Catalog) -> "Split":
         """Reads what `save` wrote; raises `DataError` if it isn't a split, or one of other recordings."""
         path = Path(path)
-        table = load_table(path, "a split", _COLUMNS)
+        table = load_table(path, "a split", _REQUIRED)
         try:
             fold = table["fold"].astype(int).to_numpy()
         except ValueError as error:

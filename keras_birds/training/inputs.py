@@ -121,7 +121,7 @@ def _manifest(path: Path, paths: list[str], config: Config, reporter: Reporter |
             raise DataError(f"{path} must list the data set's recordings. Received: none, or others")
         progress = partial(reporter.progress, "Checking recordings")
         workers, audio = max(1, config.training.workers), config.audio
-        manifest = check_recordings(paths, audio, workers, progress)
+        manifest = check_recordings(paths, audio, workers, progress).drop(columns="recorder")
         progress(0, 0)
         write_table(manifest, path)
     return manifest
