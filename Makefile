@@ -1,6 +1,7 @@
 # make demo    environment, install and the main job, from nothing but Python 3.11+ and make
 # make test    environment, install and the tests, on torch, jax and tensorflow
 # make docs    environment, install and the documentation, in site/
+# make release-check   the wheel and the sdist: built, checked, and tried in an empty environment
 # Another Python: make demo PYTHON=python3.12. Another environment: make test VENV=/tmp/venv
 
 PYTHON ?= python3
@@ -12,10 +13,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 # TensorFlow writes notes on its own build to stderr.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test test-slow test-tfio browser lint format docs bench clean
+.PHONY: help demo test test-slow test-tfio browser lint format docs bench dist release-check test-sdist clean
 
 help:
-	@sed -n 's/^# make /make /p' Makefile; echo "also: test-slow test-tfio browser lint format bench clean"
+	@sed -n 's/^# make /make /p' Makefile; echo "also: test-slow test-tfio test-sdist browser lint format bench dist clean"
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -87,6 +88,29 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/kaggle_time.py
 	$(BIN)/python benchmarks/ray_overhead.py
 	$(BIN)/python benchmarks/contention.py
+
+dist: $(VENV)/.dev
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+# What a stranger gets, by the wheel's own dependencies, and one answer of the model in the box.
+release-check: dist
+	$(PYTHON) -m venv build/stranger
+	build/stranger/bin/pip --disable-pip-version-check install --quiet -c constraints.txt dist/*.whl
+	build/stranger/bin/pip check
+	cd build && stranger/bin/keras-birds --version
+	cd build && stranger/bin/python -c 'import keras_birds.app.example as x; x.write_example("example.flac")'
+	cd build && stranger/bin/keras-birds predict example.flac --model animals | tee answer.txt
+	grep -q "chirping" build/answer.txt
+	rm -rf build
+
+# The fast tests of the unpacked sdist; those of real recordings beside a checkout are skipped.
+test-sdist: dist
+	rm -rf build && mkdir build && tar -xzf dist/*.tar.gz -C build --strip-components 1
+	cd build && PYTHONPATH=. OMP_NUM_THREADS=1 $(abspath $(BIN))/pytest -n 2 --dist worksteal
+	rm -rf build
 
 clean:
 	rm -rf $(VENV) .venv-tfio build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from keras_birds.training.pretrain import pretrain as pretrain
     from keras_birds.training.train import train as train
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 _NAMES = {
     "Config": "config",

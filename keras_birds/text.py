@@ -1,6 +1,7 @@
 """Names of files as CSV, tables and terminals can hold them, whatever bytes they are made of."""
 
 import csv
+import os
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +19,15 @@ class _UnixLines:
 
     def write(self, row: str) -> int:
         return self._stream.write(row.removesuffix("\r\n") + "\n")
+
+
+def relative_name(path: str | Path, root: Path) -> str:
+    """A path from `root`, with forward slashes; whole where it lies on another disk of Windows."""
+    try:
+        path = os.path.relpath(path, root)
+    except ValueError:
+        path = str(path)
+    return path.replace(os.sep, "/")
 
 
 def printable(path: str | Path) -> str:

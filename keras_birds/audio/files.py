@@ -111,7 +111,7 @@ def _find(argument: str, stdin: BinaryIO | None, on_problem: OnProblem) -> Itera
     if os.path.isdir(path):  # noqa: PTH112 - unlike Path's, it never raises
         return tree.walk(argument)
     if has_magic(argument) and not os.path.exists(path):  # noqa: PTH110
-        below = ("**",) * argument.endswith(os.sep)  # what ends so is a folder
+        below = ("**",) * argument.endswith((os.sep, "/"))  # what ends so is a folder
         return tree.expand(path.anchor, path.parts[bool(path.anchor) :] + below)
     if path.suffix.lower() == ".csv":
         return _resolve(argument, _read_csv(path, on_problem))
@@ -145,7 +145,12 @@ def _read_stdin(stdin: BinaryIO | None) -> Iterator[str]:
         *names, rest = (rest + part).split(separator)
         for name in names:
             if name.removesuffix(line_end):
-                yield os.fsdecode(name.removesuffix(line_end))
+                yield _file_name(name.removesuffix(line_end))
+
+
+def _file_name(name: bytes) -> str:
+    # Windows' own decoding raises where others keep the bytes: here such a file is missing, as any that isn't there.
+    return name.decode("utf-8", "surrogateescape") if os.name == "nt" else os.fsdecode(name)
 
 
 def _read_csv(path: Path, on_problem: OnProblem) -> list[str]:

@@ -111,10 +111,10 @@ class Reader:
     def _open_whole(self) -> SndFile | Chain:
         if not isinstance(self.name, Path):
             return SndFile(self._source)
-        # soundfile takes a name that ends in .raw for headerless data, but not a descriptor, which it closes; and a
-        # name that isn't UTF-8 as bytes only.
+        # soundfile takes a name that ends in .raw for headerless data, but not an open file; and a name that isn't
+        # UTF-8 as bytes only.
         if self.name.suffix.lower() == ".raw":
-            return SndFile(os.open(self.name, os.O_RDONLY))
+            return SndFile(self._opened())
         sound = SndFile(self.name if os.name == "nt" else os.fsencode(self.name))
         if sound.format == "MP3" and not self._layout.is_exact:
             self._search_mp3()
@@ -131,10 +131,14 @@ class Reader:
             return file.read(512)
 
     def _open_parts(self) -> SndFile | Chain:
+        source = self._opened()
+        sounds = [SndFile(Window(source, x), **(x.raw or {})) for x in self._layout.parts]
+        return sounds[0] if len(sounds) == 1 else Chain(sounds)
+
+    def _opened(self) -> Any:
         if self._source is None:
             self._source = _Guarded(Path(self.name).open("rb", buffering=0))  # noqa: SIM115 - closed by `close`
-        sounds = [SndFile(Window(self._source, x), **(x.raw or {})) for x in self._layout.parts]
-        return sounds[0] if len(sounds) == 1 else Chain(sounds)
+        return self._source
 
     def _promised(self) -> float:
         if isinstance(self._file, FfmpegFile):

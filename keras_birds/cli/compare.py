@@ -8,6 +8,7 @@ import click
 
 from keras_birds.cli.options import ANY_PATH, format_option
 from keras_birds.cli.reporting import text_table
+from keras_birds.cli.streams import echo_json
 
 if TYPE_CHECKING:
     from keras_birds.evaluation.compare import Comparison
@@ -31,7 +32,10 @@ def compare(run_a: Path, run_b: Path, form: str) -> None:
 
     comparison = compare_runs(run_a, run_b)
     as_json = form == "json"
-    click.echo(json.dumps(comparison.to_dict(), indent=2) if as_json else _describe(comparison))
+    if as_json:
+        echo_json(comparison.to_dict())
+    else:
+        click.echo(_describe(comparison))
 
 
 def _describe(comparison: "Comparison") -> str:

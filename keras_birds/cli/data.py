@@ -1,6 +1,5 @@
 """`keras-birds data`: look at a data set before training on it."""
 
-import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -13,6 +12,7 @@ from keras_birds.cli.options import config_options, data_option, resolve_data_di
 from keras_birds.cli.reporting import make_reporter
 from keras_birds.cli.soundscapes import soundscapes
 from keras_birds.cli.strict import StrictGroup
+from keras_birds.text import relative_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,8 +94,8 @@ def check(
     # Missing files are among the tables' problems, with their rows.
     wrong = manifest.loc[~manifest["status"].isin(["ok", "missing"]), ["path", "reason", "status"]].to_numpy()
     problems = list(catalog.problems)
-    problems += [f"{os.path.relpath(path, root)}: {reason} ({status})" for path, reason, status in wrong]
-    problems += [f"{os.path.relpath(name, root)} {reason}" for name, reason in catalog.left_out]
+    problems += [f"{relative_name(path, root)}: {reason} ({status})" for path, reason, status in wrong]
+    problems += [f"{relative_name(name, root)} {reason}" for name, reason in catalog.left_out]
     manifest = _with_origins(manifest)
     write_table(manifest, out / MANIFEST)
     if catalog.labels:

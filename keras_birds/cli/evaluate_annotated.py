@@ -1,6 +1,5 @@
 """`keras-birds evaluate --annotations`: a model, or detections, against what people marked."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import click
 from keras_birds.cli.context_options import ContextChoice
 from keras_birds.cli.options import ModelChoice, resolve_data_dir, warn
 from keras_birds.cli.reporting import make_reporter, text_table
-from keras_birds.text import printable
+from keras_birds.text import printable, relative_name
 
 if TYPE_CHECKING:
     from keras_birds.config import Config
@@ -44,7 +43,7 @@ def evaluate_annotated(
                 warn(str(annotations), note)
             context, classifier = in_context.read(), model.load()
             by_rank = in_context.by_rank(model, classifier)
-            paths = [os.path.relpath(x, root).replace(os.sep, "/") for x in found.recordings]
+            paths = [relative_name(x, root) for x in found.recordings]
             models, sources = [x.path for x in classifier.engines], source_names(annotations)
             for what, names in (("recordings", paths), ("recordings that these were made of", sources)):
                 if learned := learned_recordings(models, names):

@@ -19,6 +19,7 @@ from keras_birds.cli.options import (
     sensitivity_option,
 )
 from keras_birds.cli.rules_options import PlaceChoice, RulesChoice, place_options, rules_options
+from keras_birds.cli.streams import encode_output
 
 if TYPE_CHECKING:
     from keras_birds.audio.recorder import Origin
@@ -99,6 +100,8 @@ def listen(
             hear(blocks, buffer)
         stack.callback(buffer.close)
         began = datetime.now().astimezone()
+        if fmt == "json":
+            encode_output()
         click.echo(f"Listening at {rate_hz:,} Hz with {classifier.model_id}; Ctrl-C ends", err=True)
         count, audio = 0, classifier.audio
         sound = as_taken(map(mix, buffer), rate_hz, audio)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 import keras_birds
+from keras_birds.cli.streams import tolerate_any_letter
 from keras_birds.cli.strict import StrictGroup
 from keras_birds.errors import ConfigError, KerasBirdsError
 
@@ -88,6 +89,7 @@ def cli() -> None:
 def main() -> None:
     """Runs the command line. Exit code 2 for a wrong call, 1 for failed work, 130 for Ctrl-C."""
     _replace_closed_streams()
+    tolerate_any_letter()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -112,7 +114,7 @@ def _replace_closed_streams() -> None:
     """After `>&-` or `2>&-`, Python has None in place of the stream."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the process ends
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
 
 
 def _drop_unwritable_output() -> None:

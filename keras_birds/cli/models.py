@@ -1,6 +1,5 @@
 """`keras-birds models` and `keras-birds info`: which models are here, and what they are."""
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import click
 
 from keras_birds.cli.options import COUNT, EXISTING_FILE, LENGTH, format_option, model_path
 from keras_birds.cli.reporting import text_table
+from keras_birds.cli.streams import echo_json
 from keras_birds.cli.strict import StrictGroup
 from keras_birds.errors import KerasBirdsError
 from keras_birds.text import printable
@@ -37,7 +37,7 @@ def models(context: click.Context, form: str) -> None:
         return
     rows = list(_rows())
     if form == "json":
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo_json(rows)
         return
     found = [
         (
@@ -182,7 +182,10 @@ def info(model: Path, form: str) -> None:
     if is_store(model):
         about = _describe_store(model)
         lines = [f"{name:<13} {printable(str(value))}" for name, value in about.items()]
-        click.echo(json.dumps(about, indent=2, ensure_ascii=False) if form == "json" else "\n".join(lines))
+        if form == "json":
+            echo_json(about)
+        else:
+            click.echo("\n".join(lines))
         return
     from keras_birds.models.engines import OnnxEngine
     from keras_birds.models.find import card_of, resolve_model
@@ -194,7 +197,7 @@ def info(model: Path, form: str) -> None:
     text = card.read_text(encoding="utf-8") if card is not None else ""
     if form == "json":
         members = [{"file": str(path), **x.to_dict()} for path, x in zip(paths, found, strict=True)]
-        click.echo(json.dumps({"card": text, "members": members}, indent=2, ensure_ascii=False))
+        echo_json({"card": text, "members": members})
         return
     if text and sys.stdout.isatty():
         from rich.console import Console

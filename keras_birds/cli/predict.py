@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -25,6 +24,7 @@ from keras_birds.cli.options import (
 )
 from keras_birds.cli.origin_options import OriginCounter
 from keras_birds.cli.rules_options import PlaceChoice, place_options
+from keras_birds.cli.streams import encode_output
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
@@ -208,8 +208,7 @@ def _output(out: Path | None, fmt: str) -> Iterator[TextIO]:
     # File names may hold bytes that aren't UTF-8: CSV gives them back, in JSON they become \udcXX escapes.
     errors = {"csv": "surrogateescape", "json": "backslashreplace"}.get(fmt, "replace")
     if out is None:
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(encoding=None if fmt == "table" else "utf-8", errors=errors)
+        encode_output(errors, None if fmt == "table" else "utf-8")
         yield sys.stdout
         sys.stdout.flush()
         return

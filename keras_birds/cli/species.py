@@ -7,6 +7,7 @@ import click
 
 from keras_birds.cli.options import NEW_FILE, check_folder_of, choice_option
 from keras_birds.cli.rules_options import PlaceChoice, place_options
+from keras_birds.cli.streams import encode_output
 
 
 @click.command()
@@ -52,6 +53,8 @@ def species(place: PlaceChoice, out: Path | None, form: str) -> None:
     else:
         text = "\n".join(f"{scientific}_{common}" for scientific, common, _ in found)
     if out is None:
+        if form != "table":
+            encode_output()
         click.echo(text)
         return
     from keras_birds.results.writers.files import new_text

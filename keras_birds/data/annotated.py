@@ -1,7 +1,6 @@
 """A data set of long recordings with annotations: its windows, as a catalog that training reads like any other."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from keras_birds.data.annotations import Annotation, covered, read_annotations, 
 from keras_birds.data.catalog import Catalog, read_catalog
 from keras_birds.data.tables import Problems, read_taxonomy
 from keras_birds.labels import LabelSet
+from keras_birds.text import relative_name
 
 
 def read_data(root: str | Path, config: Config) -> Catalog:
@@ -50,13 +50,13 @@ def read_annotated(root: str | Path, config: Config) -> Catalog:
         by_file[x.file].append(x)
     frames, known = [], [np.zeros((0, len(found.labels)), np.float32)]
     for path, rows in by_file.items():
-        problems.add_name(os.path.relpath(path, root))
+        problems.add_name(relative_name(path, root))
         seconds = recording_seconds(path)
         if not math.isfinite(seconds):
             left_out.append((path, "can't be read, left out"))
             continue
         windows, targets = _windows(path, seconds, rows, found.labels, config)
-        folder = str(Path(path).parent.relative_to(base))
+        folder = Path(path).parent.relative_to(base).as_posix()
         frames.append(windows.assign(folder=texts([folder] * len(windows))))
         known.append(targets)
     table_of_windows = (

@@ -26,6 +26,7 @@ from keras_birds.data.tables import (
 )
 from keras_birds.errors import DataError
 from keras_birds.labels import Label, LabelSet, near_duplicates
+from keras_birds.text import relative_name
 
 _STANDARD = ["path", "label", "secondary", "rating", "collection", "author", "latitude", "longitude", "row"]
 _LIMITS = {"rating": float("inf"), "latitude": 90.0, "longitude": 180.0}
@@ -57,10 +58,7 @@ class Catalog:
     @property
     def relative_paths(self) -> list[str]:
         """The recordings' paths from `root`, with forward slashes; of windows `NAME.wav#t=5,10` (`window_of`)."""
-        paths = [
-            path if is_url(path) else os.path.relpath(path, self.root).replace(os.sep, "/")
-            for path in self.recordings["path"]
-        ]
+        paths = [path if is_url(path) else relative_name(path, self.root) for path in self.recordings["path"]]
         if self.known is None:
             return paths
         times = zip(self.recordings["start_s"], self.recordings["end_s"], strict=True)
@@ -280,7 +278,7 @@ def _from_folders(
 
     rest = {"secondary": (), "collection": "", "author": "", "row": 0, **dict.fromkeys(_LIMITS, float("nan"))}
     for path in recordings_in(base, on_problem):
-        name, (folder, *below) = os.path.relpath(path, root), Path(path).relative_to(base).parts
+        name, (folder, *below) = relative_name(path, root), Path(path).relative_to(base).parts
         if not below:
             left_out.append((path, "lies in no label's folder, left out"))
             continue

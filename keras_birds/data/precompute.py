@@ -27,12 +27,8 @@ from keras_birds.data import mel_store
 from keras_birds.data.mel_store import DATA, INDEX, JOURNAL, SETTINGS, Slots
 from keras_birds.data.source import USABLE
 from keras_birds.errors import AudioError, DataError
+from keras_birds.file_lock import lock
 from keras_birds.parallel import map_in_order
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: there, two runs on one store aren't kept apart.
-    fcntl = None  # type: ignore[assignment]
 
 _LOCK = ".lock"
 # A mount, a permission or ffmpeg may have come back since the last run.
@@ -209,9 +205,8 @@ def _locked(store: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise DataError(f"--out must be a folder. Received: {store}, a file") from None
     try:
-        with (store / _LOCK).open("w") as lock:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (store / _LOCK).open("wb") as file:
+            lock(file)
             yield
     except BlockingIOError:
         rule = "one run at a time can write a mel store"

@@ -111,6 +111,7 @@ def build_index(store: EmbeddingStore, on_done: Callable[[int], None] = lambda _
             let_go(block.vectors)
             on_done(end)
         numbers.flush()
+        del numbers  # Windows renames no file that is mapped
     told = {"store": _state_of(store), "mean": space.mean.tolist(), "components": components.tolist()}
     _write(about, told | {"recall": math.nan})
     _write(about, told | {"recall": _recall(store, SearchIndex(store), _some_rows(store, 50, seed=43))})

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 # Registers the layers that a .keras file names.
-import keras_birds.nn.birdnet
 import keras_birds.nn.build  # noqa: F401
 from keras_birds.errors import ModelError, as_model_error
 from keras_birds.models.calibration import sigmoid

@@ -19,6 +19,7 @@ from typing import Any
 from keras_birds.atomic import atomic_path, resumable
 from keras_birds.audio.recorder import UNKNOWN, UNTOLD, Origin, RecorderMetadata
 from keras_birds.errors import ConfigError, DataError, KerasBirdsError
+from keras_birds.file_lock import lock
 from keras_birds.inference.scorer import RecordingStatus
 
 JOURNAL = "journal.jsonl"
@@ -123,12 +124,8 @@ class Journal:
 
     def _lock(self) -> None:
         try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock(self._file)
+        except BlockingIOError:
             raise KerasBirdsError(
                 f"{self._path.parent} must be written by one process at a time. Received: a second one; wait for the "
                 "first, or choose another --out"

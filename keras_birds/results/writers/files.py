@@ -15,6 +15,10 @@ from keras_birds.text import printable
 
 _SEPARATORS = r"[/\\]" if os.name == "nt" else "/"
 _NOT_IN_NAMES = frozenset('<>:"/\\|?*%')
+# Devices on Windows, whatever follows a point.
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{x}{n}" for x in ("com", "lpt") for n in "123456789¹²³")}
+)
 _ROOT, _URL = "root", "url"
 # File systems allow 255, and `atomic_path` adds up to 14 for as long as it writes.
 _NAME_BYTES = 200
@@ -73,6 +77,8 @@ def _safe(name: str) -> str:
     if text.startswith("."):
         # Hidden from people and from Parquet readers; `.` and `..` aren't names at all.
         text = _escaped(".") + text[1:]
+    if text.partition(".")[0].rstrip(" ").lower() in _DEVICES:
+        text = _escaped(text[0]) + text[1:]
     # Windows drops these at the end.
     return _escape_last(text) if text.endswith((".", " ")) else text or "%"
 
