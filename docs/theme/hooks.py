@@ -60,9 +60,13 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 _CODE = re.compile(
-    r"<a [^>]*>.*?</a>|<code>(?:keras-birds (?P<words>[a-z]+(?: [a-z]+)?)|(?P<setting>[a-z_]+(?:\.[a-z_]+)+))</code>",
+    r"<a [^>]*>.*?</a>"
+    r"|<code>(?:keras-birds (?P<words>[a-z]+(?: [a-z]+)?)[^<]*|(?P<setting>[a-z_]+(?:\.[a-z_]+)+))</code>",
     re.DOTALL,
 )
+
+
+_FIGURE = re.compile(r'<p><img [^>]*src="([a-z-]+\.svg)"[^>]*></p>')
 
 
 def on_page_content(content: str, page: Page, **_: Any) -> str:
@@ -71,7 +75,7 @@ def on_page_content(content: str, page: Page, **_: Any) -> str:
 
     def link(found: re.Match[str]) -> str:
         words, setting = tuple((found["words"] or "").split()), found["setting"]
-        if words in _commands():
+        if words := next((x for x in (words, words[:1]) if x in _commands()), ()):
             target = _page(words).replace(".md", ".html")
         elif setting in settings:
             target = f"settings.html#{setting}"
@@ -79,7 +83,13 @@ def on_page_content(content: str, page: Page, **_: Any) -> str:
             return found[0]
         return f'<a class="code" href="{up}{target}">{found[0]}</a>'
 
-    return _CODE.sub(link, content)
+    return _CODE.sub(link, _FIGURE.sub(_inline_figure, content))
+
+
+def _inline_figure(found: re.Match[str]) -> str:
+    """A drawing of ours inside the page, where it takes the page's colours."""
+    drawing = (ROOT / "docs" / found[1]).read_text("utf-8")
+    return f'<div class="figure">{drawing}</div>'
 
 
 # Commands
@@ -132,7 +142,13 @@ def _command_page(words: Words) -> str:
     if subcommands := [x for x in _commands() if x[:-1] == words]:
         lines += ["## Commands", "", *_rows(subcommands)]
     options = [x.get_help_record(context) for x in command.get_params(context) if isinstance(x, click.Option)]
-    lines += ["## Options", "", '<dl class="options">', *(_option(*x) for x in options if x), "</dl>"]
+    lines += [
+        "## Options",
+        "",
+        '<dl class="options" markdown="1">',
+        *(_option(*x) for x in options if x),
+        "</dl>",
+    ]
     return "\n".join(lines)
 
 
@@ -146,9 +162,8 @@ def _option(names: str, said: str) -> str:
     takes = f" <span>{html.escape(metavar)}</span>" if metavar else ""
     small = f"<small>{html.escape('; '.join(notes))}</small>" if notes else ""
     anchor = names.split(",")[-1].split(" /")[0].strip()
-    return (
-        f'<dt id="{anchor}"><code>{names}</code>{takes}</dt>\n<dd markdown="span">{_prose(said)} {small}</dd>'
-    )
+    head = f'<dt markdown="span" id="{anchor}"><code>{names}</code>{takes}</dt>'
+    return f'{head}\n<dd markdown="span">{_prose(said)} {small}</dd>'
 
 
 def _note(note: str) -> str:
@@ -248,7 +263,7 @@ def _takes(field: Any) -> str:
         return "list of texts" if inner[-1] is Ellipsis else "`[low, high]`"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = [
-        f"{words[x]} {getattr(rule, x):,g}" for rule in field.metadata for x in words if hasattr(rule, x)
+        f"{words[x]} {getattr(rule, x):,}" for rule in field.metadata for x in words if hasattr(rule, x)
     ]
     names = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text"}
     return ", ".join([names[field.annotation], *limits])

@@ -35,7 +35,7 @@ def shifted(probabilities: np.ndarray, sensitivity: float) -> np.ndarray:
 class LabelCalibration:
     """How one label's scores are read.
 
-    Args:
+    Attributes:
         positives: that it was fitted to.
         parameters: of Platt's method the logit's slope and offset; of isotonic the knots' scores, then as many
             calibrated ones; empty where the label is left as it is.
@@ -55,10 +55,12 @@ class LabelCalibration:
 class Calibration:
     """How all labels' scores are read, in the model's order.
 
-    Args:
+    Attributes:
+        method: Platt's or isotonic regression.
         precision: that the thresholds were chosen for.
         error_before: expected calibration error of the scores as they were.
         error_after: that of calibrated scores, fitted without the fold that they are measured on.
+        labels: of each label.
     """
 
     method: Method

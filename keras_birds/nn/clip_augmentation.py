@@ -87,10 +87,13 @@ class SpecAugment(ClipAugmentation):
 
     Args:
         probability: that a clip is changed; the others apply among those.
-        time_masks, frequency_masks: their probability, least and most of them, least and most columns or rows of each.
+        time_masks: their probability, least and most of them, least and most columns of each.
+        frequency_masks: the same of rows.
         gain_probability: of gain and bias, together.
-        gain, bias: lowest and highest factor, and summand.
-        seed, kwargs: as for `ClipAugmentation`.
+        gain: lowest and highest factor.
+        bias: lowest and highest summand.
+        seed: as for `ClipAugmentation`.
+        kwargs: as for `keras.layers.Layer`.
 
     Source: Park et al. 2019, "SpecAugment", arXiv:1904.08779.
     """
@@ -146,7 +149,9 @@ class Volume(ClipAugmentation):
     Args:
         gain_db: lowest and highest gain.
         top_db: decibels from an image's 0 to its 1.
-        probability, seed, kwargs: as for `ClipAugmentation`.
+        probability: that a clip is changed.
+        seed: as for `ClipAugmentation`.
+        kwargs: as for `keras.layers.Layer`.
     """
 
     _settings = ("gain_db", "top_db")
@@ -189,7 +194,9 @@ class TimeStretch(ClipAugmentation):
 
     Args:
         rate: lowest and highest speed; above 1 is faster.
-        probability, seed, kwargs: as for `ClipAugmentation`.
+        probability: that a clip is changed.
+        seed: as for `ClipAugmentation`.
+        kwargs: as for `keras.layers.Layer`.
     """
 
     _settings = ("rate",)
@@ -219,8 +226,11 @@ class PitchShift(ClipAugmentation):
     Args:
         semitones: lowest and highest interval; above 0 is up.
         n_mels: bands of the (Slaney) mel scale that the image's rows were resized from, lowest first.
-        f_min_hz, f_max_hz: lower end of the lowest band, upper end of the highest.
-        probability, seed, kwargs: as for `ClipAugmentation`.
+        f_min_hz: lower end of the lowest band.
+        f_max_hz: upper end of the highest band.
+        probability: that a clip is changed.
+        seed: as for `ClipAugmentation`.
+        kwargs: as for `keras.layers.Layer`.
     """
 
     _settings = ("semitones", "n_mels", "f_min_hz", "f_max_hz")

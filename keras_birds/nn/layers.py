@@ -135,7 +135,8 @@ class BatchNorm(keras.layers.BatchNormalization):
     Keras' momentum of 0.99 leaves the moving averages near their start after the hundred steps of a small data set.
 
     Args:
-        momentum, epsilon: of the moving averages; added to the variance.
+        momentum: of the moving averages.
+        epsilon: added to the variance.
         activation: applied to the outcome.
         kwargs: as for `keras.layers.BatchNormalization`, but for `axis`, `center`, `scale` and `synchronized`.
 

@@ -21,7 +21,9 @@ class LogMelSpectrogram(keras.layers.Layer):
     has, at a sixth of the arithmetic of one large product. For a length without factors it is one.
 
     Args:
-        audio, mel: as for `MelTransform`.
+        audio: as for `MelTransform`.
+        mel: as for `MelTransform`.
+        kwargs: as for `keras.layers.Layer`.
 
     Raises:
         ValueError: when built, if clips don't have the length of the settings.

@@ -38,7 +38,8 @@ class DetectionRules:
         thresholds: least probability, `[label]`.
         top_k: at most so many labels a window; `None` for all.
         species: whether a label may be detected, `[label]`.
-        smooth_windows, file_level: what becomes of scores before, as of `Context`.
+        smooth_windows: over how many neighbouring windows scores are averaged before, as of `Context`.
+        file_level: how many best windows weigh each score, as of `Context`; `None` for not at all.
         merge: whether windows of the same label that touch or overlap become one event with the highest score.
         origins: where and when recordings were made.
         occurrence: which labels may occur where and when a recording was made; `None` for all everywhere.
