@@ -11,6 +11,8 @@ import keras_birds
 
 ROOT = Path(keras_birds.__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BY_HAND = re.compile(r"<!-- by hand: (.*) -->")
+"""A command that the reader doesn't see: it does what a person does there, such as filling in a table."""
 NOT_RUN = re.compile(r"<!-- not run: (.*?) -->")
 RUNNABLE = ("bash", "python")
 
@@ -97,6 +99,7 @@ def read_page(path: Path) -> Page:
                 raise ValueError(f"{page.name}:{number}: `not run` stands before a bash or a python block")
             reason = exception[1] if (exception := NOT_RUN.search(line)) else reason
             page.prose.append((number, line))
+            page.blocks += [Block(page.name, number, "bash", x) for x in BY_HAND.findall(line)]
             continue
         end = next((i for i in range(at, len(lines)) if lines[i].strip() == "```"), None)
         if end is None:
