@@ -63,7 +63,7 @@ class Page:
             for call in calls_in(line)
         ]
         text = "\n".join(line for _, line in self.prose)
-        for span in re.finditer(r"`(keras-birds [^`]+)`", text):
+        for span in re.finditer(r"`(keras-birds\s[^`]+)`", text):
             number = self.prose[text[: span.start()].count("\n")][0]
             found += [(number, call, False) for call in calls_in(span[1].replace("\n", " "))]
         return found

@@ -143,10 +143,3 @@ def test_a_wrong_configuration_is_told_before_keras_is_imported():
     code, out, _ = ended(start("-c", program, "train", "--config", "nonsense"))
     assert code == 2
     assert not {"keras", "torch", "tensorflow", "jax", "librosa"} & set(out.split())
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_readme_shows_every_command(command):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.search(rf"keras-birds {command}\b", readme), f"no example of keras-birds {command}"
-    assert f"`{command}`" in readme.rpartition("## Help")[2].replace("\n", " ")
