@@ -70,7 +70,8 @@ class Page:
 
 
 def calls_in(line: str) -> list[list[str]]:
-    """The arguments of each `keras-birds` in a shell's line."""
+    """The arguments of each `keras-birds` in a shell's line; `<what the reader knows>` is a word."""
+    line = re.sub(r"<[\w ]+>", "WORD", line)
     if not re.search(r"(^|[\s/(`])keras-birds\b", line) or re.search(r"\bpip\b.* install ", line):
         return []
     words = shlex.shlex(line, posix=True, punctuation_chars="();|&`")
