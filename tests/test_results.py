@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from keras_birds.errors import ConfigError, KerasBirdsError
+from keras_birds.errors import ConfigError, DataError, KerasBirdsError
 from keras_birds.inference.scorer import RecordingScores, RecordingStatus
 from keras_birds.labels import LabelSet
 from keras_birds.results import sink
 from keras_birds.results.detections import DetectionRules
 from keras_birds.results.journal import JOURNAL
+from keras_birds.results.parts import join_parts
 from keras_birds.results.results import MANIFEST_COLUMNS, Results, read_detections
 
 LABELS = LabelSet(["a", "b"])
@@ -202,3 +203,32 @@ def test_a_full_disk_is_an_error_and_the_journal_stays_whole(tmp_path):
     with pytest.raises(KerasBirdsError, match=r"can't be written.*No space left"):
         results.__exit__(None, None, None)
     assert contents(tmp_path / "out") == {"x.wav": [0.5] * 3}
+
+
+def test_parts_that_jobs_wrote_side_by_side_are_joined_as_if_one_had(tmp_path):
+    folders = [tmp_path / "parts" / x for x in "ab"]
+    for folder, recordings in zip(
+        folders, ((found("a.wav"), failed("x.wav")), (found("b.wav", 1, 0.75), found("c.wav"))), strict=True
+    ):
+        with open_results(folder, *recordings) as results:
+            results.flush()
+            results.add(found("d.wav", 2, mtime_ns=2))  # of both parts, in a shard of its own
+            results.finish()
+    out = tmp_path / "joined"
+    assert join_parts(folders, out) == 5
+    assert contents(out) == {"a.wav": [0.5] * 3, "b.wav": [0.75], "c.wav": [0.5] * 3, "d.wav": [0.5] * 2}
+    with open_results(out) as results:
+        assert list(results.to_do(["x.wav", "e.wav"])) == ["x.wav", "e.wav"]
+        results.finish()  # drops the rows of d.wav that don't count
+    assert sum(len(pq.read_table(x)) for x in out.glob("detections/*")) == 9
+    with open_results(tmp_path / "parts" / "c", settings={**SETTINGS, "overlap_s": 2.5}):
+        pass
+    for parts, target, error, said in (
+        (folders, out, ConfigError, "which exists"),
+        ([], tmp_path / "new", DataError, "Received: none"),
+        ([folders[0], tmp_path / "parts" / "c"], tmp_path / "new", DataError, "another overlap_s than"),
+        ([tmp_path / "gone"], tmp_path / "new", DataError, "must be a folder that"),
+    ):
+        with pytest.raises(error, match=said):
+            join_parts(parts, target)
+        assert not (tmp_path / "new").exists()

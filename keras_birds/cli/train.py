@@ -58,7 +58,7 @@ def train(
     keras-birds train --data my-clips --config smoke --set training.epochs=20
     KERAS_BACKEND=jax keras-birds train --data birdclef --fold 0
     keras-birds train --data /shared/birdclef --fold all --out /shared/run --ray auto
-    keras-birds train --embeddings season1.emb --reviews hits --config head --out runs/my-call
+    keras-birds train --embeddings season1.emb --reviews season1.emb/marks --config head --out runs/my-call
     keras-birds train --data birdclef --fold all --config student --set data.pseudo=pseudo --rounds 3 --out runs/student
 
     The run directory gets the settings, the split, a manifest of all recordings, and for each fold
