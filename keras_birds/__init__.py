@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_birds.config import Config as Config
+    from keras_birds.data.catalog import read_catalog as read_catalog
     from keras_birds.data.dataset import Epochs as Epochs
     from keras_birds.data.dataset import MelDataset as MelDataset
+    from keras_birds.data.folds import make_split as make_split
+    from keras_birds.data.source import OnTheFlySource as OnTheFlySource
     from keras_birds.inference.classifier import load as load
     from keras_birds.labels import LabelSet as LabelSet
     from keras_birds.nn.augment import MelMixUp as MelMixUp
+    from keras_birds.nn.augment import build_augment as build_augment
     from keras_birds.nn.build import build_model as build_model
     from keras_birds.nn.clip_augmentation import SpecAugment as SpecAugment
     from keras_birds.nn.efficientnet import EfficientNetB0 as EfficientNetB0
@@ -34,8 +38,12 @@ __version__ = "1.0.0rc1"
 _NAMES = {
     "Config": "config",
     "LabelSet": "labels",
+    "read_catalog": "data.catalog",
+    "make_split": "data.folds",
+    "OnTheFlySource": "data.source",
     "Epochs": "data.dataset",
     "MelDataset": "data.dataset",
+    "build_augment": "nn.augment",
     "MelMixUp": "nn.augment",
     "SpecAugment": "nn.clip_augmentation",
     "MaskedBinaryCrossentropy": "nn.losses",
