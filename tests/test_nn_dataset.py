@@ -303,6 +303,8 @@ def test_what_a_thread_raises_arrives_and_the_arguments_are_checked(paths, tmp_p
         (paths, {"rows": []}, "a data set needs at least one usable recording"),
         (paths, {"batch_size": 14, "drop_remainder": True}, "Received: 13 recordings for batches of 14"),
         (paths[:12], {"rows": range(2)}, "Received: 13"),
+        (paths, {"rows": [0, -1]}, "from 0 to 12. Received: -1"),
+        (paths, {"rows": range(14)}, "from 0 to 12. Received: 13"),
     ):
         with pytest.raises(DataError, match=told):
             _dataset(given, **settings)

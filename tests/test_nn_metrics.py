@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 from layer_test import assert_config_round_trips, compiled, example, through_file
 
+from keras_birds.config import Config
 from keras_birds.errors import DataError
+from keras_birds.labels import LabelSet
+from keras_birds.nn.build import build_model
 from keras_birds.nn.metrics import MaskedMacroAUC, label_aucs, macro_auc
 
 
@@ -69,6 +72,8 @@ def test_sample_weights_leave_clips_out():
     [
         (lambda: MaskedMacroAUC(0), ValueError, "num_labels=0"),
         (lambda: MaskedMacroAUC(3, num_thresholds=1), ValueError, "num_thresholds=1"),
+        (lambda: MaskedMacroAUC(5).update_state(np.ones((4, 5)), np.ones((4, 3))), ValueError, r"\(4, 3\)"),
+        (lambda: build_model(Config(), LabelSet(["a"])), ValueError, r"len\(labels\)"),
         (lambda: macro_auc(np.ones((3, 2)), np.ones((3, 3))), DataError, r"\[3, 2\] and \[3, 3\]"),
     ],
 )

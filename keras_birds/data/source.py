@@ -159,7 +159,11 @@ def usable_of(manifest: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
 
 
 def require_usable(source: MelSource, rows: np.ndarray) -> None:
-    """Raises `DataError` for rows that aren't usable, naming the first of them and its reason."""
+    """Raises `DataError` for rows that aren't there or aren't usable, naming the first of them and its reason."""
+    if strange := [int(row) for row in rows if not 0 <= row < len(source)]:
+        raise DataError(
+            f"rows must be recordings of the source, from 0 to {len(source) - 1}. Received: {strange[0]}"
+        )
     if wrong := [int(row) for row in rows if not source.usable[row]]:
         raise DataError(
             f"only usable recordings have images. Received: row {wrong[0]} ({source.reasons[wrong[0]]}); "

@@ -44,7 +44,14 @@ def build_model(
     Returns:
         A model from what `config.model.input_kind` says to logits `[batch, label]`: from images `[batch, height,
         width, 1]` in [0, 1], sound `[batch, 144000]` at 48 kHz, or embeddings `[batch, size]` of a frozen backbone.
+
+    Raises:
+        ValueError: if `num_labels` isn't a number of labels.
     """
+    if not isinstance(num_labels, int | np.integer) or num_labels < 1:
+        raise ValueError(
+            f"`num_labels` must be a whole number from 1, such as len(labels). Received: num_labels={num_labels!r}"
+        )
     settings = config.model
     if settings.backbone != "efficientnet_b0":
         if settings.frozen:

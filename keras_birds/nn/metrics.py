@@ -42,6 +42,11 @@ class MaskedMacroAUC(keras.metrics.Metric):
         """Counts a batch's targets and scores `[batch, label]`, by weights `[batch]` or `[batch, label]`."""
         targets = ops.cast(y_true, "float32")
         scores = ops.cast(y_pred, "float32")
+        if targets.shape[-1] != self.num_labels or scores.shape[-1] != self.num_labels:
+            raise ValueError(
+                f"Targets and scores must be [batch, {self.num_labels}], as `num_labels` says. Received: shapes "
+                f"{tuple(targets.shape)} and {tuple(scores.shape)}"
+            )
         weights = ops.cast(targets >= 0, self.dtype)
         if sample_weight is not None:
             sample_weight = ops.cast(sample_weight, self.dtype)
