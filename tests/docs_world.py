@@ -135,9 +135,9 @@ def enter_world(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(folder)
     tools = folder.parent / "bin"
     tools.mkdir()
-    (tools / "keras-birds").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n')
-    (tools / "keras-birds").chmod(0o755)
-    (tools / "python").symlink_to(sys.executable)
+    for name, program in {"keras-birds": f' "{__file__}"', "python": ""}.items():  # a link would leave the venv
+        (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{program} "$@"\n')
+        (tools / name).chmod(0o755)
     patch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     patch.setenv("KERAS_BIRDS_MODELS", str(folder.parent / "models"))
     patch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
