@@ -135,7 +135,7 @@ def enter_world(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(folder)
     tools = folder.parent / "bin"
     tools.mkdir()
-    for name, program in {"keras-birds": f' "{__file__}"', "python": ""}.items():  # a link would leave the venv
+    for name, program in {"keras-birds": f' "{__file__}"', "python": ""}.items():
         (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{program} "$@"\n')
         (tools / name).chmod(0o755)
     patch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
