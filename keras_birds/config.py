@@ -310,7 +310,7 @@ class Config(_Section):
         """
         path = _find(name_or_path)
         try:
-            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+            settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             rule = f"{path}: a configuration must be a readable TOML file"
             raise ConfigError(f"{rule}. Received: {error}") from None

@@ -91,7 +91,7 @@ class ShardWriter:
                 self._write_waiting()
             if self._writer is not None:
                 self._writer.close()
-                with self._temporary.open("rb") as file:
+                with self._temporary.open("r+b") as file:  # Windows writes to the disk what may be written
                     os.fsync(file.fileno())
                 self._temporary.replace(self._path)
 

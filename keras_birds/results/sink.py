@@ -7,6 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -196,7 +197,8 @@ class RecordingSink(ABC):
             stale += self.folder.glob(f"{kind}/.*{suffix}*.tmp")
             stale += [x for x in self.folder.glob(f"{kind}/*{suffix}") if x not in known]
         for path in stale:
-            path.unlink()
+            with suppress(PermissionError):  # Windows: another program reads it, and the next run removes it
+                path.unlink()
 
     def finish(self) -> Path:
         """Writes what waits, drops rows of recordings that were scored again, and writes the manifest: its path."""
