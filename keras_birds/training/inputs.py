@@ -116,7 +116,10 @@ def _computed_source(path: Path, paths: list[str], config: Config, reporter: Rep
 def _manifest(path: Path, paths: list[str], config: Config, reporter: Reporter | None) -> pd.DataFrame:
     """What became of recordings, as an earlier part of the run saved it, else found out and saved now."""
     manifest = load_table(path, "a manifest", ("path", "status", "reason")) if path.is_file() else None
-    if manifest is None or list(manifest["path"]) != paths:
+    # A command may find the data set by another path than training did; the split has said that it is the same.
+    if manifest is not None and [Path(x).name for x in manifest["path"]] == [Path(x).name for x in paths]:
+        manifest["path"] = pd.Series(paths, dtype=object)
+    else:
         if reporter is None:
             raise DataError(f"{path} must list the data set's recordings. Received: none, or others")
         progress = partial(reporter.progress, "Checking recordings")
