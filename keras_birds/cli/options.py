@@ -136,11 +136,19 @@ def channel(value: str) -> str | int:
 
 
 def model_path(value: str) -> Path:
-    """Reads an existing file or folder, or the name of an added or a shipped model."""
-    from keras_birds.models.find import named_models
+    """Reads an existing file or folder, the name of an added or a shipped model, or a shared one's address.
 
+    What is shared is fetched.
+    """
+    from keras_birds.models.find import named_models
+    from keras_birds.models.preset_fetch import fetch_preset, is_preset
+
+    if is_preset(value):
+        return fetch_preset(value)
     if not Path(value).exists() and value not in named_models():
-        rule = f"must be an existing file or folder, or one of {', '.join(named_models())}"
+        rule = (
+            f"must be an existing file or folder, a shared model's URL, or one of {', '.join(named_models())}"
+        )
         raise click.BadParameter(f"{rule}. Received: {value}")
     return Path(value)
 
@@ -209,8 +217,9 @@ def network_options(command: Command) -> Command:
 
 def _network_options(multiple: bool = False) -> tuple[Command, ...]:
     trained = (
-        "A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, or the name of a model that "
-        "was added (`keras-birds models add`) or is shipped. "
+        "A fold's folder, a whole run (the mean of its folds), an .onnx or a .keras file, the name of a model that "
+        "was added (`keras-birds models add`) or is shipped, or the folder or URL of a shared one "
+        "(hf://user/model@sha256:...). "
     )
     default = (
         "[default: the newest run in runs/, else birdnet where it was added, else the shipped model animals]"
@@ -222,7 +231,7 @@ def _network_options(multiple: bool = False) -> tuple[Command, ...]:
         trained += "May be repeated: what several models say is told side by side. "
     return (
         click.option(
-            "--model", type=model_path, multiple=multiple, metavar="PATH|NAME", help=trained + default
+            "--model", type=model_path, multiple=multiple, metavar="PATH|NAME|URL", help=trained + default
         ),
         click.option("--engine", type=click.Choice(("onnx", "keras")), help=engine),
         click.option("--provider", metavar="NAME", help=provider),

@@ -13,6 +13,7 @@ from keras_birds.inference.scorer import RecordingScores, ScoreOptions
 from keras_birds.models.ensemble import Ensemble
 from keras_birds.models.find import bundled_name
 from keras_birds.models.library import added_name
+from keras_birds.models.preset_fetch import preset_of
 from keras_birds.results.arrays import ArraySink
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def store_settings(ensemble: Ensemble, options: ScoreOptions) -> dict[str, Any]:
     window_hop_samples(ensemble.audio, options.overlap_s)  # before a folder is made
     engine = ensemble.embedding_engine()
     path = engine.path.resolve()
-    name = added_name(engine.path) or bundled_name(engine.path) if path.suffix == ".onnx" else ""
+    name = preset_of(engine.path)
+    if not name and path.suffix == ".onnx":
+        name = added_name(engine.path) or bundled_name(engine.path)
     audio = ensemble.audio.model_dump(mode="json")
     return {
         "model_id": engine.metadata.model_id,

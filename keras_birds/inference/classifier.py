@@ -237,9 +237,10 @@ def load(
     ```
 
     Args:
-        path: a fold's folder, a run's folder (the mean of its folds), an `.onnx` or a `.keras` file, or the name of an
-            added or a shipped model; `None` for the newest run below `./runs`, or where there is none, BirdNET if it
-            was added, else the shipped model.
+        path: a fold's folder, a run's folder (the mean of its folds), an `.onnx` or a `.keras` file, the name of an
+            added or a shipped model, or the folder or URL of a shared one (`hf://user/model`, pinned by `@sha256:HEX`,
+            see `save_preset`); `None` for the newest run below `./runs`, or where there is none, BirdNET if it was
+            added, else the shipped model.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         decoder: `"soundfile"` or `"tfio"` in place of the model's own setting.
         provider: what ONNX Runtime computes on: `"cpu"`, `"cuda"`, ...; `None` for CUDA where it is there.

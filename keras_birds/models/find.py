@@ -1,4 +1,4 @@
-"""What `--model` means: a fold's folder, a run's folder, a file, the newest run, or the name of a model.
+"""What `--model` means: a fold's folder, a run's folder, a file, the newest run, a name, or a shared model's address.
 
 Named are those that the user added and those that are shipped: `assets/NAME.onnx`, each with its card `NAME.md`.
 """
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.models.library import added_models, bundled_models
+from keras_birds.models.preset_fetch import fetch_preset, is_preset
 from keras_birds.run_layout import (
     CONFIG,
     FULL,
@@ -35,20 +36,21 @@ def resolve_model(
 
     Args:
         path: a fold's folder, a run's (all its finished folds, else its model of all recordings), an `.onnx` or
-            `.keras` file, or the name of an added or a shipped model; `None` for the newest run below `runs_dir`, or
-            where there is none, begun or trained, the first of `DEFAULTS`.
+            `.keras` file, the name of an added or a shipped model, or a shared model's folder or URL, which is fetched;
+            `None` for the newest run below `runs_dir`, or where there is none, begun or trained, the first of
+            `DEFAULTS`.
         engine: `"onnx"` or `"keras"`, the files to take from folders; `None` for ONNX.
         runs_dir: where runs are.
 
     Raises:
-        ModelError: if there is no model; it says how to get one.
+        ModelError: if there is no model; it says how to get one. Of a shared one see `fetch_preset`.
         ConfigError: if the engine is unknown, or the file named is none that it reads.
     """
     if engine not in (None, *_SUFFIX):
         raise ConfigError(f"The engine must be onnx or keras. Received: {engine}")
     if path is None:
         return _newest_run(runs_dir, engine or "onnx")
-    path = Path(path)
+    path = fetch_preset(path) if is_preset(path) else Path(path)
     if not path.exists():
         path = named_models().get(str(path), path)
     if path.is_file():

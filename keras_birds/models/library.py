@@ -4,20 +4,21 @@ NAME/model.onnx   what computes
 NAME/model.keras  the same as a Keras model, where there is one
 NAME/model.json   what it is
 NAME/range.npz    BirdNET's range model: what occurs where and when
+
+An ensemble that somebody shared has NAME/fold0/, NAME/fold1/, ... of the same.
 """
 
 import os
 import re
 import shutil
-import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
 from keras_birds.errors import ConfigError, KerasBirdsError
+from keras_birds.models.drafts import draft_of, drafted
 from keras_birds.resources import resource
 from keras_birds.run_layout import ONNX
 
@@ -25,7 +26,6 @@ HOME_VARIABLE = "KERAS_BIRDS_MODELS"
 """Names a folder for added models in place of the user's data folder, for instance one that machines share."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_STALE_S = 24 * 3600.0
 
 
 def library() -> Path:
@@ -36,12 +36,14 @@ def library() -> Path:
 
 def added_models() -> dict[str, Path]:
     """The folders of models that were added, by name, sorted."""
-    return {x.parent.name: x.parent for x in sorted(library().glob(f"[!.]*/{ONNX}"))}
+    folders = sorted(library().glob("[!.]*"))
+    return {x.name: x for x in folders if (x / ONNX).is_file() or (x / "fold0" / ONNX).is_file()}
 
 
 def added_name(path: Path) -> str:
     """The name of the added model that a file belongs to; empty for another file."""
-    return path.parent.name if path.parent in added_models().values() else ""
+    folders = path.parent, path.parent.parent
+    return next((name for name, folder in added_models().items() if folder in folders), "")
 
 
 def bundled_models() -> dict[str, Path]:
@@ -64,23 +66,9 @@ def new_model(name: str) -> Iterator[Path]:
         )
     folder = library() / name
     _refuse_taken(folder)
-    draft = _draft(folder)
-    try:
-        _remove_stale_drafts()
-        shutil.rmtree(draft, ignore_errors=True)  # of a process whose number came round again
-        draft.mkdir(parents=True)
+    with drafted(folder, f"Free some space, or name another place with {HOME_VARIABLE}") as draft:
         yield draft
         _refuse_taken(folder)  # by another process, meanwhile
-        draft.replace(folder)
-    except KerasBirdsError as error:  # of what was written, by the name that it would have had
-        raise type(error)(str(error).replace(str(draft), str(folder))) from None
-    except OSError as error:
-        raise KerasBirdsError(
-            f"{folder} can't be written. Received: {error.strerror or error}. Free some space, or name another place "
-            f"with {HOME_VARIABLE}"
-        ) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def remove_model(name: str) -> Path:
@@ -89,7 +77,7 @@ def remove_model(name: str) -> Path:
     if not _NAME.fullmatch(name) or not folder.is_dir():
         known = ", ".join(added_models()) or "none"
         raise ConfigError(f"The model must be one that was added: {known}. Received: {name}")
-    draft = _draft(folder)
+    draft = draft_of(folder)
     try:
         folder.replace(draft)  # at once, so that a half-removed one is never found
         shutil.rmtree(draft)
@@ -104,27 +92,3 @@ def _refuse_taken(folder: Path) -> None:
             f"A model must be added once. Received: {folder.name}, which lies in {folder}. Remove it with `keras-birds "
             f"models remove {folder.name}`, or choose another --name"
         )
-
-
-def _draft(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-
-
-def _remove_stale_drafts() -> None:
-    """Removes what processes that were killed left behind: of this machine those that have gone, else what is old."""
-    for path in library().glob(".*.tmp"):
-        start, _, pid = path.name.removesuffix(".tmp").rpartition(".")
-        is_here = start.endswith(f".{socket.gethostname()}") and pid.isdecimal()
-        with suppress(OSError):
-            if (is_here and not _runs(int(pid))) or time.time() - path.stat().st_mtime > _STALE_S:
-                shutil.rmtree(path)
-
-
-def _runs(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere this would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return not isinstance(error, ProcessLookupError)
-    return True

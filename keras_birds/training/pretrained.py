@@ -5,9 +5,6 @@ symmetric padding and batch norm epsilon 1e-5: with equal weights it computes wh
 """
 
 import re
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_birds.deadline import REACH_S, within
 from keras_birds.errors import ConfigError, ModelError
 from keras_birds.nn.build import dtype_policy
 from keras_birds.nn.efficientnet import STAGES, EfficientNetB0
@@ -24,9 +22,6 @@ IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
 
 _FILES = ("config.json", "model.weights.h5")
 _REMEDY = "Train from scratch with --set model.pretrained=none, or pass a preset: --set model.pretrained=DIR"
-# Longest wait for the first small file. kagglehub sets no timeout, and a firewall that drops packets would hold
-# the connection for minutes.
-_REACH_S = 20.0
 
 # What `EfficientNetB0` calls a part of a block -> what keras-hub calls it, where the two differ.
 _PARTS = {
@@ -111,28 +106,12 @@ def _download(scheme: str, handle: str) -> Path:
     if scheme == "kaggle":
         import kagglehub  # type: ignore[import-untyped]
 
-        _within(_REACH_S, lambda: kagglehub.model_download(handle, _FILES[0]))
+        within(REACH_S, lambda: kagglehub.model_download(handle, _FILES[0]))
         return Path(kagglehub.model_download(handle, _FILES[1])).parent
     from huggingface_hub import snapshot_download
 
-    _within(_REACH_S, lambda: snapshot_download(handle, allow_patterns=[_FILES[0]]))
+    within(REACH_S, lambda: snapshot_download(handle, allow_patterns=[_FILES[0]]))
     return Path(snapshot_download(handle, allow_patterns=["*.json", "model*.weights.h5", "*.safetensors"]))
-
-
-def _within(seconds: float, call: Callable[[], str]) -> str:
-    """The call's result, or TimeoutError; a call that hangs is left behind in a daemon thread."""
-    future: Future[str] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except Exception as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    if not wait([future], seconds).done:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return future.result()
 
 
 def _why(error: Exception) -> str:
