@@ -5,6 +5,7 @@ scikit-learn, never another run of the code.
 """
 
 import math
+import zipfile
 
 import keras
 import numpy as np
@@ -22,11 +23,13 @@ from keras_birds.audio.mel import MelTransform
 from keras_birds.config import AudioConfig, Config, MelConfig
 from keras_birds.errors import TrainingError
 from keras_birds.models.keras_engine import KerasEngine
+from keras_birds.models.preset_checks import check_keras_config, check_keras_weights
 from keras_birds.nn import layers
 from keras_birds.nn.augment import MelMixUp, build_augment
 from keras_birds.nn.birdnet import SPECTROGRAMS, BirdNetFrontEnd, ChannelScale, mel_filters
 from keras_birds.nn.build import build_model
 from keras_birds.nn.clip_augmentation import PitchShift, SpecAugment, TimeShift, TimeStretch, Volume
+from keras_birds.nn.embedding_heads import embedding_head, prototype_head
 from keras_birds.nn.heads import FRAME_LOGITS, AttentionMean, Rivalry, attention_logits
 from keras_birds.nn.log_mel import LogMelSpectrogram
 from keras_birds.nn.losses import MaskedBinaryCrossentropy, MixedLoss, SoftAUC
@@ -459,3 +462,21 @@ def test_an_attention_engine_scores_any_number_of_clips_and_gives_frames(tmp_pat
     for n in (1, 3, 5):
         np.testing.assert_allclose(engine.frame_logits(images[:n]), frames[:n], atol=1e-5)
         np.testing.assert_allclose(engine.logits(images[:n]), logits[:n], atol=1e-5)
+
+
+@pytest.mark.usefixtures("shallow_network")
+@pytest.mark.parametrize("head", ["pool", "attention", embedding_head, prototype_head])
+def test_every_network_may_be_shared_and_keras_loads_its_files(head, tmp_path):
+    if isinstance(head, str):
+        model = build_model(Config.parse({"model": {"head": head}}, "test"), 3)
+    else:
+        embedding = keras.Input((16,))
+        model = keras.Model(embedding, head(embedding, 3, dropout=0.1))
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        archive.extractall(tmp_path / "shared")
+    check_keras_config(tmp_path / "shared" / "config.json")
+    check_keras_weights(tmp_path / "shared" / "model.weights.h5")
+    again = keras.saving.load_model(tmp_path / "shared")
+    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
