@@ -60,7 +60,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 _CODE = re.compile(
-    r"<a [^>]*>.*?</a>"
+    r"<a [^>]*>.*?</a>|<pre.*?</pre>"
     r"|<code>(?:keras-birds (?P<words>[a-z]+(?: [a-z]+)?)[^<]*|(?P<setting>[a-z_]+(?:\.[a-z_]+)+))</code>",
     re.DOTALL,
 )
@@ -196,14 +196,16 @@ def _prose(text: str, up: str = "../") -> str:
     """Plain text of `--help` as Markdown for a page so far below docs/: options, files and settings become code."""
     text, done, at = re.sub(r"\s+", " ", text), "", 0
     for found in _MARKED.finditer(text):
-        code = (
-            f"[docs/{found['page']}.md]({up}{found['page']}.md)"
-            if found["page"]
-            else f"`{found[0].strip('`')}`"
-        )
+        code = _titled(found["page"], up) if found["page"] else f"`{found[0].strip('`')}`"
         done += _escape(text[at : found.start()]) + code
         at = found.end()
     return done + _escape(text[at:])
+
+
+def _titled(name: str, up: str) -> str:
+    """A link to one of the pages by its title, where `--help` names the file."""
+    title = (ROOT / "docs" / f"{name}.md").read_text("utf-8").partition("\n")[0].lstrip("# ")
+    return f"[{title}]({up}{name}.md)"
 
 
 def _escape(text: str) -> str:
