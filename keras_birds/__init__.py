@@ -137,6 +137,8 @@ def _attach_to_keras() -> None:
     backend = os.environ.get("KERAS_BACKEND") or _backend_of_keras_json() or "torch"
     if keras is None:
         sys.meta_path.insert(0, _KerasFinder())
+        if sys.platform == "darwin":  # else Keras takes Apple's GPU, on which these models were never tried
+            os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")
     else:
         _register_classes(keras)
         if backend != (running := keras.config.backend()):

@@ -22,7 +22,7 @@ from keras_birds.run_layout import CONFIG, ENVIRONMENT, RUNS_DIR
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|keras)")
 
 _PACKAGES = (
-    *("keras-birds", "keras", "torch", "jax", "tensorflow", "keras-hub"),
+    *("keras", "torch", "jax", "tensorflow", "keras-hub"),
     *("numpy", "scipy", "librosa", "soundfile", "soxr", "onnx", "onnxruntime"),
 )
 
@@ -84,7 +84,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _write_environment(out: Path, seed: int, data: Path, data_hash: str) -> None:
     """What a result depends on, and where the data set lies."""
-    versions = {}
+    versions = {"keras-birds": keras_birds.__version__}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
