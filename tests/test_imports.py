@@ -50,6 +50,37 @@ def test_predict_with_an_onnx_model_imports_no_keras(placeholder_run, write_tone
     assert "keras" in imported_by(*command, "--engine", "keras")  # so that this can fail
 
 
+def test_what_isnt_installed_is_told_in_a_line_before_any_work(tmp_path):
+    code = """
+import sys
+from keras_birds.cli.main import main
+sys.stderr = sys.stdout
+for missing, *words in (
+    ("keras", "train", "--data", "."),
+    ("sklearn", "evaluate", "run"),
+    ("streamlit", "app"),
+    ("ray", "detect", ".", "--model", "animals", "--out", "out", "--ray", "auto"),
+):
+    sys.modules[missing], sys.argv = None, ["keras-birds", *words]
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code)
+    del sys.modules[missing]
+"""
+    wanted = {
+        "This needs the package keras": "keras-birds",
+        "This needs the package scikit-learn": "keras-birds",
+        "The app needs streamlit": "'keras-birds[app]'",
+        "--ray auto needs ray": "'keras-birds[ray]'",
+    }
+    lines = [
+        f"Error: {x}. Received: not installed here. Install it: pip install {y}" for x, y in wanted.items()
+    ]
+    assert python(code, tmp_path).splitlines() == [x for line in lines for x in (line, "2")]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("words", [(), *((x,) for x in cli.lazy), *(("data", x) for x in data.commands)])
 def test_every_command_has_help_with_an_example(words):
     answer = CliRunner().invoke(cli, [*words, "--help"])

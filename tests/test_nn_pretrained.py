@@ -106,12 +106,12 @@ def test_weights_stay_float32_under_a_bfloat16_policy(preset_dir, loaded):
 
 def test_apply_refuses_missing_and_misshapen_arrays_before_copying(preset_dir):
     weights, network = fetch_pretrained(str(preset_dir)), EfficientNetB0()
-    del weights.arrays["block3a_se_reduce/bias"]
+    del weights.arrays["stage4_block1_squeeze_reduce/bias"]
     weights.arrays["top_bn/gamma"] = np.ones(7, "float32")
     before = network.get_weights()
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="other")
     for model, message in (
-        (network, r"1 missing there: block3a_se_reduce/bias; 1 of another shape: top_bn"),
+        (network, r"1 missing there: stage4_block1_squeeze_reduce/bias; 1 of another shape: top_bn"),
         (other, r"contains EfficientNetB0\. Received: other"),
     ):
         with pytest.raises(ModelError, match=message):
@@ -147,7 +147,7 @@ def test_broken_folders_are_told_in_one_line(preset_dir, tmp_path):
         (tmp_path, ModelError, r"must hold config\.json"),
         (folder, ModelError, "complete keras-hub preset"),
         (tmp_path / "text", ModelError, "complete keras-hub preset"),
-        (tmp_path / "deeper", ModelError, "left over there: block1b_dwconv/kernel"),
+        (tmp_path / "deeper", ModelError, "left over there: batch_normalization_49/gamma"),
     ):
         with pytest.raises(kind, match=message) as caught:
             fetch_pretrained(str(preset))
@@ -159,16 +159,16 @@ def test_without_network_one_line_says_what_to_do_and_loading_prints_nothing(off
         import sys
         from keras_birds.errors import ModelError
         from keras_birds.training.pretrained import fetch_pretrained
-        for preset in ("imagenet", "hf://timm/efficientnet_b0.ra_in1k"):
+        for preset in ("imagenet", "hf://keras/efficientnet_b0_ra_imagenet"):
             try: fetch_pretrained(preset)
             except ModelError as error: print(error)
-        assert "keras_hub" not in sys.modules
-        fetch_pretrained({str(preset_dir)!r})"""
+        fetch_pretrained({str(preset_dir)!r})
+        assert "keras_hub" not in sys.modules"""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     rule = r".*Received: {}.* no network.* --set model\.pretrained=none, .*model\.pretrained=DIR\n"
-    assert re.fullmatch(rule.format(r"imagenet \(kaggle://") + rule.format("hf://timm"), done.stdout)
+    assert re.fullmatch(rule.format(r"imagenet \(kaggle://") + rule.format("hf://keras"), done.stdout)
     assert done.stderr == ""
 
 

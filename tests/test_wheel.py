@@ -9,11 +9,14 @@ import sys
 import tarfile
 import tomllib
 import venv
-from importlib.metadata import distributions
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from placeholder import LABELS, TONES_HZ
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,6 +128,23 @@ def test_the_pins_are_those_of_the_tested_set():
     required = pins("requirements-predict.txt")
     assert required.items() < pins("constraints.txt").items()
     assert not required.keys() & set(ABSENT)
+
+
+def test_the_core_is_pinned_and_pulls_no_tensorflow():
+    """All that `pip install -c constraints.txt .` brings, as the packages installed here name what they need."""
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    found, wanted = set(), [Requirement(x) for x in needed]
+    while wanted:
+        requirement = wanted.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            found.add(name)
+            with suppress(PackageNotFoundError):  # pins tell whether one is missing
+                wanted += map(Requirement, requires(name) or [])
+    pinned = {canonicalize_name(x) for x in pins("constraints.txt")}
+    assert {"torch", "onnxscript", "mpmath"} < found <= pinned | {"setuptools"}
+    assert not found & {"tensorflow", "keras-hub", "librosa", "numba", "jax", "huggingface-hub"}
+    assert {canonicalize_name(x) for x in pins("requirements-predict.txt")} < found
 
 
 @pytest.mark.slow

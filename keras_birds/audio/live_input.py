@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_birds.audio import wav
 from keras_birds.errors import AudioError, ConfigError
+from keras_birds.packages import require_packages
 
 SampleFormat = Literal["s16", "s24", "s32", "f32"]
 """Little-endian: signed integers of 16, 24 or 32 bits, or float32."""
@@ -134,11 +135,13 @@ def open_microphone(device: str | None) -> tuple[int, LiveBuffer, Any]:
     Raises:
         ConfigError: if the package sounddevice or the device isn't there.
     """
+    require_packages("A microphone", "live", ["sounddevice"])
     try:
         import sounddevice
-    except (ImportError, OSError) as error:
+    except OSError as error:
         raise ConfigError(
-            f"a microphone needs PortAudio and sounddevice: pip install 'keras-birds[live]'. Received: {error}"
+            f"A microphone needs the library PortAudio. Received: {error}. Install it with the system's packages "
+            "(apt install libportaudio2)"
         ) from None
     name = int(device) if device is not None and device.isdecimal() else device
     try:

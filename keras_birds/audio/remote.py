@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from keras_birds.audio.listing import Kind, OnProblem, Tree, has_magic
 from keras_birds.errors import AudioError, ConfigError, DataError, KerasBirdsError, detail_of
+from keras_birds.packages import not_installed
 
 # One request brings so much: half a minute of 32 kHz 16-bit sound, a tenth of a second of a fast line.
 _BLOCK_BYTES = 1 << 21
@@ -28,6 +29,8 @@ _TIMEOUT_S = 30.0
 # Two letters at least, so that C:\ is none; `::` chains file systems, as in `zip://a.wav::s3://bucket/b.zip`.
 _URL = re.compile(r"((?:[a-z][a-z0-9+.-]+::)*([a-z][a-z0-9+.-]+)://)(.*?)(::.*)?", re.IGNORECASE | re.DOTALL)
 _WEB = frozenset({"http", "https"})
+# Of the extra `remote`.
+_EXTRA = frozenset({"fsspec", "aiohttp", "huggingface_hub", "s3fs", "gcsfs"})
 _GONE = frozenset({404, 410})
 # As the file systems call them: local, S3, Azure, web servers, Google, memory.
 _MTIME_KEYS = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
@@ -175,9 +178,12 @@ def _check_packages(url: str) -> None:
             if "://" in part:
                 fsspec.get_filesystem_class(part.partition("://")[0])
     except ImportError as error:
+        module = getattr(error if error.name else error.__cause__, "name", None)
+        if module in _EXTRA:
+            raise not_installed(repr(url), "remote", [module]) from None
         raise ConfigError(
-            f"URLs need packages that aren't installed here. Received: {url!r} ({_reason(error)}). "
-            "Install them: pip install 'keras-birds[remote]'"
+            f"{url!r} needs a package of its file system. Received: not installed here ({_reason(error)}). Install it "
+            "with pip"
         ) from None
 
 

@@ -12,9 +12,8 @@ from keras_birds.audio.remote import is_url
 from keras_birds.errors import AudioError, ConfigError
 
 _NEEDS = (
-    "the tfio decoder needs its own environment with tensorflow 2.16.2, tensorflow-io 0.37.1, numpy 1.26, "
-    "tensorflow-text 2.16.1, keras-hub 0.31 and keras 3.15.1: "
-    "pip install -c constraints-tfio.txt 'keras-birds[tfio]'"
+    "the tfio decoder needs its own environment with tensorflow 2.16.2, tensorflow-io 0.37.1, numpy 1.26 and "
+    "keras 3.15.1: pip install -c constraints-tfio.txt 'keras-birds[tfio]'"
 )
 
 

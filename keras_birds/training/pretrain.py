@@ -38,7 +38,7 @@ from keras_birds.training.fit import Callbacks, fit_model, save_model
 from keras_birds.training.inputs import background_paths, background_source, catalog_source
 from keras_birds.training.memory import keep_freed_memory
 from keras_birds.training.network import make_optimizer, training_policy
-from keras_birds.training.pretrained import fetch_pretrained
+from keras_birds.training.pretrained import PretrainedWeights, fetch_pretrained
 from keras_birds.training.probe import PROBE, Probe, ProbeData
 from keras_birds.training.run_directory import open_directory, remove_leftovers
 
@@ -107,6 +107,7 @@ def pretrain(
     """
     reporter = reporter or Reporter()
     _check(config, labelled is not None)
+    pretrained = None if config.model.pretrained == "none" else fetch_pretrained(config.model.pretrained)
     known = None if labelled is None else _read_labelled(config, Path(labelled), fold, reporter)
     found = find_heard([str(x) for x in data], reporter)
     backgrounds = background_paths(config)
@@ -127,7 +128,7 @@ def pretrain(
     background = background_source(directory, backgrounds, config, reporter)
     probe = None if known is None else _probe_data(directory / LABELLED, config, known, reporter)
     views = TwoViews(view_columns(config), _augment(config, background))
-    history = _train(directory, config, heard, views, probe, reporter, callbacks)
+    history = _train(directory, config, heard, views, probe, reporter, callbacks, pretrained)
     return _finish(directory, config, heard, known, history)
 
 
@@ -227,6 +228,7 @@ def _train(
     probe: ProbeData | None,
     reporter: Reporter,
     callbacks: Callbacks,
+    pretrained: PretrainedWeights | None,
 ) -> History:
     """Trains, or goes on; the backbone is kept in the end."""
     settings = config.training
@@ -237,8 +239,8 @@ def _train(
     training = MelDataset(heard.source, heard.targets, epochs, settings.batch_size, views, settings.workers)
     with training_policy(config):
         model = contrastive_model(config)
-    if config.model.pretrained != "none":
-        fetch_pretrained(config.model.pretrained).apply(model)
+    if pretrained is not None:
+        pretrained.apply(model)
     compile_contrastive(model, config, len(training))
     history = load_checkpoint(directory, model)
     if history:

@@ -1,21 +1,22 @@
-"""ImageNet weights for the mono network, from a keras-hub preset.
+"""ImageNet weights for the mono network, from a keras-hub preset, whose two files are read without keras-hub.
 
 keras-hub's `efficientnet_b0_ra_imagenet` is timm's `efficientnet_b0.ra_in1k` (Apache-2.0) converted, with
 symmetric padding and batch norm epsilon 1e-5: with equal weights it computes what `EfficientNetB0` does.
 """
 
-import re
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
 from keras_birds.deadline import REACH_S, within
-from keras_birds.errors import ConfigError, ModelError
-from keras_birds.nn.build import dtype_policy
+from keras_birds.errors import ConfigError, ModelError, detail_of
 from keras_birds.nn.efficientnet import STAGES, EfficientNetB0
+from keras_birds.packages import require_packages
 from keras_birds.suppress_output import suppress_output
 
 IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
@@ -23,13 +24,22 @@ IMAGENET = "kaggle://keras/efficientnet/keras/efficientnet_b0_ra_imagenet/2"
 _FILES = ("config.json", "model.weights.h5")
 _REMEDY = "Train from scratch with --set model.pretrained=none, or pass a preset: --set model.pretrained=DIR"
 
-# What `EfficientNetB0` calls a part of a block -> what keras-hub calls it, where the two differ.
-_PARTS = {
-    "depthwise_conv": "dwconv",
-    "depthwise_bn": "dwconv_bn",
-    "squeeze_reduce": "se_reduce",
-    "squeeze_expand": "se_expand",
-    "project_conv": "project",
+# A layer of each kind in Keras' weight files: the class it is of, and its variables in their order there.
+_KINDS = {
+    "conv2d": (keras.layers.Conv2D, ("kernel", "bias")),
+    "depthwise_conv2d": (keras.layers.DepthwiseConv2D, ("kernel",)),
+    "batch_normalization": (
+        keras.layers.BatchNormalization,
+        ("gamma", "beta", "moving_mean", "moving_variance"),
+    ),
+}
+# What keras-hub takes for settings that an older preset doesn't name.
+_DEFAULTS = {
+    "activation": "swish",
+    "projection_activation": None,
+    "batch_norm_epsilon": 1e-5,
+    "include_stem_padding": True,
+    "stem_conv_padding": "valid",
 }
 
 
@@ -37,7 +47,7 @@ _PARTS = {
 class PretrainedWeights:
     """Weights of a keras-hub EfficientNet-B0, read and checked.
 
-    `arrays` are float32 by `"layer/variable"` in keras-hub's names; the stem kernel is `[3, 3, 3 (RGB), 32]`.
+    `arrays` are float32 by `"layer/variable"` of `EfficientNetB0`; the stem kernel is `[3, 3, 3 (RGB), 32]`.
     """
 
     preset: str
@@ -68,7 +78,7 @@ def fetch_pretrained(preset: str) -> PretrainedWeights:
             folder of a keras-hub preset, as `backbone.save_to_preset` writes it.
 
     Raises:
-        ConfigError: if `preset` is neither a handle nor a folder.
+        ConfigError: if `preset` is neither a handle nor a folder, or the package that fetches it isn't installed.
         ModelError: if it can't be fetched, can't be read or is another network.
     """
     folder, network = _folder(preset), EfficientNetB0()
@@ -90,6 +100,8 @@ def _folder(preset: str) -> Path:
         return path
     if scheme not in ("kaggle", "hf"):
         raise ConfigError(f"model.pretrained must be of kaggle:// or hf://. Received: {preset}. {_REMEDY}")
+    if scheme == "hf":
+        require_packages(f"model.pretrained = {preset}", "remote", ["huggingface_hub"])
     try:
         with suppress_output():
             return _download(scheme, name)
@@ -111,7 +123,7 @@ def _download(scheme: str, handle: str) -> Path:
     from huggingface_hub import snapshot_download
 
     within(REACH_S, lambda: snapshot_download(handle, allow_patterns=[_FILES[0]]))
-    return Path(snapshot_download(handle, allow_patterns=["*.json", "model*.weights.h5", "*.safetensors"]))
+    return Path(snapshot_download(handle, allow_patterns=list(_FILES)))
 
 
 def _why(error: Exception) -> str:
@@ -124,62 +136,77 @@ def _why(error: Exception) -> str:
 
 
 def _read(folder: Path, preset: str, network: EfficientNetB0) -> dict[str, np.ndarray]:
-    """Arrays of the backbone in a preset's folder, by `layer/variable`."""
+    """Arrays of a preset's folder, by `layer/variable` of the network; what it has no place for, by their names."""
     if not (folder / _FILES[0]).is_file():
         raise ModelError(
             f"A keras-hub preset must hold {_FILES[0]}. Received: {preset}, without it. "
             "Write a preset with backbone.save_to_preset(DIR)"
         )
     try:
-        # Keras gives a preset's layers the global policy, and a half-precision one would round the weights.
-        with suppress_output(), dtype_policy("float32"):
-            from keras_hub.models import EfficientNetBackbone
-
-            backbone = EfficientNetBackbone.from_preset(str(folder))
-    # keras-hub, Keras and h5py each have their own classes for a file that is not what it should be.
-    except Exception as error:
+        described = json.loads((folder / _FILES[0]).read_text("utf-8"))
+        if described["class_name"] != "EfficientNetBackbone":
+            raise ValueError(f"its class is {described['class_name']}, not EfficientNetBackbone")
+        settings = _DEFAULTS | described["config"]
+        compared = _arithmetic(settings, network)
+        with h5py.File(folder / _FILES[1]) as file:
+            found = _arrays(file)
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(
             "model.pretrained must be a complete keras-hub preset of EfficientNet-B0. "
-            f"Received: {preset} in {folder} ({_why(error)}). {_REMEDY}"
+            f"Received: {preset} in {folder} ({detail_of(error)}). {_REMEDY}"
         ) from None
-    _require_same_arithmetic(backbone, network, preset)
-    layers = backbone.layers
-    return {f"{y.name}/{x.name}": keras.ops.convert_to_numpy(x) for y in layers for x in y.weights}
-
-
-def _require_same_arithmetic(backbone: Any, network: EfficientNetB0, preset: str) -> None:
-    """Compares what names and shapes of weights don't show."""
-    activation = keras.activations.get(backbone.activation)
-    padded = backbone.include_stem_padding and backbone.stem_conv_padding == "valid"
-    compared = {
-        "strides": (list(backbone.stackwise_strides), [stage.stride for stage in STAGES]),
-        "block types": (sorted(set(backbone.stackwise_block_types)), ["v1"]),
-        "activation": ("silu" if activation is keras.activations.silu else str(backbone.activation), "silu"),
-        "projection activation": (backbone.projection_activation, None),
-        "batch norm epsilon": (backbone.batch_norm_epsilon, network.get_layer("stem_bn").epsilon),
-        "stem padding": ("symmetric" if padded else "another", "symmetric"),
-    }
-    wrong = [f"{key} {got}, not {needed}" for key, (got, needed) in compared.items() if got != needed]
-    if wrong:
+    if wrong := [f"{key} {got}, not {needed}" for key, (got, needed) in compared.items() if got != needed]:
         raise ModelError(
             "Pretrained weights must be of EfficientNet-B0 as timm computes it. "
             f"Received: {preset}, which has {'; '.join(wrong)}. {_REMEDY}"
         )
+    ours = _names_there(network)
+    return {ours.get(name, name): array for name, array in found.items()}
 
 
-def _hub_layer(name: str) -> str:
-    """`stage4_block2_depthwise_conv` -> `block3b_dwconv`; the stem's and the top's names are the same."""
-    if not (match := re.fullmatch(r"stage(\d+)_block(\d+)_(.+)", name)):
-        return name
-    stage, block, part = match.groups()
-    return f"block{int(stage) - 1}{'abcd'[int(block) - 1]}_{_PARTS.get(part, part)}"
+def _arrays(file: h5py.File) -> dict[str, np.ndarray]:
+    """What a weights file of Keras holds, by `layer/variable` in its names: a layer's is its kind and a number."""
+    layers = file["layers"] if "layers" in file else file["_layer_checkpoint_dependencies"]
+    found = {}
+    for layer, group in layers.items():
+        _, names = _KINDS.get(layer.rstrip("_0123456789"), (None, ()))
+        for index, values in group.get("vars", {}).items():
+            variable = names[int(index)] if int(index) < len(names) else index
+            found[f"{layer}/{variable}"] = np.asarray(values, np.float32)
+    return found
+
+
+def _names_there(network: EfficientNetB0) -> dict[str, str]:
+    """`layer/variable` of Keras' weights file -> of the network. Layers of a kind are counted from input to output."""
+    counts, names = dict.fromkeys(_KINDS, 0), dict[str, str]()
+    for layer in network.layers:
+        for kind, (cls, _) in _KINDS.items():
+            if isinstance(layer, cls):
+                there = f"{kind}_{counts[kind]}" if counts[kind] else kind
+                names |= {f"{there}/{x.name}": f"{layer.name}/{x.name}" for x in layer.weights}
+                counts[kind] += 1
+    return names
+
+
+def _arithmetic(settings: dict[str, Any], network: EfficientNetB0) -> dict[str, tuple[Any, Any]]:
+    """What names and shapes of weights don't show: what the preset has, and what the network needs."""
+    activation = keras.activations.get(settings["activation"])
+    padded = settings["include_stem_padding"] and settings["stem_conv_padding"] == "valid"
+    return {
+        "strides": (list(settings["stackwise_strides"]), [stage.stride for stage in STAGES]),
+        "block types": (sorted(set(settings["stackwise_block_types"])), ["v1"]),
+        "activation": ("silu" if activation is keras.activations.silu else settings["activation"], "silu"),
+        "projection activation": (settings["projection_activation"], None),
+        "batch norm epsilon": (settings["batch_norm_epsilon"], network.get_layer("stem_bn").epsilon),
+        "stem padding": ("symmetric" if padded else "another", "symmetric"),
+    }
 
 
 def _match(
     backbone: EfficientNetB0, arrays: dict[str, np.ndarray], preset: str
 ) -> list[tuple[Any, np.ndarray]]:
     """Pairs each variable of the network with its array, by name."""
-    variables = {f"{_hub_layer(y.name)}/{x.name}": x for y in backbone.layers for x in y.weights}
+    variables = {f"{y.name}/{x.name}": x for y in backbone.layers for x in y.weights}
     arrays = dict(arrays)
     if (stem := arrays.get("stem_conv/kernel")) is not None:
         arrays["stem_conv/kernel"] = stem.sum(axis=2, keepdims=True)

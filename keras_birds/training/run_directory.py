@@ -22,8 +22,8 @@ from keras_birds.run_layout import CONFIG, ENVIRONMENT, RUNS_DIR
 _LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|keras)")
 
 _PACKAGES = (
-    *("keras", "torch", "jax", "tensorflow", "keras-hub"),
-    *("numpy", "scipy", "librosa", "soundfile", "soxr", "onnx", "onnxruntime"),
+    *("keras", "torch", "jax", "tensorflow"),
+    *("numpy", "scipy", "scikit-learn", "soundfile", "soxr", "onnx", "onnxruntime"),
 )
 
 
