@@ -19,8 +19,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 SETTING = re.compile(
     rf"`({'|'.join(Config.model_fields)})\.(?!(?:keras|onnx|json|toml|weights)\b)([a-z_.]+)\b"
 )
-NOT_YET = "field"
-TO_CONVERT = {"README.md", *(f"docs/{x}.md" for x in NOT_YET.split())}
+TO_CONVERT = {"README.md"}
 """Pages with blocks that have no language yet."""
 
 NAMED = {read.name: read for read in map(read_page, PAGES)}

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import docs_world
 import matplotlib.image
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from docs_world import enter_world, make_world
+import test_docs_pages
 from nbclient import NotebookClient
 
 import keras_birds
@@ -29,24 +30,18 @@ def check_season(folder, notebook):
         assert np.ptp(left_of_scale, axis=2).max() > 0.3
 
 
+made_world = test_docs_pages.made_world
 CHECKS = {"season": check_season}
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made") / "world"
-    folder.mkdir()
-    make_world(folder)
-    return folder
-
-
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda x: x.stem)
-def test_notebook_runs(path, world, tmp_path, monkeypatch):
-    enter_world(world, tmp_path / "world", monkeypatch)
+def test_notebook_runs(path, made_world, tmp_path, monkeypatch):
+    docs_world.enter_world(made_world, tmp_path / "world", monkeypatch)
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(tmp_path / "world")}}
-    NotebookClient(notebook, timeout=200, kernel_name="python3", resources=place).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
     for cell in notebook.cells:
         for line in "".join(x.get("text", "") for x in cell.get("outputs", ())).splitlines():
             assert not line.startswith(("Error:", "Usage:")), line
