@@ -83,7 +83,8 @@ def on_page_content(content: str, page: Page, **_: Any) -> str:
             return found[0]
         return f'<a class="code" href="{up}{target}">{found[0]}</a>'
 
-    return _CODE.sub(link, _FIGURE.sub(_inline_figure, content))
+    content = _CODE.sub(link, _FIGURE.sub(_inline_figure, content))
+    return content.replace("<code>--", '<code class="option">--')
 
 
 def _inline_figure(found: re.Match[str]) -> str:
