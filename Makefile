@@ -103,7 +103,7 @@ release-check: dist
 	cd build && stranger/bin/keras-birds --version
 	cd build && stranger/bin/python -c 'import keras_birds.app.example as x; x.write_example("example.flac")'
 	cd build && stranger/bin/keras-birds predict example.flac --model animals | tee answer.txt
-	grep -q "chirping" build/answer.txt
+	grep -q " 1  chirping_birds" build/answer.txt
 	rm -rf build
 
 # The fast tests of the unpacked sdist; those of real recordings beside a checkout are skipped.
