@@ -64,7 +64,7 @@ def test_python(folder):
 def test_litert(placeholder_run, tmp_path, write_tone):
     write_tone("clip.ogg", TONES_HZ[2], seconds=2, rate=16_000)
     export(placeholder_run / "fold0", "sound.tflite", tmp_path)
-    check(run_python('python title="LiteRT"', tmp_path), tmp_path, placeholder_run / "fold0", LABELS[2])
+    check(run_python("ai_edge_litert", tmp_path), tmp_path, placeholder_run / "fold0", LABELS[2])
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
