@@ -170,7 +170,7 @@ def test_targets_that_would_lose_something(placeholder_run, birds, tmp_path, mon
         keras_birds.load("hf://user/birds")
 
 
-def test_a_fetch_that_fails_leaves_nothing_and_what_comes_is_what_was_listed(birds, web, monkeypatch):
+def test_a_fetch_that_fails_leaves_nothing(birds, web, run_command, monkeypatch):
     weights = birds / "model.weights.h5"
     good = weights.read_bytes()
     for bad in (good[:-1] + b"!", good[:-1], good + b"!"):
@@ -178,6 +178,8 @@ def test_a_fetch_that_fails_leaves_nothing_and_what_comes_is_what_was_listed(bir
         with pytest.raises(ModelError, match=rf"^{web.url}/model.weights.h5: must be the file that preset"):
             keras_birds.load(web.url)
     weights.write_bytes(good)
+    assert f"Fetching {web.url}: 0.0 MB, once\n" in run_command("info", web.url)[2]
+    shutil.rmtree(cache())
     web.broken = "/model.onnx"
     with pytest.raises(ModelError, match=rf"^{web.url}/model.onnx: must be (readable|the file)"):
         keras_birds.load(web.url)

@@ -113,9 +113,8 @@ def add(source: str, name: str | None, labels: Path | None, speed: float | None,
         options = ", ".join(f"--{x.removesuffix('_hz').replace('_', '-')}" for x in wrong)
         raise click.UsageError(f"{options} can't be given for {source}, which says so itself")
     if is_shared:
-        folder = add_preset(
-            source, name or re.split(r"[\\/]", source.partition("@sha256:")[0].rstrip("\\/"))[-1]
-        )
+        last = re.split(r"[\\/]", source.partition("@sha256:")[0].rstrip("\\/"))[-1]
+        folder = add_preset(source, name or last, _say)
     elif suffix == ".onnx":
         folder = _add_onnx(path, name or path.stem, given)
     else:

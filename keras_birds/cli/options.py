@@ -144,7 +144,7 @@ def model_path(value: str) -> Path:
     from keras_birds.models.preset_fetch import fetch_preset, is_preset
 
     if is_preset(value):
-        return fetch_preset(value)
+        return fetch_preset(value, partial(click.echo, err=True))
     if not Path(value).exists() and value not in named_models():
         rule = (
             f"must be an existing file or folder, a shared model's URL, or one of {', '.join(named_models())}"

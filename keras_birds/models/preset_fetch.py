@@ -67,13 +67,14 @@ def cache() -> Path:
     return platformdirs.user_cache_path("keras-birds", appauthor=False) / "presets"
 
 
-def fetch_preset(address: str | Path) -> Path:
+def fetch_preset(address: str | Path, say: Callable[[str], None] = lambda _: None) -> Path:
     """The folder in the cache that holds a shared model, after it was fetched and verified if it wasn't there.
 
     Args:
         address: a folder or a URL; with `@sha256:HEX` it is that very model or an error, and where it was fetched
             before, nothing is asked. Without, the address is asked each time; where it can't be reached, what was
             fetched last is used, and the log says so.
+        say: gets a line before what a URL holds is fetched.
 
     Raises:
         ConfigError: if the pin is none, or a package that the URL needs isn't installed.
@@ -103,6 +104,8 @@ def fetch_preset(address: str | Path) -> Path:
     folder, files = cache() / sha256, _parse(text, url)
     with _LOCK:
         if not folder.is_dir():
+            if is_url(url):
+                say(f"Fetching {url}: {sum(x.size for x in files.values()) / 1e6:.1f} MB, once")
             try:
                 _fetch(url, opened, text, files, folder)
             except KerasBirdsError as error:
@@ -114,14 +117,14 @@ def fetch_preset(address: str | Path) -> Path:
     return folder
 
 
-def add_preset(address: str, name: str) -> Path:
+def add_preset(address: str, name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     """Copies a shared model to the user's folder of models, and returns its place there.
 
     Raises:
         ConfigError: if the name can't be used or is taken; else the errors of `fetch_preset`.
         KerasBirdsError: if it can't be written.
     """
-    fetched = fetch_preset(address)
+    fetched = fetch_preset(address, say)
     with new_model(name) as folder:
         shutil.copytree(fetched, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(PRESET, _SOURCE))
     return folder.with_name(name)
