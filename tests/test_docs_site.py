@@ -73,7 +73,7 @@ def test_the_search_works_from_the_disk_without_a_network(site):
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as driver:
         driver.get((site / "commands" / "detect.html").as_uri())
-        driver.find_element("css selector", ".md-search__input").send_keys("occupancy")
+        driver.find_element("css selector", ".md-search__input").send_keys("--min-hours")
         hits = (site / "commands" / "occupancy.html").as_uri()
         until(lambda: driver.find_elements("css selector", f'.md-search-result__link[href^="{hits}"]'), 60)
         events = [json.loads(x["message"])["message"] for x in driver.get_log("performance")]

@@ -52,7 +52,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Fills in the tables that pages leave room for."""
+    """Fills in the tables that pages leave room for, and says how high the search ranks the page."""
+    ranks = {"settings": 4, "commands/": 2, "api-": 0.5, "changelog": 0.2}
+    page.meta["search"] = {"boost": next((ranks[x] for x in ranks if page.file.src_uri.startswith(x)), 1)}
     if page.file.src_uri == "contributing.md":
         markdown = markdown.replace("](docs/", "](")
     markdown = markdown.replace("<!-- commands -->", _command_table())

@@ -26,3 +26,10 @@ class FrameWorker extends EventTarget {
   terminate() {}
 }
 if (location.protocol === "file:") window.Worker = FrameWorker
+
+// A query is message 2. In one, --no-voices is an option to find, and not a word to leave out.
+const post = Worker.prototype.postMessage
+Worker.prototype.postMessage = function (message) {
+  const is_query = message.type === 2
+  post.call(this, is_query ? { ...message, data: message.data.replace(/(^|\s)--(?=\w)/g, "$1") } : message)
+}
