@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import soundfile
@@ -141,6 +142,7 @@ def enter_world(made: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     patch.setenv("KERAS_BIRDS_MODELS", str(folder.parent / "models"))
     patch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
+    patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())
     use_small_network(patch)
 
 

