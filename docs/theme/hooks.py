@@ -52,22 +52,27 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Fills in the tables that pages leave room for, and says how high the search ranks the page."""
+    """Fills in the tables that pages leave room for, and says how high the search ranks the page.
+
+    A link that reads `[other.md](other.md)` gets the title of that page.
+    """
     ranks = {"settings": 4, "commands/": 2, "api-": 0.5, "changelog": 0.2}
     page.meta["search"] = {"boost": next((ranks[x] for x in ranks if page.file.src_uri.startswith(x)), 1)}
     if page.file.src_uri == "contributing.md":
         markdown = markdown.replace("](docs/", "](")
+    markdown = re.sub(
+        r"\[([a-z-]+)\.md\]\(\1\.md", lambda found: f"[{_title(found[1])}]({found[1]}.md", markdown
+    )
     markdown = markdown.replace("<!-- commands -->", _command_table())
     return markdown.replace("<!-- settings -->", _settings_tables())
 
 
 _CODE = re.compile(
     r"<a [^>]*>.*?</a>|<pre.*?</pre>"
-    r"|<code>(?:keras-birds (?P<words>[a-z]+(?: [a-z]+)?)[^<]*|(?P<setting>[a-z_]+(?:\.[a-z_]+)+))</code>",
+    r"|<code>(?:keras-birds (?P<words>[a-z]+(?: [a-z]+)?)[^<]*|(?P<setting>[a-z_]+(?:\.[a-z_]+)+)"
+    r"|(?P<file>CHANGELOG|CONTRIBUTING)\.md)</code>",
     re.DOTALL,
 )
-
-
 _FIGURE = re.compile(r'<p><img [^>]*src="([a-z-]+\.svg)"[^>]*></p>')
 
 
@@ -81,6 +86,8 @@ def on_page_content(content: str, page: Page, **_: Any) -> str:
             target = _page(words).replace(".md", ".html")
         elif setting in settings:
             target = f"settings.html#{setting}"
+        elif found["file"]:
+            target = f"{found['file'].lower()}.html"
         else:
             return found[0]
         return f'<a class="code" href="{up}{target}">{found[0]}</a>'
@@ -199,16 +206,14 @@ def _prose(text: str, up: str = "../") -> str:
     """Plain text of `--help` as Markdown for a page so far below docs/: options, files and settings become code."""
     text, done, at = re.sub(r"\s+", " ", text), "", 0
     for found in _MARKED.finditer(text):
-        code = _titled(found["page"], up) if found["page"] else f"`{found[0].strip('`')}`"
-        done += _escape(text[at : found.start()]) + code
+        page, code = found["page"], f"`{found[0].strip('`')}`"
+        done += _escape(text[at : found.start()]) + (f"[{_title(page)}]({up}{page}.md)" if page else code)
         at = found.end()
     return done + _escape(text[at:])
 
 
-def _titled(name: str, up: str) -> str:
-    """A link to one of the pages by its title, where `--help` names the file."""
-    title = (ROOT / "docs" / f"{name}.md").read_text("utf-8").partition("\n")[0].lstrip("# ")
-    return f"[{title}]({up}{name}.md)"
+def _title(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text("utf-8").partition("\n")[0].lstrip("# ")
 
 
 def _escape(text: str) -> str:
