@@ -19,9 +19,6 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 SETTING = re.compile(
     rf"`({'|'.join(Config.model_fields)})\.(?!(?:keras|onnx|json|toml|weights)\b)([a-z_.]+)\b"
 )
-TO_CONVERT = {"README.md"}
-"""Pages with blocks that have no language yet."""
-
 NAMED = {read.name: read for read in map(read_page, PAGES)}
 every_page = pytest.mark.parametrize("page", NAMED.values(), ids=list(NAMED))
 
@@ -73,7 +70,7 @@ def test_every_call_is_one_that_the_command_line_takes(page):
         except (click.ClickException, ConfigError) as error:
             said = error.format_message() if isinstance(error, click.ClickException) else error
             wrong.append(f"{page.name}:{line}: keras-birds {' '.join(arguments)}: {said}")
-    assert not wrong or page.name in TO_CONVERT, "\n".join(wrong)
+    assert not wrong, "\n".join(wrong)
 
 
 @every_page
@@ -96,8 +93,6 @@ def test_every_setting_extra_and_file_that_is_named_exists(page):
 def test_every_block_has_a_language_and_is_well_formed(page):
     for block in page.blocks:
         where = f"{page.name}:{block.line - 1}"
-        if not block.language and page.name in TO_CONVERT:
-            continue
         assert block.language in LANGUAGES, f"{where}: a block must be of {', '.join(sorted(LANGUAGES))}"
         try:
             if block.language == "python":
@@ -129,11 +124,10 @@ def test_every_link_leads_somewhere(page):
             is_page = target.relative_to(ROOT).as_posix() in NAMED
             inside = page.path.parent in target.parents or file.startswith("assets/")
             there = target.exists() or file in generated or (ROOT / file).exists()
-            assert inside or page.name in TO_CONVERT, f"{page.name}:{number}: {link} leads out of docs/"
+            assert inside, f"{page.name}:{number}: {link} leads out of docs/"
             assert there, f"{page.name}:{number}: no such {link}"
             if anchor and is_page:
-                other = NAMED[target.relative_to(ROOT).as_posix()]
-                known = anchor in anchors(other) or other.name in TO_CONVERT
+                known = anchor in anchors(NAMED[target.relative_to(ROOT).as_posix()])
                 assert known, f"{page.name}:{number}: no heading for {link}"
 
 
