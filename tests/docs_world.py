@@ -80,7 +80,7 @@ def write_data_sets(folder: Path) -> None:
         for i in range(25):
             name, place = f"{label}/XC{1000 * k + i}.ogg", (round(4 + i / 9, 2), round(-74 - i / 9, 2))
             write_sound(folder / "birdclef" / "train_audio" / name, 1, ((label, 0.0),), 100 * k + i)
-            rows.append((label, "[]", name, "XC", 3 + i % 3, *place, *TAXA[label][:2], f"author {i % 8}"))
+            rows.append((label, "[]", name, "XC", 3 + i % 3, *place, *TAXA[label][:2], f"author {i}"))
             if i < 10:
                 write_sound(folder / "calls" / label / f"{i}.wav", 1, ((label, 0.0),), 200 + 100 * k + i)
     header = "primary_label secondary_labels filename collection rating latitude longitude"

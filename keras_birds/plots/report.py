@@ -76,7 +76,9 @@ def confusion_figure(targets: np.ndarray, scores: np.ndarray, labels: LabelSet, 
     size = 2.5 + 0.28 * len(shown)
     figure = Figure(figsize=(size + 0.8, size), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(matrix.reshape(len(shown), len(shown)), cmap="Blues", vmin=0, vmax=1)
+    # Where every recording has several labels, there is nothing to show.
+    squares = matrix if len(shown) else np.zeros((1, 1))
+    image = axes.imshow(squares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(shown)), names, rotation=60, ha="right", fontsize=7, parse_math=False)
     axes.set_yticks(range(len(shown)), names, fontsize=7, parse_math=False)
     if len(shown) <= 15:
