@@ -20,6 +20,9 @@ def workflows():
 
 def test_the_version_is_the_same_everywhere():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"] == VERSION
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert headings[1].split(" - ")[0] == VERSION
 
 
 def test_workflows_run_what_is_there_on_each_python_with_few_rights():
