@@ -206,6 +206,13 @@ def test_hidden_recordings_are_scored_as_a_submission(placeholder_run, run_comma
     assert html.count('src="data:image/png;base64,') == 5
     assert "Hidden recordings" in html
 
+    for path in split.loc[split["fold"] == -1, "path"]:
+        write_tone(f"tones/{path}", seconds=1, rate=16_000)
+    code, out, _ = run_command("evaluate", run, "--data", data, "--out", tmp_path / "short")
+    assert (code, "Hidden" in out) == (0, False)
+    assert "none of the 8 can be read and is as long as a window" in (tmp_path / "short/report.html").read_text()
+    assert not (tmp_path / "short" / "submission.csv").exists()
+
 
 def test_differences_of_two_runs_are_paired(weak, run, run_command, tmp_path):
     code, printed, err = run_command("compare", weak, run, "--format", "json")

@@ -217,6 +217,10 @@ def _score_hidden(
 
     written = write_submission(tables(), list(classifier.labels), classifier.audio.window_s, out)
     table = pd.read_csv(written.path, dtype={"row_id": str})
+    if table.empty:
+        written.path.unlink()
+        window_s = classifier.audio.window_s
+        raise DataError(f"none of the {len(rows)} can be read and is as long as a window, {window_s:g} s")
     row_of = {Path(name).stem: row for name, row in zip(names, rows, strict=True)}
     windows = np.array([row_of[x.rpartition("_")[0]] for x in table["row_id"]], int)
     targets, scores = (
