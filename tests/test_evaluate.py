@@ -210,7 +210,9 @@ def test_hidden_recordings_are_scored_as_a_submission(placeholder_run, run_comma
         write_tone(f"tones/{path}", seconds=1, rate=16_000)
     code, out, _ = run_command("evaluate", run, "--data", data, "--out", tmp_path / "short")
     assert (code, "Hidden" in out) == (0, False)
-    assert "none of the 8 can be read and is as long as a window" in (tmp_path / "short/report.html").read_text()
+    assert (
+        "none of the 8 can be read and is as long as a window" in (tmp_path / "short/report.html").read_text()
+    )
     assert not (tmp_path / "short" / "submission.csv").exists()
 
 
