@@ -46,6 +46,13 @@ def test_pages_load_and_link_to_what_is_there(site):
     assert re.findall(r"(?:@import|url\()\W*(?:https?:)?//.*", styles) == []
 
 
+def test_what_is_returned_is_one_thing_however_many_lines_tell_of_it(site):
+    texts = "".join(page.read_text("utf-8") for page in site.glob("api-*.html"))
+    returned = re.findall(r"(?:Returns|Yields):</span></p>(.*?)</ul>", texts, re.DOTALL)
+    assert len(returned) > 10
+    assert {x.count("doc-section-item") for x in returned} == {1}
+
+
 def test_every_command_with_every_option_has_its_page_and_is_found(site):
     index = json.loads((site / "search" / "search_index.json").read_text("utf-8"))
     found = {x["title"] for x in index["docs"]}

@@ -112,7 +112,9 @@ def test_every_serializable_class_is_announced_to_keras():
         importlib.import_module(f"keras_birds.nn.{path.name}")
     announced = {(f"keras_birds.{module}", x) for module, names in _SERIALIZABLE.items() for x in names}
     registry = keras.saving.get_custom_objects().items()
-    assert {(x.__module__, x.__name__) for k, x in registry if k.startswith("keras_birds>")} == announced
+    assert {(x.__module__, x.__name__) for k, x in registry if k.startswith("keras_birds>")} == announced, (
+        "name each class in keras_birds._SERIALIZABLE"
+    )
 
 
 @pytest.mark.parametrize(

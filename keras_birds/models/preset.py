@@ -197,7 +197,8 @@ def _card_text(
     yield "\n## Use\n"
     if address.startswith("ADDRESS"):
         yield "ADDRESS is where this folder is: a path, or a URL such as `hf://user/model`.\n"
-    yield f"```bash\nkeras-birds predict recording.wav --model {address}\n```\n"
+    yield "```bash\npip install 'keras-birds[remote]'"
+    yield f"keras-birds predict recording.wav --model {address}\n```\n"
     yield f'```python\nimport keras_birds\n\nclassifier = keras_birds.load("{address}")'
     yield 'classifier.scores("recording.wav")\n```'
     yield "\n## Labels\n\n| label | scientific name | common name |\n| --- | --- | --- |"
@@ -215,5 +216,5 @@ def _card_text(
     yield "- A score isn't the probability that the animal lives where you recorded."
     yield f"\n## Licence\n\n{first.licence or 'Not given: without one, nobody else may use it.'}"
     keras = "`config.json`, `metadata.json` and `model.weights.h5` are Keras', " if with_keras else ""
-    yield f"\n## Files\n\n{keras}`model.onnx` is ONNX' with labels and settings inside, `model.json` these to read,"
+    yield f"\n## Files\n\n{keras}`model.onnx` predicts, with labels and settings inside; `model.json` has both to read,"
     yield "`preset.json` size and SHA-256 of all of them."
