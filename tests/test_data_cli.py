@@ -108,6 +108,7 @@ def test_twenty_problems_are_printed_all_are_in_the_file_and_mended_ones_go(chec
     assert text.splitlines() == [
         "3 recordings, 2 labels, 0.01 hours: 3 ok",
         "No problems.",
+        f"2 recordings tell no time, the first {Path('birds/1139490/b.flac')}",
         "1 recording has notes on time, place or recorder, the first "
         f"{Path('birds/wren/empty00.wav')}: GUANO's place, 0, 0, can't be.",
         f"Manifest: {Path('birds-check/manifest.csv')}",

@@ -51,6 +51,13 @@ def table_of(folder):
     return read(folder).sort_values(["file", "start_s", "label"], ignore_index=True)
 
 
+def test_recordings_without_a_time_are_told_where_others_have_one(detect, disk, tmp_path, write_tone):
+    timeless = write_tone("disk/plot0/P9_20250601_056000.wav")
+    _, err = detect(disk, "--out", tmp_path / "out")
+    assert f"; 1 of the recordings tell no time, the first {timeless}; " in err
+    assert "tell no time" not in detect(timeless, "--out", tmp_path / "one")[1]
+
+
 def test_detections_manifest_summary_and_activity_of_a_disk(detect, disk, tmp_path):
     folder = tmp_path / "out"
     out, err = detect(disk, "--out", folder, "--overlap", 1)

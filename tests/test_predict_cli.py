@@ -137,6 +137,10 @@ def test_a_wrong_call_says_what_is_wrong(predict, write_tone, tmp_path):
         ((path, none), "none' (No such file"),
         ((tmp_path / "no-audio",), "must hold recordings. Received none in"),
         ((path, "--model", none), "must be an existing file or folder, or one of animals."),
+        (
+            (path, "--model", "birdnet"),
+            "Received: birdnet. Add it once with `keras-birds models add birdnet`",
+        ),
         ((path, "--top-k", "0"), "--top-k"),
         ((path, "--overlap", "2"), "less than the clip's 2 s. Received: 2"),
         ((path, "--overlap", "nan"), "overlap"),

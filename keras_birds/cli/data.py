@@ -133,6 +133,10 @@ def _summary(manifest: "pd.DataFrame", n_labels: int, problems: list[str], out: 
     wrong = [f"{len(problems):,} problem{'s' * (len(problems) > 1)}:" if problems else "No problems."]
     wrong += _first(problems, f" in {out / PROBLEMS}")
     lines = [f"{len(manifest):,} recordings, {labels}, {hours:.2f} hours: {of_each}", *wrong]
+    timeless = manifest.loc[manifest["start_time"] == "", "path"].to_numpy()
+    if 0 < len(timeless) < len(manifest):
+        tell = "recording tells" if len(timeless) == 1 else "recordings tell"
+        lines.append(f"{len(timeless):,} {tell} no time, the first {timeless[0]}")
     noted = manifest.loc[manifest["notes"] != "", ["path", "notes"]].to_numpy()
     if len(noted):
         (path, note), have = noted[0], "recording has" if len(noted) == 1 else "recordings have"

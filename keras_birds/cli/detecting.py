@@ -113,7 +113,7 @@ class LoadedModel:
         scorer = MemberScorer if task.members else None
         run_on = (self.classifier, self.choice, task.score, task.ray_address, scorer)
         with scoring(*run_on) as run, progress_bar() as bar:
-            origins = OriginCounter(self.rules.occurrence is not None, task.table)
+            origins = OriginCounter(self.rules.occurrence is not None, task.table, asks_when=True)
             counter = DetectionCounter(results, len(task.files), bar, origins)
             if stored := task.stored:
                 to_do = results.to_do(task.files, stored.fingerprint)

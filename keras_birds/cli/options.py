@@ -146,10 +146,10 @@ def model_path(value: str) -> Path:
     if is_preset(value):
         return fetch_preset(value, partial(click.echo, err=True))
     if not Path(value).exists() and value not in named_models():
-        rule = (
-            f"must be an existing file or folder, a shared model's URL, or one of {', '.join(named_models())}"
-        )
-        raise click.BadParameter(f"{rule}. Received: {value}")
+        rule = f"must be an existing file or folder, or one of {', '.join(named_models())}"
+        # Said in the pages' examples before anybody has added it.
+        add = ". Add it once with `keras-birds models add birdnet`" if value == "birdnet" else ""
+        raise click.BadParameter(f"{rule}. Received: {value}{add}")
     return Path(value)
 
 

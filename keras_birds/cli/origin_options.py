@@ -96,12 +96,14 @@ class OriginCounter:
     Args:
         asks_what_occurs: whether labels are left out by place and week.
         table: what rows of the table are, `site` or `deployment`; empty without a table.
+        asks_when: whether to tell of recordings without a time where others have one.
     """
 
-    def __init__(self, asks_what_occurs: bool, table: str = ""):
-        self._asks, self._table = asks_what_occurs, table
+    def __init__(self, asks_what_occurs: bool, table: str = "", asks_when: bool = False):
+        self._asks, self._table, self._asks_when = asks_what_occurs, table, asks_when
         self._whole_year = self._placeless = self._unmatched = self._noted = 0
-        self._first = ""
+        self._timed = self._timeless = 0
+        self._first = self._first_timeless = ""
 
     def add(self, recording: "RecordingStatus") -> None:
         """Takes a scored recording."""
@@ -110,6 +112,11 @@ class OriginCounter:
 
         self._whole_year += recording.week == WHOLE_YEAR
         self._placeless += self._asks and recording.origin.latitude is None
+        if recording.origin.began:
+            self._timed += 1
+        else:
+            self._timeless += 1
+            self._first_timeless = self._first_timeless or printable(recording.file)
         self._unmatched += bool(self._table) and not recording.origin.site
         if notes := notes_on(recording):
             self._noted += 1
@@ -120,6 +127,8 @@ class OriginCounter:
         of = "of the recordings"
         if self._whole_year:
             yield f"{self._whole_year} {of} tell no date: the whole year counts there"
+        if self._asks_when and self._timed and self._timeless:
+            yield f"{self._timeless} {of} tell no time, the first {self._first_timeless}"
         if self._unmatched:
             yield f"{self._unmatched} {of} match no {self._table}"
         if self._placeless:

@@ -134,7 +134,8 @@ def _write(
 def _tell(publication: "Publication") -> None:
     from keras_birds.text import printable
 
-    counts = f"{publication.num_sounds} detections in {publication.num_recordings} recordings"
+    sounds, recordings = publication.num_sounds, publication.num_recordings
+    counts = f"{sounds} detection{'s' * (sounds != 1)} in {recordings} recording{'s' * (recordings != 1)}"
     click.echo(f"Published: {counts}, of {len(publication)} in the results", err=True)
     for what, count in publication.left_out.items():
         if count:
