@@ -54,7 +54,7 @@ test-slow: $(VENV)/.dev browser
 
 # For the app's tests; without one they are skipped, and say so.
 browser:
-	@command -v chromium chromedriver >/dev/null || \
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
 		{ apt-get update -qq && apt-get install -qq -y chromium chromium-driver >/dev/null; } || \
 		echo "No chromium and chromedriver, and apt-get can't install them here"
 
