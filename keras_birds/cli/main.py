@@ -91,6 +91,9 @@ def main() -> None:
     """Runs the command line. Exit code 2 for a wrong call, 1 for failed work, 130 for Ctrl-C."""
     _replace_closed_streams()
     tolerate_any_letter()
+    # A notebook's own backend, which programs that it starts inherit: another environment may not have it.
+    if os.environ.get("MPLBACKEND", "").startswith("module://"):
+        del os.environ["MPLBACKEND"]
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
