@@ -106,6 +106,17 @@ def test_what_can_not_be_a_place_is_refused_by_its_option(run, write_tone, tmp_p
         assert (code, said in err) == (2, True), err
 
 
+def test_predict_tells_of_the_best_label_that_a_place_ruled_out(run, write_tone, tmp_path):
+    write_constant_model(tmp_path / "models" / "made" / "model.onnx", [0.0, 1.0, 3.0, -5.0])
+    command = ("predict", write_tone("a.wav"), "--model", "made", "--format", "csv")
+    told = "left out as it hardly occurs there and then: Common Pauraque in"
+    for place, is_told in ((("--week", 1), True), (("--week", 24), False)):
+        code, _, err = run(*command, *PLACE, *place)
+        assert (code, told in err) == (0, is_told), err
+    write_constant_model(tmp_path / "models" / "made" / "model.onnx", [-3.0, -2.0, -1.5, -5.0])
+    assert told not in run(*command, *PLACE, "--week", 1)[2]
+
+
 def test_species_are_a_list_that_detect_takes_and_predict_answers_with_them(run, write_tone, tmp_path):
     path, recording = tmp_path / "list.txt", write_tone("a.wav")
     assert run("species", *PLACE, "--week", 1, "--out", path)[0] == 0

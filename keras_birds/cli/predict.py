@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from keras_birds.inference.scorer import RecordingStatus, ScoreOptions
 
 _FORMATS = {".txt": "table", ".csv": "csv", ".json": "json"}
+_WORTH_TELLING = 0.25  # as detect's threshold
 
 
 @click.command()
@@ -130,7 +131,7 @@ def predict(
         for recording, scores in bar.track(aggregated(parts, method), len(files), description="Scoring"):
             if problem := describe_problem(recording):
                 bar.console.print(problem, soft_wrap=True)
-            prediction = answer(recording, scores, classifier.labels, top_k, where.allowed(recording))
+            prediction = answer(recording, scores, classifier.labels, top_k, where.allowed(recording, scores))
             for sink in sinks:
                 sink.add(prediction)
             failed += recording.failed
@@ -146,7 +147,7 @@ def predict(
         if path is not None:
             click.echo(f"{what}: {printable(path)}", err=True)
     failures = [f"{failed} of {len(files)} files failed."] if failed else []
-    for line in (*where.counter.told(), *failures):
+    for line in (*where.told(), *failures):
         click.echo(line, err=True)
     return int(bool(failed) and strict)
 
@@ -158,15 +159,34 @@ class _Where:
         from keras_birds.results.origin import Origins
 
         self._occurrence, self._origins = place.read(classifier), Origins(place=place.degrees)
-        self.counter = OriginCounter(self._occurrence is not None)
+        self._labels = classifier.labels
+        self._counter = OriginCounter(self._occurrence is not None)
+        self._ruled_out: list[str] = []
 
-    def allowed(self, recording: "RecordingStatus") -> "np.ndarray | None":
+    def allowed(self, recording: "RecordingStatus", scores: "np.ndarray | None") -> "np.ndarray | None":
         if self._occurrence is None or recording.failed:
             return None
         recording = replace(recording, origin=self._origins.of(recording.file, recording.recorder))
         presence = self._occurrence.of(recording.origin)
-        self.counter.add(replace(recording, week=presence.week if presence else 0))
-        return presence and presence.allowed
+        self._counter.add(replace(recording, week=presence.week if presence else 0))
+        if presence is None:
+            return None
+        if scores is not None and not presence.allowed[best := int(scores.argmax())]:
+            label, likely = self._labels.items[best], presence.probabilities[best]
+            name = label.common_name or label.scientific_name or label.name
+            told = f"{name} in {printable(recording.file)}, score {scores[best]:.2f}, occurrence {likely:.2g}"
+            if scores[best] >= _WORTH_TELLING:
+                self._ruled_out.append(told)
+        return presence.allowed
+
+    def told(self) -> Iterator[str]:
+        """A line for each thing that isn't known, and one of answers that the place ruled out."""
+        yield from self._counter.told()
+        if self._ruled_out:
+            yield (
+                f"The best label of {len(self._ruled_out)} recordings was left out as it hardly occurs there and then: "
+                f"{self._ruled_out[0]}{', ...' * (len(self._ruled_out) > 1)}. Answers without a place show it"
+            )
 
 
 def _check(
