@@ -1,8 +1,6 @@
 """`keras-birds data soundscapes`: sound outdoors, calls found by energy, and that the truth fits what is heard."""
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ import soundfile
 from small_run import files_below, write_csv
 from sounds import RATE_HZ, noise, tone
 
-import keras_birds
 from keras_birds.audio import outdoors
 from keras_birds.audio.outdoors import air_absorption_db_per_m, cut_call, find_calls, from_afar
 from keras_birds.data.unlabelled import known_recordings
@@ -212,16 +209,3 @@ def test_a_wrong_call(make, arguments, code, told):
     found, _, err = make("--out", "made", *arguments.split())
     assert (found, told in err) == (code, True), err
     assert not Path("made/annotations.csv").exists()
-
-
-@pytest.mark.usefixtures("places")
-def test_the_guides_commands_run(run_command):
-    guide = (Path(keras_birds.__file__).parents[1] / "docs" / "annotations.md").read_text("utf-8")
-    commands = re.findall(r"^keras-birds (.*?made.*?)(?: #.*)?$", guide, re.MULTILINE)
-    assert [x.split()[0] for x in commands] == ["data", "evaluate"]
-    soundfile.write("clips/train_audio/cow0.wav", tone(1.0), RATE_HZ)
-    for command in commands:
-        smaller = ("--count", 2, "--seconds", 15) if command.startswith("data") else ()
-        code, out, err = run_command(*shlex.split(command), *smaller)
-        assert code == 0, err
-    assert "2 recordings, 6 windows: macro AUC" in out

@@ -38,7 +38,7 @@ class Lazy:
 def test_elsewhere_one_line_says_which_versions_are_needed(write_tone, monkeypatch, ops):
     monkeypatch.setitem(sys.modules, "tensorflow_io", ops)
     monkeypatch.setitem(sys.modules, "tensorflow_io.python.ops", ops)
-    needed = "tensorflow 2.16.2, tensorflow-io 0.37.1, numpy 1.26, .*constraints-tfio.txt.*Received: "
+    needed = "tensorflow 2.16.2, tensorflow-io 0.37.1, numpy 1.26 and .*constraints-tfio.txt.*Received: "
     told = "unable to open file: libtensorflow_io.so" if ops else ".+"
     with pytest.raises(ConfigError, match=f"{needed}{told}$"):
         decode(write_tone("a.ogg", seconds=1.0), AudioConfig(decoder="tfio"))

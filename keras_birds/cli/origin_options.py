@@ -124,14 +124,13 @@ class OriginCounter:
 
     def told(self) -> Iterator[str]:
         """What to tell, a clause each."""
-        of = "of the recordings"
         if self._whole_year:
-            yield f"{self._whole_year} {of} tell no date: the whole year counts there"
+            yield f"{self._whole_year} of the recordings tell no date: the whole year counts there"
         if self._asks_when and self._timed and self._timeless:
-            yield f"{self._timeless} {of} tell no time, the first {self._first_timeless}"
+            yield f"{self._timeless} of the recordings tell no time, the first {self._first_timeless}"
         if self._unmatched:
-            yield f"{self._unmatched} {of} match no {self._table}"
+            yield f"{self._unmatched} of the recordings match no {self._table}"
         if self._placeless:
-            yield f"{self._placeless} {of} tell no place: every label counts there"
+            yield f"{self._placeless} of the recordings tell no place: every label counts there"
         if self._noted:
-            yield f"{self._noted} {of} have notes on time, place or recorder, the first {self._first}"
+            yield f"{self._noted} of the recordings have notes on time, place or recorder, the first {self._first}"
