@@ -39,6 +39,7 @@ CHECKS = {"season": check_season}
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda x: x.stem)
 def test_notebook_runs(path, made_world, tmp_path, monkeypatch):
     docs_world.enter_world(made_world, tmp_path / "world", monkeypatch)
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # other tests' libraries set it; a kernel chooses its own
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(tmp_path / "world")}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
